@@ -1,0 +1,31 @@
+"""Make an ONNX model smaller and faster, and prove what it cost."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+__all__ = ["Budget", "Pass", "Result", "load", "optimize", "save", "validate"]
+
+if TYPE_CHECKING:
+    from onnxpress.model_file import load, save
+    from onnxpress.pipeline import Result, optimize
+    from onnxpress.plan import Pass
+    from onnxpress.validation import Budget, validate
+
+_HOMES = {
+    "Budget": "validation",
+    "Pass": "plan",
+    "Result": "pipeline",
+    "load": "model_file",
+    "optimize": "pipeline",
+    "save": "model_file",
+    "validate": "validation",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for when it is asked for: onnxruntime and onnx_ir take a second."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"onnxpress.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'onnxpress' has no attribute {name!r}")

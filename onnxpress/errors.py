@@ -1,0 +1,42 @@
+"""What a user can have got wrong, each with what was found, what was expected and what to do.
+
+A layer that a pass cannot treat is not an error: it is a `plan.Skip` with a reason.
+"""
+
+__all__ = [
+    "BudgetError",
+    "DataError",
+    "ModelError",
+    "OnnxpressError",
+    "OutputError",
+    "RecipeError",
+    "UsageError",
+]
+
+
+class OnnxpressError(Exception):
+    """Base of every error that a user can cause and mend; the command line exits with 2."""
+
+
+class ModelError(OnnxpressError):
+    """The model file is missing, broken, or nothing that onnxruntime can run."""
+
+
+class DataError(OnnxpressError):
+    """The samples do not fit the model: names, types, shapes, values or number."""
+
+
+class OutputError(OnnxpressError):
+    """A result cannot be written where it was asked for."""
+
+
+class RecipeError(OnnxpressError):
+    """A recipe does not belong to this model, this data or this version."""
+
+
+class UsageError(OnnxpressError):
+    """An option or a combination of options that means nothing."""
+
+
+class BudgetError(OnnxpressError):
+    """A budget that cannot be judged with the data at hand."""

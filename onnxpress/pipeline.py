@@ -1,0 +1,483 @@
+"""optimize(): the whole way of a model.
+
+file → simplify → statistics → candidates → plan → rewrite → validate → save → report
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+import onnxpress
+from onnxpress import model_file, registry
+from onnxpress.adapter import observe
+from onnxpress.data import Samples, load_samples, random_samples, require_runnable
+from onnxpress.errors import DataError, ModelError, RecipeError, UsageError
+from onnxpress.opset import raise_opset
+from onnxpress.plan import Context, Decision, Pass, Stage
+from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage, samples_digest
+from onnxpress.runtime import Array, Session
+from onnxpress.search import StageResult, apply, search_stage
+from onnxpress.targets import Target, load_target
+from onnxpress.validation import Budget, Evaluator, Validation
+from onnxpress.validation.validate import check_model
+
+__all__ = ["Result", "optimize"]
+
+logger = logging.getLogger(__name__)
+
+GOALS = ("balanced", "latency", "size")
+HELD_OUT_SHARE = 1 / 3
+_LOSSLESS_DB = 60.0
+"""Folding changes the order of float32 operations; anything worse is a wrong rewrite."""
+_KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "ai.onnx.preview.training")
+
+DataArgument = str | Path | Mapping[str, Array] | Samples
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `optimize` gives back.
+
+    Attributes:
+        model: the optimized model.
+        recipe: reproduces it without a search.
+        stages: what each pass did and left, in order.
+        validation: against the original; `None` when onnxruntime cannot run the model.
+        within_budget: whether the model may be used in place of the original.
+        problems: why not, or what the user must know, in sentences.
+        original_bytes: size of the original.
+        source: where the original came from.
+        seconds: how long it took.
+    """
+
+    model: ir.Model
+    recipe: Recipe
+    stages: tuple[StageResult, ...]
+    validation: Validation | None
+    within_budget: bool
+    problems: tuple[str, ...]
+    original_bytes: int
+    source: str
+    seconds: float
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Everything as plain data, as `--json` writes it."""
+        from onnxpress.report.document import document  # noqa: PLC0415 - report is above
+
+        return document(self)
+
+    def save(self, path: str | os.PathLike[str], *, external_data: bool = False) -> None:
+        """Write the model and, beside it, its recipe; each whole or not at all."""
+        target = Path(path)
+        model_file.save(self.model, target, external_data=external_data)
+        with model_file.replace_file(recipe_path(target)) as temporary:
+            temporary.write_text(self.recipe.to_toml(), encoding="utf-8")
+
+
+def recipe_path(model_path: Path) -> Path:
+    """Where the recipe of a model file lies."""
+    return model_path.with_suffix(".recipe.toml")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every stage needs."""
+
+    target: Target
+    calibration: Samples | None
+    evaluator: Evaluator
+    original: Session
+    goal: str
+    seed: int
+    threads: int
+    deadline: float
+    progress: Callable[[str], None] = field(default=lambda _: None)
+
+
+def optimize(
+    model: str | os.PathLike[str] | ir.Model,
+    *,
+    calibration: DataArgument | None = None,
+    evaluation: DataArgument | None = None,
+    max_drop: float | None = None,
+    min_sqnr: float | None = None,
+    metric: str = "auto",
+    goal: str = "balanced",
+    target: str = "cpu",
+    passes: Sequence[str | Pass] | None = None,
+    recipe: str | os.PathLike[str] | Recipe | None = None,
+    seed: int = 0,
+    threads: int = 0,
+    time_limit: float | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Result:
+    """Make a model smaller and faster within a budget, and prove it.
+
+    Args:
+        model: a file or an onnx-ir model; neither is changed.
+        calibration: samples the passes may look at; without, only what needs none is done.
+        evaluation: samples the budget is judged on; without, a third of the calibration
+            samples is held out, and without those random inputs show fidelity.
+        max_drop: points of the task metric that may be lost.
+        min_sqnr: dB that the worst output must keep.
+        metric: see `Budget`.
+        goal: `balanced` and `latency` never accept a slower model, `size` does.
+        target: name of a target.
+        passes: names or passes, instead of all; one that is named counts although it saves
+            nothing.
+        recipe: repeat these decisions; a pass without decisions is searched.
+        seed: of the held-out split, of rows drawn for statistics, of random inputs.
+        threads: of onnxruntime; 0: all cores.
+        time_limit: seconds after which the search takes the best it has.
+        progress: told in a few words what is being done.
+
+    Raises:
+        OnnxpressError: the input cannot be used; its subclasses say which and what to do.
+    """
+    started = time.monotonic()
+    if goal not in GOALS:
+        raise UsageError(f"goal is {goal!r}; expected one of {', '.join(GOALS)}")
+    source, original_model, digest, size = _open(model)
+    plan = _planned(recipe, passes, target, seed, digest)
+    chosen_target = load_target(plan.target)
+    progress("simplifying")
+    original = _session_or_none(original_model, model, threads, source)
+    if original is None:
+        return _without_runtime(original_model, plan, source, digest, size, started)
+    samples, judged = _samples(original, calibration, evaluation, plan, source)
+    evaluator = Evaluator(original, judged, Budget(max_drop, min_sqnr, metric))
+    work = _Work(
+        chosen_target,
+        samples,
+        evaluator,
+        original,
+        goal,
+        plan.seed,
+        threads,
+        started + time_limit if time_limit is not None else float("inf"),
+        progress,
+    )
+    named = passes is not None
+    current, stages = _run_stages(original_model, plan, work, named=named)
+    progress("validating")
+    validation = check_model(evaluator, original, current, threads=threads)
+    if goal != "size" and validation.latency.high < 1 and _changes_kernels(stages):
+        # What each stage gained may be lost again by all of them together.
+        progress("slower than the original: only forms that leave the kernels alone")
+        current, stages = _run_stages(
+            original_model, plan, work, named=named, neutral_only=True
+        )
+        validation = check_model(evaluator, original, current, threads=threads)
+    problems = list(validation.problems)
+    if not validation.within_budget and not validation.problems:
+        problems.append(f"the budget does not hold: {evaluator.described}")
+    problems += _without_effect(stages, named=named)
+    final = replace(
+        plan,
+        stages=tuple(RecipeStage(stage.pass_, stage.decisions) for stage in stages),
+        calibration=_calibration_source(samples, held_out=evaluation is None),
+    )
+    _stamp(current, final, digest)
+    return Result(
+        current,
+        final,
+        tuple(stages),
+        validation,
+        within_budget=validation.within_budget and not problems,
+        problems=tuple(problems),
+        original_bytes=size,
+        source=source,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _open(model: str | os.PathLike[str] | ir.Model) -> tuple[str, ir.Model, str, int]:
+    if isinstance(model, ir.Model):
+        content = model_file.to_bytes(model)
+        import hashlib  # noqa: PLC0415 - only for models in memory
+
+        return "a model in memory", model, hashlib.sha256(content).hexdigest(), len(content)
+    path = Path(model)
+    loaded = model_file.load(path)
+    return str(path), loaded, model_file.digest(path), model_file.size_bytes(path)
+
+
+def _planned(
+    recipe: str | os.PathLike[str] | Recipe | None,
+    passes: Sequence[str | Pass] | None,
+    target: str,
+    seed: int,
+    digest: str,
+) -> Recipe:
+    """The recipe to follow: a given one, or all passes with their decisions open."""
+    if recipe is not None:
+        if passes is not None:
+            raise UsageError("give either passes or a recipe: a recipe names its passes")
+        found = recipe if isinstance(recipe, Recipe) else Recipe.load(Path(recipe))
+        if found.model_sha256 not in (None, digest):
+            raise RecipeError(
+                "the recipe was made for another model (its SHA-256 begins with "
+                f"{(found.model_sha256 or '')[:12]}, this model's with {digest[:12]}); remove "
+                "model_sha256 from the recipe to use it all the same"
+            )
+        return replace(found, model_sha256=digest)
+    chosen = [
+        registry.create(item) if isinstance(item, str) else item
+        for item in (registry.names() if passes is None else passes)
+    ]
+    if passes is None:
+        chosen = [pass_ for pass_ in chosen if not pass_.by_name_only]
+    if not any(pass_.stage == Stage.LOSSLESS for pass_ in chosen):
+        lossless = (registry.create(name) for name in registry.names())
+        chosen += [pass_ for pass_ in lossless if pass_.stage == Stage.LOSSLESS]
+    chosen.sort(key=lambda pass_: (pass_.stage, pass_.name))
+    stages = tuple(RecipeStage(pass_, None) for pass_ in chosen)
+    return Recipe(stages, target, seed, digest, None)
+
+
+def _session_or_none(
+    loaded: ir.Model, model: object, threads: int, source: str
+) -> Session | None:
+    """A session of the original; `None` where only a custom operator stands in the way."""
+    place = Path(source) if not isinstance(model, ir.Model) else loaded
+    try:
+        return Session(place, threads=threads, name=source)
+    except ModelError:
+        if _custom_operators(loaded):
+            return None
+        raise
+
+
+def _custom_operators(model: ir.Model) -> list[str]:
+    functions = {(key[0], key[1]) for key in model.functions}
+    return sorted(
+        {
+            f"{node.domain}::{node.op_type}"
+            for node in model.graph.all_nodes()
+            if node.domain not in _KNOWN_DOMAINS and (node.domain, node.op_type) not in functions
+        }
+    )
+
+
+def _samples(
+    original: Session,
+    calibration: DataArgument | None,
+    evaluation: DataArgument | None,
+    plan: Recipe,
+    source: str,
+) -> tuple[Samples | None, Samples]:
+    """(calibration, evaluation) samples, checked and run once."""
+    if calibration is None and plan.calibration is not None:
+        calibration = plan.calibration.source
+    looked_at = None if calibration is None else load_samples(calibration, original.inputs)
+    if evaluation is not None:
+        judged = load_samples(evaluation, original.inputs)
+    elif looked_at is not None:
+        looked_at, judged = looked_at.hold_out(HELD_OUT_SHARE, plan.seed)
+    else:
+        judged = _random(original, plan.seed, source)
+    for samples in (looked_at, judged):
+        if samples is not None:
+            require_runnable(original, samples, source)
+    if plan.calibration is not None and looked_at is not None:
+        found = samples_digest(looked_at)
+        if found != plan.calibration.digest:
+            raise RecipeError(
+                f"the recipe was made with other calibration data ({plan.calibration.source}, "
+                f"digest {plan.calibration.digest[:12]}; given: {looked_at.source}, digest "
+                f"{found[:12]}); give the same with --calibration"
+                + ("" if plan.calibration.held_out else " and the evaluation data of its own")
+            )
+    return looked_at, judged
+
+
+def _random(original: Session, seed: int, source: str) -> Samples:
+    try:
+        return random_samples(original, 4, seed)
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from error
+
+
+def _run_stages(
+    original_model: ir.Model,
+    plan: Recipe,
+    work: _Work,
+    *,
+    named: bool,
+    neutral_only: bool = False,
+) -> tuple[ir.Model, list[StageResult]]:
+    """Every pass of the plan on the model the earlier one left."""
+    current = original_model
+    stages: list[StageResult] = []
+    lossy = [stage for stage in plan.stages if stage.pass_.stage != Stage.LOSSLESS]
+    for stage in plan.stages:
+        pass_ = stage.pass_
+        if pass_.stage == Stage.LOSSLESS:
+            result = _lossless(pass_, current, work)
+        else:
+            current = _raised(current, pass_, work)
+            share = (lossy.index(stage) + 1) / len(lossy)
+            result = _lossy(stage, current, work, share, named=named, neutral_only=neutral_only)
+        stages.append(result)
+        current = result.model
+    return (current.clone() if current is original_model else current), stages
+
+
+def _context(model: ir.Model, work: _Work) -> Context:
+    return Context(model, work.target, seed=work.seed)
+
+
+def _lossless(pass_: Pass, model: ir.Model, work: _Work) -> StageResult:
+    """Carry out a pass that must not change what the model computes, and check that."""
+    context = _context(model, work)
+    decisions = (Decision("graph", pass_.propose(context)[0].candidates[0]),)  # type: ignore[union-attr]
+    rewritten = apply(pass_, context, decisions)
+    reason = _difference(rewritten, work)
+    if reason is None:
+        return StageResult(pass_, rewritten, decisions, ())
+    logger.warning("%s changed what the model computes and is undone: %s", pass_.name, reason)
+    return StageResult(pass_, model, (), (), note=f"undone: {reason}")
+
+
+def _difference(model: ir.Model, work: _Work) -> str | None:
+    """How a rewritten model differs from the original beyond rounding, or `None`."""
+    try:
+        session = Session(model, threads=work.threads)
+        checked = [work.evaluator]
+        if work.evaluator.samples.source != "random inputs":
+            try:
+                drawn = random_samples(work.original, 2, work.seed)
+                checked.append(Evaluator(work.original, drawn, Budget(metric="none")))
+            except DataError:
+                logger.info("no random inputs fit the model: only the given samples are compared")
+        for evaluator in checked:
+            measured = evaluator.measure(session)
+            if measured.worst_sqnr_db < _LOSSLESS_DB:
+                source = measured.source
+                return f"an output differs on {source} ({measured.worst_sqnr_db:.0f} dB)"
+            changed = [n for n, o in measured.outputs.items() if not o.is_float and o.equal_share < 1]
+            if changed:
+                return f"output {changed[0]} differs on {measured.source}"
+    except ModelError as error:
+        return str(error)
+    return None
+
+
+def _raised(model: ir.Model, pass_: Pass, work: _Work) -> ir.Model:
+    """The model at the opset a pass needs, where that is possible and changes nothing."""
+    raised, reason = raise_opset(model, pass_.minimum_opset)
+    if reason is not None:
+        logger.info("%s: %s", pass_.name, reason)
+    if raised is model:
+        return model
+    difference = _difference(raised, work)
+    if difference is not None:
+        logger.warning("a higher opset changed what the model computes: %s", difference)
+        return model
+    return raised
+
+
+def _lossy(
+    stage: RecipeStage,
+    model: ir.Model,
+    work: _Work,
+    share: float,
+    *,
+    named: bool,
+    neutral_only: bool,
+) -> StageResult:
+    pass_ = stage.pass_
+    context = _context(model, work)
+    if stage.decisions is not None and not neutral_only:
+        if pass_.rewrites_from_statistics and stage.decisions:
+            statistics = observe(pass_, context, work.calibration, threads=work.threads)
+            context = replace(context, statistics=statistics)
+        rewritten = apply(pass_, context, stage.decisions) if stage.decisions else model
+        return StageResult(pass_, rewritten, stage.decisions, ())
+    work.progress(f"{pass_.name}: statistics")
+    statistics = observe(pass_, context, work.calibration, threads=work.threads)
+    return search_stage(
+        pass_,
+        replace(context, statistics=statistics),
+        work.evaluator,
+        share=share,
+        goal=work.goal,
+        named=named,
+        threads=work.threads,
+        deadline=work.deadline,
+        neutral_only=neutral_only,
+        progress=work.progress,
+    )
+
+
+def _changes_kernels(stages: Sequence[StageResult]) -> bool:
+    return any(not d.candidate.neutral for stage in stages for d in stage.decisions)
+
+
+def _without_effect(stages: Sequence[StageResult], *, named: bool) -> list[str]:
+    """A pass that was asked for by name and changed nothing is a failure."""
+    return [
+        f"{stage.pass_.name} was asked for and changed nothing: {stage.note or 'no site fits'}"
+        for stage in stages
+        if named and not stage.decisions
+    ]
+
+
+def _calibration_source(samples: Samples | None, *, held_out: bool) -> CalibrationSource | None:
+    if samples is None:
+        return None
+    return CalibrationSource(samples.source, samples_digest(samples), held_out)
+
+
+def _stamp(model: ir.Model, recipe: Recipe, digest: str) -> None:
+    """Say in the model where it came from."""
+    model.metadata_props["onnxpress.version"] = onnxpress.__version__
+    model.metadata_props["onnxpress.recipe_sha256"] = recipe.digest
+    model.metadata_props["onnxpress.original_sha256"] = digest
+
+
+def _without_runtime(
+    loaded: ir.Model, plan: Recipe, source: str, digest: str, size: int, started: float
+) -> Result:
+    """Custom operators: only what needs no run is done, and nothing is claimed."""
+    model = loaded.clone()
+    context = Context(model, load_target(plan.target), seed=plan.seed)
+    stages = []
+    for stage in plan.stages:
+        if stage.pass_.stage == Stage.LOSSLESS:
+            offered = stage.pass_.propose(context)
+            decisions = (Decision("graph", offered[0].candidates[0]),)  # type: ignore[union-attr]
+            stage.pass_.rewrite(context, decisions)
+            stages.append(StageResult(stage.pass_, model, decisions, ()))
+        else:
+            note = "onnxruntime cannot run the model, so nothing could be measured"
+            stages.append(StageResult(stage.pass_, model, (), (), note))
+    final = replace(
+        plan, stages=tuple(RecipeStage(stage.pass_, stage.decisions) for stage in stages)
+    )
+    _stamp(model, final, digest)
+    names = ", ".join(_custom_operators(loaded))
+    problem = (
+        f"onnxruntime does not know the custom operator {names}: it was kept, the graph around it "
+        "was simplified, and nothing could be run or validated"
+    )
+    return Result(
+        model,
+        final,
+        tuple(stages),
+        None,
+        within_budget=False,
+        problems=(problem,),
+        original_bytes=size,
+        source=source,
+        seconds=time.monotonic() - started,
+    )
+
+

@@ -1,0 +1,170 @@
+"""Passes propose, a plan decides: the plain data that both sides exchange.
+
+A pass offers candidates for each *site* (a layer, mostly) or says why it leaves it alone.
+A decision is a candidate that was chosen; what a stage decided is enough to repeat it.
+"""
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from onnxpress.errors import RecipeError
+from onnxpress.graph import Layer, find_layers
+from onnxpress.statistics import Observations, Statistics
+from onnxpress.targets import Target
+
+__all__ = [
+    "Candidate",
+    "Context",
+    "Decision",
+    "Parameter",
+    "Pass",
+    "Proposal",
+    "Skip",
+    "Stage",
+]
+
+Parameter = bool | int | float | str
+"""What a candidate's parameters may be, so that they survive the text of a recipe."""
+
+
+class Stage(enum.IntEnum):
+    """When a technique acts; each stage proposes on the model the earlier one left."""
+
+    LOSSLESS = 0
+    STRUCTURE = 1
+    LOW_RANK = 2
+    SPARSITY = 3
+    NUMBER_FORM = 4
+    DISTILLATION = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to change a site.
+
+    Attributes:
+        parameters: all that the rewrite needs besides the model and its statistics.
+        predicted_error: power of the layer's output error over the power of its output.
+        saved_bytes: of the file.
+        saved_multiply_adds: of one run, where known; integer kernels save none by this count.
+        zeroed_weights: weights that become zero in a file that stays as large.
+        neutral: the same kernels run as before, so speed need not be measured (a form that
+            onnxruntime expands when it loads the model).
+        carried: it saves nothing itself but lets its neighbours stay in one form.
+    """
+
+    parameters: Mapping[str, Parameter]
+    predicted_error: float
+    saved_bytes: int = 0
+    saved_multiply_adds: float = 0.0
+    zeroed_weights: int = 0
+    neutral: bool = False
+    carried: bool = False
+
+    @property
+    def saves(self) -> bool:
+        """Whether the file gets smaller or a run cheaper; zeros alone do neither."""
+        return self.saved_bytes > 0 or self.saved_multiply_adds > 0 or self.carried
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Why a site is left alone, as a sentence for people."""
+
+    site: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """The candidates for a site, the strongest first.
+
+    Attributes:
+        site: which.
+        candidates: at least one.
+        limit: why a stronger form is not among them, as a sentence for people.
+    """
+
+    site: str
+    candidates: tuple[Candidate, ...]
+    limit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The candidate chosen for a site."""
+
+    site: str
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass may look at.
+
+    Attributes:
+        model: the model the earlier stage left.
+        target: what the provider accepts.
+        statistics: of this model, or `None` without calibration data.
+        seed: for anything drawn at random.
+        layers: the model's layers with a constant weight.
+    """
+
+    model: ir.Model
+    target: Target
+    statistics: Statistics | None = None
+    seed: int = 0
+    layers: tuple[Layer, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            object.__setattr__(self, "layers", tuple(find_layers(self.model)))
+
+    def layer(self, site: str) -> Layer:
+        """The layer of that name.
+
+        Raises:
+            RecipeError: the model has no such layer.
+        """
+        for layer in self.layers:
+            if layer.name == site:
+                return layer
+        raise RecipeError(
+            f"the plan names the layer {site!r}, which this model does not have; the recipe was "
+            "made for another model or another version of onnxpress"
+        )
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """A technique: a frozen data class of its settings, each with a default that is right mostly.
+
+    The same class is the Python API, the `[[pass]]` table of a recipe and the options of the
+    command line. A subclass names its fields' help in `metadata={"help": ...}`.
+    """
+
+    name: ClassVar[str]
+    stage: ClassVar[Stage]
+    minimum_opset: ClassVar[int] = 1
+    """The pipeline raises the model's opset to this, where it can, before the stage."""
+    by_name_only: ClassVar[str] = ""
+    """Why the pass acts only when asked for by name; empty when it takes part by default."""
+    rewrites_from_statistics: ClassVar[bool] = False
+    """Whether `rewrite` needs the statistics again, besides the decisions."""
+
+    def observes(self, context: Context) -> Observations:
+        """What must be known of the activations before `propose`; nothing by default."""
+        return Observations()
+
+    @abstractmethod
+    def propose(self, context: Context) -> list[Proposal | Skip]:
+        """Candidates or a reason for every site; the model is not touched."""
+
+    @abstractmethod
+    def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
+        """Change `context.model` in place as decided; what was not decided stays."""

@@ -1,0 +1,6 @@
+"""Statistics of activations and layer inputs, collected once and used by every pass."""
+
+from onnxpress.statistics.collector import Observations, collect
+from onnxpress.statistics.store import LayerStatistics, Statistics, TensorStatistics
+
+__all__ = ["LayerStatistics", "Observations", "Statistics", "TensorStatistics", "collect"]

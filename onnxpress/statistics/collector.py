@@ -1,0 +1,213 @@
+"""Collect statistics in one streaming run of the model over the samples.
+
+Intermediate tensors are made graph outputs of a copy. What a run returns is reduced at once;
+when the tensors of one sample exceed the memory limit, they are fetched in several runs of
+that sample, so memory grows with neither the samples nor the model's depth.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxpress.data import Samples
+from onnxpress.graph import Layer
+from onnxpress.runtime import Session
+from onnxpress.statistics.rows import input_rows
+from onnxpress.statistics.store import LayerStatistics, Statistics, TensorStatistics
+
+__all__ = ["Observations", "collect"]
+
+logger = logging.getLogger(__name__)
+
+GRAM_LIMIT = 4096
+"""A wider Gram matrix takes more than 134 MB; such layers are observed without."""
+ROW_TARGET = 16_384
+"""Rows per layer over all samples: several times the inputs of most layers, and enough."""
+HISTOGRAM_SAMPLE = 1 << 16
+"""Elements of one tensor and run that enter the histogram; extremes are always exact."""
+BUFFER_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """What a pass wants to see of a model.
+
+    Attributes:
+        tensors: names of tensors whose range and histogram are wanted.
+        layers: names of layers whose input rows are wanted.
+        gram: whether the layers' Gram matrices are wanted too.
+    """
+
+    tensors: frozenset[str] = frozenset()
+    layers: frozenset[str] = frozenset()
+    gram: bool = False
+
+
+class _RowSums:
+    """Sums over a layer's input rows; rows are buffered so that products are large."""
+
+    def __init__(self, *, gram: bool) -> None:
+        self._wants_gram = gram
+        self._buffer: list[npt.NDArray[np.float32]] = []
+        self._buffered = 0
+        self._rows = 0
+        self._applied = 0
+        self._sum: npt.NDArray[np.float64] | float = 0.0
+        self._squares: npt.NDArray[np.float64] | float = 0.0
+        self._maximum: npt.NDArray[np.float64] | float = 0.0
+        self._gram: npt.NDArray[np.float64] | float = 0.0
+        self._shape: tuple[int, int] = (0, 0)
+
+    def add(self, rows: npt.NDArray[np.float32], applied: int) -> None:
+        self._shape = rows.shape[1:]
+        self._applied += applied
+        if len(rows) == 0:
+            return
+        self._buffer.append(rows)
+        self._buffered += len(rows)
+        if self._buffered >= BUFFER_ROWS:
+            self._reduce()
+
+    def _reduce(self) -> None:
+        if not self._buffer:
+            return
+        rows = np.concatenate(self._buffer)
+        self._buffer, self._buffered = [], 0
+        self._rows += len(rows)
+        self._sum = self._sum + rows.sum(axis=0, dtype=np.float64)
+        self._squares = self._squares + np.square(rows, dtype=np.float64).sum(axis=0)
+        self._maximum = np.maximum(self._maximum, np.abs(rows).max(axis=0))
+        if self._wants_gram and self._shape[1] <= GRAM_LIMIT:
+            grouped = rows.transpose(1, 0, 2)
+            self._gram = self._gram + (grouped.transpose(0, 2, 1) @ grouped).astype(np.float64)
+
+    def finish(self, samples: int) -> LayerStatistics:
+        self._reduce()
+        rows = max(self._rows, 1)
+        empty = np.zeros(self._shape)
+        gram = None
+        if self._wants_gram and self._rows and self._shape[1] <= GRAM_LIMIT:
+            gram = np.asarray(self._gram) / rows
+        return LayerStatistics(
+            rows=self._rows,
+            rows_per_sample=self._applied / max(samples, 1),
+            mean=empty + self._sum / rows,
+            absolute_maximum=empty + self._maximum,
+            second_moment=empty + self._squares / rows,
+            gram=gram,
+        )
+
+
+def observable(model: ir.Model) -> dict[str, ir.Value]:
+    """Tensors of the main graph that can be watched, by name; subgraph bodies are not run alone."""
+    values = {value.name: value for value in model.graph.inputs}
+    for node in model.graph:
+        values.update((value.name, value) for value in node.outputs if value.name)
+    return {name: value for name, value in values.items() if name is not None}
+
+
+def collect(
+    model: ir.Model,
+    layers: Sequence[Layer],
+    samples: Samples,
+    wanted: Observations,
+    *,
+    seed: int = 0,
+    threads: int = 0,
+    memory_bytes: int = 512_000_000,
+    progress: Callable[[int, int], None] | None = None,
+) -> Statistics:
+    """Run `model` over `samples` and reduce what `wanted` names.
+
+    Args:
+        model: not changed.
+        layers: the model's layers (`graph.find_layers`).
+        samples: calibration samples.
+        wanted: layers and tensors inside subgraphs are left out.
+        seed: which rows of a layer are drawn.
+        threads: of onnxruntime.
+        memory_bytes: about how much of the tensors of one run are held at a time.
+        progress: called with (samples done, all samples).
+    """
+    known = observable(model)
+    tensors = sorted(wanted.tensors & known.keys())
+    watched: dict[str, list[Layer]] = {}
+    for layer in layers:
+        source = _input_name(layer)
+        if layer.name in wanted.layers and source in known and not layer.in_subgraph:
+            watched.setdefault(source, []).append(layer)
+    names = sorted({*tensors, *watched})
+    inputs = {value.name for value in model.graph.inputs}
+    session = Session(_with_outputs(model, [n for n in names if n not in inputs]), threads=threads)
+
+    result = Statistics(samples=len(samples))
+    result.tensors = {name: TensorStatistics() for name in tensors}
+    sums = {layer.name: _RowSums(gram=wanted.gram) for group in watched.values() for layer in group}
+    rng = np.random.default_rng(seed)
+    row_limit = max(4, -(-ROW_TARGET // len(samples)))
+    chunks = [names[start : start + 16] for start in range(0, len(names), 16)]
+    sizes: dict[str, int] = {}
+    for done, feed in enumerate(samples, 1):
+        for chunk in chunks:
+            computed = [name for name in chunk if name not in inputs]
+            arrays = session.run(feed, computed) if computed else {}
+            for name in chunk:
+                array = feed[name] if name in inputs else arrays[name]
+                sizes[name] = array.nbytes
+                if array.size == 0 or array.dtype.kind != "f":
+                    continue
+                if name in result.tensors:
+                    _update(result.tensors[name], array)
+                for layer in watched.get(name, []):
+                    sums[layer.name].add(*input_rows(layer, array, row_limit, rng))
+        if done == 1:
+            chunks = _chunks(names, sizes, memory_bytes)
+        if progress is not None:
+            progress(done, len(samples))
+    result.layers = {name: row_sums.finish(len(samples)) for name, row_sums in sums.items()}
+    return result
+
+
+def _update(statistics: TensorStatistics, array: npt.NDArray[np.generic]) -> None:
+    flat = np.asarray(array, np.float32).reshape(-1)
+    low, high = float(flat.min()), float(flat.max())
+    if not np.isfinite((low, high)).all():
+        statistics.minimum, statistics.maximum = -np.inf, np.inf
+        return
+    stride = -(-flat.size // HISTOGRAM_SAMPLE)
+    statistics.update(low, high, flat[::stride])
+
+
+def _chunks(names: Sequence[str], sizes: dict[str, int], limit: int) -> list[list[str]]:
+    chunks: list[list[str]] = [[]]
+    held = 0
+    for name in names:
+        if chunks[-1] and held + sizes[name] > limit:
+            chunks.append([])
+            held = 0
+        chunks[-1].append(name)
+        held += sizes[name]
+    return chunks
+
+
+def _input_name(layer: Layer) -> str:
+    use = layer.uses[0]
+    if layer.op_type == "MatMul":
+        value = use.node.inputs[1 - use.index]
+    else:
+        value = use.node.inputs[1 if layer.op_type == "Gather" else 0]
+    return "" if value is None or value.name is None else value.name
+
+
+def _with_outputs(model: ir.Model, names: Iterable[str]) -> ir.Model:
+    copy = model.clone()
+    known = observable(copy)
+    present = {value.name for value in copy.graph.outputs}
+    for name in names:
+        if name not in present:
+            copy.graph.outputs.append(known[name])
+    return copy

@@ -1,0 +1,114 @@
+"""The input rows of a layer, taken from its input tensor: what the weight is multiplied with.
+
+For Conv a row is the receptive field of one output position (im2col); of the many positions a
+few are drawn, because neighbours repeat each other. Padding follows the ONNX Conv operator
+(`pads` or `auto_pad`).
+"""
+
+import itertools
+import math
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxpress.graph import Layer, attribute
+
+__all__ = ["input_rows"]
+
+Rows = npt.NDArray[np.float32]
+
+
+def input_rows(
+    layer: Layer, tensor: npt.NDArray[np.floating], limit: int, rng: np.random.Generator
+) -> tuple[Rows, int]:
+    """At most `limit` rows `[rows, groups, in]` of a run's input tensor, and how many there are.
+
+    Batched MatMul weights and embeddings give no rows: `[0, groups, in]`.
+    """
+    node = layer.node
+    if layer.op_type == "Conv":
+        return _conv_rows(layer, tensor, limit, rng)
+    if layer.op_type == "ConvTranspose":
+        channels = np.moveaxis(tensor, 1, -1)
+        flat = channels.reshape(-1, layer.groups, tensor.shape[1] // layer.groups)
+        return _draw(flat, limit, rng), len(flat)
+    if layer.op_type == "Gather" or (layer.op_type == "MatMul" and len(layer.shape) > 2):
+        return np.zeros((0, layer.groups, layer.read().shape[1]), np.float32), int(tensor.size)
+    if layer.op_type == "Gemm":
+        matrix = tensor.T if attribute(node, "transA", 0) else tensor
+    else:
+        matrix = tensor if layer.uses[0].index == 1 else np.swapaxes(tensor, -1, -2)
+    flat = matrix.reshape(-1, 1, matrix.shape[-1])
+    return _draw(flat, limit, rng), len(flat)
+
+
+def _draw(rows: npt.NDArray[np.floating], limit: int, rng: np.random.Generator) -> Rows:
+    if len(rows) > limit:
+        rows = rows[np.sort(rng.choice(len(rows), limit, replace=False))]
+    return np.ascontiguousarray(rows, dtype=np.float32)
+
+
+def _ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
+    found = node.attributes.get(name)
+    return default if found is None else list(found.as_ints())
+
+
+def _conv_rows(
+    layer: Layer, tensor: npt.NDArray[np.floating], limit: int, rng: np.random.Generator
+) -> tuple[Rows, int]:
+    node, kernel = layer.node, layer.shape[2:]
+    axes = len(kernel)
+    strides = _ints(node, "strides", [1] * axes)
+    dilations = _ints(node, "dilations", [1] * axes)
+    spans = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
+    pads = _pads(node, tensor.shape[2:], spans, strides)
+    padded = np.pad(tensor, [(0, 0), (0, 0), *pads])
+    sizes = padded.shape[2:]
+    counts = [
+        (size - span) // stride + 1
+        for size, span, stride in zip(sizes, spans, strides, strict=True)
+    ]
+    per_image = math.prod(counts)
+    total = per_image * len(padded)
+    if total <= 0:
+        return np.zeros((0, layer.groups, math.prod(layer.shape[1:])), np.float32), 0
+    chosen = (
+        np.sort(rng.choice(total, limit, replace=False)) if total > limit else np.arange(total)
+    )
+    image, position = np.divmod(chosen, per_image)
+    origin = np.unravel_index(position, counts)
+    weights = [math.prod(sizes[axis + 1 :]) for axis in range(axes)]
+    start = sum(
+        origin[axis] * strides[axis] * weights[axis] for axis in range(axes)
+    )
+    offsets = np.asarray(
+        [
+            sum(step * dilations[axis] * weights[axis] for axis, step in enumerate(steps))
+            for steps in itertools.product(*(range(size) for size in kernel))
+        ]
+    )
+    flat = padded.reshape(*padded.shape[:2], -1)
+    # [rows, channels, kernel]: the order of the flattened Conv weight.
+    rows = flat[image[:, None, None], np.arange(flat.shape[1])[None, :, None],
+                (np.asarray(start)[:, None] + offsets)[:, None, :]]
+    grouped = rows.reshape(len(chosen), layer.groups, -1)
+    return np.ascontiguousarray(grouped, dtype=np.float32), total
+
+
+def _pads(
+    node: ir.Node, sizes: tuple[int, ...], spans: list[int], strides: list[int]
+) -> list[tuple[int, int]]:
+    axes = len(spans)
+    mode = node.attributes["auto_pad"].as_string() if "auto_pad" in node.attributes else "NOTSET"
+    if mode in ("SAME_UPPER", "SAME_LOWER"):
+        pads = []
+        for size, span, stride in zip(sizes, spans, strides, strict=True):
+            whole = max((math.ceil(size / stride) - 1) * stride + span - size, 0)
+            small, large = whole // 2, whole - whole // 2
+            pads.append((small, large) if mode == "SAME_UPPER" else (large, small))
+        return pads
+    if mode == "VALID":
+        return [(0, 0)] * axes
+    values = _ints(node, "pads", [0] * (2 * axes))
+    return [(values[axis], values[axis + axes]) for axis in range(axes)]

@@ -1,0 +1,197 @@
+"""What is kept of activations: mergeable sums whose size does not grow with the samples.
+
+For a layer with input rows x: the number of rows, μ = E[x], max|x| and the Gram matrix
+H = E[xxᵀ] (float64, divided by the number of rows), per group. For a tensor: minimum, maximum
+and a histogram over [-2ᵏ, 2ᵏ] whose range doubles when needed; because ranges are powers of
+two, pairs of bins fall together exactly and histograms of different machines merge exactly.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxpress.errors import DataError
+from onnxpress.model_file import replace_file
+
+__all__ = ["BINS", "LayerStatistics", "Statistics", "TensorStatistics"]
+
+BINS = 4096
+"""Even at the coarsest, 1,024 bins cover one sign: 4 bins for each level of an 8-bit range."""
+
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class TensorStatistics:
+    """Range and histogram of one tensor.
+
+    Attributes:
+        minimum: exact over all elements seen.
+        maximum: exact over all elements seen.
+        exponent: the histogram covers [-2**exponent, 2**exponent].
+        counts: `[BINS]` elements per bin; large tensors are sampled with a fixed stride.
+    """
+
+    minimum: float = np.inf
+    maximum: float = -np.inf
+    exponent: int = -126
+    counts: Float64 = field(default_factory=lambda: np.zeros(BINS))
+
+    def update(self, minimum: float, maximum: float, sample: npt.NDArray[np.float32]) -> None:
+        """Add the extremes of a tensor and a sample of its elements."""
+        self.minimum = min(self.minimum, minimum)
+        self.maximum = max(self.maximum, maximum)
+        largest = max(abs(minimum), abs(maximum))
+        if largest > 0:
+            self._widen(int(np.ceil(np.log2(largest))))
+        limit = 2.0**self.exponent
+        index = ((sample.astype(np.float64) + limit) * (BINS / (2 * limit))).astype(np.int64)
+        self.counts += np.bincount(np.clip(index, 0, BINS - 1), minlength=BINS)
+
+    def _widen(self, exponent: int) -> None:
+        while self.exponent < exponent:
+            if not self.counts.any():
+                self.exponent = exponent
+                return
+            pairs = self.counts.reshape(-1, 2).sum(axis=1)
+            self.counts = np.zeros(BINS)
+            self.counts[BINS // 4 : BINS // 4 + BINS // 2] = pairs
+            self.exponent += 1
+
+    @property
+    def centers(self) -> Float64:
+        """`[BINS]` the middle of every bin."""
+        limit = 2.0**self.exponent
+        return (np.arange(BINS) + 0.5) * (2 * limit / BINS) - limit
+
+    def merge(self, other: Self) -> None:
+        """Add what another collector saw; `other` is not changed."""
+        counts, exponent = other.counts.copy(), other.exponent
+        twin = TensorStatistics(other.minimum, other.maximum, exponent, counts)
+        twin._widen(self.exponent)
+        self._widen(other.exponent)
+        self.counts += twin.counts
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
+
+
+@dataclass(slots=True)
+class LayerStatistics:
+    """Moments of a layer's input rows.
+
+    Attributes:
+        rows: how many rows the sums hold.
+        rows_per_sample: how many times the weight is applied in one run, on average.
+        mean: `[groups, in]` μ.
+        absolute_maximum: `[groups, in]`.
+        second_moment: `[groups, in]` E[x²], the diagonal of the Gram matrix.
+        gram: `[groups, in, in]` H, or `None` where it was not asked for or would be too wide.
+    """
+
+    rows: int
+    rows_per_sample: float
+    mean: Float64
+    absolute_maximum: Float64
+    second_moment: Float64
+    gram: Float64 | None
+
+    def merge(self, other: Self) -> None:
+        """Add what another collector saw; `other` is not changed."""
+        total = self.rows + other.rows
+        if total == 0:
+            return
+        mine, theirs = self.rows / total, other.rows / total
+        self.mean = mine * self.mean + theirs * other.mean
+        self.second_moment = mine * self.second_moment + theirs * other.second_moment
+        self.absolute_maximum = np.maximum(self.absolute_maximum, other.absolute_maximum)
+        self.gram = (
+            None
+            if self.gram is None or other.gram is None
+            else mine * self.gram + theirs * other.gram
+        )
+        self.rows_per_sample = mine * self.rows_per_sample + theirs * other.rows_per_sample
+        self.rows = total
+
+
+@dataclass(slots=True)
+class Statistics:
+    """All that was observed of one model over one set of samples.
+
+    Attributes:
+        tensors: by tensor name.
+        layers: by layer name.
+        samples: how many runs were observed.
+    """
+
+    tensors: dict[str, TensorStatistics] = field(default_factory=dict)
+    layers: dict[str, LayerStatistics] = field(default_factory=dict)
+    samples: int = 0
+
+    def merge(self, other: Self) -> None:
+        """Add what another collector saw of the same model; `other` is not changed."""
+        for name, tensor in other.tensors.items():
+            self.tensors.setdefault(name, TensorStatistics()).merge(tensor)
+        for name, layer in other.layers.items():
+            if name in self.layers:
+                self.layers[name].merge(layer)
+            else:
+                self.layers[name] = layer
+        self.samples += other.samples
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to a `.npz` file, whole or not at all."""
+        arrays: dict[str, npt.NDArray[np.generic]] = {"samples": np.asarray(self.samples)}
+        for name, tensor in self.tensors.items():
+            extremes = (tensor.minimum, tensor.maximum, tensor.exponent)
+            arrays[f"tensor/range/{name}"] = np.asarray(extremes, np.float64)
+            arrays[f"tensor/counts/{name}"] = tensor.counts
+        for name, layer in self.layers.items():
+            arrays[f"layer/rows/{name}"] = np.asarray((layer.rows, layer.rows_per_sample))
+            arrays[f"layer/moments/{name}"] = np.stack(
+                (layer.mean, layer.absolute_maximum, layer.second_moment)
+            )
+            if layer.gram is not None:
+                arrays[f"layer/gram/{name}"] = layer.gram
+        with replace_file(Path(path)) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: the file is missing or is no file of statistics.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays: Mapping[str, npt.NDArray[np.generic]] = dict(archive)
+            statistics = cls(samples=int(arrays["samples"]))
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise DataError(
+                f"{path}: is no file of statistics ({error}); expected what Statistics.save wrote"
+            ) from error
+        for key, array in arrays.items():
+            kind, _, name = key.partition("/range/")
+            if kind == "tensor" and name:
+                low, high, exponent = (float(value) for value in array)
+                counts = np.asarray(arrays[f"tensor/counts/{name}"], np.float64)
+                statistics.tensors[name] = TensorStatistics(low, high, int(exponent), counts)
+            kind, _, name = key.partition("/rows/")
+            if kind == "layer" and name:
+                rows, per_sample = (float(value) for value in array)
+                moments = np.asarray(arrays[f"layer/moments/{name}"], np.float64)
+                gram = arrays.get(f"layer/gram/{name}")
+                statistics.layers[name] = LayerStatistics(
+                    int(rows),
+                    per_sample,
+                    moments[0],
+                    moments[1],
+                    moments[2],
+                    None if gram is None else np.asarray(gram, np.float64),
+                )
+        return statistics

@@ -1,0 +1,162 @@
+"""Validate a model against its original: interface, fidelity, task metric, speed, saturation.
+
+On x86-64 a quantized model is run three ways: as onnxruntime runs it by default, exactly
+(`session.disable_quant_qdq`, float arithmetic between Q and DQ), and with
+`session.x64quantprecision`. Where the default is more than 1 dB worse than exact, 16-bit sums
+saturate in its integer kernels, and a warning says so.
+"""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx_ir as ir
+
+from onnxpress import model_file
+from onnxpress.data import Samples, load_samples, random_samples, require_runnable
+from onnxpress.runtime import (
+    EXACT,
+    X64_PRECISE,
+    Array,
+    Latency,
+    Session,
+    compare_latency,
+    executed_operators,
+)
+from onnxpress.validation.evaluator import Budget, Evaluator, Measurement
+
+__all__ = ["Validation", "check_model", "interface_problems", "validate"]
+
+SATURATION_DB = 1.0
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What was found.
+
+    Attributes:
+        within_budget: the budget holds and the interface is the same.
+        budget: in words.
+        measurement: with onnxruntime's default options.
+        modes: the same for `exact` and `x64quantprecision`, for quantized models on x86-64.
+        latency: against the original, from interleaved rounds.
+        integer_kernels: how many nodes onnxruntime runs in integers, by operator.
+        problems: what breaks the model's promise, in sentences.
+        warnings: what its user should know, in sentences.
+    """
+
+    within_budget: bool
+    budget: str
+    measurement: Measurement
+    modes: Mapping[str, Measurement]
+    latency: Latency
+    integer_kernels: Mapping[str, int]
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+
+def interface_problems(original: Session, model: Session) -> list[str]:
+    """Differences in names, types and ranks of inputs and outputs, in sentences."""
+    problems = []
+    before = {spec.name: (spec.dtype, len(spec.shape)) for spec in original.inputs}
+    after = {spec.name: (spec.dtype, len(spec.shape)) for spec in model.inputs}
+    if list(before) != list(after) or before != after:
+        problems.append(f"inputs changed from {before} to {after}")
+    outputs = [
+        list(zip(s.output_names, s.output_types, s.output_ranks, strict=True))
+        for s in (original, model)
+    ]
+    if outputs[0] != outputs[1]:
+        problems.append(f"outputs changed from {outputs[0]} to {outputs[1]}")
+    return problems
+
+
+def check_model(
+    evaluator: Evaluator, original: Session, model: ir.Model | Path, *, threads: int
+) -> Validation:
+    """Measure `model` in every way against an evaluator's original."""
+    session = Session(model, threads=threads)
+    measurement = evaluator.measure(session)
+    problems = interface_problems(original, session)
+    kernels = executed_operators(model, integer_only=True)
+    modes: dict[str, Measurement] = {}
+    warnings: list[str] = []
+    if kernels and platform.machine() in ("x86_64", "AMD64"):
+        for name, config in (("exact", EXACT), ("x64quantprecision", X64_PRECISE)):
+            modes[name] = evaluator.measure(Session(model, threads=threads, config=config))
+        lost = modes["exact"].worst_sqnr_db - measurement.worst_sqnr_db
+        if lost > SATURATION_DB:
+            warnings.append(
+                f"integer kernels lose {lost:.1f} dB against exact arithmetic on this processor "
+                "(saturation); set session.x64quantprecision=1, or use 7-bit weights"
+            )
+    latency = compare_latency(original, session, evaluator.samples.feeds[0])
+    if latency.high < 1:
+        warnings.append(f"slower than the original: {latency.speedup:.2f} times its speed")
+    return Validation(
+        within_budget=evaluator.holds(measurement) and not problems,
+        budget=evaluator.described,
+        measurement=measurement,
+        modes=modes,
+        latency=latency,
+        integer_kernels=kernels,
+        problems=tuple(problems),
+        warnings=tuple(warnings),
+    )
+
+
+def validate(
+    model: str | Path,
+    reference: str | Path,
+    *,
+    evaluation: str | Path | Mapping[str, Array] | Samples | None = None,
+    budget: Budget | None = None,
+    threads: int = 0,
+    seed: int = 0,
+) -> Validation:
+    """Compare a model file with its original.
+
+    Args:
+        model: the file to judge.
+        reference: the original.
+        evaluation: samples; without, random inputs are used, which show fidelity but no task.
+        budget: what may be lost.
+        threads: of onnxruntime; 0: all cores.
+        seed: of random inputs.
+
+    Raises:
+        ModelError: one of the files is no model, or onnxruntime cannot load or run it.
+        DataError: the samples do not fit.
+        BudgetError: the budget cannot be judged with these samples.
+    """
+    for file in (reference, model):
+        model_file.load(file)
+    original = Session(Path(reference), threads=threads, name=str(reference))
+    candidate = Session(Path(model), threads=threads, name=str(model))
+    samples = (
+        random_samples(original, 4, seed)
+        if evaluation is None
+        else load_samples(evaluation, original.inputs)
+    )
+    require_runnable(original, samples, str(reference))
+    problems = interface_problems(original, candidate)
+    if problems:
+        return _broken(problems)
+    evaluator = Evaluator(original, samples, budget or Budget())
+    return check_model(evaluator, original, Path(model), threads=threads)
+
+
+def _broken(problems: list[str]) -> Validation:
+    nan = float("nan")
+    return Validation(
+        within_budget=False,
+        budget="the same inputs and outputs",
+        measurement=Measurement({}, None, nan, nan, nan, (nan, nan), 0, "nothing was run"),
+        modes={},
+        latency=Latency(nan, nan, nan, nan, nan),
+        integer_kernels={},
+        problems=tuple(problems),
+    )
+
+

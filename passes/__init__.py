@@ -1,0 +1,1 @@
+"""One file or folder per technique; found through entry points, imported when used."""

@@ -1,0 +1,16 @@
+"""Store weights as 8-bit integers, and compute in integers where the target has kernels.
+
+Two candidates per layer:
+
+- *static*: QuantizeLinear/DequantizeLinear pairs around the layer with fixed ranges from the
+  calibration data, int8 weights per channel, int32 bias at scale_x·scale_w (ONNX operators
+  QuantizeLinear and DequantizeLinear; arXiv 1712.05877 for the arithmetic);
+- *weight_only*: int8 weights that the runtime expands when it loads the model. No data, no
+  change of kernels; the file is smaller, memory and speed stay as they were.
+
+Ranges: `ranges`. Integers: `weights`. Where the pairs go: `placement`.
+"""
+
+from onnxpress.passes.quantize.quantize import Quantize
+
+__all__ = ["Quantize"]

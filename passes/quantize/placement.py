@@ -1,0 +1,113 @@
+"""Where quantize and dequantize nodes go, by the rules of onnxruntime's QDQ fusions.
+
+A layer's input gets a pair; a Conv's output always (QLinearConv has no float output), the
+output of Gemm and MatMul only where an integer kernel reads it. An activation function that
+the output range already performs (Relu, Clip) is passed over, and the runtime drops it.
+Operators without weights join where everything they read is quantized already; reshapes and
+pooling keep the scale of their input.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import onnx_ir as ir
+
+from onnxpress.graph import Layer, attribute, constant, is_standard
+
+__all__ = [
+    "KEEPS_SCALE",
+    "WITHOUT_WEIGHTS",
+    "fused_output",
+    "input_of",
+    "operator_inputs",
+    "scale_source",
+    "static_refusal",
+]
+
+KEEPS_SCALE = frozenset(
+    {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "MaxPool"}
+)
+WITHOUT_WEIGHTS = KEEPS_SCALE | {"Add", "Concat", "AveragePool", "GlobalAveragePool"}
+_FUSED_ACTIVATIONS = ("Relu", "Clip")
+_LAYERS = ("Conv", "Gemm", "MatMul")
+
+
+def static_refusal(layer: Layer, operators: Iterable[str]) -> str | None:
+    """Why a layer cannot run as an integer kernel, or `None`."""
+    node = layer.node
+    if layer.op_type not in _LAYERS or layer.op_type not in operators:
+        return f"no integer kernel for {layer.op_type} with a quantized weight on this target"
+    if layer.in_subgraph:
+        return "inside a subgraph, where activations are not observed"
+    if len(layer.uses) > 1:
+        return f"shared by {len(layer.uses)} nodes, whose inputs have different ranges"
+    if layer.dtype != ir.DataType.FLOAT:
+        return f"its activations are {layer.dtype.name.lower()}, not float32"
+    if layer.op_type == "MatMul" and (len(layer.shape) != 2 or layer.uses[0].index != 1):
+        return "its weight is not a two-dimensional right side of MatMul"
+    if layer.op_type == "Gemm":
+        scaled = any(
+            name in node.attributes and node.attributes[name].as_float() != 1.0
+            for name in ("alpha", "beta")
+        )
+        if scaled or attribute(node, "transA", 0):
+            return "Gemm with alpha, beta or transA has no integer kernel"
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None:
+        values = constant(bias)
+        outputs = layer.read().shape[0]
+        if values is None:
+            return "its bias is computed at run time"
+        if values.size not in (1, outputs):
+            return "its bias is not one number per output"
+    if layer.op_type != "MatMul" and node.inputs[0] is None:
+        return "it has no input"
+    return None
+
+
+def input_of(layer: Layer) -> ir.Value:
+    """The activation a layer reads."""
+    use = layer.uses[0]
+    value = use.node.inputs[1 - use.index] if layer.op_type == "MatMul" else use.node.inputs[0]
+    assert value is not None
+    return value
+
+
+def fused_output(node: ir.Node) -> ir.Value:
+    """The node's output, or that of the Relu or Clip which alone reads it."""
+    output = node.outputs[0]
+    uses = list(output.uses())
+    if len(uses) != 1 or output.is_graph_output():
+        return output
+    follower = uses[0].node
+    if (
+        is_standard(follower)
+        and follower.op_type in _FUSED_ACTIVATIONS
+        and follower.graph is node.graph
+        and uses[0].idx == 0
+        and all(constant(value) is not None for value in follower.inputs[1:] if value is not None)
+    ):
+        return follower.outputs[0]
+    return output
+
+
+def operator_inputs(node: ir.Node) -> list[ir.Value] | None:
+    """The activations an operator without weights reads, or `None` where one is constant."""
+    taken = node.inputs if node.op_type in ("Add", "Concat") else node.inputs[:1]
+    values = [value for value in taken if value is not None]
+    if any(value.const_value is not None for value in values) or not values:
+        return None
+    return values
+
+
+def scale_source(value: ir.Value, nodes: Mapping[str, ir.Node]) -> ir.Value:
+    """The tensor whose scale `value` has to share: itself, or what a reshape or pooling reads."""
+    producer = value.producer()
+    while (
+        producer is not None
+        and producer.name in nodes
+        and producer.op_type in KEEPS_SCALE
+        and producer.inputs[0] is not None
+    ):
+        value = producer.inputs[0]
+        producer = value.producer()
+    return value

@@ -1,0 +1,305 @@
+"""Simplify the graph without changing what it computes.
+
+onnx-ir's passes and onnxscript's folding and rewrite rules, composed to a fixed point: inline
+functions, lift constants to initializers, fold constants, fuse BatchNormalization, remove dead,
+repeated and idle nodes, share equal initializers. Added here is what they lack:
+
+- constants are folded only where the result stays small or no larger than what it replaces
+  (a ConstantOfShape of 10¹² elements stays a node);
+- a constant Add/Sub/Mul/Div per channel behind Conv or Gemm goes into its weight and bias, so
+  that a BatchNormalization behind a separate bias is reached too;
+- MatMul + Add becomes Gemm only where the shapes prove that the sum keeps its shape (ONNX
+  operator Gemm: `C` broadcasts to `[M, N]`, never the other way round).
+
+onnxscript's folding pass and default rules live in private modules; they are imported here
+and nowhere else, and the dependency is bounded below the next minor version.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+from onnxscript.optimizer._constant_folding import FoldConstantsPass
+from onnxscript.rewriter import _DEFAULT_REWRITE_RULES, RewritePass, pattern
+from onnxscript.rewriter.rules.common._matmul_add_to_gemm import MatMulAddToGemm
+
+from onnxpress.graph import add_initializer, attribute, constant, is_standard, static_shape
+from onnxpress.plan import Candidate, Context, Decision, Pass, Proposal, Skip, Stage
+
+__all__ = ["Simplify", "simplify"]
+
+logger = logging.getLogger(__name__)
+
+_MOST_ROUNDS = 8
+_ANY_SIZE = 1 << 40
+_CAN_GROW = ("ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Upsample", "Pad", "OneHot")
+_KEPT = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+
+
+@dataclass(frozen=True)
+class Simplify(Pass):
+    """Fold, fuse, share and remove, until nothing changes."""
+
+    name: ClassVar[str] = "simplify"
+    stage: ClassVar[Stage] = Stage.LOSSLESS
+
+    fold_limit: int = field(
+        default=65_536,
+        metadata={"help": "Most elements of a folded constant that is larger than its inputs."},
+    )
+
+    def propose(self, context: Context) -> list[Proposal | Skip]:
+        """One candidate for the whole graph; it loses nothing."""
+        return [Proposal("graph", (Candidate({}, 0.0, neutral=True),))]
+
+    def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
+        """Simplify `context.model` in place."""
+        if decisions:
+            simplify(context.model, fold_limit=self.fold_limit)
+
+
+def simplify(model: ir.Model, *, fold_limit: int = 65_536) -> None:
+    """Simplify `model` in place to a fixed point.
+
+    A composed pass of onnx-ir or onnxscript that fails is left out for this model with a
+    warning; the passes before and after it still act.
+    """
+
+    def should_fold(node: ir.Node) -> bool | None:
+        return _should_fold(node, fold_limit)
+
+    _apply(
+        model,
+        common.InlinePass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        common.NameFixPass(),
+        common.ShapeInferencePass(),
+    )
+    for _ in range(_MOST_ROUNDS):
+        before = _fingerprint(model)
+        _apply(
+            model,
+            FoldConstantsPass(
+                shape_inference=True,
+                input_size_limit=_ANY_SIZE,
+                output_size_limit=_ANY_SIZE,
+                should_fold=should_fold,
+            ),
+            # Folding leaves Constant nodes; the rules look at initializers.
+            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+            RewritePass(_DEFAULT_REWRITE_RULES),
+            RewritePass([_ProvenMatMulAddToGemm.rule()]),
+            _FoldAffine(),
+            common.IdentityEliminationPass(),
+            common.RemoveUnusedNodesPass(),
+            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+            common.LiftSubgraphInitializersToMainGraphPass(),
+            common.DeduplicateHashedInitializersPass(),
+            common.CommonSubexpressionEliminationPass(),
+        )
+        if _fingerprint(model) == before:
+            break
+    _apply(
+        model,
+        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedOpsetsPass(),
+        common.OutputFixPass(),
+        common.NameFixPass(),
+        common.TopologicalSortPass(),
+        common.ShapeInferencePass(),
+    )
+    _name_nodes(model)
+
+
+def _apply(model: ir.Model, *passes: ir.passes.PassBase) -> None:
+    for pass_ in passes:
+        try:
+            ir.passes.Sequential(pass_)(model)
+        except ir.passes.PassError as error:
+            logger.warning("simplify: left out for this model: %s", error.__cause__ or error)
+
+
+def _fingerprint(model: ir.Model) -> tuple[int, int]:
+    nodes = sum(1 for _ in model.graph.all_nodes())
+    return nodes, sum(len(graph.initializers) for graph in model.graphs())
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Give every node a name of its own: plans and reports refer to nodes by name."""
+    taken: set[str] = set()
+    for node in model.graph.all_nodes():
+        stem = node.name or f"{node.op_type}_{node.outputs[0].name if node.outputs else ''}"
+        name, number = stem, 1
+        while name in taken:
+            name, number = f"{stem}_{number}", number + 1
+        taken.add(name)
+        node.name = name
+
+
+def _elements(value: ir.Value) -> int | None:
+    shape = static_shape(value)
+    return None if shape is None else math.prod(shape)
+
+
+def _should_fold(node: ir.Node, limit: int) -> bool:
+    """Whether a node with constant inputs may be folded: by the size of what it would make."""
+    if not is_standard(node) or node.op_type in _KEPT:
+        return False
+    sizes = [value.const_value.size for value in node.inputs if value is not None
+             and value.const_value is not None]
+    made = _made_elements(node)
+    if made is None:
+        # Unknown, but only a few operators make more than they are given.
+        return node.op_type not in _CAN_GROW and sum(sizes) <= limit
+    return made <= max(limit, *sizes, 0)
+
+
+def _made_elements(node: ir.Node) -> int | None:
+    if node.op_type in ("ConstantOfShape", "Expand"):
+        shape = constant(node.inputs[-1])
+        if shape is None:
+            return None
+        dims = [int(dim) for dim in shape.reshape(-1)]
+        if node.op_type == "Expand":
+            data = node.inputs[0]
+            own = _elements(data) if data is not None else None
+            return None if own is None else max(own, 1) * math.prod(max(dim, 1) for dim in dims)
+        return math.prod(dims)
+    if node.op_type == "Range":
+        ends = [constant(value) for value in node.inputs]
+        if any(end is None for end in ends):
+            return None
+        start, stop, step = (float(np.asarray(end).reshape(-1)[0]) for end in ends)
+        return max(0, math.ceil((stop - start) / step)) if step else None
+    made = [_elements(value) for value in node.outputs]
+    known = [size for size in made if size is not None]
+    return sum(known) if len(known) == len(made) else None
+
+
+class _ProvenMatMulAddToGemm(MatMulAddToGemm):
+    """MatMul + Add → Gemm, where the addend provably broadcasts to the product."""
+
+    def check(
+        self, context: object, input_a: ir.Value, input_b: ir.Value, **values: ir.Value
+    ) -> pattern.MatchResult:
+        result = super().check(context, input_a, input_b, **values)
+        if not result:
+            return result
+        addend = static_shape(values.get("input_c"))
+        columns = static_shape(input_b)
+        if addend is None or columns is None:
+            return result.fail("the shape of the addend or of the weight is not known")
+        # A row [N] or [1, N] fits any number of rows; more is not known to.
+        if addend not in ((columns[1],), (1, columns[1])):
+            return result.fail("the addend is not one row of the product")
+        return result
+
+
+class _FoldAffine(ir.passes.InPlacePass):
+    """Fold a constant per-channel Add/Sub/Mul/Div into the Conv or Gemm before it."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        folded = 0
+        for node in list(model.graph.all_nodes()):
+            if is_standard(node) and node.op_type in ("Conv", "Gemm"):
+                folded += _fold_follower(node)
+        return ir.passes.PassResult(model, bool(folded))
+
+
+def _fold_follower(node: ir.Node) -> bool:
+    output = node.outputs[0]
+    uses = list(output.uses())
+    if len(uses) != 1 or output.is_graph_output() or node.graph is None:
+        return False
+    follower, index = uses[0]
+    swappable = follower.op_type in ("Add", "Mul")
+    if (
+        not is_standard(follower)
+        or follower.op_type not in ("Add", "Sub", "Mul", "Div")
+        or follower.graph is not node.graph
+        or (index == 1 and not swappable)
+        or follower.inputs[0] is follower.inputs[1]
+    ):
+        return False
+    if node.op_type == "Gemm" and any(
+        name in node.attributes and node.attributes[name].as_float() != 1.0
+        for name in ("alpha", "beta")
+    ):
+        return False
+    operand = constant(follower.inputs[1 - index])
+    weight = constant(node.inputs[1])
+    has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
+    bias = constant(node.inputs[2]) if has_bias else None
+    if operand is None or weight is None or (has_bias and bias is None):
+        return False
+    if weight.dtype.kind != "f" or operand.dtype != weight.dtype:
+        return False
+    by_row = node.op_type == "Conv" or attribute(node, "transB", 0) == 1
+    channels = weight.shape[0 if by_row else 1]
+    vector = _per_channel(operand, channels, weight.ndim if node.op_type == "Conv" else 2, node)
+    if vector is None:
+        return False
+    base = np.zeros(channels) if bias is None else np.broadcast_to(bias.reshape(-1), (channels,))
+    new_weight, new_bias = weight, base.astype(np.float64)
+    if follower.op_type == "Add":
+        new_bias = new_bias + vector
+    elif follower.op_type == "Sub":
+        new_bias = new_bias - vector
+    else:
+        if follower.op_type == "Div" and not vector.all():
+            return False
+        scale = vector if follower.op_type == "Mul" else 1.0 / vector
+        shape = (-1,) + (1,) * (weight.ndim - 1) if by_row else (1, -1)
+        new_weight = weight.astype(np.float64) * scale.reshape(shape)
+        new_bias = new_bias * scale
+    _replace(node, follower, new_weight.astype(weight.dtype), new_bias.astype(weight.dtype))
+    return True
+
+
+def _per_channel(
+    operand: npt.NDArray[np.generic], channels: int, rank: int, node: ir.Node
+) -> npt.NDArray[np.float64] | None:
+    """`[channels]` when the operand is one number per channel of the node's output."""
+    if operand.ndim > rank:
+        return None
+    values = np.asarray(operand, np.float64)
+    if values.size == 1:
+        return np.full(channels, values.reshape(-1)[0])
+    shape = (1,) * (rank - values.ndim) + values.shape
+    axis = 1 if node.op_type == "Conv" else rank - 1
+    fits = all(size == (channels if at == axis else 1) for at, size in enumerate(shape))
+    return values.reshape(-1) if fits else None
+
+
+def _replace(
+    node: ir.Node,
+    follower: ir.Node,
+    weight: npt.NDArray[np.generic],
+    bias: npt.NDArray[np.generic],
+) -> None:
+    """Give `node` weights of its own and let it stand for `follower` too."""
+    graph, old = node.graph, node.inputs[1]
+    assert isinstance(graph, ir.Graph)
+    assert old is not None
+    assert old.name is not None
+    home = old.graph or graph
+    stem = old.name
+    if len(node.inputs) < 3:
+        node.resize_inputs(3)
+    fresh = [(1, f"{stem}_folded", weight), (2, f"{stem}_bias", bias)]
+    for index, wanted, array in fresh:
+        if index == 1 and array is constant(old):
+            continue
+        value = add_initializer(home, wanted, array)
+        node.replace_input_with(index, value)
+    ir.convenience.replace_all_uses_with(
+        follower.outputs[0], node.outputs[0], replace_graph_outputs=True
+    )
+    graph.remove(follower, safe=True)
