@@ -23,7 +23,7 @@ from onnxpress.runtime import Array, Feed, InputSpec, Session
 __all__ = ["LABELS", "Samples", "load_samples", "random_samples"]
 
 LABELS = "__labels__"
-_DYNAMIC_TRIALS = (16, 64, 224, 320, 512, 576, 1, 2, 32, 128, 1024)
+_DYNAMIC_TRIALS = (64, 16, 224, 320, 576, 512, 288, 256, 1, 2, 32, 128, 1024)
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,7 @@ def _from_arrays(arrays: dict[str, Array], inputs: Sequence[InputSpec], source: 
             + (f"; missing: {', '.join(missing)}" if missing else "")
             + (f"; not an input: {', '.join(unknown)}" if unknown else "")
         )
-    columns = {
-        name: _split(arrays[name], spec, source) for name, spec in wanted.items()
-    }
+    columns = {name: _split(arrays[name], spec, source) for name, spec in wanted.items()}
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
         raise DataError(f"{source}: the inputs have different numbers of samples: {counts}")
@@ -196,9 +194,7 @@ def _check_values(array: Array, spec: InputSpec, source: str) -> None:
         )
 
 
-def _check_shape(
-    shape: Sequence[int], spec: InputSpec, source: str, found: Sequence[int]
-) -> None:
+def _check_shape(shape: Sequence[int], spec: InputSpec, source: str, found: Sequence[int]) -> None:
     fits = len(shape) == len(spec.shape) and all(
         not isinstance(want, int) or want < 0 or want == have
         for have, want in zip(shape, spec.shape, strict=True)
@@ -289,15 +285,14 @@ def random_samples(session: Session, number: int, seed: int) -> Samples:
         if spec.dtype == "object" or "(" in spec.dtype:
             raise DataError(f"input {spec} cannot be made up at random; give --evaluation data")
     failure = "it has no inputs"
-    for size in _DYNAMIC_TRIALS:
+    for sizes in _size_trials(session.inputs):
         rng = np.random.default_rng(seed)
         feeds = tuple(
-            {spec.name: _random_input(spec, size, rng) for spec in session.inputs}
+            {spec.name: _random_input(spec, sizes, rng) for spec in session.inputs}
             for _ in range(number)
         )
         try:
-            for feed in itertools.islice(feeds, 1):
-                session.run(feed)
+            session.run(feeds[0])
         except Exception as error:  # noqa: BLE001 - onnxruntime raises bare C++ exceptions
             failure = " ".join(str(error).split())[:200]
             continue
@@ -307,21 +302,43 @@ def random_samples(session: Session, number: int, seed: int) -> Samples:
     )
 
 
-def _random_input(spec: InputSpec, size: int, rng: np.random.Generator) -> Array:
+def _size_trials(inputs: Sequence[InputSpec]) -> Iterator[dict[str, int]]:
+    """Sizes of the dynamic dimensions: all alike first, then some of them 1."""
+    batch = {_dimension(spec, 0) for spec in inputs if spec.shape}
+    others = sorted(
+        {
+            _dimension(spec, axis)
+            for spec in inputs
+            for axis, dim in enumerate(spec.shape)
+            if not _is_fixed(dim)
+        }
+        - batch
+    )
+    for ones in itertools.product((False, True), repeat=min(len(others), 3)):
+        for size in _DYNAMIC_TRIALS:
+            small = dict(zip(others, ones, strict=False))
+            yield {name: 1 if small.get(name) else size for name in others}
+
+
+def _is_fixed(dim: int | str | None) -> bool:
+    return isinstance(dim, int) and dim > 0
+
+
+def _dimension(spec: InputSpec, axis: int) -> str:
+    """The name of a dynamic dimension; those without a name are all different."""
+    dim = spec.shape[axis]
+    return dim if isinstance(dim, str) else f"{spec.name}/{axis}"
+
+
+def _random_input(spec: InputSpec, sizes: Mapping[str, int], rng: np.random.Generator) -> Array:
     shape = tuple(
-        dim if isinstance(dim, int) and dim > 0 else (1 if axis == 0 else size)
+        int(dim) if _is_fixed(dim) else sizes.get(_dimension(spec, axis), 1)  # type: ignore[arg-type]
         for axis, dim in enumerate(spec.shape)
     )
-    # A second dynamic name that means the batch again must be one too.
-    first = spec.shape[0] if spec.shape else None
-    if isinstance(first, str):
-        shape = tuple(
-            1 if dim == first else length for dim, length in zip(spec.shape, shape, strict=True)
-        )
     kind = np.dtype(spec.dtype)
     if kind.kind == "f":
-        return rng.standard_normal(shape).astype(kind)
-    return rng.integers(0, 2, shape).astype(kind)
+        return np.asarray(rng.standard_normal(shape).astype(kind))
+    return np.asarray(rng.integers(0, 2, shape).astype(kind))
 
 
 def require_runnable(session: Session, samples: Samples, name: str) -> None:

@@ -42,7 +42,13 @@ __all__ = [
 Matrix = npt.NDArray[np.floating]
 
 FLOAT_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
-_WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (0, 1), "Gather": (0,)}
+_WEIGHT_INPUTS = {
+    "Conv": (1,),
+    "ConvTranspose": (1,),
+    "Gemm": (1,),
+    "MatMul": (0, 1),
+    "Gather": (0,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +170,7 @@ def to_matrix(array: Matrix, use: Use, groups: int) -> Matrix:
         return array.reshape(array.shape[0], -1)
     if op_type == "ConvTranspose":
         inputs = array.shape[0] // groups
-        return (
-            array.reshape(groups, inputs, -1)
-            .swapaxes(1, 2)
-            .reshape(-1, inputs)
-        )
+        return array.reshape(groups, inputs, -1).swapaxes(1, 2).reshape(-1, inputs)
     if use.layout in ("gemm_out_in", "out_in"):
         return array.reshape(-1, array.shape[-1])
     return array.swapaxes(-1, -2).reshape(-1, array.shape[-2])
@@ -315,9 +317,7 @@ def find_layers(model: ir.Model) -> list[Layer]:
             if not uses:
                 continue
             inside = is_subgraph or any(use.node.graph is not model.graph for use in uses)
-            layers.append(
-                Layer(value.name or "", value, graph, tuple(uses), tuple(others), inside)
-            )
+            layers.append(Layer(value.name or "", value, graph, tuple(uses), tuple(others), inside))
     order = {id(node): index for index, node in enumerate(model.graph.all_nodes())}
     layers.sort(key=lambda layer: (order.get(id(layer.node), 0), layer.name))
     return layers

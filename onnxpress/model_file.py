@@ -20,7 +20,16 @@ from google.protobuf.message import DecodeError
 
 from onnxpress.errors import ModelError, OutputError
 
-__all__ = ["check_output", "digest", "load", "replace_file", "save", "size_bytes", "to_bytes", "weight_bytes"]
+__all__ = [
+    "check_output",
+    "digest",
+    "load",
+    "replace_file",
+    "save",
+    "size_bytes",
+    "to_bytes",
+    "weight_bytes",
+]
 
 logger = logging.getLogger(__name__)
 

@@ -1,19 +1,19 @@
 """Recipes: the plan as TOML, enough to write the same bytes again without a search.
 
-    version = 1
-    target = "cpu"
-    seed = 0
-    model_sha256 = "…"
-    [calibration]
-    source = "calibration.npz"
-    digest = "…"
-    held_out = true
-    [[pass]]
-    name = "quantize"
-    form = "auto"
-    [[pass.decision]]
-    site = "conv1.weight"
-    form = "static"
+version = 1
+target = "cpu"
+seed = 0
+model_sha256 = "…"
+[calibration]
+source = "calibration.npz"
+digest = "…"
+held_out = true
+[[pass]]
+name = "quantize"
+form = "auto"
+[[pass.decision]]
+site = "conv1.weight"
+form = "static"
 """
 
 import hashlib
@@ -131,7 +131,12 @@ class Recipe:
                 "writes beside a model"
             )
         unknown = set(table) - {
-            "version", "target", "seed", "model_sha256", "calibration", "pass",
+            "version",
+            "target",
+            "seed",
+            "model_sha256",
+            "calibration",
+            "pass",
         }
         if unknown:
             raise RecipeError(f"{source}: unknown entries {', '.join(sorted(unknown))}")

@@ -135,9 +135,9 @@ class Session:
         except Exception as error:
             # onnxruntime raises bare C++ exceptions of many types for a bad model.
             reason = " ".join(str(error).split())
-            raise ModelError(f"{name}: onnxruntime {ort.__version__} cannot load it: {reason}") from (
-                error
-            )
+            raise ModelError(
+                f"{name}: onnxruntime {ort.__version__} cannot load it: {reason}"
+            ) from (error)
         self.inputs = tuple(
             InputSpec(
                 value.name,

@@ -63,8 +63,10 @@ class Factorize(Pass):
         proposals: list[Proposal | Skip] = []
         for layer in context.layers:
             reason = _refusal(layer)
-            if reason is None and not self._observed(context, layer) and not (
-                self.energy or self.rank
+            if (
+                reason is None
+                and not self._observed(context, layer)
+                and not (self.energy or self.rank)
             ):
                 reason = "without calibration data its rank would be a guess; name an energy"
             if reason is not None:
@@ -186,9 +188,7 @@ def _split(layer: Layer, components: LowRank, rank: int) -> None:
         attributes: list[ir.Attr] = []
         if node.op_type == "Gemm":
             attributes = [
-                attr
-                for name, attr in node.attributes.items()
-                if name in ("alpha", "transA")
+                attr for name, attr in node.attributes.items() if name in ("alpha", "transA")
             ]
         inner = ir.Node("", node.op_type, [data, first_value], attributes, name=f"{node.name}_in")
         inner.outputs[0].name = unique_name(layer.graph, f"{output.name}_low_rank")
@@ -219,4 +219,6 @@ def _shifted_bias(
     base = constant(present)
     old = np.zeros(len(shift)) if base is None else np.asarray(base, np.float64).reshape(-1)
     stem = present.name if present is not None else f"{layer.name}_bias"
-    return add_initializer(layer.graph, f"{stem}_shifted", (old + shift / (beta or 1.0)).astype(dtype))
+    return add_initializer(
+        layer.graph, f"{stem}_shifted", (old + shift / (beta or 1.0)).astype(dtype)
+    )

@@ -29,7 +29,14 @@ from onnxscript.optimizer._constant_folding import FoldConstantsPass
 from onnxscript.rewriter import _DEFAULT_REWRITE_RULES, RewritePass, pattern
 from onnxscript.rewriter.rules.common._matmul_add_to_gemm import MatMulAddToGemm
 
-from onnxpress.graph import add_initializer, attribute, constant, is_standard, static_shape
+from onnxpress.graph import (
+    add_initializer,
+    attribute,
+    constant,
+    is_standard,
+    static_shape,
+    unique_name,
+)
 from onnxpress.plan import Candidate, Context, Decision, Pass, Proposal, Skip, Stage
 
 __all__ = ["Simplify", "simplify"]
@@ -50,22 +57,35 @@ class Simplify(Pass):
     stage: ClassVar[Stage] = Stage.LOSSLESS
 
     fold_limit: int = field(
-        default=65_536,
-        metadata={"help": "Most elements of a folded constant that is larger than its inputs."},
+        default=1024,
+        metadata={
+            "help": "Most elements of a folded constant that is larger than the inputs it frees."
+        },
     )
 
     def propose(self, context: Context) -> list[Proposal | Skip]:
-        """One candidate for the whole graph; it loses nothing."""
-        return [Proposal("graph", (Candidate({}, 0.0, neutral=True),))]
+        """The whole graph, with all rules, or with none of those that do arithmetic."""
+        levels = ("full", "structure")
+        return [
+            Proposal("graph", tuple(Candidate({"level": n}, 0.0, neutral=True) for n in levels))
+        ]
 
     def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
         """Simplify `context.model` in place."""
-        if decisions:
-            simplify(context.model, fold_limit=self.fold_limit)
+        for decision in decisions:
+            full = decision.candidate.parameters["level"] == "full"
+            simplify(context.model, fold_limit=self.fold_limit, arithmetic=full)
 
 
-def simplify(model: ir.Model, *, fold_limit: int = 65_536) -> None:
+def simplify(model: ir.Model, *, fold_limit: int = 1024, arithmetic: bool = True) -> None:
     """Simplify `model` in place to a fixed point.
+
+    Args:
+        model: what to simplify.
+        fold_limit: most elements of a folded constant that is larger than what it frees;
+            onnxruntime folds the rest when it loads the model, so only the file would grow.
+        arithmetic: fold constants and fuse operators; without, only dead, idle and repeated
+            nodes go, functions are inlined and constants become initializers.
 
     A composed pass of onnx-ir or onnxscript that fails is left out for this model with a
     warning; the passes before and after it still act.
@@ -84,8 +104,7 @@ def simplify(model: ir.Model, *, fold_limit: int = 65_536) -> None:
     )
     for _ in range(_MOST_ROUNDS):
         before = _fingerprint(model)
-        _apply(
-            model,
+        rules: list[ir.passes.PassBase] = [
             FoldConstantsPass(
                 shape_inference=True,
                 input_size_limit=_ANY_SIZE,
@@ -97,6 +116,10 @@ def simplify(model: ir.Model, *, fold_limit: int = 65_536) -> None:
             RewritePass(_DEFAULT_REWRITE_RULES),
             RewritePass([_ProvenMatMulAddToGemm.rule()]),
             _FoldAffine(),
+        ]
+        _apply(
+            model,
+            *(rules if arithmetic else ()),
             common.IdentityEliminationPass(),
             common.RemoveUnusedNodesPass(),
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -111,6 +134,7 @@ def simplify(model: ir.Model, *, fold_limit: int = 65_536) -> None:
         common.RemoveUnusedFunctionsPass(),
         common.RemoveUnusedOpsetsPass(),
         common.OutputFixPass(),
+        _OwnSubgraphOutputs(),
         common.NameFixPass(),
         common.TopologicalSortPass(),
         common.ShapeInferencePass(),
@@ -152,13 +176,21 @@ def _should_fold(node: ir.Node, limit: int) -> bool:
     """Whether a node with constant inputs may be folded: by the size of what it would make."""
     if not is_standard(node) or node.op_type in _KEPT:
         return False
-    sizes = [value.const_value.size for value in node.inputs if value is not None
-             and value.const_value is not None]
+    freed = sum(
+        value.const_value.size
+        for value in set(node.inputs)
+        if value is not None and value.const_value is not None and len(value.consumers()) == 1
+    )
     made = _made_elements(node)
     if made is None:
         # Unknown, but only a few operators make more than they are given.
-        return node.op_type not in _CAN_GROW and sum(sizes) <= limit
-    return made <= max(limit, *sizes, 0)
+        given = sum(
+            value.const_value.size
+            for value in node.inputs
+            if value is not None and value.const_value is not None
+        )
+        return node.op_type not in _CAN_GROW and given <= limit
+    return made <= max(limit, freed)
 
 
 def _made_elements(node: ir.Node) -> int | None:
@@ -181,6 +213,29 @@ def _made_elements(node: ir.Node) -> int | None:
     made = [_elements(value) for value in node.outputs]
     known = [size for size in made if size is not None]
     return sum(known) if len(known) == len(made) else None
+
+
+class _OwnSubgraphOutputs(ir.passes.InPlacePass):
+    """Put an Identity where a subgraph returns a value of an outer graph.
+
+    The ONNX specification wants a subgraph's outputs computed inside it; identity elimination
+    does not know.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        added = 0
+        for graph in model.graph.subgraphs():
+            for place, value in enumerate(graph.outputs):
+                producer = value.producer()
+                if producer is not None and producer.graph is graph:
+                    continue
+                node = ir.Node("", "Identity", [value])
+                node.outputs[0].name = unique_name(model.graph, f"{value.name}_output")
+                node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
+                graph.append(node)
+                graph.outputs[place] = node.outputs[0]
+                added += 1
+        return ir.passes.PassResult(model, bool(added))
 
 
 class _ProvenMatMulAddToGemm(MatMulAddToGemm):
@@ -224,6 +279,7 @@ def _fold_follower(node: ir.Node) -> bool:
         not is_standard(follower)
         or follower.op_type not in ("Add", "Sub", "Mul", "Div")
         or follower.graph is not node.graph
+        or follower.outputs[0].is_graph_output()
         or (index == 1 and not swappable)
         or follower.inputs[0] is follower.inputs[1]
     ):

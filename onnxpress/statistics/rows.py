@@ -73,15 +73,11 @@ def _conv_rows(
     total = per_image * len(padded)
     if total <= 0:
         return np.zeros((0, layer.groups, math.prod(layer.shape[1:])), np.float32), 0
-    chosen = (
-        np.sort(rng.choice(total, limit, replace=False)) if total > limit else np.arange(total)
-    )
+    chosen = np.sort(rng.choice(total, limit, replace=False)) if total > limit else np.arange(total)
     image, position = np.divmod(chosen, per_image)
     origin = np.unravel_index(position, counts)
     weights = [math.prod(sizes[axis + 1 :]) for axis in range(axes)]
-    start = sum(
-        origin[axis] * strides[axis] * weights[axis] for axis in range(axes)
-    )
+    start = sum(origin[axis] * strides[axis] * weights[axis] for axis in range(axes))
     offsets = np.asarray(
         [
             sum(step * dilations[axis] * weights[axis] for axis, step in enumerate(steps))
@@ -90,8 +86,11 @@ def _conv_rows(
     )
     flat = padded.reshape(*padded.shape[:2], -1)
     # [rows, channels, kernel]: the order of the flattened Conv weight.
-    rows = flat[image[:, None, None], np.arange(flat.shape[1])[None, :, None],
-                (np.asarray(start)[:, None] + offsets)[:, None, :]]
+    rows = flat[
+        image[:, None, None],
+        np.arange(flat.shape[1])[None, :, None],
+        (np.asarray(start)[:, None] + offsets)[:, None, :],
+    ]
     grouped = rows.reshape(len(chosen), layer.groups, -1)
     return np.ascontiguousarray(grouped, dtype=np.float32), total
 

@@ -57,9 +57,7 @@ def processor_features() -> frozenset[str]:
 def target_names() -> list[str]:
     """Names of the targets that have a file."""
     folder = resources.files("onnxpress.targets")
-    return sorted(
-        Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".toml")
-    )
+    return sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".toml"))
 
 
 def load_target(name: str) -> Target:

@@ -158,5 +158,3 @@ def _broken(problems: list[str]) -> Validation:
         integer_kernels={},
         problems=tuple(problems),
     )
-
-

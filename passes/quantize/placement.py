@@ -23,9 +23,7 @@ __all__ = [
     "static_refusal",
 ]
 
-KEEPS_SCALE = frozenset(
-    {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "MaxPool"}
-)
+KEEPS_SCALE = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "MaxPool"})
 WITHOUT_WEIGHTS = KEEPS_SCALE | {"Add", "Concat", "AveragePool", "GlobalAveragePool"}
 _FUSED_ACTIVATIONS = ("Relu", "Clip")
 _LAYERS = ("Conv", "Gemm", "MatMul")

@@ -176,10 +176,7 @@ class Quantize(Pass):
 
 
 def _keepers(context: Context) -> dict[str, ir.Node]:
-    return {
-        node.name or "": node
-        for node in _operators(context)
-    }
+    return {node.name or "": node for node in _operators(context)}
 
 
 def _operators(context: Context) -> list[ir.Node]:

@@ -1,0 +1,180 @@
+"""The closing table, which fits 80 columns, and the layers that matter below it."""
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+__all__ = ["print_result", "print_table", "print_validation"]
+
+_SHOWN_REASONS = 6
+
+
+def print_result(report: Mapping[str, Any], *, written: Sequence[str], console: Console) -> None:
+    """Print a report as `document` makes it, and where the files are."""
+    validation = report["validation"]
+    table = _table()
+    size = report["size"]
+    if size["bytes"]:
+        table.add_row(
+            "size", _mb(size["original_bytes"]), _mb(size["bytes"]), f"{size['ratio']:.2f}x smaller"
+        )
+    if validation is not None:
+        _add_validation(table, validation)
+    console.print(table)
+    for stage in report["stages"]:
+        console.print(f"[bold]{stage['pass']}[/] {escape(_stage_line(stage))}", soft_wrap=False)
+    _print_left(report["stages"], console)
+    if validation is not None:
+        for warning in validation["warnings"]:
+            console.print(f"[yellow]warning[/] {escape(warning)}")
+    for problem in report["problems"]:
+        console.print(f"[red]not met[/] {escape(problem)}")
+    if report["within_budget"] and validation is not None:
+        console.print(f"[green]within the budget[/] {escape(validation['budget'])}")
+    for path in written:
+        console.print(f"wrote {escape(path)}", soft_wrap=True)
+
+
+def print_validation(validation: Mapping[str, Any], console: Console) -> None:
+    """Print what `onnxpress validate` found."""
+    table = _table()
+    _add_validation(table, validation)
+    console.print(table)
+    if len(validation["default"]["outputs"]) > 1:
+        outputs = Table(title="outputs", title_justify="left", box=None, pad_edge=False)
+        for heading in ("name", "SQNR dB", "cosine", "largest error"):
+            outputs.add_column(heading, justify="left" if heading == "name" else "right")
+        for name, output in validation["default"]["outputs"].items():
+            outputs.add_row(
+                escape(name), _sqnr(output), _plain(output["cosine"]), _plain(output["max_error"])
+            )
+        console.print(outputs)
+    for warning in validation["warnings"]:
+        console.print(f"[yellow]warning[/] {escape(warning)}")
+    for problem in validation["problems"]:
+        console.print(f"[red]not met[/] {escape(problem)}")
+    verdict = "[green]within the budget[/]" if validation["within_budget"] else "[red]not met[/]"
+    console.print(f"{verdict} {escape(validation['budget'])}")
+
+
+def print_table(
+    title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], console: Console
+) -> None:
+    """Print a plain table."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(table)
+
+
+def console_for(stream: object = None) -> Console:
+    """A console of at most 80 columns when nobody watches."""
+    return Console(file=stream or sys.stdout, highlight=False)  # type: ignore[arg-type]
+
+
+def _table() -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    table.add_column("original", justify="right")
+    table.add_column("pressed", justify="right")
+    table.add_column("", overflow="fold")
+    return table
+
+
+def _add_validation(table: Table, validation: Mapping[str, Any]) -> None:
+    latency, found = validation["latency"], validation["default"]
+    if latency["speedup"] is not None:
+        low, high = latency["quartiles"]
+        table.add_row(
+            "latency",
+            f"{latency['original_ms']:.3g} ms",
+            f"{latency['ms']:.3g} ms",
+            f"{latency['speedup']:.2f}x faster (quartiles {low:.2f} to {high:.2f})",
+        )
+    if found["metric"] is not None:
+        low, high = found["drop_interval"]
+        table.add_row(
+            escape(found["metric"]),
+            f"{found['original']:.2f}%",
+            f"{found['value']:.2f}%",
+            f"drop {found['drop']:.2f} (95%: {low:.2f} to {high:.2f}), {found['samples']} samples",
+        )
+    if found["outputs"]:
+        name, worst = _worst(found["outputs"])
+        table.add_row("SQNR", "", _sqnr(worst), escape(f"output {name}; {found['source']}"))
+    for mode, measured in validation["modes"].items():
+        _, worst = _worst(measured["outputs"])
+        drop = "" if measured["metric"] is None else f"drop {measured['drop']:.2f}"
+        table.add_row(f"  {mode}", "", _sqnr(worst), drop)
+    kernels = validation["integer_kernels"]
+    if kernels:
+        listed = ", ".join(f"{name} {count}" for name, count in kernels.items())
+        table.add_row("integer kernels", "", str(sum(kernels.values())), listed)
+
+
+def _worst(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
+    def order(item: tuple[str, Mapping[str, Any]]) -> float:
+        output = item[1]
+        if output["sqnr_db"] is not None:
+            return float(output["sqnr_db"])
+        return float("inf") if output["identical"] else float("-inf")
+
+    return min(outputs.items(), key=order)
+
+
+def _sqnr(output: Mapping[str, Any]) -> str:
+    if output["sqnr_db"] is not None:
+        return f"{output['sqnr_db']:.1f} dB"
+    if output["identical"]:
+        return "identical"
+    return f"{output['equal_share']:.1%} equal"
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.2f} MB"
+
+
+def _stage_line(stage: Mapping[str, Any]) -> str:
+    if not stage["changed"]:
+        return f"changed nothing: {stage['note'] or 'no site fits'}"
+    forms = Counter(
+        str(decision["parameters"].get("form", decision["parameters"].get("level", "sites")))
+        for decision in stage["decisions"]
+    )
+    saved = sum(decision["saved_bytes"] for decision in stage["decisions"])
+    zeroed = sum(decision["zeroed_weights"] for decision in stage["decisions"])
+    line = ", ".join(f"{count} {form}" for form, count in sorted(forms.items()))
+    if saved > 0:
+        line += f", {_mb(saved)} less"
+    if zeroed > 0:
+        line += f", {zeroed:,} weights zeroed"
+    return line + (f"; {stage['note']}" if stage["note"] else "")
+
+
+def _print_left(stages: Sequence[Mapping[str, Any]], console: Console) -> None:
+    reasons: dict[str, list[str]] = {}
+    for stage in stages:
+        if not stage["changed"]:
+            continue
+        for skip in stage["left"]:
+            reasons.setdefault(f"{stage['pass']}: {skip['reason']}", []).append(skip["site"])
+    if not reasons:
+        return
+    console.print("left alone or treated less:")
+    most = sorted(reasons.items(), key=lambda item: -len(item[1]))
+    for reason, sites in most[:_SHOWN_REASONS]:
+        named = sites[0] + (f" and {len(sites) - 1} more" if len(sites) > 1 else "")
+        console.print(f"  {escape(named)}: {escape(reason)}")
+    if len(most) > _SHOWN_REASONS:
+        console.print(f"  and {len(most) - _SHOWN_REASONS} more reasons; --json lists all")
