@@ -70,7 +70,7 @@ class Schedule:
 
 
 CNN_SCHEDULE = Schedule(epochs=12, batch=128, learning_rate=0.1, weight_decay=5e-4, crop=2)
-MLP_SCHEDULE = Schedule(epochs=20, batch=128, learning_rate=0.05, weight_decay=2e-4, crop=1)
+MLP_SCHEDULE = Schedule(epochs=24, batch=128, learning_rate=0.1, weight_decay=1e-4, crop=0)
 
 
 class Block(nn.Module):

@@ -258,7 +258,7 @@ def add_initializer(
 ) -> ir.Value:
     """Register `array` under `wanted`, or that name with a number behind it."""
     name = unique_name(graph, wanted)
-    tensor = ir.Tensor(np.ascontiguousarray(array), dtype=dtype, name=name)
+    tensor = ir.Tensor(np.asarray(array, order="C"), dtype=dtype, name=name)
     value = ir.Value(
         name=name,
         type=ir.TensorType(tensor.dtype),

@@ -185,12 +185,13 @@ def _split(layer: Layer, components: LowRank, rank: int) -> None:
         graph, data, output = node.graph, node.inputs[0], node.outputs[0]
         assert isinstance(graph, ir.Graph)
         assert data is not None
+        stem = node.name or output.name
         attributes: list[ir.Attr] = []
         if node.op_type == "Gemm":
             attributes = [
                 attr for name, attr in node.attributes.items() if name in ("alpha", "transA")
             ]
-        inner = ir.Node("", node.op_type, [data, first_value], attributes, name=f"{node.name}_in")
+        inner = ir.Node("", node.op_type, [data, first_value], attributes, name=f"{stem}_in")
         inner.outputs[0].name = unique_name(layer.graph, f"{output.name}_low_rank")
         inner.outputs[0].type = output.type
         last = [inner.outputs[0], second_value]
@@ -202,7 +203,7 @@ def _split(layer: Layer, components: LowRank, rank: int) -> None:
             node.op_type,
             last,
             [attr for name, attr in node.attributes.items() if name == "beta"],
-            name=f"{node.name}_out",
+            name=f"{stem}_out",
         )
         graph.insert_before(node, [inner, outer])
         take_over(node, outer)

@@ -168,7 +168,9 @@ def collect(
             chunks = _chunks(names, sizes, memory_bytes)
         if progress is not None:
             progress(done, len(samples))
-    result.layers = {name: row_sums.finish(len(samples)) for name, row_sums in sums.items()}
+    finished = {name: row_sums.finish(len(samples)) for name, row_sums in sums.items()}
+    # A layer that gave no rows was not observed, which is not the same as inputs of zeros.
+    result.layers = {name: layer for name, layer in finished.items() if layer.rows}
     return result
 
 

@@ -1,0 +1,50 @@
+"""Shared models and data; nothing here asserts anything."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+MODELS = Path(__file__).parents[1] / "models"
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    return MODELS
+
+
+@pytest.fixture
+def small_data(tmp_path: Path) -> tuple[Path, Path]:
+    """(calibration, evaluation): 48 and 200 Fashion-MNIST images, for quick runs."""
+    calibration, evaluation = tmp_path / "calibration.npz", tmp_path / "evaluation.npz"
+    with np.load(MODELS / "fashion_calibration.npz") as archive:
+        np.savez(calibration, image=archive["image"][:48])
+    with np.load(MODELS / "fashion_evaluation.npz") as archive:
+        np.savez(
+            evaluation, image=archive["image"][:200], __labels__=archive["__labels__"][:200]
+        )
+    return calibration, evaluation
+
+
+@pytest.fixture
+def linear_model(tmp_path: Path) -> Path:
+    """x[batch, 64] → Gemm → y[batch, 64], opset 17."""
+    rng = np.random.default_rng(0)
+    weight = onnx.numpy_helper.from_array(
+        rng.standard_normal((64, 64)).astype(np.float32), "weight"
+    )
+    node = onnx.helper.make_node("Gemm", ["x", "weight"], ["y"], name="gemm", transB=1)
+    graph = onnx.helper.make_graph(
+        [node],
+        "linear",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 64])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", 64])],
+        [weight],
+    )
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9
+    )
+    path = tmp_path / "linear.onnx"
+    onnx.save(model, path)
+    return path
