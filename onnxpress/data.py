@@ -106,7 +106,7 @@ def _from_npz(path: Path, inputs: Sequence[InputSpec]) -> Samples:
     if not path.exists():
         raise DataError(f"{path}: there is no such file; expected a .npz with one array per input")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:
         raise DataError(

@@ -1,10 +1,10 @@
 """Sample models, and checks that every pass must satisfy: ours, and any third party's.
 
-    from onnxpress.testing import SAMPLE_MODELS, check_pass
+from onnxpress.testing import SAMPLE_MODELS, check_pass
 
-    @pytest.mark.parametrize("name", SAMPLE_MODELS)
-    def test_my_pass_keeps_the_contract(name):
-        check_pass(MyPass(), SAMPLE_MODELS[name]())
+@pytest.mark.parametrize("name", SAMPLE_MODELS)
+def test_my_pass_keeps_the_contract(name):
+    check_pass(MyPass(), SAMPLE_MODELS[name]())
 """
 
 import dataclasses

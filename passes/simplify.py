@@ -24,7 +24,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-import onnx_ir.passes.common as common
+from onnx_ir.passes import common
 from onnxscript.optimizer._constant_folding import FoldConstantsPass
 from onnxscript.rewriter import _DEFAULT_REWRITE_RULES, RewritePass, pattern
 from onnxscript.rewriter.rules.common._matmul_add_to_gemm import MatMulAddToGemm
@@ -94,6 +94,7 @@ def simplify(model: ir.Model, *, fold_limit: int = 1024, arithmetic: bool = True
     def should_fold(node: ir.Node) -> bool | None:
         return _should_fold(node, fold_limit)
 
+    _own_constants(model)
     _apply(
         model,
         common.InlinePass(),
@@ -140,6 +141,16 @@ def simplify(model: ir.Model, *, fold_limit: int = 1024, arithmetic: bool = True
         common.ShapeInferencePass(),
     )
     _name_nodes(model)
+
+
+def _own_constants(model: ir.Model) -> None:
+    """Wrap unnamed constants anew: lifting names them, and a clone shares them with its origin."""
+    for node in model.graph.all_nodes():
+        if is_standard(node) and node.op_type == "Constant" and "value" in node.attributes:
+            tensor = node.attributes["value"].as_tensor()
+            if not tensor.name and tensor.dtype != ir.DataType.STRING:
+                own = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=node.outputs[0].name)
+                node.attributes.add(ir.AttrTensor("value", own))
 
 
 def _apply(model: ir.Model, *passes: ir.passes.PassBase) -> None:

@@ -21,9 +21,7 @@ def small_data(tmp_path: Path) -> tuple[Path, Path]:
     with np.load(MODELS / "fashion_calibration.npz") as archive:
         np.savez(calibration, image=archive["image"][:48])
     with np.load(MODELS / "fashion_evaluation.npz") as archive:
-        np.savez(
-            evaluation, image=archive["image"][:200], __labels__=archive["__labels__"][:200]
-        )
+        np.savez(evaluation, image=archive["image"][:200], __labels__=archive["__labels__"][:200])
     return calibration, evaluation
 
 
