@@ -238,8 +238,8 @@ def _pass_command(name: str) -> click.Command:
 @cli.command()
 @click.argument("model", type=EXISTING)
 @click.option("--json", "json_path", metavar="FILE", help="As JSON; - for standard output.")
-@_run_options
-def inspect(model: Path, *, json_path: str | None, threads: int, debug: bool) -> None:
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def inspect(model: Path, *, json_path: str | None, debug: bool) -> None:
     """Show what is in MODEL, what could be pressed and what not, and why."""
     with _errors(debug=debug):
         from onnxpress.inspection import inspect_model  # noqa: PLC0415

@@ -147,11 +147,11 @@ def _from_arrays(arrays: dict[str, Array], inputs: Sequence[InputSpec], source: 
                 f"{source}: {LABELS} is {labels.dtype}{list(labels.shape)}; expected one integer "
                 f"class per sample, [{number}]"
             )
-        labels = labels.astype(np.int64)
+    classes = None if labels is None else labels.astype(np.int64)
     feeds = tuple(
         {name: column[index] for name, column in columns.items()} for index in range(number)
     )
-    return Samples(feeds, labels, source)
+    return Samples(feeds, classes, source)
 
 
 def _listed(inputs: Sequence[InputSpec]) -> str:

@@ -25,7 +25,7 @@ from onnxpress.runtime import Array, Session
 from onnxpress.search import StageResult, apply, search_stage
 from onnxpress.targets import Target, load_target
 from onnxpress.validation import Budget, Evaluator, Validation
-from onnxpress.validation.validate import check_model
+from onnxpress.validation.verdict import check_model
 
 __all__ = ["Result", "optimize"]
 

@@ -19,7 +19,7 @@ from onnxpress.adapter import observe
 from onnxpress.data import random_samples
 from onnxpress.plan import Candidate, Context, Decision, Pass, Proposal, Skip, Stage
 from onnxpress.recipe import Recipe, RecipeStage
-from onnxpress.runtime import Session
+from onnxpress.runtime import Array, Session
 from onnxpress.search import apply
 from onnxpress.targets import load_target
 from onnxpress.validation import Budget, Evaluator, interface_problems
@@ -39,7 +39,7 @@ def _from_text(text: str, **weights: tuple[int, ...]) -> ir.Model:
     return model
 
 
-def _attach(graph: ir.Graph, name: str, array: np.ndarray) -> None:  # type: ignore[type-arg]
+def _attach(graph: ir.Graph, name: str, array: Array) -> None:
     """Turn the graph input `name` into an initializer."""
     value = next(value for value in graph.inputs if value.name == name)
     graph.inputs.remove(value)

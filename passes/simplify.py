@@ -19,7 +19,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -115,7 +115,7 @@ def simplify(model: ir.Model, *, fold_limit: int = 1024, arithmetic: bool = True
             # Folding leaves Constant nodes; the rules look at initializers.
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
             RewritePass(_DEFAULT_REWRITE_RULES),
-            RewritePass([_ProvenMatMulAddToGemm.rule()]),
+            RewritePass([_ProvenMatMulAddToGemm.rule()]),  # type: ignore[no-untyped-call]
             _FoldAffine(),
         ]
         _apply(
@@ -132,7 +132,7 @@ def simplify(model: ir.Model, *, fold_limit: int = 1024, arithmetic: bool = True
             break
     _apply(
         model,
-        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         common.RemoveUnusedOpsetsPass(),
         common.OutputFixPass(),
         _OwnSubgraphOutputs(),
@@ -252,19 +252,15 @@ class _OwnSubgraphOutputs(ir.passes.InPlacePass):
 class _ProvenMatMulAddToGemm(MatMulAddToGemm):
     """MatMul + Add → Gemm, where the addend provably broadcasts to the product."""
 
-    def check(
-        self, context: object, input_a: ir.Value, input_b: ir.Value, **values: ir.Value
-    ) -> pattern.MatchResult:
-        result = super().check(context, input_a, input_b, **values)
+    def check(self, *args: Any, **values: Any) -> pattern.MatchResult:  # noqa: ANN401
+        result: pattern.MatchResult = super().check(*args, **values)  # type: ignore[no-untyped-call]
         if not result:
             return result
-        addend = static_shape(values.get("input_c"))
-        columns = static_shape(input_b)
-        if addend is None or columns is None:
-            return result.fail("the shape of the addend or of the weight is not known")
+        addend = static_shape(values["input_c"])
+        columns = static_shape(values["input_b"])
         # A row [N] or [1, N] fits any number of rows; more is not known to.
-        if addend not in ((columns[1],), (1, columns[1])):
-            return result.fail("the addend is not one row of the product")
+        if addend is None or columns is None or addend not in (columns[1:], (1, *columns[1:])):
+            result.fail("the addend is not known to be one row of the product")
         return result
 
 

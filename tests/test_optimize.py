@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnx.reference
 import onnx_ir as ir
 import pytest
 from onnx_ir.passes import common
@@ -18,7 +20,7 @@ from onnxpress.adapter import PressPass
 from onnxpress.passes.prune import Prune
 
 
-def data(models: Path) -> dict[str, str]:
+def data(models: Path) -> dict[str, Any]:
     return {
         "calibration": str(models / "fashion_calibration.npz"),
         "evaluation": str(models / "fashion_evaluation.npz"),
@@ -56,7 +58,7 @@ def test_accuracy_is_what_numpy_counts(models: Path) -> None:
     with np.load(models / "fashion_evaluation.npz") as archive:
         images, labels = archive["image"], archive["__labels__"]
     evaluator = onnx.reference.ReferenceEvaluator(str(models / "fashion_mlp.onnx"))
-    scores = evaluator.run(None, {"image": images})[0]
+    scores = np.asarray(list(evaluator.run(None, {"image": images}))[0])
     assert result.validation is not None
     accuracy = 100 * (scores.argmax(axis=1) == labels).mean()
     # One image in 2,000 may lie between two classes.
@@ -69,7 +71,7 @@ def test_recipe_gives_the_same_bytes(
     tmp_path: Path, models: Path, small_data: tuple[Path, Path], name: str
 ) -> None:
     original = models / f"fashion_{name}.onnx"
-    given = {"calibration": str(small_data[0]), "evaluation": str(small_data[1])}
+    given: dict[str, Any] = {"calibration": str(small_data[0]), "evaluation": str(small_data[1])}
     first = onnxpress.optimize(original, max_drop=2.0, **given)
     first.save(tmp_path / "first.onnx")
     recipe = tmp_path / "first.recipe.toml"
@@ -89,9 +91,9 @@ def test_recipe_of_another_model_is_refused(
 
 
 def test_recipe_with_other_calibration_data_is_refused(
-    tmp_path: Path, models: Path, small_data: tuple[Path, Path]
+    models: Path, small_data: tuple[Path, Path]
 ) -> None:
-    given = {"calibration": str(small_data[0]), "evaluation": str(small_data[1])}
+    given: dict[str, Any] = {"calibration": str(small_data[0]), "evaluation": str(small_data[1])}
     result = onnxpress.optimize(models / "fashion_mlp.onnx", max_drop=5.0, **given)
     with pytest.raises(onnxpress.errors.RecipeError, match="other calibration data"):
         onnxpress.optimize(

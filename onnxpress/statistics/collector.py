@@ -163,7 +163,8 @@ def collect(
                 if name in result.tensors:
                     _update(result.tensors[name], array)
                 for layer in watched.get(name, []):
-                    sums[layer.name].add(*input_rows(layer, array, row_limit, rng))
+                    rows = input_rows(layer, array.astype(np.float32), row_limit, rng)
+                    sums[layer.name].add(*rows)
         if done == 1:
             chunks = _chunks(names, sizes, memory_bytes)
         if progress is not None:

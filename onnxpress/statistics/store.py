@@ -67,7 +67,7 @@ class TensorStatistics:
     def centers(self) -> Float64:
         """`[BINS]` the middle of every bin."""
         limit = 2.0**self.exponent
-        return (np.arange(BINS) + 0.5) * (2 * limit / BINS) - limit
+        return np.asarray((np.arange(BINS) + 0.5) * (2 * limit / BINS) - limit, np.float64)
 
     def merge(self, other: Self) -> None:
         """Add what another collector saw; `other` is not changed."""

@@ -2,7 +2,7 @@
 
 from onnxpress.validation.evaluator import Budget, Evaluator, Measurement
 from onnxpress.validation.fidelity import OutputFidelity
-from onnxpress.validation.validate import Validation, interface_problems, validate
+from onnxpress.validation.verdict import Validation, interface_problems, validate
 
 __all__ = [
     "Budget",

@@ -199,9 +199,9 @@ class Evaluator:
 
 def _labelled_output(first: Mapping[str, Array], labels: npt.NDArray[np.int64]) -> str | None:
     for name, array in first.items():
-        if array.dtype.kind == "f" and array.ndim == 2 and len(array) == 1:
-            if array.shape[1] > int(labels.max()):
-                return name
+        fits = array.dtype.kind == "f" and array.ndim == 2 and len(array) == 1
+        if fits and array.shape[1] > int(labels.max()):
+            return name
     return None
 
 

@@ -144,7 +144,8 @@ class Quantize(Pass):
         for node in _operators(context):
             result = _range(context, fused_output(node))
             if result is not None:
-                parameters: dict[str, Parameter] = {"form": "static"} | _named("output", result)
+                parameters: dict[str, Parameter] = {"form": "static"}
+                parameters |= _named("output", result)
                 candidate = Candidate(parameters, result.error, carried=True)
                 proposals.append(Proposal(node.name or "", (candidate,)))
         return proposals
@@ -172,7 +173,7 @@ class Quantize(Pass):
         pairs.insert()
         for decision in decisions:
             if decision.candidate.parameters["form"] == "weight_only":
-                _write_weight_only(context, context.layer(decision.site))
+                _write_weight_only(context.layer(decision.site))
 
 
 def _keepers(context: Context) -> dict[str, ir.Node]:
@@ -331,7 +332,7 @@ def _prepend(graph: ir.Graph, nodes: list[ir.Node]) -> None:
         graph.extend(nodes)
 
 
-def _write_weight_only(context: Context, layer: Layer) -> None:
+def _write_weight_only(layer: Layer) -> None:
     graph = layer.graph
     weight = _weight_only_integers(layer)
     stored = layer.weight.const_value
