@@ -440,7 +440,7 @@ def _write_json(document: Mapping[str, Any], path: str) -> None:
 def _errors(*, debug: bool) -> Iterator[None]:
     """Turn what a user can mend into one message and exit status 2."""
     logging.basicConfig(
-        level=logging.DEBUG if debug else logging.ERROR,
+        level=logging.DEBUG if debug else logging.CRITICAL,
         format="%(levelname)s %(name)s: %(message)s",
     )
     if debug:

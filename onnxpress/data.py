@@ -164,7 +164,7 @@ def _split(array: Array, spec: InputSpec, source: str) -> list[Array]:
     rank = len(spec.shape)
     if array.ndim == rank + 1:
         _check_shape(array.shape[1:], spec, source, array.shape)
-        return list(array)
+        return [np.asarray(sample) for sample in array]
     if array.ndim != rank or rank == 0:
         raise DataError(
             f"{source}: {spec.name!r} has shape {list(array.shape)}; the model wants {spec}, so "

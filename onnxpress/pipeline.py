@@ -168,14 +168,17 @@ def optimize(
         progress,
     )
     named = passes is not None
-    current, stages = _run_stages(original_model, plan, work, named=named)
-    progress("validating")
-    validation = check_model(evaluator, original, current, threads=threads)
+    tries = [_attempt(original_model, plan, work, named=named)]
+    skipped = _worth_skipping(plan, tries[0][1], named=named)
+    if skipped:
+        tries.append(_attempt(original_model, plan, work, named=named, skipped=skipped))
+    current, stages, validation = min(tries, key=lambda tried: _cost(tried, goal))
     if goal != "size" and validation.latency.high < 1 and _changes_kernels(stages):
         # What each stage gained may be lost again by all of them together.
         progress("slower than the original: only forms that leave the kernels alone")
-        current, stages = _run_stages(original_model, plan, work, named=named, neutral_only=True)
-        validation = check_model(evaluator, original, current, threads=threads)
+        current, stages, validation = _attempt(
+            original_model, plan, work, named=named, neutral_only=True
+        )
     problems = list(validation.problems)
     if not validation.within_budget and not validation.problems:
         problems.append(f"the budget does not hold: {evaluator.described}")
@@ -304,24 +307,71 @@ def _random(original: Session, seed: int, source: str) -> Samples:
         raise DataError(f"{source}: {error}") from error
 
 
+_Attempt = tuple[ir.Model, list[StageResult], Validation]
+
+
+def _worth_skipping(plan: Recipe, stages: Sequence[StageResult], *, named: bool) -> frozenset[str]:
+    """All lossy passes that acted but the last: they may have spent what it would use better."""
+    lossy = [stage for stage in plan.stages if stage.pass_.stage != Stage.LOSSLESS]
+    searched = all(stage.decisions is None for stage in plan.stages)
+    if named or not searched:
+        return frozenset()
+    acted = {stage.pass_.name for stage in stages if stage.decisions}
+    return frozenset(stage.pass_.name for stage in lossy[:-1]) & acted
+
+
+def _cost(attempt: _Attempt, goal: str) -> tuple[bool, float]:
+    """What the goal weighs; a broken budget is worse than anything."""
+    model, _, validation = attempt
+    size, time_ms = float(model_file.weight_bytes(model)), validation.latency.median_ms
+    weighed = {"size": size, "latency": time_ms, "balanced": size * time_ms}
+    return not validation.within_budget, weighed[goal]
+
+
+def _attempt(
+    original_model: ir.Model,
+    plan: Recipe,
+    work: _Work,
+    *,
+    named: bool,
+    skipped: frozenset[str] = frozenset(),
+    neutral_only: bool = False,
+) -> _Attempt:
+    """Run the stages and validate what comes out."""
+    current, stages = _run_stages(
+        original_model, plan, work, named=named, skipped=skipped, neutral_only=neutral_only
+    )
+    work.progress("validating")
+    validation = check_model(work.evaluator, work.original, current, threads=work.threads)
+    return current, stages, validation
+
+
 def _run_stages(
     original_model: ir.Model,
     plan: Recipe,
     work: _Work,
     *,
     named: bool,
-    neutral_only: bool = False,
+    skipped: frozenset[str],
+    neutral_only: bool,
 ) -> tuple[ir.Model, list[StageResult]]:
-    """Every pass of the plan on the model the earlier one left."""
+    """Every pass of the plan, but the skipped, on the model the earlier one left."""
     current = original_model
     stages: list[StageResult] = []
     lossy = [stage for stage in plan.stages if stage.pass_.stage != Stage.LOSSLESS]
+    opset = max((stage.pass_.minimum_opset for stage in lossy), default=1)
     for stage in plan.stages:
         pass_ = stage.pass_
-        if pass_.stage == Stage.LOSSLESS:
+        if pass_.name in skipped:
+            note = "left out: with it, the later stages had less to gain from the budget"
+            result = StageResult(pass_, current, (), (), note)
+            lossy = [kept for kept in lossy if kept is not stage]
+        elif pass_.stage == Stage.LOSSLESS:
             result = _lossless(pass_, current, work)
         else:
-            current = _raised(current, pass_, work)
+            if stage is lossy[0]:
+                # Later the model differs from the original for other reasons too.
+                current = _raised(current, opset, work)
             share = (lossy.index(stage) + 1) / len(lossy)
             result = _lossy(stage, current, work, share, named=named, neutral_only=neutral_only)
         stages.append(result)
@@ -400,11 +450,11 @@ def _judges(work: _Work) -> list[Evaluator]:
     return [work.evaluator, Evaluator(work.original, drawn, Budget(metric="none"))]
 
 
-def _raised(model: ir.Model, pass_: Pass, work: _Work) -> ir.Model:
-    """The model at the opset a pass needs, where that is possible and changes nothing."""
-    raised, reason = raise_opset(model, pass_.minimum_opset)
+def _raised(model: ir.Model, opset: int, work: _Work) -> ir.Model:
+    """The model at the opset the passes need, where that is possible and changes nothing."""
+    raised, reason = raise_opset(model, opset)
     if reason is not None:
-        logger.info("%s: %s", pass_.name, reason)
+        logger.info("%s", reason)
     if raised is model:
         return model
     difference = _difference(raised, work)

@@ -151,7 +151,7 @@ class Pass(ABC):
     name: ClassVar[str]
     stage: ClassVar[Stage]
     minimum_opset: ClassVar[int] = 1
-    """The pipeline raises the model's opset to this, where it can, before the stage."""
+    """The pipeline raises the model's opset to this, where it can, before it loses anything."""
     by_name_only: ClassVar[str] = ""
     """Why the pass acts only when asked for by name; empty when it takes part by default."""
     rewrites_from_statistics: ClassVar[bool] = False

@@ -51,8 +51,8 @@ class LowRank:
     """The principal components of a layer's outputs.
 
     Attributes:
-        basis: `[out, out]` U, orthonormal columns in order of falling energy.
-        energies: `[out]` what each component carries.
+        basis: `[out, min(out, in)]` U, orthonormal columns in order of falling energy.
+        energies: `[min(out, in)]` what each component carries.
         weights: `[out, in]` the layer's W.
         mean: `[in]` μ of the inputs, or `None`: without statistics, or without a bias to
             take the mean up.
@@ -97,14 +97,14 @@ def low_rank(weights: Weights, gram: Float64 | None, mean: Float64 | None) -> Lo
     """
     w = np.asarray(weights, np.float64)
     if gram is None:
-        covariance = w @ w.T
-        mean = None
+        root, mean = np.eye(w.shape[1]), None
     else:
         centred = gram if mean is None else gram - np.outer(mean, mean)
-        covariance = w @ centred @ w.T
-    energies, basis = np.linalg.eigh(covariance)
-    order = np.argsort(energies)[::-1]
-    basis = basis[:, order]
-    # The sign of an eigenvector is arbitrary: fix it, so that files are reproducible.
+        values, vectors = np.linalg.eigh(centred)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+    # The left singular vectors of W·root are the eigenvectors of W·H_c·Wᵀ, at the cost of the
+    # smaller side only: an output layer may have thousands of rows.
+    basis, singular, _ = np.linalg.svd(w @ root, full_matrices=False)
+    # The sign of a singular vector is arbitrary: fix it, so that files are reproducible.
     signs = np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(basis.shape[1])])
-    return LowRank(basis * signs, np.maximum(energies[order], 0.0), w, mean)
+    return LowRank(basis * np.where(signs == 0, 1.0, signs), singular**2, w, mean)

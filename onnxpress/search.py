@@ -1,8 +1,9 @@
 """Choose among a pass's candidates under the budget, by measurement.
 
-A tolerance on the predicted error orders all choices: each site takes its strongest candidate
-within the tolerance. The highest tolerance is tried first; when the measured model breaks the
-budget, bisection finds the highest one that holds, which restores the worst layers first.
+A tolerance orders all choices: each site takes its strongest candidate within it. Everything is
+tried first; when the measured model breaks the budget, bisection finds the highest tolerance
+that holds, which restores the worst layers first. Worst by two measures, the predicted error,
+and the predicted error for each byte saved (small layers first); what saves more is kept.
 A choice that slows the model down is replaced by one that leaves the kernels alone, or dropped.
 """
 
@@ -20,6 +21,9 @@ from onnxpress.validation import Evaluator, Measurement
 __all__ = ["StageResult", "apply", "search_stage"]
 
 logger = logging.getLogger(__name__)
+
+Order = Callable[[Candidate], float]
+"""What a tolerance is compared with."""
 
 
 @dataclass(frozen=True)
@@ -97,36 +101,55 @@ class _Searcher:
         return self.evaluator.holds(trial.measurement, self.share)
 
     def best(self, proposals: Sequence[Proposal]) -> _Trial | None:
-        """The choice with the highest tolerance that holds, or `None`."""
-        tolerances = sorted(
-            {c.predicted_error for p in proposals for c in p.candidates if not c.carried}
-        )
-        if not tolerances:
+        """What saves most of the choices that hold, or `None`."""
+        everything = choose(proposals, _by_error, float("inf"))
+        if all(decision.candidate.carried for decision in everything):
             return None
+        trial = self.measure(everything)
+        if self.holds(trial):
+            return trial
+        found = [self._bisect(proposals, order) for order in (_by_error, _by_error_for_saving)]
+        holding = [trial for trial in found if trial is not None]
+        return max(holding, key=lambda trial: _saved(trial.decisions), default=None)
+
+    def _bisect(self, proposals: Sequence[Proposal], order: Order) -> _Trial | None:
+        """The highest tolerance below the one that breaks the budget."""
+        tolerances = sorted({order(c) for p in proposals for c in p.candidates if not c.carried})
         found: _Trial | None = None
-        failing, low = len(tolerances), 0
-        index = failing - 1
-        while low < failing:
-            trial = self.measure(choose(proposals, tolerances[index]))
+        low, failing = 0, len(tolerances) - 1
+        while low < failing and time.monotonic() < self.deadline:
+            index = (low + failing) // 2
+            trial = self.measure(choose(proposals, order, tolerances[index]))
             if self.holds(trial):
                 found, low = trial, index + 1
             else:
                 failing = index
-            if time.monotonic() > self.deadline:
-                logger.warning("%s: the time limit ended the search", self.pass_.name)
-                break
-            index = (low + failing) // 2
-            if index >= failing:
-                break
         return found
 
 
-def choose(proposals: Sequence[Proposal], tolerance: float) -> tuple[Decision, ...]:
-    """For each site its strongest candidate with a predicted error within `tolerance`."""
+def _by_error(candidate: Candidate) -> float:
+    return candidate.predicted_error
+
+
+def _by_error_for_saving(candidate: Candidate) -> float:
+    return candidate.predicted_error / max(candidate.saved_bytes, candidate.zeroed_weights, 1)
+
+
+def _saved(decisions: Sequence[Decision]) -> tuple[int, float]:
+    """What a choice is worth: bytes and zeros, then multiply-adds and integer kernels."""
+    candidates = [decision.candidate for decision in decisions]
+    return (
+        sum(c.saved_bytes + c.zeroed_weights for c in candidates),
+        sum(c.saved_multiply_adds + (not c.neutral) for c in candidates),
+    )
+
+
+def choose(proposals: Sequence[Proposal], order: Order, tolerance: float) -> tuple[Decision, ...]:
+    """For each site its strongest candidate within the tolerance; carried ones always."""
     decisions = []
     for proposal in proposals:
         for candidate in proposal.candidates:
-            if candidate.predicted_error <= tolerance:
+            if candidate.carried or order(candidate) <= tolerance:
                 decisions.append(Decision(proposal.site, candidate))
                 break
     return tuple(decisions)

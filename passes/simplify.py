@@ -103,6 +103,7 @@ def simplify(model: ir.Model, *, fold_limit: int = 1024, arithmetic: bool = True
         common.NameFixPass(),
         common.ShapeInferencePass(),
     )
+    has_subgraphs = next(iter(model.graph.subgraphs()), None) is not None
     for _ in range(_MOST_ROUNDS):
         before = _fingerprint(model)
         rules: list[ir.passes.PassBase] = [
@@ -121,7 +122,8 @@ def simplify(model: ir.Model, *, fold_limit: int = 1024, arithmetic: bool = True
         _apply(
             model,
             *(rules if arithmetic else ()),
-            common.IdentityEliminationPass(),
+            # With subgraphs it would hand values from graph to graph, which is not allowed.
+            *(() if has_subgraphs else (common.IdentityEliminationPass(),)),
             common.RemoveUnusedNodesPass(),
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
             common.LiftSubgraphInitializersToMainGraphPass(),
