@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,6 +26,10 @@ from onnxpress.registry import create
 from onnxpress.runtime import InputSpec, Session
 from onnxpress.statistics import Observations, Statistics, TensorStatistics, collect
 from onnxpress.testing import SAMPLE_MODELS
+
+
+def run(session: Session, feed: Any, name: str) -> Any:
+    return session.run(feed)[name]
 
 
 @pytest.mark.parametrize("name", SAMPLE_MODELS)
@@ -171,7 +176,7 @@ def test_relative_error_of_everything_is_one() -> None:
 
 def test_recipe_text_survives_hostile_names() -> None:
     names = ['a"b', "back\\slash", "new\nline", "ünï/cødé", "[[pass]]", "tab\t", "\x7f"]
-    values = itertools.cycle([1, 2.5, 1e-30, True, 'te"xt'])
+    values: itertools.cycle[Any] = itertools.cycle([1, 2.5, 1e-30, True, 'te"xt'])
     decisions = tuple(
         Decision(name, Candidate({"form": name, "value": value}, 0.0))
         for name, value in zip(names, values, strict=False)
@@ -237,7 +242,7 @@ def test_matmul_and_add_become_gemm_only_where_shapes_prove_it(
     simplify(model)
     assert ("Gemm" in {node.op_type for node in model.graph}) is fused
     feed = random_samples(original, 1, 0).feeds[0]
-    np.testing.assert_allclose(Session(model).run(feed)["y"], original.run(feed)["y"], rtol=1e-5)
+    np.testing.assert_allclose(run(Session(model), feed, "y"), run(original, feed, "y"), rtol=1e-5)
 
 
 def test_batchnorm_is_folded_through_a_separate_bias() -> None:
@@ -264,7 +269,7 @@ def test_batchnorm_is_folded_through_a_separate_bias() -> None:
     assert [node.op_type for node in model.graph] == ["Conv", "Relu"]
     feed = random_samples(original, 1, 0).feeds[0]
     np.testing.assert_allclose(
-        Session(model).run(feed)["out"], original.run(feed)["out"], rtol=1e-4, atol=1e-5
+        run(Session(model), feed, "out"), run(original, feed, "out"), rtol=1e-4, atol=1e-5
     )
 
 
@@ -285,7 +290,7 @@ def test_opset_is_raised_without_changing_outputs() -> None:
     assert reason is None
     assert standard_opset(raised) == 13
     feed = random_samples(Session(model), 1, 0).feeds[0]
-    np.testing.assert_allclose(Session(raised).run(feed)["y"], Session(model).run(feed)["y"])
+    np.testing.assert_allclose(run(Session(raised), feed, "y"), run(Session(model), feed, "y"))
 
 
 def test_test_data_folders_and_functions_are_read(
