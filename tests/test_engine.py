@@ -64,7 +64,7 @@ def test_matrix_times_input_rows_is_the_layers_output(name: str) -> None:
         evaluator = onnx.reference.ReferenceEvaluator(ir.to_proto(watched))
         name_out = str(node.outputs[0].name)
         energies = [
-            np.square(np.asarray(evaluator.run([name_out], dict(feed))[0], np.float64)).sum()
+            np.square(np.asarray(next(iter(evaluator.run([name_out], dict(feed)))), float)).sum()
             for feed in samples
         ]
         found = statistics.layers[layer.name]
