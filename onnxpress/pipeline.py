@@ -189,6 +189,8 @@ def optimize(
         calibration=_calibration_source(samples, held_out=evaluation is None),
     )
     _stamp(current, final, digest)
+    if not named and recipe is None:
+        stages += _by_name_only(current)
     return Result(
         current,
         final,
@@ -308,6 +310,12 @@ def _random(original: Session, seed: int, source: str) -> Samples:
 
 
 _Attempt = tuple[ir.Model, list[StageResult], Validation]
+
+
+def _by_name_only(model: ir.Model) -> list[StageResult]:
+    """Installed passes that take no part by default, with the reason, for the report."""
+    passes = [registry.create(name) for name in registry.names()]
+    return [StageResult(p, model, (), (), p.by_name_only) for p in passes if p.by_name_only]
 
 
 def _worth_skipping(plan: Recipe, stages: Sequence[StageResult], *, named: bool) -> frozenset[str]:

@@ -118,6 +118,9 @@ class Session:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if optimized_path is not None:
             options.optimized_model_filepath = str(optimized_path)
+            # Weights beside it: onnxruntime cannot write more than 2 GB into one file.
+            key = "session.optimized_model_external_initializers_file_name"
+            options.add_session_config_entry(key, f"{optimized_path.name}.data")
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         source: str | bytes
         if isinstance(model, Path):
