@@ -293,8 +293,8 @@ def random_samples(session: Session, number: int, seed: int) -> Samples:
         )
         try:
             session.run(feeds[0])
-        except Exception as error:  # noqa: BLE001 - onnxruntime raises bare C++ exceptions
-            failure = " ".join(str(error).split())[:200]
+        except ModelError as error:
+            failure = str(error)[:300]
             continue
         return Samples(feeds, None, "random inputs")
     raise DataError(
@@ -341,16 +341,13 @@ def _random_input(spec: InputSpec, sizes: Mapping[str, int], rng: np.random.Gene
     return np.asarray(rng.integers(0, 2, shape).astype(kind))
 
 
-def require_runnable(session: Session, samples: Samples, name: str) -> None:
+def require_runnable(session: Session, samples: Samples) -> None:
     """Run the first sample, so that data the model cannot take is refused before any work.
 
     Raises:
-        ModelError: onnxruntime fails on it; the message is onnxruntime's own.
+        DataError: onnxruntime fails on it; the message is onnxruntime's own.
     """
     try:
         session.run(samples.feeds[0])
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{name}: fails on the first sample of {samples.source}: {reason}") from (
-            error
-        )
+    except ModelError as error:
+        raise DataError(f"{samples.source}: the first sample does not run: {error}") from error

@@ -289,7 +289,7 @@ def _samples(
         judged = _random(original, plan.seed, source)
     for samples in (looked_at, judged):
         if samples is not None:
-            require_runnable(original, samples, source)
+            require_runnable(original, samples)
     if plan.calibration is not None and looked_at is not None:
         found = samples_digest(looked_at)
         if found != plan.calibration.digest:

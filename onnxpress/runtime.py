@@ -107,6 +107,7 @@ class Session:
         Raises:
             ModelError: onnxruntime cannot load it; the message is onnxruntime's own.
         """
+        self._name = name
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4
@@ -154,9 +155,18 @@ class Session:
         self.output_types = tuple(value.type for value in self._session.get_outputs())
 
     def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Run once; `feed` maps every input name to an array; `outputs` defaults to all."""
+        """Run once; `feed` maps every input name to an array; `outputs` defaults to all.
+
+        Raises:
+            ModelError: onnxruntime fails on these inputs.
+        """
         names = self.output_names if outputs is None else outputs
-        results = self._session.run(list(names), dict(feed))
+        try:
+            results = self._session.run(list(names), dict(feed))
+        except Exception as error:
+            # onnxruntime raises bare C++ exceptions of many types for inputs it cannot take.
+            reason = " ".join(str(error).split())
+            raise ModelError(f"{self._name}: onnxruntime fails to run it: {reason}") from error
         return {name: np.asarray(result) for name, result in zip(names, results, strict=True)}
 
 

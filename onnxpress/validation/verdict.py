@@ -139,7 +139,7 @@ def validate(
         if evaluation is None
         else load_samples(evaluation, original.inputs)
     )
-    require_runnable(original, samples, str(reference))
+    require_runnable(original, samples)
     problems = interface_problems(original, candidate)
     if problems:
         return _broken(problems)
