@@ -5,7 +5,7 @@
 Writes `calibration.npz` and `evaluation.npz` beside each fetched model. Needs Pillow and, for
 minilm, tokenizers (`pip install pillow tokenizers`), and of Debian: fonts-dejavu-core,
 fonts-liberation, wordnet-base, espeak-ng. Everything is drawn from fixed seeds; calibration
-and evaluation samples never coincide.
+and evaluation samples are drawn apart, though a few installed files may be copies of each other.
 """
 
 import argparse
