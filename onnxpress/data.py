@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ from google.protobuf.message import DecodeError
 from onnxpress.errors import DataError, ModelError
 from onnxpress.runtime import Array, Feed, InputSpec, Session
 
-__all__ = ["LABELS", "Samples", "load_samples", "random_samples"]
+__all__ = ["LABELS", "Samples", "import_function", "load_samples", "random_samples"]
 
 LABELS = "__labels__"
 _DYNAMIC_TRIALS = (64, 16, 224, 320, 576, 512, 288, 256, 1, 2, 32, 128, 1024)
@@ -256,12 +257,22 @@ def _from_test_data(path: Path, inputs: Sequence[InputSpec]) -> Samples:
     return _from_feeds(feeds(), inputs, str(path))
 
 
-def _from_function(text: str, inputs: Sequence[InputSpec]) -> Samples:
+def import_function(text: str) -> Any:  # noqa: ANN401 - whatever the user wrote
+    """What `module:function` names, importable from the current folder too.
+
+    Raises:
+        ImportError: there is no such module.
+        AttributeError: the module has nothing of that name.
+    """
     module_name, _, function_name = text.partition(":")
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)
+    return getattr(importlib.import_module(module_name), function_name)
+
+
+def _from_function(text: str, inputs: Sequence[InputSpec]) -> Samples:
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
+        function = import_function(text)
     except (ImportError, AttributeError) as error:
         raise DataError(
             f"{text}: cannot be imported: {error}; expected module:function, importable from "

@@ -32,7 +32,6 @@ __all__ = [
     "is_standard",
     "node_label",
     "output_channel_axis",
-    "replace_input",
     "static_shape",
     "take_over",
     "to_matrix",
@@ -233,13 +232,6 @@ def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
         return None
     dims = [dim for dim in value.shape if isinstance(dim, int)]
     return tuple(dims) if len(dims) == len(value.shape) else None
-
-
-def replace_input(node: ir.Node, old: ir.Value, new: ir.Value) -> None:
-    """Let every input of `node` that is `old` be `new`."""
-    for index, value in enumerate(node.inputs):
-        if value is old:
-            node.replace_input_with(index, new)
 
 
 def unique_name(graph: ir.Graph, wanted: str) -> str:

@@ -6,17 +6,14 @@ these, SQNR of the worst output is what the budget is about. Intervals: paired b
 samples (Efron), 95%.
 """
 
-import importlib
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxpress.data import Samples
+from onnxpress.data import Samples, import_function
 from onnxpress.errors import BudgetError, DataError, UsageError
 from onnxpress.runtime import Array, Session
 from onnxpress.validation.fidelity import FidelitySum, OutputFidelity
@@ -249,11 +246,8 @@ def _agreement(scores: str) -> Metric:
 
 
 def _user_metric(text: str) -> Metric:
-    module_name, _, function_name = text.partition(":")
-    if (folder := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, folder)
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
+        function = import_function(text)
     except (ImportError, AttributeError) as error:
         raise UsageError(
             f"metric {text}: cannot be imported: {error}; expected module:function, called with "
