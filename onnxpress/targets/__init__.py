@@ -23,6 +23,8 @@ class Target:
         weight_type: `int8` or `uint8`.
         per_channel: whether weights may have a scale per output channel.
         weight_bits: 8, or 7 where 8 would saturate in 16-bit sums.
+        blocked_layout: whether the provider keeps convolutions in a blocked layout of its own,
+            so that operators between them which it computes outside cost two conversions.
         rank_quantum: ranks below the next multiple cost what the multiple costs.
         quantized_operators: operators that have an integer kernel between Q and DQ.
         minimum_opset: what the integer forms need.
@@ -35,6 +37,7 @@ class Target:
     weight_type: str
     per_channel: bool
     weight_bits: int
+    blocked_layout: bool
     rank_quantum: int
     quantized_operators: frozenset[str]
     minimum_opset: int

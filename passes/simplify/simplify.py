@@ -6,8 +6,9 @@ repeated and idle nodes, share equal initializers. Added here is what they lack:
 
 - constants are folded only where the result stays small or no larger than what it replaces
   (a ConstantOfShape of 10¹² elements stays a node);
-- a constant Add/Sub/Mul/Div per channel behind Conv or Gemm goes into its weight and bias, so
-  that a BatchNormalization behind a separate bias is reached too;
+- constant scales and offsets per channel go into the Convs and Gemms around them, and
+  linear Convs in a row become one (`affine`);
+- activation functions that exporters took apart are put together again (`activations`);
 - MatMul + Add becomes Gemm only where the shapes prove that the sum keeps its shape (ONNX
   operator Gemm: `C` broadcasts to `[M, N]`, never the other way round).
 
@@ -22,7 +23,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript.optimizer._constant_folding import FoldConstantsPass
@@ -30,12 +30,17 @@ from onnxscript.rewriter import _DEFAULT_REWRITE_RULES, RewritePass, pattern
 from onnxscript.rewriter.rules.common._matmul_add_to_gemm import MatMulAddToGemm
 
 from onnxpress.graph import (
-    add_initializer,
-    attribute,
     constant,
     is_standard,
     static_shape,
     unique_name,
+)
+from onnxpress.passes.simplify.activations import FuseHardSigmoid, FuseScaledResidual
+from onnxpress.passes.simplify.affine import (
+    FoldAffine,
+    FoldAffineForward,
+    MergeConvolutions,
+    OffsetsAsConvolutions,
 )
 from onnxpress.plan import Candidate, Context, Decision, Pass, Proposal, Skip, Stage
 
@@ -74,10 +79,21 @@ class Simplify(Pass):
         """Simplify `context.model` in place."""
         for decision in decisions:
             full = decision.candidate.parameters["level"] == "full"
-            simplify(context.model, fold_limit=self.fold_limit, arithmetic=full)
+            simplify(
+                context.model,
+                fold_limit=self.fold_limit,
+                arithmetic=full,
+                offsets_as_convolutions=context.target.blocked_layout,
+            )
 
 
-def simplify(model: ir.Model, *, fold_limit: int = 1024, arithmetic: bool = True) -> None:
+def simplify(
+    model: ir.Model,
+    *,
+    fold_limit: int = 1024,
+    arithmetic: bool = True,
+    offsets_as_convolutions: bool = False,
+) -> None:
     """Simplify `model` in place to a fixed point.
 
     Args:
@@ -86,6 +102,8 @@ def simplify(model: ir.Model, *, fold_limit: int = 1024, arithmetic: bool = True
             onnxruntime folds the rest when it loads the model, so only the file would grow.
         arithmetic: fold constants and fuse operators; without, only dead, idle and repeated
             nodes go, functions are inlined and constants become initializers.
+        offsets_as_convolutions: see `affine.OffsetsAsConvolutions`; for runtimes that keep
+            convolutions in a blocked layout.
 
     A composed pass of onnx-ir or onnxscript that fails is left out for this model with a
     warning; the passes before and after it still act.
@@ -117,7 +135,11 @@ def simplify(model: ir.Model, *, fold_limit: int = 1024, arithmetic: bool = True
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
             RewritePass(_DEFAULT_REWRITE_RULES),
             RewritePass([_ProvenMatMulAddToGemm.rule()]),  # type: ignore[no-untyped-call]
-            _FoldAffine(),
+            FuseHardSigmoid(),
+            FuseScaledResidual(),
+            FoldAffine(),
+            FoldAffineForward(),
+            MergeConvolutions(),
         ]
         _apply(
             model,
@@ -132,6 +154,8 @@ def simplify(model: ir.Model, *, fold_limit: int = 1024, arithmetic: bool = True
         )
         if _fingerprint(model) == before:
             break
+    if arithmetic and offsets_as_convolutions:
+        _apply(model, OffsetsAsConvolutions())
     _apply(
         model,
         common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
@@ -264,107 +288,3 @@ class _ProvenMatMulAddToGemm(MatMulAddToGemm):
         if addend is None or columns is None or addend not in (columns[1:], (1, *columns[1:])):
             result.fail("the addend is not known to be one row of the product")
         return result
-
-
-class _FoldAffine(ir.passes.InPlacePass):
-    """Fold a constant per-channel Add/Sub/Mul/Div into the Conv or Gemm before it."""
-
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        folded = 0
-        for node in list(model.graph.all_nodes()):
-            if is_standard(node) and node.op_type in ("Conv", "Gemm"):
-                folded += _fold_follower(node)
-        return ir.passes.PassResult(model, bool(folded))
-
-
-def _fold_follower(node: ir.Node) -> bool:
-    output = node.outputs[0]
-    uses = list(output.uses())
-    if len(uses) != 1 or output.is_graph_output() or node.graph is None:
-        return False
-    follower, index = uses[0]
-    swappable = follower.op_type in ("Add", "Mul")
-    if (
-        not is_standard(follower)
-        or follower.op_type not in ("Add", "Sub", "Mul", "Div")
-        or follower.graph is not node.graph
-        or follower.outputs[0].is_graph_output()
-        or (index == 1 and not swappable)
-        or follower.inputs[0] is follower.inputs[1]
-    ):
-        return False
-    if node.op_type == "Gemm" and any(
-        name in node.attributes and node.attributes[name].as_float() != 1.0
-        for name in ("alpha", "beta")
-    ):
-        return False
-    operand = constant(follower.inputs[1 - index])
-    weight = constant(node.inputs[1])
-    has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
-    bias = constant(node.inputs[2]) if has_bias else None
-    if operand is None or weight is None or (has_bias and bias is None):
-        return False
-    if weight.dtype.kind != "f" or operand.dtype != weight.dtype:
-        return False
-    by_row = node.op_type == "Conv" or attribute(node, "transB", 0) == 1
-    channels = weight.shape[0 if by_row else 1]
-    vector = _per_channel(operand, channels, weight.ndim if node.op_type == "Conv" else 2, node)
-    if vector is None:
-        return False
-    base = np.zeros(channels) if bias is None else np.broadcast_to(bias.reshape(-1), (channels,))
-    new_weight, new_bias = weight, base.astype(np.float64)
-    if follower.op_type == "Add":
-        new_bias = new_bias + vector
-    elif follower.op_type == "Sub":
-        new_bias = new_bias - vector
-    else:
-        if follower.op_type == "Div" and not vector.all():
-            return False
-        scale = vector if follower.op_type == "Mul" else 1.0 / vector
-        shape = (-1,) + (1,) * (weight.ndim - 1) if by_row else (1, -1)
-        new_weight = weight.astype(np.float64) * scale.reshape(shape)
-        new_bias = new_bias * scale
-    _replace(node, follower, new_weight.astype(weight.dtype), new_bias.astype(weight.dtype))
-    return True
-
-
-def _per_channel(
-    operand: npt.NDArray[np.generic], channels: int, rank: int, node: ir.Node
-) -> npt.NDArray[np.float64] | None:
-    """`[channels]` when the operand is one number per channel of the node's output."""
-    if operand.ndim > rank:
-        return None
-    values = np.asarray(operand, np.float64)
-    if values.size == 1:
-        return np.full(channels, values.reshape(-1)[0])
-    shape = (1,) * (rank - values.ndim) + values.shape
-    axis = 1 if node.op_type == "Conv" else rank - 1
-    fits = all(size == (channels if at == axis else 1) for at, size in enumerate(shape))
-    return values.reshape(-1) if fits else None
-
-
-def _replace(
-    node: ir.Node,
-    follower: ir.Node,
-    weight: npt.NDArray[np.generic],
-    bias: npt.NDArray[np.generic],
-) -> None:
-    """Give `node` weights of its own and let it stand for `follower` too."""
-    graph, old = node.graph, node.inputs[1]
-    assert isinstance(graph, ir.Graph)
-    assert old is not None
-    assert old.name is not None
-    home = old.graph or graph
-    stem = old.name
-    if len(node.inputs) < 3:
-        node.resize_inputs(3)
-    fresh = [(1, f"{stem}_folded", weight), (2, f"{stem}_bias", bias)]
-    for index, wanted, array in fresh:
-        if index == 1 and array is constant(old):
-            continue
-        value = add_initializer(home, wanted, array)
-        node.replace_input_with(index, value)
-    ir.convenience.replace_all_uses_with(
-        follower.outputs[0], node.outputs[0], replace_graph_outputs=True
-    )
-    graph.remove(follower, safe=True)
