@@ -6,9 +6,9 @@ A decision is a candidate that was chosen; what a stage decided is enough to rep
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import onnx_ir as ir
 
@@ -113,6 +113,8 @@ class Context:
         statistics: of this model, or `None` without calibration data.
         seed: for anything drawn at random.
         layers: the model's layers with a constant weight.
+        cache: what a pass worked out for these statistics in `propose` and needs again in
+            `rewrite`, by keys of its own.
     """
 
     model: ir.Model
@@ -120,6 +122,7 @@ class Context:
     statistics: Statistics | None = None
     seed: int = 0
     layers: tuple[Layer, ...] = field(default=())
+    cache: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.layers:

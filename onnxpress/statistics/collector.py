@@ -25,10 +25,12 @@ logger = logging.getLogger(__name__)
 
 GRAM_LIMIT = 4096
 """A wider Gram matrix takes more than 134 MB; such layers are observed without."""
-ROW_TARGET = 16_384
-"""Rows per layer over all samples: several times the inputs of most layers, and enough."""
-HISTOGRAM_SAMPLE = 1 << 16
-"""Elements of one tensor and run that enter the histogram; extremes are always exact."""
+ROWS_PER_INPUT = 4
+"""Rows per layer over all samples, times the layer's inputs: a Gram matrix of full rank."""
+FEWEST_ROWS, MOST_ROWS = 4096, 16_384
+HISTOGRAM_TARGET = 1 << 20
+"""Elements of a tensor over all samples that enter the histogram; extremes are always exact."""
+HISTOGRAM_FEWEST = 1 << 12
 BUFFER_ROWS = 1024
 
 
@@ -58,7 +60,8 @@ class _RowSums:
         self._applied = 0
         self._sum: npt.NDArray[np.float64] | float = 0.0
         self._squares: npt.NDArray[np.float64] | float = 0.0
-        self._maximum: npt.NDArray[np.float64] | float = 0.0
+        self._minimum: npt.NDArray[np.float64] | float = np.inf
+        self._maximum: npt.NDArray[np.float64] | float = -np.inf
         self._gram: npt.NDArray[np.float64] | float = 0.0
         self._shape: tuple[int, int] = (0, 0)
 
@@ -80,7 +83,8 @@ class _RowSums:
         self._rows += len(rows)
         self._sum = self._sum + rows.sum(axis=0, dtype=np.float64)
         self._squares = self._squares + np.square(rows, dtype=np.float64).sum(axis=0)
-        self._maximum = np.maximum(self._maximum, np.abs(rows).max(axis=0))
+        self._minimum = np.minimum(self._minimum, rows.min(axis=0))
+        self._maximum = np.maximum(self._maximum, rows.max(axis=0))
         if self._wants_gram and self._shape[1] <= GRAM_LIMIT:
             grouped = rows.transpose(1, 0, 2)
             self._gram = self._gram + (grouped.transpose(0, 2, 1) @ grouped).astype(np.float64)
@@ -96,7 +100,8 @@ class _RowSums:
             rows=self._rows,
             rows_per_sample=self._applied / max(samples, 1),
             mean=empty + self._sum / rows,
-            absolute_maximum=empty + self._maximum,
+            minimum=empty + (self._minimum if self._rows else 0.0),
+            maximum=empty + (self._maximum if self._rows else 0.0),
             second_moment=empty + self._squares / rows,
             gram=gram,
         )
@@ -148,7 +153,12 @@ def collect(
     result.tensors = {name: TensorStatistics() for name in tensors}
     sums = {layer.name: _RowSums(gram=wanted.gram) for group in watched.values() for layer in group}
     rng = np.random.default_rng(seed)
-    row_limit = max(4, -(-ROW_TARGET // len(samples)))
+    row_limits = {
+        layer.name: max(4, -(-_row_target(layer) // len(samples)))
+        for group in watched.values()
+        for layer in group
+    }
+    drawn = max(HISTOGRAM_FEWEST, HISTOGRAM_TARGET // len(samples))
     chunks = [names[start : start + 16] for start in range(0, len(names), 16)]
     sizes: dict[str, int] = {}
     for done, feed in enumerate(samples, 1):
@@ -161,9 +171,10 @@ def collect(
                 if array.size == 0 or array.dtype.kind != "f":
                     continue
                 if name in result.tensors:
-                    _update(result.tensors[name], array)
+                    _update(result.tensors[name], array, drawn)
                 for layer in watched.get(name, []):
-                    rows = input_rows(layer, array.astype(np.float32), row_limit, rng)
+                    limit = row_limits[layer.name]
+                    rows = input_rows(layer, array.astype(np.float32), limit, rng)
                     sums[layer.name].add(*rows)
         if done == 1:
             chunks = _chunks(names, sizes, memory_bytes)
@@ -175,13 +186,18 @@ def collect(
     return result
 
 
-def _update(statistics: TensorStatistics, array: npt.NDArray[np.generic]) -> None:
+def _row_target(layer: Layer) -> int:
+    inputs = int(layer.read().shape[1])
+    return min(max(FEWEST_ROWS, ROWS_PER_INPUT * inputs), MOST_ROWS)
+
+
+def _update(statistics: TensorStatistics, array: npt.NDArray[np.generic], drawn: int) -> None:
     flat = np.asarray(array, np.float32).reshape(-1)
     low, high = float(flat.min()), float(flat.max())
     if not np.isfinite((low, high)).all():
         statistics.minimum, statistics.maximum = -np.inf, np.inf
         return
-    stride = -(-flat.size // HISTOGRAM_SAMPLE)
+    stride = -(-flat.size // drawn)
     statistics.update(low, high, flat[::stride])
 
 

@@ -88,7 +88,8 @@ class LayerStatistics:
         rows: how many rows the sums hold.
         rows_per_sample: how many times the weight is applied in one run, on average.
         mean: `[groups, in]` μ.
-        absolute_maximum: `[groups, in]`.
+        minimum: `[groups, in]` over the rows drawn.
+        maximum: `[groups, in]` over the rows drawn.
         second_moment: `[groups, in]` E[x²], the diagonal of the Gram matrix.
         gram: `[groups, in, in]` H, or `None` where it was not asked for or would be too wide.
     """
@@ -96,9 +97,22 @@ class LayerStatistics:
     rows: int
     rows_per_sample: float
     mean: Float64
-    absolute_maximum: Float64
+    minimum: Float64
+    maximum: Float64
     second_moment: Float64
     gram: Float64 | None
+
+    @property
+    def absolute_maximum(self) -> Float64:
+        """`[groups, in]`."""
+        return np.maximum(-self.minimum, self.maximum)
+
+    @property
+    def centred_gram(self) -> Float64 | None:
+        """`[groups, in, in]` H − μμᵀ, for layers whose bias takes up the mean."""
+        if self.gram is None:
+            return None
+        return self.gram - self.mean[:, :, None] * self.mean[:, None, :]
 
     def merge(self, other: Self) -> None:
         """Add what another collector saw; `other` is not changed."""
@@ -108,7 +122,8 @@ class LayerStatistics:
         mine, theirs = self.rows / total, other.rows / total
         self.mean = mine * self.mean + theirs * other.mean
         self.second_moment = mine * self.second_moment + theirs * other.second_moment
-        self.absolute_maximum = np.maximum(self.absolute_maximum, other.absolute_maximum)
+        self.minimum = np.minimum(self.minimum, other.minimum)
+        self.maximum = np.maximum(self.maximum, other.maximum)
         self.gram = (
             None
             if self.gram is None or other.gram is None
@@ -153,7 +168,7 @@ class Statistics:
         for name, layer in self.layers.items():
             arrays[f"layer/rows/{name}"] = np.asarray((layer.rows, layer.rows_per_sample))
             arrays[f"layer/moments/{name}"] = np.stack(
-                (layer.mean, layer.absolute_maximum, layer.second_moment)
+                (layer.mean, layer.minimum, layer.maximum, layer.second_moment)
             )
             if layer.gram is not None:
                 arrays[f"layer/gram/{name}"] = layer.gram
@@ -192,6 +207,7 @@ class Statistics:
                     moments[0],
                     moments[1],
                     moments[2],
+                    moments[3],
                     None if gram is None else np.asarray(gram, np.float64),
                 )
         return statistics

@@ -1,8 +1,8 @@
 """The pass itself: candidates by predicted noise, and the rewrite to QDQ or integer weights."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from onnxpress.graph import (
     Layer,
     add_initializer,
     constant,
+    from_matrix,
     is_standard,
     output_channel_axis,
     to_matrix,
@@ -28,6 +29,8 @@ from onnxpress.passes.quantize.placement import (
     static_refusal,
 )
 from onnxpress.passes.quantize.ranges import ActivationRange, choose_range
+from onnxpress.passes.quantize.rounding import round_compensated
+from onnxpress.passes.quantize.smoothing import Smoothing, choose_smoothing, smoothing_scales
 from onnxpress.passes.quantize.weights import QuantizedWeight, quantize_weight
 from onnxpress.plan import Candidate, Context, Decision, Parameter, Pass, Proposal, Skip, Stage
 from onnxpress.reconstruction import output_energy, relative_error
@@ -39,6 +42,8 @@ Parameters = Mapping[str, Parameter]
 
 _NODE_BYTES = 160
 _BIAS_LIMIT = 2.0**30
+_LEAST_SHARE = 5e-4
+"""Of the bytes of all weights: less is not worth any loss, and small layers are sensitive."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Quantize(Pass):
     name: ClassVar[str] = "quantize"
     stage: ClassVar[Stage] = Stage.NUMBER_FORM
     minimum_opset: ClassVar[int] = 13
+    rewrites_from_statistics: ClassVar[bool] = True
 
     form: str = field(
         default="auto",
@@ -65,19 +71,18 @@ class Quantize(Pass):
             )
 
     def observes(self, context: Context) -> Observations:
-        """Inputs and outputs of all layers that have an integer kernel, and Gram matrices."""
+        """Gram matrices of all layers; inputs and outputs of those with an integer kernel."""
+        layers = frozenset(layer.name for layer in context.layers if _compensable(layer))
         if self.form == "weight_only":
-            return Observations()
+            return Observations(layers=layers, gram=True)
         tensors: set[str] = set()
-        layers: set[str] = set()
         for layer in context.layers:
             if static_refusal(layer, context.target.quantized_operators) is None:
-                layers.add(layer.name)
                 for value in (input_of(layer), fused_output(layer.node)):
                     tensors.add(scale_source(value, _keepers(context)).name or "")
         for node in _operators(context):
             tensors.add(scale_source(fused_output(node), _keepers(context)).name or "")
-        return Observations(frozenset(tensors), frozenset(layers), gram=True)
+        return Observations(frozenset(tensors), layers, gram=True)
 
     def propose(self, context: Context) -> list[Proposal | Skip]:
         """Static and weight-only candidates for layers; static ones for operators between."""
@@ -95,14 +100,13 @@ class Quantize(Pass):
                 static, limit = self._static(context, layer)
                 candidates += [static] if static is not None else []
             if self.form != "static":
-                weight_only = _weight_only(context, layer)
+                weight_only, small = _weight_only(context, layer)
                 candidates += [weight_only] if weight_only is not None else []
+                limit = limit or small
             if candidates:
                 proposals.append(Proposal(layer.name, tuple(candidates), limit))
             else:
-                proposals.append(
-                    Skip(layer.name, limit or "too small: its scales would take what is saved")
-                )
+                proposals.append(Skip(layer.name, limit or "no form fits it"))
         if self.form != "weight_only":
             proposals += self._between(context)
         return proposals
@@ -123,17 +127,21 @@ class Quantize(Pass):
         if moments is None or moments.rows == 0 or not moments.absolute_maximum.any():
             return None, "the calibration data never exercises it: its inputs are all zero"
         matrix = layer.read()
-        weight = _integers(context, layer, source.scale)
-        delta = _matrix(layer, weight.dequantize()) - matrix
+        smoothing = _smoothing(context, layer, source)
+        parameters: dict[str, Parameter] = {"form": "static"}
+        read = matrix
+        if smoothing is not None:
+            source = smoothing.range
+            parameters["smoothing"] = smoothing.strength
+            read = matrix * _smoothing_scales(context, layer, smoothing.strength)
+        parameters |= _named("input", source) | _named("output", result)
+        rounded = _static_integers(context, layer, parameters)
         energy = output_energy(matrix, moments.gram, moments.second_moment)
-        noise = source.noise * float(np.square(matrix, dtype=np.float64).sum())
-        error = relative_error(delta, matrix, moments.gram, moments.second_moment)
-        error += noise / energy if energy > 0 else 0.0
+        noise = source.noise * float(np.square(read, dtype=np.float64).sum())
+        error = rounded.error + (noise / energy if energy > 0 else 0.0)
         if layer.op_type == "Conv":
             error += result.error
-        parameters: dict[str, Parameter] = {"form": "static"}
-        parameters |= _named("input", source) | _named("output", result)
-        return Candidate(parameters, error, _saved(layer, weight)), None
+        return Candidate(parameters, error, _saved(layer, rounded.weight)), None
 
     def _between(self, context: Context) -> list[Proposal | Skip]:
         if context.statistics is None or (
@@ -160,6 +168,7 @@ class Quantize(Pass):
         }
         pairs = _Pairs(context)
         layers = [context.layer(site) for site in static if site not in nodes]
+        _insert_smoothing(context, layers, static)
         for layer in layers:
             pairs.want_input(layer, static[layer.name])
             if layer.op_type == "Conv":
@@ -169,11 +178,42 @@ class Quantize(Pass):
                 pairs.join(node, static[node.name])
         pairs.fill_outputs(layers)
         for layer in layers:
-            _write_static(context, layer, float(static[layer.name]["input_scale"]))
+            _write_static(context, layer, static[layer.name])
         pairs.insert()
         for decision in decisions:
             if decision.candidate.parameters["form"] == "weight_only":
-                _write_weight_only(context.layer(decision.site))
+                _write_weight_only(context, context.layer(decision.site))
+
+
+def _insert_smoothing(
+    context: Context, layers: Sequence[Layer], static: Mapping[str, Parameters]
+) -> None:
+    """Divide inputs by their smoothing scales, once for all layers that read a tensor."""
+    graph = context.model.graph
+    smoothed = [layer for layer in layers if static[layer.name].get("smoothing")]
+    found = {
+        layer.name: _smoothing_scales(context, layer, float(static[layer.name]["smoothing"]))
+        for layer in smoothed
+    }
+    made: dict[ir.Value, ir.Value] = {}
+    for layer in smoothed:
+        value = input_of(layer)
+        if value not in made:
+            stem = value.name or "tensor"
+            inverse = (1.0 / found[layer.name].astype(np.float64)).astype(np.float32)
+            factor = add_initializer(graph, f"{stem}_smoothing", inverse)
+            node = ir.Node("", "Mul", [value, factor], name=f"{stem}_smoothing_Mul")
+            node.outputs[0].name = unique_name(graph, f"{stem}_smoothed")
+            node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
+            producer = value.producer()
+            if producer is None or producer.graph is not graph:
+                _prepend(graph, [node])
+            else:
+                graph.insert_after(producer, [node])
+            made[value] = node.outputs[0]
+        use = layer.uses[0]
+        index = 1 - use.index if layer.op_type == "MatMul" else 0
+        use.node.replace_input_with(index, made[value])
 
 
 def _keepers(context: Context) -> dict[str, ir.Node]:
@@ -225,8 +265,100 @@ def _bias(layer: Layer) -> npt.NDArray[np.float64] | None:
     return np.broadcast_to(np.asarray(values, np.float64).reshape(-1), (outputs,))
 
 
-def _integers(context: Context, layer: Layer, input_scale: float) -> QuantizedWeight:
+def _compensable(layer: Layer) -> bool:
+    """Whether the inputs of the one node that reads the weight say how to round it."""
+    return len(layer.uses) == 1 and not layer.in_subgraph and layer.op_type != "Gather"
+
+
+def _takes_bias(layer: Layer) -> bool:
+    """Whether the node can take up a constant per output."""
+    node = layer.node
+    if layer.op_type not in ("Conv", "Gemm") or len(layer.uses) > 1:
+        return False
+    if any(
+        name in node.attributes and node.attributes[name].as_float() != 1.0
+        for name in ("alpha", "beta")
+    ):
+        return False
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    values = constant(bias)
+    return bias is None or (values is not None and values.size in (1, layer.read().shape[0]))
+
+
+@dataclass(frozen=True)
+class _Rounded:
+    """A layer's weight in integers.
+
+    Attributes:
+        weight: of the smoothed weight, where the input is smoothed.
+        offset: `[out]` what the bias has to take up (ΔW·μ; arXiv 1906.04721), or `None`.
+        error: power of the output's change, by weights alone, over that of the output.
+    """
+
+    weight: QuantizedWeight
+    offset: npt.NDArray[np.float64] | None
+    error: float
+
+
+def _rounded(
+    context: Context,
+    layer: Layer,
+    weight: QuantizedWeight,
+    factors: npt.NDArray[np.floating] | None = None,
+) -> _Rounded:
+    """Round so that errors cancel, where the layer's inputs were observed.
+
+    Args:
+        context: with statistics, or without for nearest rounding.
+        layer: whose weight it is.
+        weight: rounded to the nearest.
+        factors: `[in]` the smoothing that is in `weight` already.
+    """
+    moments = _moments(context, layer) if _compensable(layer) else None
+    matrix = layer.read().astype(np.float64)
+    found = weight
+    takes_bias = _takes_bias(layer) and moments is not None
+    gram = None
+    if moments is not None and moments.rows:
+        gram = moments.centred_gram if takes_bias else moments.gram
+    one = np.ones(1) if factors is None else np.asarray(factors, np.float64)
+    if gram is not None and weight.axis is not None:
+        shape = weight.values.shape
+        scales = _matrix(
+            layer, np.broadcast_to(weight.broadcast_scales(), shape).astype(np.float64)
+        )[:, 0]
+        smoothed_gram = gram / (one[:, None] * one[None, :]) if factors is not None else gram
+        integers = round_compensated(matrix * one, scales, smoothed_gram, weight.highest)
+        stored = from_matrix(integers, layer.shape, layer.uses[0], layer.groups)
+        whole = stored + weight.zero_point
+        values = whole.astype(np.uint8) if weight.zero_point else whole.astype(np.int8)
+        found = replace(weight, values=values)
+    delta = _matrix(layer, found.dequantize()) / one - matrix
+    if moments is None or not moments.rows:
+        return _Rounded(found, None, relative_error(delta, matrix, None))
+    energy = output_energy(matrix, moments.gram, moments.second_moment)
+    offset = None
+    if takes_bias:
+        grouped = delta.reshape(len(moments.mean), -1, delta.shape[1])
+        offset = -(grouped @ moments.mean[:, :, None]).reshape(-1)
+        if gram is None:
+            # The variance of the inputs is all that is left once the mean is taken up.
+            second = np.maximum(moments.second_moment - moments.mean**2, 0.0)
+            lost = output_energy(delta, None, second)
+        else:
+            lost = output_energy(delta, gram)
+    else:
+        lost = output_energy(delta, moments.gram, moments.second_moment)
+    return _Rounded(found, offset, max(lost, 0.0) / energy if energy > 0 else 0.0)
+
+
+def _static_integers(context: Context, layer: Layer, parameters: Parameters) -> _Rounded:
     """The weight for an integer kernel, its scales large enough for an int32 bias."""
+    strength = float(parameters.get("smoothing", 0.0))
+    input_scale = float(parameters["input_scale"])
+    key = (layer.name, "static", input_scale, strength, context.statistics is None)
+    if key in context.cache:
+        return cast("_Rounded", context.cache[key])
     target = context.target
     bias = _bias(layer)
     least: npt.NDArray[np.float64] | float = 0.0
@@ -235,47 +367,114 @@ def _integers(context: Context, layer: Layer, input_scale: float) -> QuantizedWe
         if not target.per_channel:
             least = float(least.max())
     assert layer.weight.const_value is not None
-    return quantize_weight(
-        layer.weight.const_value.numpy(),
+    stored = layer.weight.const_value.numpy()
+    factors = None
+    if strength:
+        factors = _smoothing_scales(context, layer, strength)
+        matrix = np.asarray(layer.read() * factors, stored.dtype)
+        stored = from_matrix(matrix, layer.shape, layer.uses[0], layer.groups)
+    weight = quantize_weight(
+        stored,
         output_channel_axis(layer) if target.per_channel else None,
         bits=target.weight_bits,
         unsigned=target.weight_type == "uint8",
         least_scales=least,
     )
+    context.cache[key] = rounded = _rounded(context, layer, weight, factors)
+    return rounded
 
 
-def _weight_only_integers(layer: Layer) -> QuantizedWeight:
-    assert layer.weight.const_value is not None
-    # An embedding's rows are words of very different norms: a scale each.
-    axis = 0 if layer.op_type == "Gather" else output_channel_axis(layer)
-    return quantize_weight(layer.weight.const_value.numpy(), 0 if axis is None else axis)
+def _weight_only_integers(context: Context, layer: Layer) -> _Rounded:
+    key = (layer.name, "weight_only", context.statistics is None)
+    if key not in context.cache:
+        assert layer.weight.const_value is not None
+        # An embedding's rows are words of very different norms: a scale each.
+        axis = 0 if layer.op_type == "Gather" else output_channel_axis(layer)
+        weight = quantize_weight(layer.weight.const_value.numpy(), 0 if axis is None else axis)
+        if axis is None:
+            context.cache[key] = _nearest(layer, weight)
+        else:
+            context.cache[key] = _rounded(context, layer, weight)
+    return cast("_Rounded", context.cache[key])
+
+
+def _nearest(layer: Layer, weight: QuantizedWeight) -> _Rounded:
+    matrix = layer.read()
+    delta = _matrix(layer, weight.dequantize()) - matrix
+    return _Rounded(weight, None, relative_error(delta, matrix, None))
+
+
+def _readers(context: Context, layer: Layer) -> list[Layer]:
+    """All layers that could compute in integers and read what `layer` reads."""
+    value = input_of(layer)
+    operators = context.target.quantized_operators
+    return [
+        other
+        for other in context.layers
+        if other.op_type in ("MatMul", "Gemm")
+        and static_refusal(other, operators) is None
+        and input_of(other) is value
+        and _moments(context, other) is not None
+    ]
+
+
+def _smoothing(context: Context, layer: Layer, plain: ActivationRange) -> Smoothing | None:
+    """How the layer's input is smoothed, the same for all that read it."""
+    key = ("smoothing", input_of(layer).name)
+    if layer.op_type not in ("MatMul", "Gemm") or not context.target.per_channel:
+        return None
+    if key not in context.cache:
+        readers = _readers(context, layer)
+        moments = [m for r in readers if (m := _moments(context, r)) is not None]
+        context.cache[key] = (
+            choose_smoothing(
+                [reader.read() for reader in readers],
+                moments,
+                plain,
+                signed=context.target.activation_type == "int8",
+            )
+            if readers
+            else None
+        )
+    return cast("Smoothing | None", context.cache[key])
+
+
+def _smoothing_scales(context: Context, layer: Layer, strength: float) -> npt.NDArray[np.float32]:
+    # By the tensor's name: a rewrite has changed what the layers read when it asks again.
+    key = ("smoothing scales", layer.name, strength)
+    if key not in context.cache:
+        readers = _readers(context, layer)
+        moments = [m for r in readers if (m := _moments(context, r)) is not None]
+        scales = smoothing_scales([reader.read() for reader in readers], moments, strength)
+        for reader in readers:
+            context.cache["smoothing scales", reader.name, strength] = scales
+    return cast("npt.NDArray[np.float32]", context.cache[key])
 
 
 def _saved(layer: Layer, weight: QuantizedWeight) -> int:
     return layer.nbytes - weight.values.nbytes - weight.scales.nbytes - _NODE_BYTES
 
 
-def _weight_only(context: Context, layer: Layer) -> Candidate | None:
-    weight = _weight_only_integers(layer)
-    saved = _saved(layer, weight)
+def _weight_only(context: Context, layer: Layer) -> tuple[Candidate | None, str | None]:
+    rounded = _weight_only_integers(context, layer)
+    saved = _saved(layer, rounded.weight)
     if saved <= 0:
-        return None
-    moments = _moments(context, layer)
-    matrix = layer.read()
-    error = relative_error(
-        _matrix(layer, weight.dequantize()) - matrix,
-        matrix,
-        None if moments is None else moments.gram,
-        None if moments is None else moments.second_moment,
-    )
-    return Candidate({"form": "weight_only"}, error, saved, neutral=True)
+        return None, "too small: its scales would take what is saved"
+    total = sum(other.nbytes for other in context.layers)
+    if saved < _LEAST_SHARE * total:
+        return None, f"too small: {saved:,} bytes of {total:,} are not worth any loss"
+    return Candidate({"form": "weight_only"}, rounded.error, saved, neutral=True), None
 
 
-def _write_static(context: Context, layer: Layer, input_scale: float) -> None:
+def _write_static(context: Context, layer: Layer, parameters: Parameters) -> None:
     graph, node = layer.graph, layer.node
-    weight = _integers(context, layer, input_scale)
+    input_scale = float(parameters["input_scale"])
+    rounded = _static_integers(context, layer, parameters)
+    weight = rounded.weight
     scales = weight.scales if weight.axis is not None else weight.scales.reshape(())
     bias = _bias(layer)
+    if rounded.offset is not None and rounded.offset.any():
+        bias = rounded.offset + (0.0 if bias is None else bias)
     node.replace_input_with(
         layer.uses[0].index,
         _dequantize(context, layer.name, weight.values, scales, weight.zero_point, weight.axis),
@@ -286,12 +485,15 @@ def _write_static(context: Context, layer: Layer, input_scale: float) -> None:
         integers = np.clip(
             np.round(bias / bias_scales.astype(np.float64)), -(2.0**31), 2.0**31 - 1
         ).astype(np.int32)
+        if len(node.inputs) < 3:
+            node.resize_inputs(3)
         old = node.inputs[2]
-        assert old is not None
         axis = 0 if bias_scales.ndim else None
-        name = unique_name(graph, f"{old.name}_int32")
+        stem = f"{layer.name}_bias" if old is None else old.name
+        name = unique_name(graph, f"{stem}_int32")
         node.replace_input_with(2, _dequantize(context, name, integers, bias_scales, 0, axis))
-        _drop(old)
+        if old is not None:
+            _drop(old)
     _drop(layer.weight)
 
 
@@ -332,9 +534,12 @@ def _prepend(graph: ir.Graph, nodes: list[ir.Node]) -> None:
         graph.extend(nodes)
 
 
-def _write_weight_only(layer: Layer) -> None:
+def _write_weight_only(context: Context, layer: Layer) -> None:
     graph = layer.graph
-    weight = _weight_only_integers(layer)
+    rounded = _weight_only_integers(context, layer)
+    weight = rounded.weight
+    if rounded.offset is not None and rounded.offset.any():
+        _write_bias(layer, rounded.offset)
     stored = layer.weight.const_value
     assert stored is not None
     scales = weight.broadcast_scales().astype(stored.numpy().dtype)
@@ -356,6 +561,22 @@ def _write_weight_only(layer: Layer) -> None:
     ir.convenience.replace_all_uses_with(layer.weight, scaled.outputs[0])
     del graph.initializers[layer.name]
     scaled.outputs[0].name = layer.name
+
+
+def _write_bias(layer: Layer, offset: npt.NDArray[np.float64]) -> None:
+    """Add to the node's bias, or give it one."""
+    node, bias = layer.node, _bias(layer)
+    assert layer.weight.const_value is not None
+    kind = layer.weight.const_value.numpy().dtype
+    if len(node.inputs) < 3:
+        node.resize_inputs(3)
+    old = node.inputs[2]
+    total = offset if bias is None else bias + offset
+    node.replace_input_with(
+        2, add_initializer(layer.graph, f"{layer.name}_bias", total.astype(kind), layer.dtype)
+    )
+    if old is not None:
+        _drop(old)
 
 
 class _Pairs:

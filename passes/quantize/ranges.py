@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxpress.statistics import TensorStatistics
 
-__all__ = ["ActivationRange", "choose_range"]
+__all__ = ["ActivationRange", "choose_range", "range_between"]
 
 _SHRINKS = np.concatenate(([1.0], np.geomspace(0.98, 0.1, 40)))
 
@@ -68,6 +68,15 @@ def choose_range(statistics: TensorStatistics, *, signed: bool) -> ActivationRan
         if best is None or noise < best.noise:
             best = ActivationRange(scale, zero_point, noise, signal)
     return best
+
+
+def range_between(low: float, high: float, *, signed: bool) -> ActivationRange:
+    """The range that covers [low, high] and 0, with the noise of rounding alone."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    if high - low <= float(np.finfo(np.float32).tiny) * 255:
+        return ActivationRange(1.0, 0, 0.0, 0.0)
+    scale, zero_point, _, _ = _grid(low, high, signed=signed)
+    return ActivationRange(scale, zero_point, scale**2 / 12, 0.0)
 
 
 def _grid(low: float, high: float, *, signed: bool) -> tuple[float, int, int, int]:

@@ -27,12 +27,14 @@ class QuantizedWeight:
         scales: float32 `[channels]`, or `[1]` for one scale.
         axis: along which the scales run; `None` for one scale.
         zero_point: 0 for int8, 128 for uint8.
+        highest: the largest integer, without the zero point.
     """
 
     values: npt.NDArray[np.int8] | npt.NDArray[np.uint8]
     scales: npt.NDArray[np.float32]
     axis: int | None
     zero_point: int
+    highest: int = 127
 
     def broadcast_scales(self) -> npt.NDArray[np.float32]:
         """The scales in a shape that broadcasts with the values."""
@@ -72,8 +74,8 @@ def quantize_weight(
     scales = np.maximum(largest / highest, least_scales)
     # A channel of zeros, or of numbers so small that their scale underflows, becomes zeros.
     scales = np.where(scales > np.finfo(np.float32).tiny, scales, 1.0).astype(np.float32)
-    plain = QuantizedWeight(np.zeros(w.shape, np.int8), scales, axis, 0)
+    plain = QuantizedWeight(np.zeros(w.shape, np.int8), scales, axis, 0, highest)
     integers = np.clip(np.round(w / plain.broadcast_scales()), -highest, highest)
     if unsigned:
-        return QuantizedWeight((integers + 128).astype(np.uint8), scales, axis, 128)
-    return QuantizedWeight(integers.astype(np.int8), scales, axis, 0)
+        return QuantizedWeight((integers + 128).astype(np.uint8), scales, axis, 128, highest)
+    return QuantizedWeight(integers.astype(np.int8), scales, axis, 0, highest)

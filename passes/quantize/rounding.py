@@ -1,0 +1,106 @@
+"""Rounding weights so that their errors cancel at the layer's output.
+
+Columns are rounded in the order of falling E[x²], and what a column loses is made up for by
+those not rounded yet, through the inverse Gram matrix (GPTQ, arXiv 2210.17323); then each
+integer moves to where the output error is least while the others stay, column after column
+(cyclic coordinate descent). Rows that end no better than nearest rounding keep the latter.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["round_compensated"]
+
+Float64 = npt.NDArray[np.float64]
+
+_DAMPING = 0.01
+"""Of the mean diagonal, as in GPTQ: keeps few rows and dead inputs invertible."""
+_BLOCK = 128
+_SWEEPS = 2
+
+
+def round_compensated(
+    weights: npt.NDArray[np.floating],
+    scales: npt.NDArray[np.floating],
+    gram: Float64,
+    highest: int,
+) -> Float64:
+    """Integers in [-highest, highest] whose scaled error weighs least under `gram`.
+
+    Args:
+        weights: `[out, in]`, the rows of the groups one below the other.
+        scales: `[out]`, above 0.
+        gram: `[groups, in, in]` E[xxᵀ] of the layer's inputs, centred where a bias takes up
+            the mean.
+        highest: the largest integer.
+
+    Returns:
+        `[out, in]` whole numbers.
+    """
+    groups, columns = len(gram), weights.shape[1]
+    w = np.asarray(weights, np.float64).reshape(groups, -1, columns)
+    s = np.asarray(scales, np.float64).reshape(groups, -1, 1)
+    nearest = np.clip(np.round(w / s), -highest, highest)
+    diagonal = np.einsum("gii->gi", gram)
+    damping = np.maximum(_DAMPING * diagonal.mean(axis=1), np.finfo(np.float64).tiny)
+    damped = gram + damping[:, None, None] * np.eye(columns)
+    order = np.argsort(-diagonal, axis=1, kind="stable")
+    rows = order[:, :, None]
+    sorted_gram = np.take_along_axis(
+        np.take_along_axis(damped, rows, axis=1), order[:, None, :], axis=2
+    )
+    sorted_w = np.take_along_axis(w, order[:, None, :], axis=2)
+    try:
+        upper = np.linalg.cholesky(np.linalg.inv(sorted_gram)).swapaxes(1, 2)
+    except np.linalg.LinAlgError:
+        return nearest.reshape(weights.shape)
+    if not np.isfinite(upper).all():
+        return nearest.reshape(weights.shape)
+    integers = _compensate(sorted_w, s, upper, highest)
+    for _ in range(_SWEEPS):
+        _descend(integers, sorted_w, s, sorted_gram, highest)
+    back = np.empty_like(integers)
+    np.put_along_axis(back, order[:, None, :], integers, axis=2)
+    better = _row_errors(w - back * s, gram) < _row_errors(w - nearest * s, gram)
+    return np.where(better[:, :, None], back, nearest).reshape(weights.shape)
+
+
+def _compensate(w: Float64, s: Float64, upper: Float64, highest: int) -> Float64:
+    """GPTQ's loop, with updates beyond a block of columns put together into one product."""
+    left = w.copy()
+    integers = np.empty_like(w)
+    columns = w.shape[2]
+    for start in range(0, columns, _BLOCK):
+        end = min(start + _BLOCK, columns)
+        errors = np.empty((*w.shape[:2], end - start))
+        for at in range(start, end):
+            column = left[:, :, at : at + 1]
+            rounded = np.clip(np.round(column / s), -highest, highest)
+            integers[:, :, at : at + 1] = rounded
+            error = (column - rounded * s) / upper[:, at, at][:, None, None]
+            left[:, :, at + 1 : end] -= error * upper[:, at : at + 1, at + 1 : end]
+            errors[:, :, at - start : at - start + 1] = error
+        left[:, :, end:] -= errors @ upper[:, start:end, end:]
+    return integers
+
+
+def _descend(integers: Float64, w: Float64, s: Float64, gram: Float64, highest: int) -> None:
+    """One sweep of coordinate descent, in place."""
+    gradient = (w - integers * s) @ gram
+    columns = w.shape[2]
+    for start in range(0, columns, _BLOCK):
+        end = min(start + _BLOCK, columns)
+        moved = np.empty((*w.shape[:2], end - start))
+        for at in range(start, end):
+            wanted = gradient[:, :, at : at + 1] / (gram[:, at, at][:, None, None] * s)
+            old = integers[:, :, at : at + 1]
+            new = np.clip(old + np.round(wanted), -highest, highest)
+            step = (new - old) * s
+            integers[:, :, at : at + 1] = new
+            gradient[:, :, at:end] -= step * gram[:, at : at + 1, at:end]
+            moved[:, :, at - start : at - start + 1] = step
+        gradient[:, :, end:] -= moved @ gram[:, start:end, end:]
+
+
+def _row_errors(delta: Float64, gram: Float64) -> Float64:
+    return np.asarray(np.einsum("goi,goi->go", delta @ gram, delta), np.float64)
