@@ -1,10 +1,12 @@
 """Choose among a pass's candidates under the budget, by measurement.
 
-A tolerance orders all choices: each site takes its strongest candidate within it. Everything is
-tried first; when the measured model breaks the budget, bisection finds the highest tolerance
-that holds, which restores the worst layers first. Worst by two measures, the predicted error,
-and the predicted error for each byte saved (small layers first); what saves more is kept.
-A choice that slows the model down is replaced by one that leaves the kernels alone, or dropped.
+Everything is tried first, and everything that leaves the kernels alone. Where the strongest
+choice breaks the budget, the error of each candidate alone is measured at the model's outputs
+(predictions know a layer's own error, not how the network magnifies it), and a tolerance orders
+all choices: each site takes its strongest candidate within it. Bisection finds the highest
+tolerance that holds, which restores the worst layers first. Worst by two measures, the error,
+and the error for each byte saved (small layers first). Of all that holds, what is smallest and
+fastest by the clock is kept; a choice that slows the model down never is.
 """
 
 import logging
@@ -12,8 +14,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx_ir as ir
 
+from onnxpress import model_file
 from onnxpress.plan import Candidate, Context, Decision, Pass, Proposal, Skip
 from onnxpress.runtime import Latency, Session, compare_latency
 from onnxpress.validation import Evaluator, Measurement
@@ -21,6 +25,10 @@ from onnxpress.validation import Evaluator, Measurement
 __all__ = ["StageResult", "apply", "search_stage"]
 
 logger = logging.getLogger(__name__)
+
+_SENSITIVITY_SAMPLES = 4
+"""Enough to put layers in order: their errors differ by orders of magnitude."""
+_TOLERANCES = 64
 
 Order = Callable[[Candidate], float]
 """What a tolerance is compared with."""
@@ -100,21 +108,64 @@ class _Searcher:
     def holds(self, trial: _Trial) -> bool:
         return self.evaluator.holds(trial.measurement, self.share)
 
-    def best(self, proposals: Sequence[Proposal]) -> _Trial | None:
-        """What saves most of the choices that hold, or `None`."""
+    def holding(self, proposals: Sequence[Proposal]) -> list[_Trial]:
+        """Choices that hold the budget, at most one of each way to choose."""
         everything = choose(proposals, _by_error, float("inf"))
         if all(decision.candidate.carried for decision in everything):
-            return None
-        trial = self.measure(everything)
-        if self.holds(trial):
-            return trial
-        found = [self._bisect(proposals, order) for order in (_by_error, _by_error_for_saving)]
-        holding = [trial for trial in found if trial is not None]
-        return max(holding, key=lambda trial: _saved(trial.decisions), default=None)
+            return []
+        strongest = self.measure(everything)
+        found: list[_Trial | None] = [strongest] if self.holds(strongest) else []
+        neutral = _filtered(proposals, lambda c: c.neutral, [], "")
+        changes_kernels = not all(d.candidate.neutral for d in everything)
+        gentle_holds = False
+        if changes_kernels and neutral:
+            gentle = self.measure(choose(neutral, _by_error, float("inf")))
+            gentle_holds = self.holds(gentle)
+            found += [gentle] if gentle_holds else []
+        if not self.holds(strongest):
+            # Where all neutral candidates hold together, only the others need to be weighed.
+            weighed = self._weigh(proposals, lambda c: not (gentle_holds and c.neutral))
+            orders = (_by_error, _by_error_for_saving)
+            found += [self._bisect(weighed, order) for order in orders]
+            if changes_kernels and neutral and not gentle_holds:
+                gentle_only = _filtered(weighed, lambda c: c.neutral, [], "")
+                found += [self._bisect(gentle_only, order) for order in orders]
+        return [trial for trial in found if trial is not None]
+
+    def _weigh(
+        self, proposals: Sequence[Proposal], wanted: Callable[[Candidate], bool]
+    ) -> list[Proposal]:
+        """The proposals with errors measured at the model's outputs, a candidate at a time.
+
+        Candidates that are not `wanted` count as free of error.
+        """
+        weighed = []
+        for number, proposal in enumerate(proposals, 1):
+            candidates = []
+            for candidate in proposal.candidates:
+                error = 0.0
+                if wanted(candidate):
+                    error = self._alone(proposal.site, candidate)
+                candidates.append(replace(candidate, predicted_error=error))
+            weighed.append(replace(proposal, candidates=tuple(candidates)))
+            self.progress(f"{self.pass_.name}: sensitivity of site {number} of {len(proposals)}")
+        return weighed
+
+    def _alone(self, site: str, candidate: Candidate) -> float:
+        """Error power over signal power on the worst output with one candidate alone."""
+        if candidate.carried or time.monotonic() > self.deadline:
+            return candidate.predicted_error
+        model = apply(self.pass_, self.context, (Decision(site, candidate),))
+        session = Session(model, threads=self.threads)
+        measured = self.evaluator.measure(session, _SENSITIVITY_SAMPLES)
+        return float(10 ** (-measured.worst_sqnr_db / 10))
 
     def _bisect(self, proposals: Sequence[Proposal], order: Order) -> _Trial | None:
         """The highest tolerance below the one that breaks the budget."""
         tolerances = sorted({order(c) for p in proposals for c in p.candidates if not c.carried})
+        if len(tolerances) > _TOLERANCES:
+            picked = np.linspace(0, len(tolerances) - 1, _TOLERANCES).round().astype(int)
+            tolerances = [tolerances[index] for index in picked]
         found: _Trial | None = None
         low, failing = 0, len(tolerances) - 1
         while low < failing and time.monotonic() < self.deadline:
@@ -193,26 +244,21 @@ def search_stage(
     if not any(not c.carried for p in proposals for c in p.candidates):
         return replace(nothing, note=_why_nothing(left))
     searcher = _Searcher(pass_, context, evaluator, share, threads, deadline, progress)
-    best = searcher.best(proposals)
-    if best is None:
+    found = searcher.holding(proposals)
+    nothing = replace(nothing, tried=searcher.tried)
+    if not found:
         reason = f"no choice of layers keeps within {evaluator.described}"
         left += [Skip(p.site, "restored: the budget would break") for p in proposals]
-        return replace(nothing, left=tuple(left), note=reason, tried=searcher.tried)
-    note, latency = "", None
-    if goal != "size" and not all(d.candidate.neutral for d in best.decisions):
-        latency = _latency(context, best.model, evaluator, threads)
-        if latency.high < 1:
-            reason = f"integer or new kernels ran at {latency.speedup:.2f} times the speed before"
-            neutral = _filtered(proposals, lambda c: c.neutral, [], "")
-            slower = best
-            best = searcher.best(neutral) if neutral else None
-            if best is None:
-                left += [Skip(d.site, f"undone: {reason}") for d in slower.decisions]
-                return replace(
-                    nothing, left=tuple(left), note=f"undone: {reason}", tried=searcher.tried
-                )
-            note = f"{reason}: only forms that leave the kernels alone were kept"
-            latency = None
+        return replace(nothing, left=tuple(left), note=reason)
+    if goal == "size":
+        best = max(found, key=lambda trial: _saved(trial.decisions))
+        note, latency = "", None
+    else:
+        chosen, latency, note = _fastest(context, found, evaluator, threads)
+        if chosen is None:
+            left += [Skip(d.site, f"undone: {note}") for d in found[0].decisions]
+            return replace(nothing, left=tuple(left), note=f"undone: {note}")
+        best = chosen
     left += _restored(proposals, best.decisions)
     return StageResult(
         pass_,
@@ -242,12 +288,36 @@ def _filtered(
     return kept
 
 
-def _latency(context: Context, model: ir.Model, evaluator: Evaluator, threads: int) -> Latency:
-    return compare_latency(
-        Session(context.model, threads=threads),
-        Session(model, threads=threads),
-        evaluator.samples.feeds[0],
-    )
+def _fastest(
+    context: Context, trials: Sequence[_Trial], evaluator: Evaluator, threads: int
+) -> tuple[_Trial | None, Latency | None, str]:
+    """The trial with the least bytes times latency that is no slower than the model before.
+
+    Returns:
+        The trial or `None`, its latency where it was measured, and what was not taken and why.
+    """
+    weighed: list[tuple[float, int, Latency | None]] = []
+    slowest = ""
+    before = Session(context.model, threads=threads)
+    for index, trial in enumerate(trials):
+        latency, speedup = None, 1.0
+        if not all(decision.candidate.neutral for decision in trial.decisions):
+            after = Session(trial.model, threads=threads)
+            latency = compare_latency(before, after, evaluator.samples.feeds[0])
+            speedup = latency.speedup
+            if latency.high < 1:
+                slowest = f"integer or new kernels ran at {speedup:.2f} times the speed before"
+                continue
+        weighed.append((model_file.weight_bytes(trial.model) / speedup, index, latency))
+    if not weighed:
+        return None, None, slowest
+    _, index, latency = min(weighed, key=lambda item: item[:2])
+    note = ""
+    if latency is None and len(trials) > 1:
+        note = "only forms that leave the kernels alone were kept: " + (
+            slowest or "with integer kernels it would be larger or slower"
+        )
+    return trials[index], latency, note
 
 
 def _restored(proposals: Sequence[Proposal], decisions: Sequence[Decision]) -> list[Skip]:

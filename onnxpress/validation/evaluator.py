@@ -120,12 +120,13 @@ class Evaluator:
             parts.append(f"SQNR at least {self.min_sqnr:g} dB")
         return ", ".join(parts)
 
-    def measure(self, session: Session) -> Measurement:
-        """Run `session` on all samples."""
+    def measure(self, session: Session, most: int | None = None) -> Measurement:
+        """Run `session` on all samples, or on the first `most`."""
         sums = {name: FidelitySum() for name in self._original.output_names}
         scores: list[float] = []
         reference_scores: list[float] = []
-        for index, feed in enumerate(self.samples):
+        feeds = self.samples.feeds[:most]
+        for index, feed in enumerate(feeds):
             reference = self._cache[index] if self._cache else self._original.run(feed)
             found = session.run(feed)
             for name, fidelity in sums.items():
@@ -143,7 +144,7 @@ class Evaluator:
             reference=float(old.mean()) if known else math.nan,
             drop=float((old - new).mean()) if known else 0.0,
             interval=_interval(old - new) if known else (math.nan, math.nan),
-            samples=len(self.samples),
+            samples=len(feeds),
             source=self.samples.source,
         )
 
