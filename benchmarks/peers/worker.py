@@ -1,0 +1,69 @@
+"""Quantize one model with one peer, in the peer's own environment.
+
+    python worker.py CONFIGURATION MODEL FEEDS.npz OUTPUT.onnx
+
+Prints the seconds of quantizing alone. Knows nothing of onnxpress.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+
+def feeds(path: str) -> Iterator[dict[str, Any]]:
+    """One dictionary of input name to array per sample; keys are `number/name`."""
+    with np.load(path) as archive:
+        samples: dict[int, dict[str, Any]] = {}
+        for key in archive.files:
+            number, _, name = key.partition("/")
+            samples.setdefault(int(number), {})[name] = archive[key]
+    for number in sorted(samples):
+        yield samples[number]
+
+
+def main() -> None:
+    """Run the peer that the configuration names."""
+    configuration, model, data, output = sys.argv[1:]
+    peer, _, layout = configuration.partition(" ")
+    samples = list(feeds(data))
+    started = time.monotonic()
+    if peer == "nncf":
+        import nncf  # noqa: PLC0415 - only in this peer's environment
+        import onnx  # noqa: PLC0415
+
+        kind = nncf.ModelType.TRANSFORMER if layout == "transformer" else None
+        made = nncf.quantize(
+            onnx.load(model), nncf.Dataset(samples), model_type=kind, subset_size=len(samples)
+        )
+        onnx.save(made, output)
+    else:
+        from onnxruntime import quantization  # noqa: PLC0415 - not in every environment
+
+        if layout == "dynamic":
+            quantization.quantize_dynamic(model, output, per_channel=True)
+        else:
+            types = {"u": quantization.QuantType.QUInt8, "s": quantization.QuantType.QInt8}
+
+            class Reader(quantization.CalibrationDataReader):
+                def __init__(self) -> None:
+                    self.samples = iter(samples)
+
+                def get_next(self) -> dict[str, Any] | None:
+                    return next(self.samples, None)
+
+            quantization.quantize_static(
+                model,
+                output,
+                Reader(),
+                activation_type=types[layout[0]],
+                weight_type=types[layout[1]],
+                per_channel=layout[1] == "s",
+            )
+    print(f"{time.monotonic() - started:.1f}")
+
+
+if __name__ == "__main__":
+    main()

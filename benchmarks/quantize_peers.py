@@ -1,0 +1,129 @@
+"""Static quantizers side by side: ours by one command, peers in environments of their own.
+
+    python benchmarks/quantize_peers.py NAME [NAME ...]
+
+Makes the environments on first use. Every quantized model is compared with the original in
+interleaved rounds in this process. Only onnxruntime's own quantizer (three layouts, minimum and
+maximum, as shipped; dynamic per channel) and NNCF so far.
+"""
+
+import argparse
+import datetime as dt
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from press import MODELS, paths
+
+import onnxpress
+from onnxpress.data import Samples, load_samples
+from onnxpress.errors import OnnxpressError
+from onnxpress.runtime import Session, compare_latency
+from onnxpress.validation import Budget, Evaluator
+
+ENVIRONMENTS = MODELS / ".cache" / "peers"
+REQUIREMENTS = {
+    "onnxruntime": ("onnxruntime==1.32.0", "onnx==1.23.2", "sympy"),
+    "nncf": ("nncf==3.1.0", "onnxruntime==1.32.0", "onnx==1.23.2"),
+}
+THREADS = 2
+TIME_LIMIT_S = 300
+
+
+def interpreter(peer: str) -> Path:
+    """The peer's Python; its environment is made where it is missing."""
+    folder = ENVIRONMENTS / peer
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *REQUIREMENTS[peer]], check=True)
+    return python
+
+
+def write_feeds(samples: Samples, path: Path) -> None:
+    """What the worker reads."""
+    arrays = {f"{n}/{name}": a for n, feed in enumerate(samples) for name, a in feed.items()}
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+def quantized(configuration: str, model: Path, feeds: Path, output: Path) -> str:
+    """Run a peer; its seconds, or raises RuntimeError with the last line of its complaint."""
+    worker = Path(__file__).parent / "peers" / "worker.py"
+    python = interpreter(configuration.split(maxsplit=1)[0])
+    command = [str(python), str(worker), configuration, str(model), str(feeds), str(output)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"more than {TIME_LIMIT_S} s") from error
+    if done.returncode or not output.exists():
+        lines = done.stderr.strip().splitlines() or ["no output"]
+        raise RuntimeError(lines[-1][:90])
+    return done.stdout.strip().splitlines()[-1]
+
+
+def rows(name: str) -> list[str]:
+    """A Markdown row for each quantizer."""
+    model, calibration, evaluation = paths(name)
+    original = Session(model, threads=THREADS)
+    samples = load_samples(evaluation, original.inputs)
+    evaluator = Evaluator(original, samples, Budget())
+    bert = name == "minilm"
+    configurations = ["onnxruntime us", "onnxruntime uu", "onnxruntime ss", "onnxruntime dynamic"]
+    configurations.append("nncf transformer" if bert else "nncf")
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        feeds = Path(folder, "feeds.npz")
+        write_feeds(load_samples(calibration, original.inputs), feeds)
+        for configuration in ["onnxpress", "onnxpress quantize", *configurations]:
+            output = Path(folder, f"{configuration.replace(' ', '_')}.onnx")
+            try:
+                if configuration.startswith("onnxpress"):
+                    started = time.monotonic()
+                    given = ["quantize"] if configuration.endswith("quantize") else None
+                    onnxpress.optimize(
+                        model,
+                        calibration=calibration,
+                        evaluation=evaluation,
+                        passes=given,
+                        threads=THREADS,
+                    ).save(output)
+                    seconds = f"{time.monotonic() - started:.1f}"
+                else:
+                    seconds = quantized(configuration, model, feeds, output)
+                session = Session(output, threads=THREADS)
+                found = evaluator.measure(session)
+                latency = compare_latency(original, session, samples.feeds[0])
+            except (RuntimeError, OnnxpressError) as error:
+                reason = str(error).replace("|", "/")[:120]
+                lines.append(f"| {name} | {configuration} | | | | | | {reason} |")
+                print(lines[-1], flush=True)
+                continue
+            lines.append(
+                f"| {name} | {configuration} | {found.worst_sqnr_db:.1f} | {found.drop:.2f} | "
+                f"{output.stat().st_size / 1e6:.2f} | {latency.speedup:.2f} ({latency.low:.2f} to "
+                f"{latency.high:.2f}) | {seconds} | |"
+            )
+            print(lines[-1], flush=True)
+    return lines
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="+", metavar="NAME")
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("onnxruntime", "onnx"))
+    print(f"{dt.datetime.now(tz=dt.UTC).date()}, {versions}, {REQUIREMENTS['nncf'][0]}\n")
+    print("| model | quantizer | worst dB | drop | MB | times the speed | seconds | verdict |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    for name in parser.parse_args().names:
+        rows(name)
+
+
+if __name__ == "__main__":
+    main()
