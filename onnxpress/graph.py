@@ -29,6 +29,7 @@ __all__ = [
     "constant",
     "find_layers",
     "from_matrix",
+    "is_scaled_gemm",
     "is_standard",
     "node_label",
     "output_channel_axis",
@@ -209,6 +210,14 @@ def attribute(node: ir.Node, name: str, default: int) -> int:
     """An integer attribute, or its default in the operator specification."""
     found = node.attributes.get(name)
     return default if found is None or found.is_ref() else found.as_int()
+
+
+def is_scaled_gemm(node: ir.Node) -> bool:
+    """Whether alpha or beta of a Gemm scales the product or the bias."""
+    return node.op_type == "Gemm" and any(
+        name in node.attributes and node.attributes[name].as_float() != 1.0
+        for name in ("alpha", "beta")
+    )
 
 
 def node_label(node: ir.Node) -> str:

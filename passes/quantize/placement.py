@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import onnx_ir as ir
 
-from onnxpress.graph import Layer, attribute, constant, is_standard
+from onnxpress.graph import Layer, attribute, constant, is_scaled_gemm, is_standard
 
 __all__ = [
     "KEEPS_SCALE",
@@ -42,13 +42,8 @@ def static_refusal(layer: Layer, operators: Iterable[str]) -> str | None:
         return f"its activations are {layer.dtype.name.lower()}, not float32"
     if layer.op_type == "MatMul" and (len(layer.shape) != 2 or layer.uses[0].index != 1):
         return "its weight is not a two-dimensional right side of MatMul"
-    if layer.op_type == "Gemm":
-        scaled = any(
-            name in node.attributes and node.attributes[name].as_float() != 1.0
-            for name in ("alpha", "beta")
-        )
-        if scaled or attribute(node, "transA", 0):
-            return "Gemm with alpha, beta or transA has no integer kernel"
+    if layer.op_type == "Gemm" and (is_scaled_gemm(node) or attribute(node, "transA", 0)):
+        return "Gemm with alpha, beta or transA has no integer kernel"
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None:
         values = constant(bias)

@@ -14,6 +14,7 @@ from onnxpress.graph import (
     add_initializer,
     constant,
     from_matrix,
+    is_scaled_gemm,
     is_standard,
     output_channel_axis,
     to_matrix,
@@ -76,12 +77,13 @@ class Quantize(Pass):
         if self.form == "weight_only":
             return Observations(layers=layers, gram=True)
         tensors: set[str] = set()
+        keepers = _keepers(context)
         for layer in context.layers:
             if static_refusal(layer, context.target.quantized_operators) is None:
                 for value in (input_of(layer), fused_output(layer.node)):
-                    tensors.add(scale_source(value, _keepers(context)).name or "")
-        for node in _operators(context):
-            tensors.add(scale_source(fused_output(node), _keepers(context)).name or "")
+                    tensors.add(scale_source(value, keepers).name or "")
+        for node in keepers.values():
+            tensors.add(scale_source(fused_output(node), keepers).name or "")
         return Observations(frozenset(tensors), layers, gram=True)
 
     def propose(self, context: Context) -> list[Proposal | Skip]:
@@ -205,11 +207,7 @@ def _insert_smoothing(
             node = ir.Node("", "Mul", [value, factor], name=f"{stem}_smoothing_Mul")
             node.outputs[0].name = unique_name(graph, f"{stem}_smoothed")
             node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
-            producer = value.producer()
-            if producer is None or producer.graph is not graph:
-                _prepend(graph, [node])
-            else:
-                graph.insert_after(producer, [node])
+            _insert_behind(graph, value, [node])
             made[value] = node.outputs[0]
         use = layer.uses[0]
         index = 1 - use.index if layer.op_type == "MatMul" else 0
@@ -275,10 +273,7 @@ def _takes_bias(layer: Layer) -> bool:
     node = layer.node
     if layer.op_type not in ("Conv", "Gemm") or len(layer.uses) > 1:
         return False
-    if any(
-        name in node.attributes and node.attributes[name].as_float() != 1.0
-        for name in ("alpha", "beta")
-    ):
+    if is_scaled_gemm(node):
         return False
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     values = constant(bias)
@@ -404,17 +399,17 @@ def _nearest(layer: Layer, weight: QuantizedWeight) -> _Rounded:
     return _Rounded(weight, None, relative_error(delta, matrix, None))
 
 
-def _readers(context: Context, layer: Layer) -> list[Layer]:
-    """All layers that could compute in integers and read what `layer` reads."""
+def _readers(context: Context, layer: Layer) -> list[tuple[Layer, LayerStatistics]]:
+    """All observed layers that could compute in integers and read what `layer` reads."""
     value = input_of(layer)
     operators = context.target.quantized_operators
     return [
-        other
+        (other, moments)
         for other in context.layers
         if other.op_type in ("MatMul", "Gemm")
         and static_refusal(other, operators) is None
         and input_of(other) is value
-        and _moments(context, other) is not None
+        and (moments := _moments(context, other)) is not None
     ]
 
 
@@ -425,11 +420,10 @@ def _smoothing(context: Context, layer: Layer, plain: ActivationRange) -> Smooth
         return None
     if key not in context.cache:
         readers = _readers(context, layer)
-        moments = [m for r in readers if (m := _moments(context, r)) is not None]
         context.cache[key] = (
             choose_smoothing(
-                [reader.read() for reader in readers],
-                moments,
+                [reader.read() for reader, _ in readers],
+                [moments for _, moments in readers],
                 plain,
                 signed=context.target.activation_type == "int8",
             )
@@ -444,9 +438,9 @@ def _smoothing_scales(context: Context, layer: Layer, strength: float) -> npt.ND
     key = ("smoothing scales", layer.name, strength)
     if key not in context.cache:
         readers = _readers(context, layer)
-        moments = [m for r in readers if (m := _moments(context, r)) is not None]
-        scales = smoothing_scales([reader.read() for reader in readers], moments, strength)
-        for reader in readers:
+        matrices = [reader.read() for reader, _ in readers]
+        scales = smoothing_scales(matrices, [moments for _, moments in readers], strength)
+        for reader, _ in readers:
             context.cache["smoothing scales", reader.name, strength] = scales
     return cast("npt.NDArray[np.float32]", context.cache[key])
 
@@ -532,6 +526,15 @@ def _prepend(graph: ir.Graph, nodes: list[ir.Node]) -> None:
         graph.insert_before(graph[0], nodes)
     else:
         graph.extend(nodes)
+
+
+def _insert_behind(graph: ir.Graph, value: ir.Value, nodes: list[ir.Node]) -> None:
+    """After the node that computes a value, or first where none of this graph does."""
+    producer = value.producer()
+    if producer is None or producer.graph is not graph:
+        _prepend(graph, nodes)
+    else:
+        graph.insert_after(producer, nodes)
 
 
 def _write_weight_only(context: Context, layer: Layer) -> None:
@@ -640,11 +643,7 @@ class _Pairs:
         result = dequantize.outputs[0]
         result.name = unique_name(graph, f"{stem}_dequantized")
         result.type, result.shape = value.type, value.shape
-        producer = value.producer()
-        if producer is None or producer.graph is not graph:
-            _prepend(graph, [quantize, dequantize])
-        else:
-            graph.insert_after(producer, [quantize, dequantize])
+        _insert_behind(graph, value, [quantize, dequantize])
         for node, index in users:
             node.replace_input_with(index, result)
         if is_output and everyone:

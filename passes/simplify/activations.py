@@ -90,9 +90,9 @@ def _fuse_clip(clip: ir.Node) -> bool:
         return False
     x = parts[0]
     if (divisor := _divisor(reader, clip.outputs[0])) is not None:
-        gate, last, product = reader, reader, None
+        last, product = reader, None
     elif _is(reader, "Mul"):
-        gate, product = clip, reader
+        product = reader
         scaled = _only_reader(product.outputs[0])
         divisor = _divisor(scaled, product.outputs[0])
         if scaled is None or divisor is None:
@@ -106,7 +106,7 @@ def _fuse_clip(clip: ir.Node) -> bool:
     sigmoid = ir.Node("", "HardSigmoid", [x], attributes, name=f"{clip.name}_HardSigmoid")
     made = [sigmoid]
     if product is not None:
-        factors = [sigmoid.outputs[0] if v is gate.outputs[0] else v for v in product.inputs]
+        factors = [sigmoid.outputs[0] if v is clip.outputs[0] else v for v in product.inputs]
         made.append(ir.Node("", "Mul", factors, name=product.name))
     _stand_for(last, made)
     return True

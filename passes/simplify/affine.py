@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.graph import add_initializer, attribute, constant, is_standard
+from onnxpress.graph import add_initializer, attribute, constant, is_scaled_gemm, is_standard
 from onnxpress.passes.simplify.activations import split_constant
 
 __all__ = ["FoldAffine", "FoldAffineForward", "MergeConvolutions", "OffsetsAsConvolutions"]
@@ -50,10 +50,7 @@ def _fold_follower(node: ir.Node) -> bool:
         or follower.inputs[0] is follower.inputs[1]
     ):
         return False
-    if node.op_type == "Gemm" and any(
-        name in node.attributes and node.attributes[name].as_float() != 1.0
-        for name in ("alpha", "beta")
-    ):
+    if is_scaled_gemm(node):
         return False
     operand = constant(follower.inputs[1 - index])
     weight = constant(node.inputs[1])
@@ -81,7 +78,11 @@ def _fold_follower(node: ir.Node) -> bool:
         shape = (-1,) + (1,) * (weight.ndim - 1) if by_row else (1, -1)
         new_weight = weight.astype(np.float64) * scale.reshape(shape)
         new_bias = new_bias * scale
-    _replace(node, follower, new_weight.astype(weight.dtype), new_bias.astype(weight.dtype))
+    _rewrite_weights(node, np.asarray(new_weight, np.float64), new_bias)
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    ir.convenience.replace_all_uses_with(follower.outputs[0], output, replace_graph_outputs=True)
+    graph.remove(follower, safe=True)
     return True
 
 
@@ -98,33 +99,6 @@ def _per_channel(
     axis = 1 if node.op_type == "Conv" else rank - 1
     fits = all(size == (channels if at == axis else 1) for at, size in enumerate(shape))
     return values.reshape(-1) if fits else None
-
-
-def _replace(
-    node: ir.Node,
-    follower: ir.Node,
-    weight: npt.NDArray[np.generic],
-    bias: npt.NDArray[np.generic],
-) -> None:
-    """Give `node` weights of its own and let it stand for `follower` too."""
-    graph, old = node.graph, node.inputs[1]
-    assert isinstance(graph, ir.Graph)
-    assert old is not None
-    assert old.name is not None
-    home = old.graph or graph
-    stem = old.name
-    if len(node.inputs) < 3:
-        node.resize_inputs(3)
-    fresh = [(1, f"{stem}_folded", weight), (2, f"{stem}_bias", bias)]
-    for index, wanted, array in fresh:
-        if index == 1 and array is constant(old):
-            continue
-        value = add_initializer(home, wanted, array)
-        node.replace_input_with(index, value)
-    ir.convenience.replace_all_uses_with(
-        follower.outputs[0], node.outputs[0], replace_graph_outputs=True
-    )
-    graph.remove(follower, safe=True)
 
 
 class FoldAffineForward(ir.passes.InPlacePass):
@@ -415,17 +389,8 @@ _POINTWISE = ("Relu", "Clip", "HardSigmoid", "Mul", "Sigmoid", "LeakyRelu")
 
 def _behind_convolution(value: ir.Value) -> bool:
     """Whether a Conv computes the value, but for activation functions."""
-    seen: set[ir.Value] = set()
-    pending = [value]
-    while pending:
-        current = pending.pop()
-        producer = current.producer()
-        if producer is None or current in seen:
-            return False
-        seen.add(current)
-        if producer.op_type == "Conv":
-            return True
-        if producer.op_type not in _POINTWISE or producer.inputs[0] is None:
-            return False
-        pending.append(producer.inputs[0])
-    return False
+    producer = value.producer()
+    while producer is not None and producer.op_type in _POINTWISE:
+        source = producer.inputs[0]
+        producer = None if source is None else source.producer()
+    return producer is not None and producer.op_type == "Conv"
