@@ -8,7 +8,7 @@
 #     "torch==2.13.0",
 # ]
 # ///
-"""Train the two committed Fashion-MNIST networks and cut their data.
+"""Train the three committed Fashion-MNIST networks and cut their data.
 
 Reads the four `*-ubyte.gz` files of Fashion-MNIST (Debian's package
 `dataset-fashion-mnist` puts them under /usr/share/datasets/fashion-mnist) and
@@ -17,10 +17,12 @@ writes, into `--out`:
 * `fashion_cnn.onnx`, a residual network (He et al., arXiv:1512.03385) of three
   stages with 32, 64 and 128 channels, opset 17, its BatchNormalization kept;
 * `fashion_mlp.onnx`, a multilayer perceptron of four Gemm nodes, opset 13;
+* `fashion_mobile.onnx`, inverted residuals (MobileNetV2, arXiv:1801.04381) with
+  ReLU6 and, behind, h-swish (MobileNetV3, arXiv:1905.02244), opset 17;
 * `fashion_calibration.npz`, 256 training images without labels;
 * `fashion_evaluation.npz`, 2,000 test images, 200 a class, with `__labels__`.
 
-Both networks take `image` float32 [batch, 1, 28, 28] in [0, 1] and give
+All take `image` float32 [batch, 1, 28, 28] in [0, 1] and give
 `logits` float32 [batch, 10]. Files are the same from run to run for the same
 seed, versions, thread count and processor.
 
@@ -70,6 +72,7 @@ class Schedule:
 
 
 CNN_SCHEDULE = Schedule(epochs=12, batch=128, learning_rate=0.1, weight_decay=5e-4, crop=2)
+MOBILE_SCHEDULE = Schedule(epochs=12, batch=128, learning_rate=0.1, weight_decay=1e-4, crop=2)
 MLP_SCHEDULE = Schedule(epochs=24, batch=128, learning_rate=0.1, weight_decay=1e-4, crop=0)
 
 
@@ -127,6 +130,60 @@ class FashionCnn(nn.Module):
         x = (image - self.mean) / self.deviation
         x = functional.relu(self.stem(x))
         x = self.stage3(self.stage2(self.stage1(x)))
+        return self.head(torch.flatten(functional.adaptive_avg_pool2d(x, 1), 1))
+
+
+class Inverted(nn.Module):
+    """1x1 to `expansion` times the channels, depthwise 3x3, 1x1 back, beside a shortcut."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int, act: nn.Module) -> None:
+        super().__init__()
+        wide = 4 * channels_in
+        self.body = nn.Sequential(
+            nn.Conv2d(channels_in, wide, 1, bias=False),
+            nn.BatchNorm2d(wide),
+            act,
+            nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False),
+            nn.BatchNorm2d(wide),
+            act,
+            nn.Conv2d(wide, channels_out, 1, bias=False),
+            nn.BatchNorm2d(channels_out),
+        )
+        self.residual = stride == 1 and channels_in == channels_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, channels_in, H, W] to [N, channels_out, H/stride, W/stride]."""
+        y = self.body(x)
+        return x + y if self.residual else y
+
+
+class FashionMobile(nn.Module):
+    """Depthwise network; the normalisation of the pixels is part of the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(PIXEL_MEAN))
+        self.register_buffer("deviation", torch.tensor(PIXEL_DEVIATION))
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6()
+        )
+        plan = ((24, 1), (24, 1), (40, 2), (40, 1), (72, 2), (72, 1), (72, 1))
+        blocks: list[nn.Module] = []
+        channels = 16
+        for index, (wider, stride) in enumerate(plan):
+            act = nn.ReLU6() if index < 3 else nn.Hardswish()
+            blocks.append(Inverted(channels, wider, stride, act))
+            channels = wider
+        self.blocks = nn.Sequential(*blocks)
+        self.last = nn.Sequential(
+            nn.Conv2d(channels, 288, 1, bias=False), nn.BatchNorm2d(288), nn.Hardswish()
+        )
+        self.head = nn.Linear(288, CLASSES)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map [N, 1, 28, 28] in [0, 1] to logits [N, 10]."""
+        x = (image - self.mean) / self.deviation
+        x = self.last(self.blocks(self.stem(x)))
         return self.head(torch.flatten(functional.adaptive_avg_pool2d(x, 1), 1))
 
 
@@ -282,7 +339,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, metavar="DIR")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", choices=["cnn", "mlp"], help="train one network")
+    parser.add_argument("--only", choices=["cnn", "mlp", "mobile"], help="train one network")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.use_deterministic_algorithms(mode=True)
@@ -292,6 +349,7 @@ def main() -> None:
     for name, build, schedule, opset in (
         ("mlp", FashionMlp, MLP_SCHEDULE, 13),
         ("cnn", FashionCnn, CNN_SCHEDULE, 17),
+        ("mobile", FashionMobile, MOBILE_SCHEDULE, 17),
     ):
         if options.only not in (None, name):
             continue

@@ -22,7 +22,7 @@ from onnxpress.opset import raise_opset
 from onnxpress.plan import Context, Decision, Pass, Proposal, Stage
 from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage, samples_digest
 from onnxpress.runtime import Array, Session
-from onnxpress.search import StageResult, apply, search_stage
+from onnxpress.search import StageResult, apply, apply_refined, search_stage
 from onnxpress.targets import Target, load_target
 from onnxpress.validation import Budget, Evaluator, Validation
 from onnxpress.validation.verdict import check_model
@@ -487,7 +487,11 @@ def _lossy(
         if pass_.rewrites_from_statistics and stage.decisions:
             statistics = observe(pass_, context, work.calibration, threads=work.threads)
             context = replace(context, statistics=statistics)
-        rewritten = apply(pass_, context, stage.decisions) if stage.decisions else model
+        rewritten = model
+        if stage.decisions:
+            rewritten = apply_refined(
+                pass_, context, stage.decisions, work.calibration, threads=work.threads
+            )
         return StageResult(pass_, rewritten, stage.decisions, ())
     work.progress(f"{pass_.name}: statistics")
     statistics = observe(pass_, context, work.calibration, threads=work.threads)
@@ -501,6 +505,7 @@ def _lossy(
         threads=work.threads,
         deadline=work.deadline,
         neutral_only=neutral_only,
+        calibration=work.calibration,
         progress=work.progress,
     )
 

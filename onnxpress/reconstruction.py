@@ -9,9 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LowRank", "low_rank", "output_energy", "relative_error"]
+from onnxpress.statistics import LayerStatistics
+
+__all__ = ["LowRank", "low_rank", "output_energy", "relative_error", "repaired"]
 
 Float64 = npt.NDArray[np.float64]
+
+_DAMPING = 0.01
+"""Of the mean diagonal, as is usual for layer-wise least squares (GPTQ, SparseGPT)."""
+_DAMPING_FOR_SCARCITY = 0.3
+"""Times inputs over rows: what few rows say of many inputs is mostly chance. From 0.1 to 1 the
+result on unseen samples is nearly the same; without it a fit on 256 rows loses 1 to 2 dB."""
 Weights = npt.NDArray[np.floating]
 
 
@@ -44,6 +52,51 @@ def relative_error(
     """Power of the output's change over the power of the output; 0 for an output of zeros."""
     energy = output_energy(weights, gram, second_moment)
     return output_energy(delta, gram, second_moment) / energy if energy > 0 else 0.0
+
+
+def repaired(
+    weights: Weights, moments: LayerStatistics | None, *, biased: bool
+) -> tuple[Float64, Float64]:
+    """What a layer should compute of x̂, the inputs a rewritten network feeds it, to give Wx.
+
+    The least squares answer Ŵ = W·C·Ĥ⁻¹ with C = E[xx̂ᵀ], written as a step from W and damped
+    towards it, so that what x̂ never excites stays as it was.
+
+    Args:
+        weights: `[out, in]` W.
+        moments: of x̂, with `cross` and `reference_mean`; without them nothing changes.
+        biased: whether a bias can take up the means; the fit is then of centred inputs.
+
+    Returns:
+        Ŵ `[out, in]`, and what to add to the bias `[out]`.
+    """
+    w = np.asarray(weights, np.float64)
+    nothing = np.zeros(len(w))
+    if moments is None or moments.cross is None or moments.gram is None:
+        return w, nothing
+    assert moments.reference_mean is not None
+    own, cross = moments.gram, moments.cross
+    if biased:
+        own = own - moments.mean[:, :, None] * moments.mean[:, None, :]
+        cross = cross - moments.reference_mean[:, :, None] * moments.mean[:, None, :]
+    groups, inputs = own.shape[:2]
+    scarcity = inputs / max(moments.rows, 1)
+    share = max(_DAMPING, _DAMPING_FOR_SCARCITY * scarcity)
+    damping = share * np.einsum("gii->g", own) / inputs + np.finfo(np.float64).tiny
+    damped = own + damping[:, None, None] * np.eye(inputs)
+    grouped = w.reshape(groups, -1, inputs)
+    try:
+        step = np.linalg.solve(damped, (grouped @ (cross - own)).swapaxes(1, 2)).swapaxes(1, 2)
+    except np.linalg.LinAlgError:
+        return w, nothing
+    if not np.isfinite(step).all():
+        return w, nothing
+    found = grouped + step
+    if not biased:
+        return found.reshape(w.shape), nothing
+    wanted = grouped @ moments.reference_mean[:, :, None]
+    offset = wanted - found @ moments.mean[:, :, None]
+    return found.reshape(w.shape), offset.reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -97,14 +150,19 @@ def low_rank(weights: Weights, gram: Float64 | None, mean: Float64 | None) -> Lo
     """
     w = np.asarray(weights, np.float64)
     if gram is None:
-        root, mean = np.eye(w.shape[1]), None
+        rooted, mean = w, None
     else:
         centred = gram if mean is None else gram - np.outer(mean, mean)
         values, vectors = np.linalg.eigh(centred)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-    # The left singular vectors of W·root are the eigenvectors of W·H_c·Wᵀ, at the cost of the
-    # smaller side only: an output layer may have thousands of rows.
-    basis, singular, _ = np.linalg.svd(w @ root, full_matrices=False)
+        rooted = w @ (vectors * np.sqrt(np.maximum(values, 0.0)))
+    # The left singular vectors of W·H½ are the eigenvectors of W·H_c·Wᵀ; the product is formed
+    # only where it is the smaller (an embedding has thousands of columns, a classifier rows).
+    if w.shape[0] <= w.shape[1]:
+        energies, basis = np.linalg.eigh(rooted @ rooted.T)
+        energies, basis = np.maximum(energies[::-1], 0.0), basis[:, ::-1]
+    else:
+        basis, singular, _ = np.linalg.svd(rooted, full_matrices=False)
+        energies = singular**2
     # The sign of a singular vector is arbitrary: fix it, so that files are reproducible.
     signs = np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(basis.shape[1])])
-    return LowRank(basis * np.where(signs == 0, 1.0, signs), singular**2, w, mean)
+    return LowRank(basis * np.where(signs == 0, 1.0, signs), energies, w, mean)

@@ -213,11 +213,12 @@ def compare_latency(
     *,
     rounds: int = 15,
     budget_s: float = 6.0,
+    round_s: float = 0.02,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Latency:
     """Time two sessions in turn, so that a drifting machine slows both alike.
 
-    Each round repeats a run until it lasts about 20 ms; the order is swapped from round to
+    Each round repeats a run until it lasts about `round_s`; the order is swapped from round to
     round. Five rounds at least are done whatever `budget_s` says.
     """
     for session in (reference, model):
@@ -225,7 +226,7 @@ def compare_latency(
     start = clock()
     reference.run(feed)
     single = max(clock() - start, 1e-6)
-    repeats = max(1, min(400, int(0.02 / single)))
+    repeats = max(1, min(400, int(round_s / single)))
 
     def timed(session: Session) -> float:
         start = clock()

@@ -5,8 +5,10 @@ choice breaks the budget, the error of each candidate alone is measured at the m
 (predictions know a layer's own error, not how the network magnifies it), and a tolerance orders
 all choices: each site takes its strongest candidate within it. Bisection finds the highest
 tolerance that holds, which restores the worst layers first. Worst by two measures, the error,
-and the error for each byte saved (small layers first). Of all that holds, what is smallest and
-fastest by the clock is kept; a choice that slows the model down never is.
+and the error for each byte saved (small layers first). Where sites offer many candidates (ranks,
+sparsities), the choice follows the lower hull of error over what is saved, all sites at once
+(Lagrange multipliers). Of all that holds, what is smallest and fastest by the clock is kept; a
+choice that slows the model down never is.
 """
 
 import logging
@@ -18,17 +20,35 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.plan import Candidate, Context, Decision, Pass, Proposal, Skip
+from onnxpress.data import Samples
+from onnxpress.graph import Layer
+from onnxpress.plan import (
+    Candidate,
+    Context,
+    Decision,
+    Pass,
+    Proposal,
+    Quota,
+    Skip,
+    Stage,
+    sites,
+)
 from onnxpress.runtime import Latency, Session, compare_latency
+from onnxpress.statistics import Observations, collect
+from onnxpress.timing import keep_faster
 from onnxpress.validation import Evaluator, Measurement
 
-__all__ = ["StageResult", "apply", "search_stage"]
+__all__ = ["StageResult", "apply", "apply_refined", "search_stage"]
 
 logger = logging.getLogger(__name__)
 
 _SENSITIVITY_SAMPLES = 4
 """Enough to put layers in order: their errors differ by orders of magnitude."""
 _TOLERANCES = 64
+_LEVELS = 16
+"""Each costs a run over the calibration samples; deeper models take several levels at once."""
+_TYPICAL_ERROR = 0.02
+"""Large enough to be measured above rounding, small enough that errors still add up."""
 
 Order = Callable[[Candidate], float]
 """What a tolerance is compared with."""
@@ -66,6 +86,64 @@ def apply(pass_: Pass, context: Context, decisions: Sequence[Decision]) -> ir.Mo
     return model
 
 
+def apply_refined(
+    pass_: Pass,
+    context: Context,
+    decisions: Sequence[Decision],
+    samples: Samples | None,
+    *,
+    threads: int = 0,
+) -> ir.Model:
+    """As `apply`, and again where the decisions say `refined`.
+
+    Layer after layer in the order of the graph, those that do not feed each other together: the
+    inputs that the rewritten model gives them are observed beside those of the model before, and
+    the decisions carried out anew. (All layers at once would each make up for the same loss.)
+    """
+    model = apply(pass_, context, decisions)
+    refined = any(decision.candidate.parameters.get("refined") for decision in decisions)
+    if samples is None or context.statistics is None or not refined:
+        return model
+    names = {name for decision in decisions for name in sites(decision)}
+    levels = _levels([layer for layer in context.layers if layer.name in names])
+    layers = dict(context.statistics.layers)
+    for level in levels:
+        found = collect(
+            model,
+            level,
+            samples,
+            Observations(layers=frozenset(layer.name for layer in level), gram=True),
+            reference=context.model,
+            seed=context.seed,
+            threads=threads,
+        )
+        for name, moments in found.layers.items():
+            moments.revision = 1
+            layers[name] = moments
+        statistics = replace(context.statistics, layers=layers)
+        model = apply(pass_, replace(context, statistics=statistics), decisions)
+    return model
+
+
+def _levels(layers: Sequence[Layer]) -> list[list[Layer]]:
+    """The layers by how many of them come before on the longest way; at most `_LEVELS` lists."""
+    depths: dict[ir.Value, int] = {}
+    own = {use.node for layer in layers for use in layer.uses}
+    found: dict[int, list[Layer]] = {}
+    graphs = {layer.graph for layer in layers}
+    for graph in graphs:
+        for node in graph:
+            depth = max((depths.get(v, 0) for v in node.inputs if v is not None), default=0)
+            depths.update(dict.fromkeys(node.outputs, depth + (node in own)))
+    for layer in layers:
+        depth = min(depths.get(use.node.outputs[0], 0) for use in layer.uses)
+        found.setdefault(depth, []).append(layer)
+    ordered = [found[depth] for depth in sorted(found)]
+    size = -(-len(ordered) // _LEVELS)
+    starts = range(0, len(ordered), max(size, 1))
+    return [[layer for level in ordered[at : at + size] for layer in level] for at in starts]
+
+
 @dataclass
 class _Trial:
     """A choice that was built and measured."""
@@ -84,16 +162,20 @@ class _Searcher:
         share: float,
         threads: int,
         deadline: float,
+        calibration: Samples | None,
         progress: Callable[[str], None],
     ) -> None:
         self.pass_, self.context, self.evaluator = pass_, context, evaluator
+        self.calibration = calibration
         self.share, self.threads, self.deadline = share, threads, deadline
         self.progress = progress
         self.tried = 0
 
     def measure(self, decisions: tuple[Decision, ...]) -> _Trial:
         self.tried += 1
-        model = apply(self.pass_, self.context, decisions)
+        model = apply_refined(
+            self.pass_, self.context, decisions, self.calibration, threads=self.threads
+        )
         measurement = self.evaluator.measure(Session(model, threads=self.threads))
         self.progress(f"{self.pass_.name}: {len(decisions)} sites, attempt {self.tried}")
         logger.debug(
@@ -105,11 +187,27 @@ class _Searcher:
         )
         return _Trial(decisions, model, measurement)
 
+    def refined(self, trial: _Trial) -> _Trial:
+        """The trial, or the same fitted on its own activations where that is nearer."""
+        known = self.calibration is not None and self.context.statistics is not None
+        if not self.pass_.refines or not known or time.monotonic() > self.deadline:
+            return trial
+        found = self.measure(
+            tuple(
+                replace(decision, candidate=_marked_refined(decision.candidate))
+                for decision in trial.decisions
+            )
+        )
+        nearer = found.measurement.worst_sqnr_db >= trial.measurement.worst_sqnr_db
+        return found if nearer else trial
+
     def holds(self, trial: _Trial) -> bool:
         return self.evaluator.holds(trial.measurement, self.share)
 
     def holding(self, proposals: Sequence[Proposal]) -> list[_Trial]:
         """Choices that hold the budget, at most one of each way to choose."""
+        if self.pass_.stage < Stage.NUMBER_FORM:
+            return self._on_hull(proposals, self.pass_.quota(self.context))
         everything = choose(proposals, _by_error, float("inf"))
         if all(decision.candidate.carried for decision in everything):
             return []
@@ -125,12 +223,61 @@ class _Searcher:
         if not self.holds(strongest):
             # Where all neutral candidates hold together, only the others need to be weighed.
             weighed = self._weigh(proposals, lambda c: not (gentle_holds and c.neutral))
-            orders = (_by_error, _by_error_for_saving)
-            found += [self._bisect(weighed, order) for order in orders]
+            found += self._within_tolerance(weighed)
             if changes_kernels and neutral and not gentle_holds:
-                gentle_only = _filtered(weighed, lambda c: c.neutral, [], "")
-                found += [self._bisect(gentle_only, order) for order in orders]
+                found += self._within_tolerance(_filtered(weighed, lambda c: c.neutral, [], ""))
         return [trial for trial in found if trial is not None]
+
+    def _on_hull(self, proposals: Sequence[Proposal], quota: Quota | None) -> list[_Trial]:
+        """Choices by what each saves for its error, all sites against each other."""
+        if quota is None:
+            strongest = self.refined(self.measure(choose(proposals, _by_error, float("inf"))))
+            if self.holds(strongest):
+                return [strongest]
+        weighed = self._magnified(proposals)
+        found: list[_Trial] = []
+        units = ["saved_bytes", "zeroed_weights", "saved_microseconds", "saved_multiply_adds"]
+        for unit in units if quota is None else [quota.unit]:
+            if not any(getattr(c, unit) > 0 for p in proposals for c in p.candidates):
+                continue
+            ladder = hull(weighed, unit, None if quota is None else quota.amount)
+            if quota is not None and ladder:
+                strongest = self.refined(self.measure(ladder[-1]))
+                if self.holds(strongest):
+                    return [strongest]
+            trial = self._bisect(ladder)
+            found += [] if trial is None else [self.refined(trial)]
+        return [trial for trial in found if self.holds(trial)]
+
+    def _magnified(self, proposals: Sequence[Proposal]) -> list[Proposal]:
+        """Predicted errors scaled to the model's outputs, by one measured candidate a site."""
+        weighed = []
+        for number, proposal in enumerate(proposals, 1):
+            typical = min(
+                proposal.candidates,
+                key=lambda c: abs(np.log(max(c.predicted_error, 1e-12) / _TYPICAL_ERROR)),
+            )
+            measured = self._alone(proposal.site, typical)
+            scale = measured / max(typical.predicted_error, 1e-12)
+            candidates = tuple(
+                replace(c, predicted_error=c.predicted_error * scale) for c in proposal.candidates
+            )
+            weighed.append(replace(proposal, candidates=candidates))
+            self.progress(f"{self.pass_.name}: sensitivity of site {number} of {len(proposals)}")
+        return weighed
+
+    def _within_tolerance(self, proposals: Sequence[Proposal]) -> list[_Trial | None]:
+        """By the two orders, the strongest choice that holds."""
+        found = []
+        for order in (_by_error, _by_error_for_saving):
+            tolerances = sorted(
+                {order(c) for p in proposals for c in p.candidates if not c.carried}
+            )
+            if len(tolerances) > _TOLERANCES:
+                picked = np.linspace(0, len(tolerances) - 1, _TOLERANCES).round().astype(int)
+                tolerances = [tolerances[index] for index in picked]
+            found.append(self._bisect([choose(proposals, order, t) for t in tolerances]))
+        return found
 
     def _weigh(
         self, proposals: Sequence[Proposal], wanted: Callable[[Candidate], bool]
@@ -160,22 +307,66 @@ class _Searcher:
         measured = self.evaluator.measure(session, _SENSITIVITY_SAMPLES)
         return float(10 ** (-measured.worst_sqnr_db / 10))
 
-    def _bisect(self, proposals: Sequence[Proposal], order: Order) -> _Trial | None:
-        """The highest tolerance below the one that breaks the budget."""
-        tolerances = sorted({order(c) for p in proposals for c in p.candidates if not c.carried})
-        if len(tolerances) > _TOLERANCES:
-            picked = np.linspace(0, len(tolerances) - 1, _TOLERANCES).round().astype(int)
-            tolerances = [tolerances[index] for index in picked]
+    def _bisect(self, ladder: Sequence[tuple[Decision, ...]]) -> _Trial | None:
+        """The strongest choice that holds, where the last is known not to."""
         found: _Trial | None = None
-        low, failing = 0, len(tolerances) - 1
+        low, failing = 0, len(ladder) - 1
         while low < failing and time.monotonic() < self.deadline:
             index = (low + failing) // 2
-            trial = self.measure(choose(proposals, order, tolerances[index]))
+            trial = self.measure(ladder[index])
             if self.holds(trial):
                 found, low = trial, index + 1
             else:
                 failing = index
         return found
+
+
+def _marked_refined(candidate: Candidate) -> Candidate:
+    return replace(candidate, parameters={**candidate.parameters, "refined": True})
+
+
+def hull(
+    proposals: Sequence[Proposal], unit: str, amount: float | None = None
+) -> list[tuple[Decision, ...]]:
+    """Choices of growing saving, each the least error for what it saves in all.
+
+    Every site's candidates, with the site left alone, span a lower hull of error over saving;
+    the steps of all hulls, taken in the order of error for each unit saved, give the solutions
+    of the Lagrangian Σ error − λ·Σ saving for falling 1/λ.
+
+    Args:
+        proposals: with errors that add up at the model's outputs.
+        unit: the attribute of `Candidate` that is saved.
+        amount: stop at the step that reaches it; `None`: all steps.
+    """
+    steps: list[tuple[float, int, int, Candidate, float]] = []
+    for place, proposal in enumerate(proposals):
+        error, saving = 0.0, 0.0
+        options = [c for c in proposal.candidates if getattr(c, unit) > 0]
+        rung = 0
+        while options:
+            slopes = [
+                (
+                    max(c.predicted_error - error, 0.0) / (getattr(c, unit) - saving),
+                    -getattr(c, unit),
+                )
+                for c in options
+            ]
+            best = options[min(range(len(options)), key=slopes.__getitem__)]
+            steps.append((min(slopes)[0], place, rung, best, getattr(best, unit) - saving))
+            error, saving, rung = best.predicted_error, getattr(best, unit), rung + 1
+            options = [c for c in options if getattr(c, unit) > saving]
+    steps.sort(key=lambda step: step[:3])
+    chosen: dict[int, Candidate] = {}
+    ladder: list[tuple[Decision, ...]] = []
+    reached = 0.0
+    for _, place, _, candidate, gained in steps:
+        chosen[place] = candidate
+        reached += gained
+        ladder.append(tuple(Decision(proposals[at].site, chosen[at]) for at in sorted(chosen)))
+        if amount is not None and reached >= amount:
+            break
+    return ladder
 
 
 def _by_error(candidate: Candidate) -> float:
@@ -217,6 +408,7 @@ def search_stage(
     threads: int = 0,
     deadline: float = float("inf"),
     neutral_only: bool = False,
+    calibration: Samples | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> StageResult:
     """Propose, choose, build, measure, and give back what holds.
@@ -231,6 +423,7 @@ def search_stage(
         threads: of onnxruntime.
         deadline: on the monotonic clock; the search stops there with the best it has.
         neutral_only: only candidates that leave the kernels alone.
+        calibration: what the statistics were collected on, for passes that refine.
         progress: told what was tried.
     """
     offered = pass_.propose(context)
@@ -240,10 +433,13 @@ def search_stage(
         proposals = _filtered(proposals, lambda c: c.saves, left, "nothing would be saved")
     if neutral_only:
         proposals = _filtered(proposals, lambda c: c.neutral, [], "")
+    elif goal != "size":
+        proposals, slower = keep_faster(pass_, context, proposals, apply, threads=threads)
+        left += slower
     nothing = StageResult(pass_, context.model, (), tuple(left))
     if not any(not c.carried for p in proposals for c in p.candidates):
         return replace(nothing, note=_why_nothing(left))
-    searcher = _Searcher(pass_, context, evaluator, share, threads, deadline, progress)
+    searcher = _Searcher(pass_, context, evaluator, share, threads, deadline, calibration, progress)
     found = searcher.holding(proposals)
     nothing = replace(nothing, tried=searcher.tried)
     if not found:

@@ -3,6 +3,9 @@
 Intermediate tensors are made graph outputs of a copy. What a run returns is reduced at once;
 when the tensors of one sample exceed the memory limit, they are fetched in several runs of
 that sample, so memory grows with neither the samples nor the model's depth.
+
+A rewritten model can be observed beside the one it came from: then the same rows are drawn from
+both, and E[x·x̂ᵀ] says how far what a layer is fed has moved.
 """
 
 import logging
@@ -15,7 +18,7 @@ import onnx_ir as ir
 
 from onnxpress.data import Samples
 from onnxpress.graph import Layer
-from onnxpress.runtime import Session
+from onnxpress.runtime import Array, Feed, Session
 from onnxpress.statistics.rows import input_rows
 from onnxpress.statistics.store import LayerStatistics, Statistics, TensorStatistics
 
@@ -64,13 +67,40 @@ class _RowSums:
         self._maximum: npt.NDArray[np.float64] | float = -np.inf
         self._gram: npt.NDArray[np.float64] | float = 0.0
         self._shape: tuple[int, int] = (0, 0)
+        self._references: list[npt.NDArray[np.float32]] = []
+        self._reference_sum: npt.NDArray[np.float64] | None = None
+        self._cross: npt.NDArray[np.float64] | float = 0.0
+        self.input_shape: tuple[int, ...] = ()
 
-    def add(self, rows: npt.NDArray[np.float32], applied: int) -> None:
+    def observe(
+        self,
+        layer: Layer,
+        array: npt.NDArray[np.generic],
+        reference: npt.NDArray[np.generic] | None,
+        limit: int,
+        seed: int,
+    ) -> None:
+        """Draw rows of the layer's input tensor, and the same of the reference's."""
+        rows, applied = _rows(layer, array, limit, seed)
+        beside = None
+        if reference is not None and reference.shape == array.shape:
+            beside = _rows(layer, reference, limit, seed)[0]
+        self.input_shape = array.shape
+        self.add(rows, applied, beside)
+
+    def add(
+        self,
+        rows: npt.NDArray[np.float32],
+        applied: int,
+        references: npt.NDArray[np.float32] | None = None,
+    ) -> None:
         self._shape = rows.shape[1:]
         self._applied += applied
         if len(rows) == 0:
             return
         self._buffer.append(rows)
+        if references is not None:
+            self._references.append(references)
         self._buffered += len(rows)
         if self._buffered >= BUFFER_ROWS:
             self._reduce()
@@ -85,9 +115,18 @@ class _RowSums:
         self._squares = self._squares + np.square(rows, dtype=np.float64).sum(axis=0)
         self._minimum = np.minimum(self._minimum, rows.min(axis=0))
         self._maximum = np.maximum(self._maximum, rows.max(axis=0))
+        grouped = rows.transpose(1, 0, 2)
         if self._wants_gram and self._shape[1] <= GRAM_LIMIT:
-            grouped = rows.transpose(1, 0, 2)
             self._gram = self._gram + (grouped.transpose(0, 2, 1) @ grouped).astype(np.float64)
+        if self._references:
+            references = np.concatenate(self._references)
+            self._references = []
+            total = references.sum(axis=0, dtype=np.float64)
+            before = self._reference_sum
+            self._reference_sum = total if before is None else before + total
+            if self._shape[1] <= GRAM_LIMIT:
+                theirs = references.transpose(1, 2, 0)
+                self._cross = self._cross + (theirs @ grouped).astype(np.float64)
 
     def finish(self, samples: int) -> LayerStatistics:
         self._reduce()
@@ -104,6 +143,9 @@ class _RowSums:
             maximum=empty + (self._maximum if self._rows else 0.0),
             second_moment=empty + self._squares / rows,
             gram=gram,
+            input_shape=self.input_shape,
+            reference_mean=None if self._reference_sum is None else self._reference_sum / rows,
+            cross=None if np.ndim(self._cross) == 0 else np.asarray(self._cross) / rows,
         )
 
 
@@ -121,6 +163,7 @@ def collect(
     samples: Samples,
     wanted: Observations,
     *,
+    reference: ir.Model | None = None,
     seed: int = 0,
     threads: int = 0,
     memory_bytes: int = 512_000_000,
@@ -130,9 +173,11 @@ def collect(
 
     Args:
         model: not changed.
-        layers: the model's layers (`graph.find_layers`).
+        layers: the layers (`graph.find_layers`) of the model, or of `reference`.
         samples: calibration samples.
         wanted: layers and tensors inside subgraphs are left out.
+        reference: the model that `model` was rewritten from; layers whose input it has under
+            the same name are compared row by row.
         seed: which rows of a layer are drawn.
         threads: of onnxruntime.
         memory_bytes: about how much of the tensors of one run are held at a time.
@@ -147,7 +192,9 @@ def collect(
             watched.setdefault(source, []).append(layer)
     names = sorted({*tensors, *watched})
     inputs = {value.name for value in model.graph.inputs}
-    session = Session(_with_outputs(model, [n for n in names if n not in inputs]), threads=threads)
+    made = [name for name in names if name not in inputs]
+    session = Session(_with_outputs(model, made), threads=threads)
+    other = None if reference is None else _beside(reference, made, threads)
 
     result = Statistics(samples=len(samples))
     result.tensors = {name: TensorStatistics() for name in tensors}
@@ -165,6 +212,7 @@ def collect(
         for chunk in chunks:
             computed = [name for name in chunk if name not in inputs]
             arrays = session.run(feed, computed) if computed else {}
+            theirs = {} if other is None else _run_beside(other, feed, computed)
             for name in chunk:
                 array = feed[name] if name in inputs else arrays[name]
                 sizes[name] = array.nbytes
@@ -173,9 +221,11 @@ def collect(
                 if name in result.tensors:
                     _update(result.tensors[name], array, drawn)
                 for layer in watched.get(name, []):
-                    limit = row_limits[layer.name]
-                    rows = input_rows(layer, array.astype(np.float32), limit, rng)
-                    sums[layer.name].add(*rows)
+                    # Drawn anew for each layer, so that both models give the same rows.
+                    draw = int(rng.integers(1 << 62))
+                    sums[layer.name].observe(
+                        layer, array, theirs.get(name), row_limits[layer.name], draw
+                    )
         if done == 1:
             chunks = _chunks(names, sizes, memory_bytes)
         if progress is not None:
@@ -184,6 +234,22 @@ def collect(
     # A layer that gave no rows was not observed, which is not the same as inputs of zeros.
     result.layers = {name: layer for name, layer in finished.items() if layer.rows}
     return result
+
+
+def _beside(reference: ir.Model, names: Sequence[str], threads: int) -> Session:
+    known = observable(reference)
+    return Session(_with_outputs(reference, [n for n in names if n in known]), threads=threads)
+
+
+def _run_beside(other: Session, feed: Feed, names: Sequence[str]) -> dict[str, Array]:
+    asked = [name for name in names if name in other.output_names]
+    return {**feed, **(other.run(feed, asked) if asked else {})}
+
+
+def _rows(
+    layer: Layer, tensor: npt.NDArray[np.generic], limit: int, seed: int
+) -> tuple[npt.NDArray[np.float32], int]:
+    return input_rows(layer, tensor.astype(np.float32), limit, np.random.default_rng(seed))
 
 
 def _row_target(layer: Layer) -> int:

@@ -92,6 +92,11 @@ class LayerStatistics:
         maximum: `[groups, in]` over the rows drawn.
         second_moment: `[groups, in]` E[x²], the diagonal of the Gram matrix.
         gram: `[groups, in, in]` H, or `None` where it was not asked for or would be too wide.
+        input_shape: of the layer's input tensor in the last run; empty when not observed.
+        reference_mean: `[groups, in]` E[x] of the model before its stage, where the other
+            moments are those of x̂, what the rewritten model feeds the layer; `None` otherwise.
+        cross: `[groups, in, in]` C = E[x·x̂ᵀ] of the same rows; `None` otherwise.
+        revision: counts how often the layer was observed anew, for keys of what follows from it.
     """
 
     rows: int
@@ -101,6 +106,10 @@ class LayerStatistics:
     maximum: Float64
     second_moment: Float64
     gram: Float64 | None
+    input_shape: tuple[int, ...] = ()
+    reference_mean: Float64 | None = None
+    cross: Float64 | None = None
+    revision: int = 0
 
     @property
     def absolute_maximum(self) -> Float64:
@@ -129,6 +138,11 @@ class LayerStatistics:
             if self.gram is None or other.gram is None
             else mine * self.gram + theirs * other.gram
         )
+        if self.cross is not None and other.cross is not None:
+            assert self.reference_mean is not None
+            assert other.reference_mean is not None
+            self.cross = mine * self.cross + theirs * other.cross
+            self.reference_mean = mine * self.reference_mean + theirs * other.reference_mean
         self.rows_per_sample = mine * self.rows_per_sample + theirs * other.rows_per_sample
         self.rows = total
 
@@ -170,8 +184,11 @@ class Statistics:
             arrays[f"layer/moments/{name}"] = np.stack(
                 (layer.mean, layer.minimum, layer.maximum, layer.second_moment)
             )
-            if layer.gram is not None:
-                arrays[f"layer/gram/{name}"] = layer.gram
+            arrays[f"layer/input_shape/{name}"] = np.asarray(layer.input_shape, np.int64)
+            for kind in ("gram", "reference_mean", "cross"):
+                array = getattr(layer, kind)
+                if array is not None:
+                    arrays[f"layer/{kind}/{name}"] = array
         with replace_file(Path(path)) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
@@ -200,7 +217,11 @@ class Statistics:
             if kind == "layer" and name:
                 rows, per_sample = (float(value) for value in array)
                 moments = np.asarray(arrays[f"layer/moments/{name}"], np.float64)
-                gram = arrays.get(f"layer/gram/{name}")
+                optional = {
+                    key: np.asarray(arrays[f"layer/{key}/{name}"], np.float64)
+                    for key in ("gram", "reference_mean", "cross")
+                    if f"layer/{key}/{name}" in arrays
+                }
                 statistics.layers[name] = LayerStatistics(
                     int(rows),
                     per_sample,
@@ -208,6 +229,9 @@ class Statistics:
                     moments[1],
                     moments[2],
                     moments[3],
-                    None if gram is None else np.asarray(gram, np.float64),
+                    optional.get("gram"),
+                    tuple(int(size) for size in arrays.get(f"layer/input_shape/{name}", ())),
+                    optional.get("reference_mean"),
+                    optional.get("cross"),
                 )
         return statistics

@@ -1,0 +1,84 @@
+"""Where a constant per output can be added: bias inputs, and the Add behind a MatMul."""
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxpress.graph import Layer, add_initializer, constant, is_scaled_gemm, is_standard
+
+__all__ = ["shift_bias", "takes_bias"]
+
+
+def takes_bias(layer: Layer) -> bool:
+    """Whether every use of the weight can take up a constant per output.
+
+    Gemm, Conv and ConvTranspose can when their bias is absent or constant; a MatMul when only
+    an Add of a constant row reads it, as exporters write a linear layer.
+    """
+    outputs = layer.read().shape[0]
+    if layer.op_type == "ConvTranspose":
+        outputs = layer.shape[1] * layer.groups
+    return all(_place(use.node, outputs) is not None for use in layer.uses)
+
+
+def shift_bias(graph: ir.Graph, node: ir.Node, offset: npt.NDArray[np.floating]) -> None:
+    """Add `offset` `[out]` to what `node` computes; an offset of zeros changes nothing.
+
+    The new bias is an initializer of its own: other nodes may read the old one.
+
+    Args:
+        graph: that holds initializers.
+        node: for which `takes_bias` holds.
+        offset: in float64.
+    """
+    if not offset.any():
+        return
+    place = _place(node, len(offset))
+    assert place is not None
+    user, index = place
+    old = user.inputs[index] if index < len(user.inputs) else None
+    base = constant(old)
+    if base is None:
+        weight = constant(user.inputs[1])
+        assert weight is not None
+        dtype, shape, start = weight.dtype, offset.shape, np.zeros(len(offset))
+        stem = f"{node.name or node.outputs[0].name}_bias"
+    else:
+        # A Gemm's bias may be one number, or a row with a leading axis.
+        shape = base.shape if base.size == len(offset) else offset.shape
+        dtype, start = base.dtype, np.broadcast_to(base.reshape(-1), offset.shape)
+        stem = f"{old.name if old is not None else node.name}_shifted"
+    value = add_initializer(graph, stem, (start + offset).reshape(shape).astype(dtype))
+    if index >= len(user.inputs):
+        user.resize_inputs(index + 1)
+    user.replace_input_with(index, value)
+    name = "" if old is None else old.name or ""
+    if old is not None and name in graph.initializers and not old.uses():
+        del graph.initializers[name]
+
+
+def _place(node: ir.Node, outputs: int) -> tuple[ir.Node, int] | None:
+    """The node and input where a constant of `outputs` numbers is added, or `None`."""
+    if node.op_type in ("Gemm", "Conv", "ConvTranspose"):
+        if is_scaled_gemm(node):
+            return None
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        values = constant(bias)
+        fits = values is not None and values.size in (1, outputs)
+        return (node, 2) if bias is None or fits else None
+    if node.op_type != "MatMul" or node.outputs[0].is_graph_output():
+        return None
+    if constant(node.inputs[1]) is None:
+        # Behind a constant left side the outputs run along the last axis but one.
+        return None
+    uses = list(node.outputs[0].uses())
+    if len(uses) != 1:
+        return None
+    user, index = uses[0]
+    if user.op_type != "Add" or not is_standard(user) or user.graph is not node.graph:
+        return None
+    values = constant(user.inputs[1 - index])
+    # Whatever else has that many numbers may run along another axis.
+    if values is None or values.size != outputs or values.shape[-1:] != (outputs,):
+        return None
+    return user, 1 - index
