@@ -10,44 +10,22 @@ maximum, as shipped; dynamic per channel) and NNCF so far.
 import argparse
 import datetime as dt
 import subprocess
-import sys
 import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-from press import MODELS, paths
+from peer_environments import REQUIREMENTS, interpreter, write_feeds
+from press import paths
 
 import onnxpress
-from onnxpress.data import Samples, load_samples
+from onnxpress.data import load_samples
 from onnxpress.errors import OnnxpressError
 from onnxpress.runtime import Session, compare_latency
 from onnxpress.validation import Budget, Evaluator
 
-ENVIRONMENTS = MODELS / ".cache" / "peers"
-REQUIREMENTS = {
-    "onnxruntime": ("onnxruntime==1.32.0", "onnx==1.23.2", "sympy"),
-    "nncf": ("nncf==3.1.0", "onnxruntime==1.32.0", "onnx==1.23.2"),
-}
 THREADS = 2
 TIME_LIMIT_S = 300
-
-
-def interpreter(peer: str) -> Path:
-    """The peer's Python; its environment is made where it is missing."""
-    folder = ENVIRONMENTS / peer
-    python = folder / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *REQUIREMENTS[peer]], check=True)
-    return python
-
-
-def write_feeds(samples: Samples, path: Path) -> None:
-    """What the worker reads."""
-    arrays = {f"{n}/{name}": a for n, feed in enumerate(samples) for name, a in feed.items()}
-    np.savez(path, **arrays)  # type: ignore[arg-type]
 
 
 def quantized(configuration: str, model: Path, feeds: Path, output: Path) -> str:

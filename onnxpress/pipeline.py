@@ -36,6 +36,7 @@ HELD_OUT_SHARE = 1 / 3
 _LOSSLESS_DB = 60.0
 """Folding changes the order of float32 operations; anything worse is a wrong rewrite."""
 _ROUNDING_DB = 6.0
+_HARMLESS = (Stage.LOSSLESS, Stage.STORAGE)
 _KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "ai.onnx.preview.training")
 
 DataArgument = str | Path | Mapping[str, Array] | Samples
@@ -240,9 +241,10 @@ def _planned(
     ]
     if passes is None:
         chosen = [pass_ for pass_ in chosen if not pass_.by_name_only]
-    if not any(pass_.stage == Stage.LOSSLESS for pass_ in chosen):
-        lossless = (registry.create(name) for name in registry.names())
-        chosen += [pass_ for pass_ in lossless if pass_.stage == Stage.LOSSLESS]
+    installed = [registry.create(name) for name in registry.names()]
+    for stage in _HARMLESS:
+        if not any(pass_.stage == stage for pass_ in chosen):
+            chosen += [pass_ for pass_ in installed if pass_.stage == stage]
     chosen.sort(key=lambda pass_: (pass_.stage, pass_.name))
     stages = tuple(RecipeStage(pass_, None) for pass_ in chosen)
     return Recipe(stages, target, seed, digest, None)
@@ -320,7 +322,7 @@ def _by_name_only(model: ir.Model) -> list[StageResult]:
 
 def _worth_skipping(plan: Recipe, stages: Sequence[StageResult], *, named: bool) -> frozenset[str]:
     """All lossy passes that acted but the last: they may have spent what it would use better."""
-    lossy = [stage for stage in plan.stages if stage.pass_.stage != Stage.LOSSLESS]
+    lossy = _lossy_stages(plan)
     searched = all(stage.decisions is None for stage in plan.stages)
     if named or not searched:
         return frozenset()
@@ -354,6 +356,11 @@ def _attempt(
     return current, stages, validation
 
 
+def _lossy_stages(plan: Recipe) -> list[RecipeStage]:
+    """The stages that share the budget."""
+    return [stage for stage in plan.stages if stage.pass_.stage not in _HARMLESS]
+
+
 def _run_stages(
     original_model: ir.Model,
     plan: Recipe,
@@ -366,7 +373,7 @@ def _run_stages(
     """Every pass of the plan, but the skipped, on the model the earlier one left."""
     current = original_model
     stages: list[StageResult] = []
-    lossy = [stage for stage in plan.stages if stage.pass_.stage != Stage.LOSSLESS]
+    lossy = _lossy_stages(plan)
     opset = max((stage.pass_.minimum_opset for stage in lossy), default=1)
     for stage in plan.stages:
         pass_ = stage.pass_
@@ -377,10 +384,10 @@ def _run_stages(
         elif pass_.stage == Stage.LOSSLESS:
             result = _lossless(pass_, current, work)
         else:
-            if stage is lossy[0]:
+            if lossy and stage is lossy[0]:
                 # Later the model differs from the original for other reasons too.
                 current = _raised(current, opset, work)
-            share = (lossy.index(stage) + 1) / len(lossy)
+            share = (lossy.index(stage) + 1) / len(lossy) if stage in lossy else 1.0
             result = _lossy(stage, current, work, share, named=named, neutral_only=neutral_only)
         stages.append(result)
         current = result.model
@@ -519,7 +526,7 @@ def _without_effect(stages: Sequence[StageResult], *, named: bool) -> list[str]:
     return [
         f"{stage.pass_.name} was asked for and changed nothing: {stage.note or 'no site fits'}"
         for stage in stages
-        if named and not stage.decisions
+        if named and not stage.decisions and stage.pass_.stage not in _HARMLESS
     ]
 
 

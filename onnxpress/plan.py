@@ -37,7 +37,10 @@ Parameter = bool | int | float | str
 
 
 class Stage(enum.IntEnum):
-    """When a technique acts; each stage proposes on the model the earlier one left."""
+    """When a technique acts; each stage proposes on the model the earlier one left.
+
+    LOSSLESS and STORAGE change no answer, and take part whatever passes are asked for.
+    """
 
     LOSSLESS = 0
     STRUCTURE = 1
@@ -45,6 +48,7 @@ class Stage(enum.IntEnum):
     SPARSITY = 3
     NUMBER_FORM = 4
     DISTILLATION = 5
+    STORAGE = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from onnxpress.statistics import LayerStatistics
 
-__all__ = ["LowRank", "low_rank", "output_energy", "relative_error", "repaired"]
+__all__ = ["LowRank", "damped_gram", "low_rank", "output_energy", "relative_error", "repaired"]
 
 Float64 = npt.NDArray[np.float64]
 
@@ -54,6 +54,19 @@ def relative_error(
     return output_energy(delta, gram, second_moment) / energy if energy > 0 else 0.0
 
 
+def damped_gram(gram: Float64, rows: int) -> Float64:
+    """H + λI for fits that must hold beyond the samples they were made on.
+
+    Args:
+        gram: `[groups, in, in]`, of raw or centred inputs.
+        rows: how many it was made of; the fewer for so many inputs, the larger λ.
+    """
+    inputs = gram.shape[1]
+    share = max(_DAMPING, _DAMPING_FOR_SCARCITY * inputs / max(rows, 1))
+    damping = share * np.einsum("gii->g", gram) / inputs + np.finfo(np.float64).tiny
+    return np.asarray(gram + damping[:, None, None] * np.eye(inputs), np.float64)
+
+
 def repaired(
     weights: Weights, moments: LayerStatistics | None, *, biased: bool
 ) -> tuple[Float64, Float64]:
@@ -80,10 +93,7 @@ def repaired(
         own = own - moments.mean[:, :, None] * moments.mean[:, None, :]
         cross = cross - moments.reference_mean[:, :, None] * moments.mean[:, None, :]
     groups, inputs = own.shape[:2]
-    scarcity = inputs / max(moments.rows, 1)
-    share = max(_DAMPING, _DAMPING_FOR_SCARCITY * scarcity)
-    damping = share * np.einsum("gii->g", own) / inputs + np.finfo(np.float64).tiny
-    damped = own + damping[:, None, None] * np.eye(inputs)
+    damped = damped_gram(own, moments.rows)
     grouped = w.reshape(groups, -1, inputs)
     try:
         step = np.linalg.solve(damped, (grouped @ (cross - own)).swapaxes(1, 2)).swapaxes(1, 2)

@@ -1,8 +1,10 @@
-"""Quantize one model with one peer, in the peer's own environment.
+"""Quantize or prune one model with one peer, in the peer's own environment.
 
     python worker.py CONFIGURATION MODEL FEEDS.npz OUTPUT.onnx
 
-Prints the seconds of quantizing alone. Knows nothing of onnxpress.
+A configuration is a peer's name and what it shall do: `onnxruntime us`, `nncf transformer`,
+`onnxsim sparsegpt 0.8`, `onnxsim wanda 2:4`. Prints the seconds that took alone. Knows nothing
+of onnxpress.
 """
 
 import sys
@@ -38,6 +40,25 @@ def main() -> None:
         made = nncf.quantize(
             onnx.load(model), nncf.Dataset(samples), model_type=kind, subset_size=len(samples)
         )
+        onnx.save(made, output)
+    elif peer == "onnxsim":
+        import onnx  # noqa: PLC0415
+        import onnxsim  # noqa: PLC0415 - only in this peer's environment
+
+        method, amount = layout.split()
+        share: dict[str, Any] = {}
+        if ":" in amount:
+            # Here n counts the weights that stay of every m.
+            share["n"], share["m"] = (int(number) for number in amount.split(":"))
+        else:
+            share["sparsity"] = float(amount)
+        if method == "magnitude":
+            made = onnxsim.apply_magnitude_pruning(onnx.load(model), **share)
+        else:
+            function = getattr(onnxsim, f"apply_{method}_pruning")
+            made = function(
+                onnx.load(model), calibration_data=samples, num_samples=len(samples), **share
+            )
         onnx.save(made, output)
     else:
         from onnxruntime import quantization  # noqa: PLC0415 - not in every environment

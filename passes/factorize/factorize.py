@@ -26,7 +26,7 @@ from onnxpress.passes.factorize.rewrite import (
     write_shared,
 )
 from onnxpress.plan import Candidate, Context, Decision, Pass, Proposal, Quota, Skip, Stage
-from onnxpress.reconstruction import LowRank, low_rank, output_energy, repaired
+from onnxpress.reconstruction import LowRank, damped_gram, low_rank, output_energy, repaired
 from onnxpress.statistics import LayerStatistics, Observations
 
 __all__ = ["Factorize"]
@@ -235,13 +235,9 @@ class Factorize(Pass):
         """What the factors are fitted under."""
         if moments is None or moments.gram is None or self.weighting == "weights":
             return None
-        gram = moments.gram[0]
         if self.weighting == "inputs":
-            return np.asarray(np.diag(np.diagonal(gram)), np.float64)
-        # With fewer rows than inputs, what they do not excite must not count as free.
-        scarce = min(1.0, len(gram) / max(moments.rows, 1))
-        damping = 0.01 * scarce * float(np.diagonal(gram).mean())
-        return np.asarray(gram + damping * np.eye(len(gram)), np.float64)
+            return np.asarray(np.diag(np.diagonal(moments.gram[0])), np.float64)
+        return np.asarray(damped_gram(moments.gram, moments.rows)[0], np.float64)
 
     def _biased(self, layer: Layer) -> bool:
         return self.weighting == "outputs" and takes_bias(layer)

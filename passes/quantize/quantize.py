@@ -43,6 +43,7 @@ Parameters = Mapping[str, Parameter]
 
 _NODE_BYTES = 160
 _BIAS_LIMIT = 2.0**30
+_PRUNED_SHARE = 0.2
 _LEAST_SHARE = 5e-4
 """Of the bytes of all weights: less is not worth any loss, and small layers are sensitive."""
 
@@ -323,7 +324,11 @@ def _rounded(
             layer, np.broadcast_to(weight.broadcast_scales(), shape).astype(np.float64)
         )[:, 0]
         smoothed_gram = gram / (one[:, None] * one[None, :]) if factors is not None else gram
-        integers = round_compensated(matrix * one, scales, smoothed_gram, weight.highest)
+        # Zeros that were made on purpose are worth more than what rounding them away gains.
+        pruned = bool((matrix == 0).mean() > _PRUNED_SHARE)
+        integers = round_compensated(
+            matrix * one, scales, smoothed_gram, weight.highest, keep_zeros=pruned
+        )
         stored = from_matrix(integers, layer.shape, layer.uses[0], layer.groups)
         whole = stored + weight.zero_point
         values = whole.astype(np.uint8) if weight.zero_point else whole.astype(np.int8)

@@ -24,6 +24,8 @@ def round_compensated(
     scales: npt.NDArray[np.floating],
     gram: Float64,
     highest: int,
+    *,
+    keep_zeros: bool = False,
 ) -> Float64:
     """Integers in [-highest, highest] whose scaled error weighs least under `gram`.
 
@@ -33,6 +35,7 @@ def round_compensated(
         gram: `[groups, in, in]` E[xxᵀ] of the layer's inputs, centred where a bias takes up
             the mean.
         highest: the largest integer.
+        keep_zeros: weights that are 0 stay 0, for a pruned layer.
 
     Returns:
         `[out, in]` whole numbers.
@@ -50,22 +53,24 @@ def round_compensated(
         np.take_along_axis(damped, rows, axis=1), order[:, None, :], axis=2
     )
     sorted_w = np.take_along_axis(w, order[:, None, :], axis=2)
+    # 0 or 1: a pruned weight has no other integer than 0.
+    free = (sorted_w != 0).astype(np.float64) if keep_zeros else np.ones_like(sorted_w)
     try:
         upper = np.linalg.cholesky(np.linalg.inv(sorted_gram)).swapaxes(1, 2)
     except np.linalg.LinAlgError:
         return nearest.reshape(weights.shape)
     if not np.isfinite(upper).all():
         return nearest.reshape(weights.shape)
-    integers = _compensate(sorted_w, s, upper, highest)
+    integers = _compensate(sorted_w, s, upper, highest, free)
     for _ in range(_SWEEPS):
-        _descend(integers, sorted_w, s, sorted_gram, highest)
+        _descend(integers, sorted_w, s, sorted_gram, highest, free)
     back = np.empty_like(integers)
     np.put_along_axis(back, order[:, None, :], integers, axis=2)
     better = _row_errors(w - back * s, gram) < _row_errors(w - nearest * s, gram)
     return np.where(better[:, :, None], back, nearest).reshape(weights.shape)
 
 
-def _compensate(w: Float64, s: Float64, upper: Float64, highest: int) -> Float64:
+def _compensate(w: Float64, s: Float64, upper: Float64, highest: int, free: Float64) -> Float64:
     """GPTQ's loop, with updates beyond a block of columns put together into one product."""
     left = w.copy()
     integers = np.empty_like(w)
@@ -75,7 +80,7 @@ def _compensate(w: Float64, s: Float64, upper: Float64, highest: int) -> Float64
         errors = np.empty((*w.shape[:2], end - start))
         for at in range(start, end):
             column = left[:, :, at : at + 1]
-            rounded = np.clip(np.round(column / s), -highest, highest)
+            rounded = np.clip(np.round(column / s), -highest, highest) * free[:, :, at : at + 1]
             integers[:, :, at : at + 1] = rounded
             error = (column - rounded * s) / upper[:, at, at][:, None, None]
             left[:, :, at + 1 : end] -= error * upper[:, at : at + 1, at + 1 : end]
@@ -84,7 +89,9 @@ def _compensate(w: Float64, s: Float64, upper: Float64, highest: int) -> Float64
     return integers
 
 
-def _descend(integers: Float64, w: Float64, s: Float64, gram: Float64, highest: int) -> None:
+def _descend(
+    integers: Float64, w: Float64, s: Float64, gram: Float64, highest: int, free: Float64
+) -> None:
     """One sweep of coordinate descent, in place."""
     gradient = (w - integers * s) @ gram
     columns = w.shape[2]
@@ -94,7 +101,7 @@ def _descend(integers: Float64, w: Float64, s: Float64, gram: Float64, highest: 
         for at in range(start, end):
             wanted = gradient[:, :, at : at + 1] / (gram[:, at, at][:, None, None] * s)
             old = integers[:, :, at : at + 1]
-            new = np.clip(old + np.round(wanted), -highest, highest)
+            new = np.clip(old + np.round(wanted), -highest, highest) * free[:, :, at : at + 1]
             step = (new - old) * s
             integers[:, :, at : at + 1] = new
             gradient[:, :, at:end] -= step * gram[:, at : at + 1, at:end]

@@ -1,0 +1,33 @@
+"""Environments of their own for the tools we are compared with, made on first use."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from press import MODELS
+
+from onnxpress.data import Samples
+
+ENVIRONMENTS = MODELS / ".cache" / "peers"
+REQUIREMENTS = {
+    "onnxruntime": ("onnxruntime==1.32.0", "onnx==1.23.2", "sympy"),
+    "nncf": ("nncf==3.1.0", "onnxruntime==1.32.0", "onnx==1.23.2"),
+    "onnxsim": ("onnxsim==0.8.1", "onnxruntime==1.32.0", "onnx==1.23.2"),
+}
+
+
+def interpreter(peer: str) -> Path:
+    """The peer's Python; its environment is made where it is missing."""
+    folder = ENVIRONMENTS / peer
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *REQUIREMENTS[peer]], check=True)
+    return python
+
+
+def write_feeds(samples: Samples, path: Path) -> None:
+    """What the workers read."""
+    arrays = {f"{n}/{name}": a for n, feed in enumerate(samples) for name, a in feed.items()}
+    np.savez(path, **arrays)  # type: ignore[arg-type]
