@@ -11,6 +11,7 @@ sparsities), the choice follows the lower hull of error over what is saved, all 
 choice that slows the model down never is.
 """
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -44,11 +45,16 @@ logger = logging.getLogger(__name__)
 
 _SENSITIVITY_SAMPLES = 4
 """Enough to put layers in order: their errors differ by orders of magnitude."""
+_MAGNIFICATION_SAMPLES = 32
+"""One candidate a site is measured, so more samples are affordable."""
 _TOLERANCES = 64
 _LEVELS = 16
 """Each costs a run over the calibration samples; deeper models take several levels at once."""
 _TYPICAL_ERROR = 0.02
 """Large enough to be measured above rounding, small enough that errors still add up."""
+
+_REVISIONS = itertools.count(1)
+"""Every refinement observes another model, so what follows from it is cached apart."""
 
 Order = Callable[[Candidate], float]
 """What a tolerance is compared with."""
@@ -118,7 +124,7 @@ def apply_refined(
             threads=threads,
         )
         for name, moments in found.layers.items():
-            moments.revision = 1
+            moments.revision = next(_REVISIONS)
             layers[name] = moments
         statistics = replace(context.statistics, layers=layers)
         model = apply(pass_, replace(context, statistics=statistics), decisions)
@@ -257,7 +263,7 @@ class _Searcher:
                 proposal.candidates,
                 key=lambda c: abs(np.log(max(c.predicted_error, 1e-12) / _TYPICAL_ERROR)),
             )
-            measured = self._alone(proposal.site, typical)
+            measured = self._alone(proposal.site, typical, _MAGNIFICATION_SAMPLES)
             scale = measured / max(typical.predicted_error, 1e-12)
             candidates = tuple(
                 replace(c, predicted_error=c.predicted_error * scale) for c in proposal.candidates
@@ -298,13 +304,13 @@ class _Searcher:
             self.progress(f"{self.pass_.name}: sensitivity of site {number} of {len(proposals)}")
         return weighed
 
-    def _alone(self, site: str, candidate: Candidate) -> float:
+    def _alone(self, site: str, candidate: Candidate, samples: int = _SENSITIVITY_SAMPLES) -> float:
         """Error power over signal power on the worst output with one candidate alone."""
         if candidate.carried or time.monotonic() > self.deadline:
             return candidate.predicted_error
         model = apply(self.pass_, self.context, (Decision(site, candidate),))
         session = Session(model, threads=self.threads)
-        measured = self.evaluator.measure(session, _SENSITIVITY_SAMPLES)
+        measured = self.evaluator.measure(session, samples)
         return float(10 ** (-measured.worst_sqnr_db / 10))
 
     def _bisect(self, ladder: Sequence[tuple[Decision, ...]]) -> _Trial | None:

