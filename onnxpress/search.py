@@ -226,6 +226,9 @@ class _Searcher:
             gentle = self.measure(choose(neutral, _by_error, float("inf")))
             gentle_holds = self.holds(gentle)
             found += [gentle] if gentle_holds else []
+        for other in _other_forms(proposals):
+            trial = self.measure(other)
+            found += [trial] if self.holds(trial) else []
         if not self.holds(strongest):
             # Where all neutral candidates hold together, only the others need to be weighed.
             weighed = self._weigh(proposals, lambda c: not (gentle_holds and c.neutral))
@@ -325,6 +328,30 @@ class _Searcher:
             else:
                 failing = index
         return found
+
+
+def _other_forms(proposals: Sequence[Proposal]) -> list[tuple[Decision, ...]]:
+    """Whole choices that prefer a form which changes kernels but is no site's strongest."""
+    first = {p.candidates[0].parameters.get("form") for p in proposals}
+    others = {
+        str(candidate.parameters["form"])
+        for proposal in proposals
+        for candidate in proposal.candidates
+        if "form" in candidate.parameters and not candidate.neutral
+    } - first
+    choices = []
+    for form in sorted(others):
+        preferred = [
+            replace(
+                proposal,
+                candidates=tuple(
+                    sorted(proposal.candidates, key=lambda c: c.parameters.get("form") != form)
+                ),
+            )
+            for proposal in proposals
+        ]
+        choices.append(choose(preferred, _by_error, float("inf")))
+    return choices
 
 
 def _marked_refined(candidate: Candidate) -> Candidate:

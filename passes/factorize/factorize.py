@@ -35,6 +35,8 @@ Float64 = npt.NDArray[np.float64]
 T = TypeVar("T")
 
 _MOST_RANKS = 8
+_MOST_SPLITS = 5
+"""Of each form of a convolution: their factors take a second each to fit."""
 _HOPELESS_ERROR = 0.3
 _NODE_BYTES = 120
 _FRACTIONS = (0.25, 0.375, 0.5, 0.625, 0.75)
@@ -191,7 +193,7 @@ class Factorize(Pass):
         found = [form for form in found if _form_cost(layer, *form)[1] < 0.9 * whole[1]]
         candidates = []
         for kind in ("spatial", "tucker"):
-            for _, rank, cut in _thinned([form for form in found if form[0] == kind]):
+            for _, rank, cut in _thinned([form for form in found if form[0] == kind], _MOST_SPLITS):
                 candidate = self._form(context, layer, kind, rank, cut)
                 enough = 1 - self.energy if self.energy else _HOPELESS_ERROR
                 if self.rank or candidate.predicted_error <= enough:
@@ -486,10 +488,10 @@ def _up(wanted: float, quantum: int) -> int:
     return max(quantum, -int(-wanted // quantum) * quantum)
 
 
-def _thinned(items: list[T]) -> list[T]:
-    if len(items) <= _MOST_RANKS:
+def _thinned(items: list[T], most: int = _MOST_RANKS) -> list[T]:
+    if len(items) <= most:
         return items
-    places = np.unique(np.linspace(0, len(items) - 1, _MOST_RANKS).round().astype(int))
+    places = np.unique(np.linspace(0, len(items) - 1, most).round().astype(int))
     return [items[place] for place in places]
 
 

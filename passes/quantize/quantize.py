@@ -8,28 +8,30 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxpress.bias import shift_bias, takes_bias
 from onnxpress.errors import UsageError
 from onnxpress.graph import (
     Layer,
     add_initializer,
     constant,
     from_matrix,
-    is_scaled_gemm,
     is_standard,
     output_channel_axis,
+    take_over,
     to_matrix,
     unique_name,
 )
 from onnxpress.opset import standard_opset
 from onnxpress.passes.quantize.placement import (
     WITHOUT_WEIGHTS,
+    dynamic_refusal,
     fused_output,
     input_of,
     operator_inputs,
     scale_source,
     static_refusal,
 )
-from onnxpress.passes.quantize.ranges import ActivationRange, choose_range
+from onnxpress.passes.quantize.ranges import ActivationRange, choose_range, range_between
 from onnxpress.passes.quantize.rounding import round_compensated
 from onnxpress.passes.quantize.smoothing import Smoothing, choose_smoothing, smoothing_scales
 from onnxpress.passes.quantize.weights import QuantizedWeight, quantize_weight
@@ -60,22 +62,22 @@ class Quantize(Pass):
     form: str = field(
         default="auto",
         metadata={
-            "help": "static (integer kernels, needs calibration data), weight_only, or auto: "
-            "static where possible."
+            "help": "static (integer kernels, needs calibration data), dynamic (MatMul and Gemm "
+            "measure their input at every run), weight_only, or auto: the best mixture."
         },
     )
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        if self.form not in ("auto", "static", "weight_only"):
+        if self.form not in ("auto", "static", "dynamic", "weight_only"):
             raise UsageError(
-                f"quantize: form is {self.form!r}; expected auto, static or weight_only"
+                f"quantize: form is {self.form!r}; expected auto, static, dynamic or weight_only"
             )
 
     def observes(self, context: Context) -> Observations:
         """Gram matrices of all layers; inputs and outputs of those with an integer kernel."""
         layers = frozenset(layer.name for layer in context.layers if _compensable(layer))
-        if self.form == "weight_only":
+        if self.form in ("weight_only", "dynamic"):
             return Observations(layers=layers, gram=True)
         tensors: set[str] = set()
         keepers = _keepers(context)
@@ -99,10 +101,14 @@ class Quantize(Pass):
                 continue
             candidates: list[Candidate] = []
             limit: str | None = None
-            if self.form != "weight_only":
+            if self.form in ("auto", "static"):
                 static, limit = self._static(context, layer)
                 candidates += [static] if static is not None else []
-            if self.form != "static":
+            if self.form in ("auto", "dynamic"):
+                dynamic, reason = self._dynamic(context, layer)
+                candidates += [dynamic] if dynamic is not None else []
+                limit = limit or reason
+            if self.form in ("auto", "weight_only"):
                 weight_only, small = _weight_only(context, layer)
                 candidates += [weight_only] if weight_only is not None else []
                 limit = limit or small
@@ -110,7 +116,7 @@ class Quantize(Pass):
                 proposals.append(Proposal(layer.name, tuple(candidates), limit))
             else:
                 proposals.append(Skip(layer.name, limit or "no form fits it"))
-        if self.form != "weight_only":
+        if self.form in ("auto", "static"):
             proposals += self._between(context)
         return proposals
 
@@ -144,6 +150,32 @@ class Quantize(Pass):
         error = rounded.error + (noise / energy if energy > 0 else 0.0)
         if layer.op_type == "Conv":
             error += result.error
+        return Candidate(parameters, error, _saved(layer, rounded.weight)), None
+
+    def _dynamic(self, context: Context, layer: Layer) -> tuple[Candidate | None, str | None]:
+        """MatMulInteger on an input that is quantized by its own range at every run."""
+        reason = dynamic_refusal(layer, context.target.quantized_operators)
+        moments = _moments(context, layer)
+        if reason is None and (moments is None or moments.rows == 0):
+            reason = "without calibration data the error of its activations is unknown"
+        if reason is not None or moments is None:
+            return None, reason
+        low, high = float(moments.minimum.min()), float(moments.maximum.max())
+        if not np.isfinite((low, high)).all() or low == high:
+            return None, "the calibration data never exercises it: its inputs never vary"
+        plain = range_between(low, high, signed=False)
+        matrix = layer.read()
+        smoothing = _smoothing(context, layer, plain, "dynamic")
+        parameters: dict[str, Parameter] = {"form": "dynamic"}
+        read, span = matrix, plain
+        if smoothing is not None:
+            span = smoothing.range
+            parameters["smoothing"] = smoothing.strength
+            read = matrix * _smoothing_scales(context, layer, smoothing.strength)
+        rounded = _dynamic_integers(context, layer, parameters)
+        energy = output_energy(matrix, moments.gram, moments.second_moment)
+        noise = span.noise * float(np.square(read, dtype=np.float64).sum())
+        error = rounded.error + (noise / energy if energy > 0 else 0.0)
         return Candidate(parameters, error, _saved(layer, rounded.weight)), None
 
     def _between(self, context: Context) -> list[Proposal | Skip]:
@@ -183,9 +215,64 @@ class Quantize(Pass):
         for layer in layers:
             _write_static(context, layer, static[layer.name])
         pairs.insert()
+        dynamic = {
+            decision.site: decision.candidate.parameters
+            for decision in decisions
+            if decision.candidate.parameters["form"] == "dynamic"
+        }
+        _write_dynamic(context, dynamic)
         for decision in decisions:
             if decision.candidate.parameters["form"] == "weight_only":
                 _write_weight_only(context, context.layer(decision.site))
+
+
+def _write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> None:
+    """DynamicQuantizeLinear once for a tensor, then MatMulInteger, Cast and Mul for each layer.
+
+    onnxruntime fuses these, and the Add behind, into one kernel.
+    """
+    graph = context.model.graph
+    layers = [context.layer(site) for site in dynamic]
+    # Before anything is inserted: the integers depend on who reads what.
+    rounded = [_dynamic_integers(context, layer, dynamic[layer.name]) for layer in layers]
+    _insert_smoothing(context, layers, dynamic)
+    quantized: dict[ir.Value, ir.Node] = {}
+    for layer, found in zip(layers, rounded, strict=True):
+        node = layer.node
+        if found.offset is not None:
+            shift_bias(graph, node, found.offset)
+        value = input_of(layer)
+        if value not in quantized:
+            made = ir.Node("", "DynamicQuantizeLinear", [value], num_outputs=3)
+            made.name = f"{value.name}_DynamicQuantizeLinear"
+            for output, part in zip(
+                made.outputs, ("quantized", "scale", "zero_point"), strict=True
+            ):
+                output.name = unique_name(graph, f"{value.name}_{part}")
+            _insert_behind(graph, value, [made])
+            quantized[value] = made
+        values, scale, zero_point = quantized[value].outputs
+        # MatMulInteger takes [in, out], whatever the Gemm had.
+        axis = found.weight.axis
+        integers = found.weight.values if axis == 1 else found.weight.values.T
+        weight = add_initializer(graph, f"{layer.name}_quantized", np.ascontiguousarray(integers))
+        scales = add_initializer(graph, f"{layer.name}_scale", found.weight.scales)
+        none = add_initializer(graph, f"{layer.name}_zero_point", np.zeros((), np.int8))
+        stem = node.name or layer.name
+        product = ir.Node("", "MatMulInteger", [values, weight, zero_point, none])
+        cast_attribute = ir.AttrInt64("to", int(ir.DataType.FLOAT))
+        steps = [product, ir.Node("", "Cast", [product.outputs[0]], [cast_attribute])]
+        steps.append(ir.Node("", "Mul", [scale, scales]))
+        steps.append(ir.Node("", "Mul", [steps[1].outputs[0], steps[2].outputs[0]]))
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        if bias is not None:
+            steps.append(ir.Node("", "Add", [steps[3].outputs[0], bias]))
+        for number, step in enumerate(steps):
+            step.name = f"{stem}_dynamic_{number}"
+            step.outputs[0].name = unique_name(graph, f"{layer.name}_dynamic_{number}")
+        graph.insert_before(node, steps)
+        take_over(node, steps[-1])
+        _drop(layer.weight)
 
 
 def _insert_smoothing(
@@ -205,7 +292,7 @@ def _insert_smoothing(
             stem = value.name or "tensor"
             inverse = (1.0 / found[layer.name].astype(np.float64)).astype(np.float32)
             factor = add_initializer(graph, f"{stem}_smoothing", inverse)
-            node = ir.Node("", "Mul", [value, factor], name=f"{stem}_smoothing_Mul")
+            node = ir.Node("", "Mul", [value, factor], name=f"{factor.name}_Mul")
             node.outputs[0].name = unique_name(graph, f"{stem}_smoothed")
             node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
             _insert_behind(graph, value, [node])
@@ -269,18 +356,6 @@ def _compensable(layer: Layer) -> bool:
     return len(layer.uses) == 1 and not layer.in_subgraph and layer.op_type != "Gather"
 
 
-def _takes_bias(layer: Layer) -> bool:
-    """Whether the node can take up a constant per output."""
-    node = layer.node
-    if layer.op_type not in ("Conv", "Gemm") or len(layer.uses) > 1:
-        return False
-    if is_scaled_gemm(node):
-        return False
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    values = constant(bias)
-    return bias is None or (values is not None and values.size in (1, layer.read().shape[0]))
-
-
 @dataclass(frozen=True)
 class _Rounded:
     """A layer's weight in integers.
@@ -313,10 +388,10 @@ def _rounded(
     moments = _moments(context, layer) if _compensable(layer) else None
     matrix = layer.read().astype(np.float64)
     found = weight
-    takes_bias = _takes_bias(layer) and moments is not None
+    biased = moments is not None and takes_bias(layer) and layer.op_type != "ConvTranspose"
     gram = None
     if moments is not None and moments.rows:
-        gram = moments.centred_gram if takes_bias else moments.gram
+        gram = moments.centred_gram if biased else moments.gram
     one = np.ones(1) if factors is None else np.asarray(factors, np.float64)
     if gram is not None and weight.axis is not None:
         shape = weight.values.shape
@@ -338,7 +413,7 @@ def _rounded(
         return _Rounded(found, None, relative_error(delta, matrix, None))
     energy = output_energy(matrix, moments.gram, moments.second_moment)
     offset = None
-    if takes_bias:
+    if biased:
         grouped = delta.reshape(len(moments.mean), -1, delta.shape[1])
         offset = -(grouped @ moments.mean[:, :, None]).reshape(-1)
         if gram is None:
@@ -384,6 +459,24 @@ def _static_integers(context: Context, layer: Layer, parameters: Parameters) -> 
     return rounded
 
 
+def _dynamic_integers(context: Context, layer: Layer, parameters: Parameters) -> _Rounded:
+    strength = float(parameters.get("smoothing", 0.0))
+
+    def make() -> _Rounded:
+        assert layer.weight.const_value is not None
+        stored = layer.weight.const_value.numpy()
+        factors = None
+        if strength:
+            factors = _smoothing_scales(context, layer, strength)
+            matrix = np.asarray(layer.read() * factors, stored.dtype)
+            stored = from_matrix(matrix, layer.shape, layer.uses[0], layer.groups)
+        bits = context.target.weight_bits
+        weight = quantize_weight(stored, output_channel_axis(layer), bits=bits)
+        return _rounded(context, layer, weight, factors)
+
+    return context.cached(("dynamic", strength), [layer], make)
+
+
 def _weight_only_integers(context: Context, layer: Layer) -> _Rounded:
     key = (layer.name, "weight_only", context.statistics is None)
     if key not in context.cache:
@@ -418,9 +511,11 @@ def _readers(context: Context, layer: Layer) -> list[tuple[Layer, LayerStatistic
     ]
 
 
-def _smoothing(context: Context, layer: Layer, plain: ActivationRange) -> Smoothing | None:
+def _smoothing(
+    context: Context, layer: Layer, plain: ActivationRange, form: str = "static"
+) -> Smoothing | None:
     """How the layer's input is smoothed, the same for all that read it."""
-    key = ("smoothing", input_of(layer).name)
+    key = ("smoothing", form, input_of(layer).name)
     if layer.op_type not in ("MatMul", "Gemm") or not context.target.per_channel:
         return None
     if key not in context.cache:
@@ -439,7 +534,7 @@ def _smoothing(context: Context, layer: Layer, plain: ActivationRange) -> Smooth
 
 
 def _smoothing_scales(context: Context, layer: Layer, strength: float) -> npt.NDArray[np.float32]:
-    # By the tensor's name: a rewrite has changed what the layers read when it asks again.
+    # Kept by layer: a rewrite has changed what the layers read when it asks again.
     key = ("smoothing scales", layer.name, strength)
     if key not in context.cache:
         readers = _readers(context, layer)
@@ -471,9 +566,9 @@ def _write_static(context: Context, layer: Layer, parameters: Parameters) -> Non
     rounded = _static_integers(context, layer, parameters)
     weight = rounded.weight
     scales = weight.scales if weight.axis is not None else weight.scales.reshape(())
+    if rounded.offset is not None:
+        shift_bias(graph, node, rounded.offset)
     bias = _bias(layer)
-    if rounded.offset is not None and rounded.offset.any():
-        bias = rounded.offset + (0.0 if bias is None else bias)
     node.replace_input_with(
         layer.uses[0].index,
         _dequantize(context, layer.name, weight.values, scales, weight.zero_point, weight.axis),
@@ -546,8 +641,8 @@ def _write_weight_only(context: Context, layer: Layer) -> None:
     graph = layer.graph
     rounded = _weight_only_integers(context, layer)
     weight = rounded.weight
-    if rounded.offset is not None and rounded.offset.any():
-        _write_bias(layer, rounded.offset)
+    if rounded.offset is not None:
+        shift_bias(graph, layer.node, rounded.offset)
     stored = layer.weight.const_value
     assert stored is not None
     scales = weight.broadcast_scales().astype(stored.numpy().dtype)
@@ -569,22 +664,6 @@ def _write_weight_only(context: Context, layer: Layer) -> None:
     ir.convenience.replace_all_uses_with(layer.weight, scaled.outputs[0])
     del graph.initializers[layer.name]
     scaled.outputs[0].name = layer.name
-
-
-def _write_bias(layer: Layer, offset: npt.NDArray[np.float64]) -> None:
-    """Add to the node's bias, or give it one."""
-    node, bias = layer.node, _bias(layer)
-    assert layer.weight.const_value is not None
-    kind = layer.weight.const_value.numpy().dtype
-    if len(node.inputs) < 3:
-        node.resize_inputs(3)
-    old = node.inputs[2]
-    total = offset if bias is None else bias + offset
-    node.replace_input_with(
-        2, add_initializer(layer.graph, f"{layer.name}_bias", total.astype(kind), layer.dtype)
-    )
-    if old is not None:
-        _drop(old)
 
 
 class _Pairs:
