@@ -32,9 +32,8 @@ FORMS: dict[str, dict[str, Any]] = {
 RATIOS = {
     "fashion_mlp": (0.25, 0.15),
     "fashion_cnn": (0.5, 0.35),
-    "fashion_mobile": (0.75,),
-    "ocr_rec": (0.85, 0.75),
-    "minilm": (0.85, 0.7),
+    "ocr_rec": (0.75,),
+    "minilm": (0.85,),
 }
 HEADINGS = (
     "model", "kept multiply-adds", "form", "drop", "worst dB", "MB", "times the speed", "seconds",

@@ -98,8 +98,8 @@ def compare(name: str, settings: list[str]) -> None:
         onnxpress.optimize(model, passes=["simplify"]).save(plain)
         for setting in settings:
             for method, options in METHODS.items():
-                if method.endswith("int8") and not name.startswith("fashion"):
-                    continue  # `press.py` quantizes the large ones
+                if method.endswith("int8") and (name, setting) != ("fashion_mlp", "0.8"):
+                    continue  # the one that has a bar
                 share: dict[str, Any] = (
                     {"pattern": setting} if ":" in setting else {"sparsity": float(setting)}
                 )

@@ -21,7 +21,7 @@ from onnxpress.errors import UsageError
 from onnxpress.graph import find_layers
 from onnxpress.passes.pack import Pack
 from onnxpress.passes.prune import Prune
-from onnxpress.passes.prune.compensate import alternating, columns, solve_masked
+from onnxpress.passes.prune.compensate import Problem, alternating, columns, solve_masked
 from onnxpress.passes.prune.masks import Pattern, keep_highest, keep_n_of_m
 from onnxpress.passes.quantize import Quantize
 from onnxpress.plan import Candidate, Context, Decision, Proposal, Skip
@@ -111,9 +111,9 @@ def test_solvers_rank_as_published(seed: int) -> None:
     norms = np.sqrt(np.einsum("gii->gi", gram))[:, None, :]
     mask = choose(np.abs(weights) * norms)
     wanda = loss(np.where(mask, 0, weights), gram)
-    solved = solve_masked(weights, gram, mask)
+    solved = solve_masked(Problem.of(weights, gram), mask)
     assert not solved[~mask].any()
-    best, block = alternating(weights, gram, choose), columns(weights, gram, choose)
+    best, block = alternating(Problem.of(weights, gram), choose), columns(weights, gram, choose)
     assert (best == 0).mean() == pytest.approx(0.7, abs=0.002)
     assert (block == 0).mean() == pytest.approx(0.7, abs=0.002)
     assert loss(weights - best, gram) < 0.5 * loss(weights - block, gram)
@@ -123,7 +123,7 @@ def test_solvers_rank_as_published(seed: int) -> None:
 def test_masked_solution_is_the_normal_equations() -> None:
     weights, gram = problem(3)
     mask = np.random.default_rng(3).random(weights.shape) > 0.5
-    found = solve_masked(weights, gram, mask)[0]
+    found = solve_masked(Problem.of(weights, gram), mask)[0]
     damped = gram[0] + 0.01 * np.diag(np.diagonal(gram[0]))
     for row, kept, target in zip(found, mask[0], weights[0], strict=True):
         exact = np.linalg.solve(damped[np.ix_(kept, kept)], damped[kept] @ target)

@@ -18,10 +18,19 @@ import numpy.typing as npt
 from onnxpress.bias import shift_bias, takes_bias
 from onnxpress.errors import RecipeError, UsageError
 from onnxpress.graph import Layer
-from onnxpress.passes.prune.compensate import alternating, columns, solve_masked
+from onnxpress.passes.prune.compensate import Problem, alternating, columns, solve_masked
 from onnxpress.passes.prune.masks import Pattern, keep_highest, keep_n_of_m
-from onnxpress.plan import Candidate, Context, Decision, Parameter, Pass, Proposal, Quota, Skip
-from onnxpress.plan import Stage as PlanStage
+from onnxpress.plan import (
+    Candidate,
+    Context,
+    Decision,
+    Parameter,
+    Pass,
+    Proposal,
+    Quota,
+    Skip,
+    Stage,
+)
 from onnxpress.reconstruction import damped_gram, output_energy, relative_error, repaired
 from onnxpress.registry import nearest
 from onnxpress.statistics import LayerStatistics, Observations
@@ -44,7 +53,7 @@ class Prune(Pass):
     """Zero the weights whose loss the others can make up for."""
 
     name: ClassVar[str] = "prune"
-    stage: ClassVar[PlanStage] = PlanStage.SPARSITY
+    stage: ClassVar[Stage] = Stage.SPARSITY
     by_name_only: ClassVar[str] = (
         "zeros make dense kernels no faster, and 8-bit weights save more for the same loss; "
         "name prune to apply it"
@@ -325,6 +334,10 @@ class Prune(Pass):
         gram = damped_gram(gram, moments.rows)
         grouped = target.reshape(len(gram), -1, target.shape[1])
 
+        def problem() -> Problem:
+            key = ("problem", biased)
+            return context.cached(key, [layer], lambda: Problem.of(grouped, gram))
+
         def choose(scores: npt.NDArray[np.floating]) -> Mask:
             flat = scores.reshape(-1, scores.shape[2])
             return self._kept(layer, flat, parameters).reshape(scores.shape)
@@ -332,10 +345,10 @@ class Prune(Pass):
         if compensation == "columns":
             found = columns(grouped, gram, choose)
         elif importance == "second_order":
-            found = alternating(grouped, gram, choose)
+            found = alternating(problem(), choose)
         else:
             scores = _scores(context, layer, importance).reshape(grouped.shape)
-            found = solve_masked(grouped, gram, choose(scores))
+            found = solve_masked(problem(), choose(scores))
         solved = found.reshape(matrix.shape)
         if not np.isfinite(solved).all():
             scores = _scores(context, layer, "wanda")
