@@ -223,8 +223,11 @@ def _pass_command(name: str) -> click.Command:
 
     function = _data_options(_output_options(_run_options(run)))
     for setting in reversed(registry.settings(registry.load(name))):
+        option = f"--{setting.name.replace('_', '-')}"
+        if setting.type is bool:
+            option += f"/--no-{option[2:]}"
         function = click.option(
-            f"--{setting.name.replace('_', '-')}",
+            option,
             setting.name,
             type=setting.type,
             default=setting.default,

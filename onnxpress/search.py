@@ -235,7 +235,7 @@ class _Searcher:
             found += self._within_tolerance(weighed)
             if changes_kernels and neutral and not gentle_holds:
                 found += self._within_tolerance(_filtered(weighed, lambda c: c.neutral, [], ""))
-        return [trial for trial in found if trial is not None]
+        return [self.refined(trial) for trial in found if trial is not None]
 
     def _on_hull(self, proposals: Sequence[Proposal], quota: Quota | None) -> list[_Trial]:
         """Choices by what each saves for its error, all sites against each other."""

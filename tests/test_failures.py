@@ -227,7 +227,15 @@ def test_pass_asked_for_by_name_without_effect_is_exit_status_1(
         (["optimize", "{model}", "--recipe", "absent.toml"], "absent.toml"),
         (["prune", "{model}", "--sparsity", "1.5"], "above 0 and below 1"),
         (["factorize", "{model}", "--rank", "-1"], "expected a positive number"),
-        (["quantize", "{model}", "--form", "int3"], "expected auto, static or weight_only"),
+        (["factorize", "{model}", "--energy", "1.2"], "expected a share below 1"),
+        (["factorize", "{model}", "--rank", "4", "--ratio", "0.5"], "exclude each other"),
+        (["factorize", "{model}", "--weighting", "svd"], "outputs, inputs or weights"),
+        (["prune", "{model}", "--pattern", "4:2"], "N below M"),
+        (["prune", "{model}", "--layers", "wieght"], "did you mean 'weight'"),
+        (["pack", "{model}", "--least-gain", "2"], "expected a share"),
+        (["quantize", "{model}", "--form", "int3"], "expected auto, static, dynamic or"),
+        (["quantize", "{model}", "--layout", "u4s4"], "expected auto, u8s8"),
+        (["quantize", "{model}", "--ranges", "max"], "expected one of mse"),
     ],
 )
 def test_mistyped_arguments_are_named(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,12 +31,17 @@ from onnxpress.passes.quantize.placement import (
     scale_source,
     static_refusal,
 )
-from onnxpress.passes.quantize.ranges import ActivationRange, choose_range, range_between
+from onnxpress.passes.quantize.ranges import (
+    RANGE_METHODS,
+    ActivationRange,
+    choose_range,
+    range_between,
+)
 from onnxpress.passes.quantize.rounding import round_compensated
 from onnxpress.passes.quantize.smoothing import Smoothing, choose_smoothing, smoothing_scales
 from onnxpress.passes.quantize.weights import QuantizedWeight, quantize_weight
 from onnxpress.plan import Candidate, Context, Decision, Parameter, Pass, Proposal, Skip, Stage
-from onnxpress.reconstruction import output_energy, relative_error
+from onnxpress.reconstruction import output_energy, relative_error, repaired
 from onnxpress.statistics import LayerStatistics, Observations
 
 __all__ = ["Quantize"]
@@ -46,6 +51,12 @@ Parameters = Mapping[str, Parameter]
 _NODE_BYTES = 160
 _BIAS_LIMIT = 2.0**30
 _PRUNED_SHARE = 0.2
+_LAYOUTS: Mapping[str, Mapping[str, Any]] = {
+    "u8s8": {"activation_type": "uint8", "weight_type": "int8", "weight_bits": 8},
+    "u8u8": {"activation_type": "uint8", "weight_type": "uint8", "weight_bits": 8},
+    "s8s8": {"activation_type": "int8", "weight_type": "int8", "weight_bits": 8},
+    "u8s7": {"activation_type": "uint8", "weight_type": "int8", "weight_bits": 7},
+}
 _LEAST_SHARE = 5e-4
 """Of the bytes of all weights: less is not worth any loss, and small layers are sensitive."""
 
@@ -67,12 +78,60 @@ class Quantize(Pass):
         },
     )
 
+    layout: str = field(
+        default="auto",
+        metadata={
+            "help": "Types of activations and weights: u8s8, u8u8, s8s8 (zero point 0), u8s7 (no "
+            "saturation without fused 8-bit dot products), or auto: as the target wants."
+        },
+    )
+    per_channel: bool = field(
+        default=True,
+        metadata={"help": "A scale for each output channel of a weight, where the target can."},
+    )
+    ranges: str = field(
+        default="mse",
+        metadata={
+            "help": "How activation ranges are chosen: mse (least squared error), minmax, "
+            "percentile (99.99%) or entropy."
+        },
+    )
+    refinement: bool = field(
+        default=False,
+        metadata={
+            "help": "Round each layer again for what the quantized network feeds it; takes a run "
+            "over the calibration data for every level of the network."
+        },
+    )
+
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
+        if self.layout not in ("auto", *_LAYOUTS):
+            raise UsageError(
+                f"quantize: layout is {self.layout!r}; expected auto, {', '.join(_LAYOUTS)}"
+            )
+        if self.ranges not in RANGE_METHODS:
+            raise UsageError(
+                f"quantize: ranges is {self.ranges!r}; expected one of {', '.join(RANGE_METHODS)}"
+            )
         if self.form not in ("auto", "static", "dynamic", "weight_only"):
             raise UsageError(
                 f"quantize: form is {self.form!r}; expected auto, static, dynamic or weight_only"
             )
+
+    @property
+    def refines(self) -> bool:
+        """Only where asked for: it multiplies the time."""
+        return self.refinement
+
+    def _fitted(self, context: Context) -> Context:
+        """The context with the layout that was asked for in place of the target's."""
+        target = replace(
+            context.target,
+            per_channel=context.target.per_channel and self.per_channel,
+            **({} if self.layout == "auto" else _LAYOUTS[self.layout]),
+        )
+        return replace(context, target=target)
 
     def observes(self, context: Context) -> Observations:
         """Gram matrices of all layers; inputs and outputs of those with an integer kernel."""
@@ -91,6 +150,7 @@ class Quantize(Pass):
 
     def propose(self, context: Context) -> list[Proposal | Skip]:
         """Static and weight-only candidates for layers; static ones for operators between."""
+        context = self._fitted(context)
         proposals: list[Proposal | Skip] = []
         for layer in context.layers:
             reason = layer.unsafe
@@ -128,8 +188,8 @@ class Quantize(Pass):
             reason = "without calibration data the ranges of its activations are unknown"
         if reason is not None:
             return None, reason
-        source = _range(context, input_of(layer))
-        result = _range(context, fused_output(layer.node))
+        source = _range(context, input_of(layer), self.ranges)
+        result = _range(context, fused_output(layer.node), self.ranges)
         if source is None or result is None:
             return None, "its activations were not observed, or are not finite"
         moments = _moments(context, layer)
@@ -185,7 +245,7 @@ class Quantize(Pass):
             return []
         proposals: list[Proposal | Skip] = []
         for node in _operators(context):
-            result = _range(context, fused_output(node))
+            result = _range(context, fused_output(node), self.ranges)
             if result is not None:
                 parameters: dict[str, Parameter] = {"form": "static"}
                 parameters |= _named("output", result)
@@ -195,6 +255,7 @@ class Quantize(Pass):
 
     def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
         """Write integer weights and QDQ pairs as decided; activations need no statistics."""
+        context = self._fitted(context)
         nodes = {node.name: node for node in _operators(context)}
         static = {
             decision.site: decision.candidate.parameters
@@ -320,13 +381,15 @@ def _operators(context: Context) -> list[ir.Node]:
     ]
 
 
-def _range(context: Context, value: ir.Value) -> ActivationRange | None:
+def _range(context: Context, value: ir.Value, method: str) -> ActivationRange | None:
     assert context.statistics is not None
     source = scale_source(value, _keepers(context))
     found = context.statistics.tensors.get(source.name or "")
     if found is None or found.minimum > found.maximum:
         return None
-    return choose_range(found, signed=context.target.activation_type == "int8")
+    signed = context.target.activation_type == "int8"
+    key = ("range", source.name, method, signed)
+    return context.cached(key, [], lambda: choose_range(found, signed=signed, method=method))
 
 
 def _named(which: str, found: ActivationRange) -> dict[str, Parameter]:
@@ -393,29 +456,32 @@ def _rounded(
     if moments is not None and moments.rows:
         gram = moments.centred_gram if biased else moments.gram
     one = np.ones(1) if factors is None else np.asarray(factors, np.float64)
+    # Zeros that were made on purpose are worth more than what rounding them away gains.
+    pruned = bool((matrix == 0).mean() > _PRUNED_SHARE)
+    target, drift = repaired(matrix, moments, biased=biased)
+    if pruned:
+        target = np.where(matrix == 0, 0.0, target)
     if gram is not None and weight.axis is not None:
         shape = weight.values.shape
         scales = _matrix(
             layer, np.broadcast_to(weight.broadcast_scales(), shape).astype(np.float64)
         )[:, 0]
         smoothed_gram = gram / (one[:, None] * one[None, :]) if factors is not None else gram
-        # Zeros that were made on purpose are worth more than what rounding them away gains.
-        pruned = bool((matrix == 0).mean() > _PRUNED_SHARE)
         integers = round_compensated(
-            matrix * one, scales, smoothed_gram, weight.highest, keep_zeros=pruned
+            target * one, scales, smoothed_gram, weight.highest, keep_zeros=pruned
         )
         stored = from_matrix(integers, layer.shape, layer.uses[0], layer.groups)
         whole = stored + weight.zero_point
         values = whole.astype(np.uint8) if weight.zero_point else whole.astype(np.int8)
         found = replace(weight, values=values)
-    delta = _matrix(layer, found.dequantize()) / one - matrix
+    delta = _matrix(layer, found.dequantize()) / one - target
     if moments is None or not moments.rows:
         return _Rounded(found, None, relative_error(delta, matrix, None))
     energy = output_energy(matrix, moments.gram, moments.second_moment)
     offset = None
     if biased:
         grouped = delta.reshape(len(moments.mean), -1, delta.shape[1])
-        offset = -(grouped @ moments.mean[:, :, None]).reshape(-1)
+        offset = drift - (grouped @ moments.mean[:, :, None]).reshape(-1)
         if gram is None:
             # The variance of the inputs is all that is left once the mean is taken up.
             second = np.maximum(moments.second_moment - moments.mean**2, 0.0)
@@ -431,9 +497,15 @@ def _static_integers(context: Context, layer: Layer, parameters: Parameters) -> 
     """The weight for an integer kernel, its scales large enough for an int32 bias."""
     strength = float(parameters.get("smoothing", 0.0))
     input_scale = float(parameters["input_scale"])
-    key = (layer.name, "static", input_scale, strength, context.statistics is None)
-    if key in context.cache:
-        return cast("_Rounded", context.cache[key])
+    key = ("static", input_scale, strength)
+    return context.cached(
+        key, [layer], lambda: _static_rounded(context, layer, input_scale, strength)
+    )
+
+
+def _static_rounded(
+    context: Context, layer: Layer, input_scale: float, strength: float
+) -> _Rounded:
     target = context.target
     bias = _bias(layer)
     least: npt.NDArray[np.float64] | float = 0.0
@@ -455,8 +527,7 @@ def _static_integers(context: Context, layer: Layer, parameters: Parameters) -> 
         unsigned=target.weight_type == "uint8",
         least_scales=least,
     )
-    context.cache[key] = rounded = _rounded(context, layer, weight, factors)
-    return rounded
+    return _rounded(context, layer, weight, factors)
 
 
 def _dynamic_integers(context: Context, layer: Layer, parameters: Parameters) -> _Rounded:
@@ -478,17 +549,14 @@ def _dynamic_integers(context: Context, layer: Layer, parameters: Parameters) ->
 
 
 def _weight_only_integers(context: Context, layer: Layer) -> _Rounded:
-    key = (layer.name, "weight_only", context.statistics is None)
-    if key not in context.cache:
+    def make() -> _Rounded:
         assert layer.weight.const_value is not None
         # An embedding's rows are words of very different norms: a scale each.
         axis = 0 if layer.op_type == "Gather" else output_channel_axis(layer)
         weight = quantize_weight(layer.weight.const_value.numpy(), 0 if axis is None else axis)
-        if axis is None:
-            context.cache[key] = _nearest(layer, weight)
-        else:
-            context.cache[key] = _rounded(context, layer, weight)
-    return cast("_Rounded", context.cache[key])
+        return _nearest(layer, weight) if axis is None else _rounded(context, layer, weight)
+
+    return context.cached("weight_only", [layer], make)
 
 
 def _nearest(layer: Layer, weight: QuantizedWeight) -> _Rounded:

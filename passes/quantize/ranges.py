@@ -1,18 +1,31 @@
 """Ranges of activations: the scale and zero point that lose least.
 
-Minimum and maximum cover every value, but an outlier then coarsens all others. The range is
-shrunk in steps, and the one whose rounding and clipping error is smallest over the histogram
-wins (mean squared error, as in arXiv 1810.05723).
+Minimum and maximum cover every value, but an outlier then coarsens all others. By default the
+range is shrunk in steps, and the one whose rounding and clipping error is smallest over the
+histogram wins (mean squared error, as in arXiv 1810.05723). Noise that is independent from input
+to input reaches a layer's output as its power times Σw², so the range of least squared error is
+also that of least error at the outputs of all layers that read the tensor.
+
+`percentile` cuts off 0.01% of the values; `entropy` takes the range whose quantized histogram
+diverges least from the original (Kullback-Leibler, as TensorRT calibrates).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxpress.statistics import TensorStatistics
 
-__all__ = ["ActivationRange", "choose_range", "range_between"]
+__all__ = ["RANGE_METHODS", "ActivationRange", "choose_range", "range_between"]
 
+Float64 = npt.NDArray[np.float64]
+
+RANGE_METHODS = ("mse", "minmax", "percentile", "entropy")
+_CUT_SHARE = 1e-4
+_LEVELS = 128
+"""Of a histogram that stands for 8 bits in the entropy method."""
 _SHRINKS = np.concatenate(([1.0], np.geomspace(0.98, 0.1, 40)))
 
 
@@ -38,8 +51,10 @@ class ActivationRange:
         return self.noise / self.signal if self.signal > 0 else 0.0
 
 
-def choose_range(statistics: TensorStatistics, *, signed: bool) -> ActivationRange | None:
-    """The 8-bit range with the least squared error, or `None` for a tensor that is not finite.
+def choose_range(
+    statistics: TensorStatistics, *, signed: bool, method: str = "mse"
+) -> ActivationRange | None:
+    """The 8-bit range by a method, or `None` for a tensor that is not finite.
 
     Unsigned ranges are asymmetric and hold 0 exactly; signed ones are symmetric with zero
     point 0.
@@ -55,19 +70,82 @@ def choose_range(statistics: TensorStatistics, *, signed: bool) -> ActivationRan
     signal = float((counts * centers**2).sum() / total)
     if high - low <= tiny * 255:
         return ActivationRange(1.0, 0, 0.0, signal)
-    best: ActivationRange | None = None
-    for shrink in _SHRINKS:
-        scale, zero_point, lowest, highest = _grid(low * shrink, high * shrink, signed=signed)
-        levels = np.clip(np.round(centers / scale) + zero_point, lowest, highest)
-        errors = (levels - zero_point) * scale - centers
-        # Within a bin values are spread evenly; below a bin's width the grid itself rounds.
-        noise = float((counts * np.maximum(errors**2, scale**2 / 12)).sum() / total)
-        if low == 0.0 or high == 0.0:
-            zero = np.abs(centers) < scale / 2
-            noise -= float(counts[zero].sum() / total * scale**2 / 12)
-        if best is None or noise < best.noise:
-            best = ActivationRange(scale, zero_point, noise, signal)
-    return best
+
+    def measured(lowest: float, highest: float) -> ActivationRange:
+        return _measured(centers, counts / total, signal, lowest, highest, signed=signed)
+
+    def diverging(lowest: float, highest: float) -> float:
+        return _divergence(centers, counts, lowest, highest)
+
+    if method == "percentile":
+        low, high = _percentile(centers, counts, low, high)
+    elif method == "entropy":
+        low, high = _shrunk(
+            low, high, lambda a, b: _divergence(centers, counts, a, b), signed=signed
+        )
+    elif method == "mse":
+        low, high = _shrunk(low, high, lambda a, b: measured(a, b).noise, signed=signed)
+    return measured(low, high)
+
+
+def _measured(
+    centers: Float64, shares: Float64, signal: float, low: float, high: float, *, signed: bool
+) -> ActivationRange:
+    """The range between two ends, with its error over the histogram."""
+    scale, zero_point, lowest, highest = _grid(low, high, signed=signed)
+    levels = np.clip(np.round(centers / scale) + zero_point, lowest, highest)
+    errors = (levels - zero_point) * scale - centers
+    # Within a bin values are spread evenly; below a bin's width the grid itself rounds.
+    noise = float((shares * np.maximum(errors**2, scale**2 / 12)).sum())
+    if low == 0.0 or high == 0.0:
+        zero = np.abs(centers) < scale / 2
+        noise -= float(shares[zero].sum() * scale**2 / 12)
+    return ActivationRange(scale, zero_point, noise, signal)
+
+
+def _shrunk(
+    low: float, high: float, loss: Callable[[float, float], float], *, signed: bool
+) -> tuple[float, float]:
+    """The ends of least loss: both drawn in together, then each for itself.
+
+    An outlier on one side must not cost the values at the other end.
+    """
+    together = min(_SHRINKS, key=lambda s: loss(low * s, high * s))
+    ends = low * together, high * together
+    if signed or low == 0.0 or high == 0.0:
+        return ends
+    for _ in range(2):
+        ends = ends[0], min((high * s for s in _SHRINKS), key=lambda h: loss(ends[0], h))
+        ends = min((low * s for s in _SHRINKS), key=lambda end: loss(end, ends[1])), ends[1]
+    return ends
+
+
+def _percentile(centers: Float64, counts: Float64, low: float, high: float) -> tuple[float, float]:
+    """The range without the outermost values on either side; it still holds 0."""
+    shares = np.cumsum(counts) / max(counts.sum(), 1.0)
+    first = int(np.searchsorted(shares, _CUT_SHARE / 2))
+    last = min(int(np.searchsorted(shares, 1 - _CUT_SHARE / 2)), len(centers) - 1)
+    cut_low = max(low, min(float(centers[first]), 0.0))
+    cut_high = min(high, max(float(centers[last]), 0.0))
+    return (cut_low, cut_high) if cut_high > cut_low else (low, high)
+
+
+def _divergence(centers: Float64, counts: Float64, low: float, high: float) -> float:
+    """Of the clipped distribution from the same in as many levels as 7 bits have."""
+    inside = (centers >= low) & (centers <= high)
+    if not counts[inside].any():
+        return float("inf")
+    clipped = counts[inside].copy()
+    clipped[0] += counts[centers < low].sum()
+    clipped[-1] += counts[centers > high].sum()
+    level = np.minimum(np.arange(len(clipped)) * _LEVELS // len(clipped), _LEVELS - 1)
+    present = counts[inside] > 0
+    sums = np.bincount(level, weights=counts[inside], minlength=_LEVELS)
+    sizes = np.maximum(np.bincount(level, weights=present, minlength=_LEVELS), 1)
+    spread = np.where(present, (sums / sizes)[level], 0.0)
+    p, q = clipped / clipped.sum(), spread / max(spread.sum(), 1e-30)
+    seen = p > 0
+    return float((p[seen] * np.log(p[seen] / np.maximum(q[seen], 1e-12))).sum())
 
 
 def range_between(low: float, high: float, *, signed: bool) -> ActivationRange:

@@ -99,7 +99,9 @@ def _descend(
         end = min(start + _BLOCK, columns)
         moved = np.empty((*w.shape[:2], end - start))
         for at in range(start, end):
-            wanted = gradient[:, :, at : at + 1] / (gram[:, at, at][:, None, None] * s)
+            # Inputs and weights that are both tiny have a product that underflows.
+            curvature = np.maximum(gram[:, at, at][:, None, None] * s, np.finfo(np.float64).tiny)
+            wanted = gradient[:, :, at : at + 1] / curvature
             old = integers[:, :, at : at + 1]
             new = np.clip(old + np.round(wanted), -highest, highest) * free[:, :, at : at + 1]
             step = (new - old) * s

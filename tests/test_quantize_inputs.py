@@ -1,0 +1,194 @@
+"""What real data and models hold that no quantizer may stumble over; layouts; range methods."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+import onnxpress
+from onnxpress.errors import DataError
+from onnxpress.passes.quantize import Quantize
+from onnxpress.passes.quantize.ranges import RANGE_METHODS, choose_range
+from onnxpress.runtime import Array, executed_operators
+from onnxpress.statistics import TensorStatistics
+
+MODEL = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[1, 8, 10, 10] x, float[16, 8, 3, 3] w, float[16] b, float[16, 16, 1, 1] v,
+       float[16, 24] m) => (float[1, 24] y) {
+        a = Conv <pads = [1, 1, 1, 1]> (x, w, b)  r = Relu (a)  c = Conv (r, v)
+        p = GlobalAveragePool (c)  f = Flatten (p)  y = MatMul (f, m) }"""
+
+
+def model(scale: float = 1.0) -> ir.Model:
+    made = ir.from_onnx_text(MODEL)
+    rng = np.random.default_rng(0)
+    shapes = {"w": (16, 8, 3, 3), "b": (16,), "v": (16, 16, 1, 1), "m": (16, 24)}
+    for name, shape in shapes.items():
+        value = next(value for value in made.graph.inputs if value.name == name)
+        made.graph.inputs.remove(value)
+        array = (scale * rng.standard_normal(shape) / 4).astype(np.float32)
+        value.const_value = ir.Tensor(array, name=name)
+        made.graph.register_initializer(value)
+    return made
+
+
+def noise(rng: np.random.Generator) -> Array:
+    return rng.standard_normal((12, 8, 10, 10)).astype(np.float32)
+
+
+def dead(rng: np.random.Generator) -> Array:
+    return np.zeros_like(noise(rng))
+
+
+def constant(rng: np.random.Generator) -> Array:
+    return np.full_like(noise(rng), 3.0)
+
+
+def tiny(rng: np.random.Generator) -> Array:
+    return np.multiply(noise(rng), 1e-38, dtype=np.float32)
+
+
+def huge(rng: np.random.Generator) -> Array:
+    return np.multiply(noise(rng), 1e30, dtype=np.float32)
+
+
+def outlier(rng: np.random.Generator) -> Array:
+    array = noise(rng)
+    array[0, 0, 0, 0] = np.float32(1e6)
+    return array
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(
+    "make",
+    [noise, dead, constant, tiny, huge, outlier],
+    ids=lambda f: f.__name__,
+)
+def test_odd_calibration_data_gives_a_valid_model_and_reasons(
+    make: Callable[[np.random.Generator], Array],
+) -> None:
+    rng = np.random.default_rng(1)
+    result = onnxpress.optimize(
+        model(),
+        calibration={"x": make(rng)},
+        evaluation={"x": noise(np.random.default_rng(2))},
+        passes=[Quantize()],
+        min_sqnr=10.0,
+    )
+    onnx.checker.check_model(ir.to_proto(result.model), full_check=True)
+    assert result.validation is not None
+    assert np.isfinite(result.validation.measurement.worst_sqnr_db)
+    for stage in result.stages:
+        for skip in stage.left:
+            assert len(skip.reason.split()) >= 3
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_calibration_data_that_is_not_finite_is_refused(value: float) -> None:
+    array = noise(np.random.default_rng(1))
+    array[3, 0, 0, 0] = value
+    with pytest.raises(DataError, match="NaN or infinity in 1 sample"):
+        onnxpress.optimize(model(), calibration={"x": array})
+
+
+def test_layer_that_is_never_exercised_is_named() -> None:
+    result = onnxpress.optimize(
+        model(),
+        calibration={"x": dead(np.random.default_rng(1))},
+        evaluation={"x": noise(np.random.default_rng(2))},
+        passes=[Quantize(form="static")],
+        min_sqnr=0.0,
+    )
+    reasons = {skip.site: skip.reason for stage in result.stages for skip in stage.left}
+    assert "never exercises it" in reasons["w"]
+
+
+def test_weights_whose_scales_underflow_stay_exact() -> None:
+    result = onnxpress.optimize(
+        model(scale=1e-30),
+        calibration={"x": noise(np.random.default_rng(1))},
+        passes=[Quantize()],
+        min_sqnr=10.0,
+    )
+    onnx.checker.check_model(ir.to_proto(result.model), full_check=True)
+
+
+@pytest.mark.parametrize("layout", ["u8s8", "u8u8", "s8s8", "u8s7"])
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_layout_is_what_was_asked_for(layout: str, per_channel: bool) -> None:  # noqa: FBT001
+    result = onnxpress.optimize(
+        model(),
+        calibration={"x": noise(np.random.default_rng(1))},
+        evaluation={"x": noise(np.random.default_rng(2))},
+        passes=[Quantize(form="static", layout=layout, per_channel=per_channel)],
+        min_sqnr=15.0,
+        goal="size",
+    )
+    assert result.within_budget, result.problems
+    types = {"u": ir.DataType.UINT8, "s": ir.DataType.INT8}
+    zero_points = {
+        node.inputs[2].dtype
+        for node in result.model.graph
+        if node.op_type == "QuantizeLinear" and node.inputs[2] is not None
+    }
+    assert zero_points == {types[layout[0]]}
+    weights = [
+        value.const_value.numpy()
+        for value in result.model.graph.initializers.values()
+        if value.const_value is not None and len(value.const_value.shape) == 4
+    ]
+    assert {str(weight.dtype) for weight in weights} == {"uint8" if layout[2] == "u" else "int8"}
+    if layout == "u8s7":
+        assert max(int(np.abs(weight).max()) for weight in weights) <= 63
+    # A signed range about zero does not stand for Relu, which then stays between float tensors.
+    expected = 1 if layout == "s8s8" else 2
+    assert executed_operators(result.model, integer_only=True).get("QLinearConv", 0) == expected
+
+
+@pytest.mark.parametrize("method", RANGE_METHODS)
+def test_range_methods_hold_what_they_promise(method: str) -> None:
+    rng = np.random.default_rng(3)
+    sample = rng.standard_normal(100_000).astype(np.float32)
+    sample[0] = 40.0
+    seen = TensorStatistics()
+    seen.update(float(sample.min()), float(sample.max()), sample)
+    found = choose_range(seen, signed=False, method=method)
+    assert found is not None
+    top = (255 - found.zero_point) * found.scale
+    if method == "minmax":
+        assert top == pytest.approx(40.0, rel=0.02)
+    elif method == "mse":
+        widest = choose_range(seen, signed=False, method="minmax")
+        assert widest is not None
+        assert found.noise < 0.9 * widest.noise
+    else:
+        assert 2.5 < top < 10
+    inside = np.clip(np.round(sample / found.scale) + found.zero_point, 0, 255)
+    error = np.square((inside - found.zero_point) * found.scale - sample).mean()
+    # A bin may hide up to the rounding of its own width.
+    assert error <= found.noise < 2 * error
+
+
+@pytest.mark.slow
+def test_rounding_for_own_inputs_is_nearer(models: Path) -> None:
+    """Refinement is kept only where it gains; on this network it does."""
+    given = {
+        "calibration": str(models / "fashion_calibration.npz"),
+        "evaluation": str(models / "fashion_evaluation.npz"),
+    }
+    plain, refined = (
+        onnxpress.optimize(
+            models / "fashion_mlp.onnx",
+            passes=[Quantize(form="static", refinement=refinement)],
+            max_drop=5.0,
+            **given,  # type: ignore[arg-type]
+        )
+        for refinement in (False, True)
+    )
+    assert plain.validation is not None
+    assert refined.validation is not None
+    before = plain.validation.measurement.worst_sqnr_db
+    assert refined.validation.measurement.worst_sqnr_db >= before
