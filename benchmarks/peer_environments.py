@@ -13,6 +13,7 @@ ENVIRONMENTS = MODELS / ".cache" / "peers"
 REQUIREMENTS = {
     "onnxruntime": ("onnxruntime==1.32.0", "onnx==1.23.2", "sympy"),
     "nncf": ("nncf==3.1.0", "onnxruntime==1.32.0", "onnx==1.23.2"),
+    "torch": ("torch==2.13.0", "onnx==1.23.2"),
     "onnxsim": ("onnxsim==0.8.1", "onnxruntime==1.32.0", "onnx==1.23.2"),
 }
 
