@@ -390,3 +390,20 @@ def test_fashion_network_keeps_its_answers_at_a_fraction_of_the_work(
     assert result.validation.latency.high > 1
     weights = sum(layer.read().size for layer in find_layers(original))
     assert saved > (1 - ratio) * weights
+
+
+def test_fewer_samples_than_inputs_still_give_a_layer_that_generalizes(models: Path) -> None:
+    """Eight images for 784 inputs: the Gram matrix is singular, the answers must not be wild."""
+    with np.load(models / "fashion_calibration.npz") as archive:
+        few = {"image": archive["image"][:8]}
+    result = onnxpress.optimize(
+        models / "fashion_mlp.onnx",
+        calibration=few,
+        evaluation=str(models / "fashion_calibration.npz"),
+        passes=[Factorize(ratio=0.5)],
+        min_sqnr=-20.0,
+        metric="none",
+        goal="size",
+    )
+    assert result.validation is not None
+    assert result.validation.measurement.worst_sqnr_db > 8
