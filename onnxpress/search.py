@@ -48,6 +48,8 @@ _SENSITIVITY_SAMPLES = 4
 _MAGNIFICATION_SAMPLES = 32
 """One candidate a site is measured, so more samples are affordable."""
 _TOLERANCES = 64
+_REACHED = 0.99
+"""Of a quota: steps are whole percents of a layer."""
 _LEVELS = 16
 """Each costs a run over the calibration samples; deeper models take several levels at once."""
 _TYPICAL_ERROR = 0.02
@@ -489,6 +491,7 @@ def search_stage(
             return replace(nothing, left=tuple(left), note=f"undone: {note}")
         best = chosen
     left += _restored(proposals, best.decisions)
+    note = note or _short_of(pass_.quota(context), best.decisions)
     return StageResult(
         pass_,
         best.model,
@@ -547,6 +550,17 @@ def _fastest(
             slowest or "with integer kernels it would be larger or slower"
         )
     return trials[index], latency, note
+
+
+def _short_of(quota: Quota | None, decisions: Sequence[Decision]) -> str:
+    """What to say where less was saved than the settings ask for; nothing where it was reached."""
+    if quota is None:
+        return ""
+    reached = sum(getattr(decision.candidate, quota.unit) for decision in decisions)
+    share = reached / quota.amount if quota.amount > 0 else 1.0
+    if share >= _REACHED:
+        return ""
+    return f"{share:.0%} of what was asked for: more would break the budget, or no layer allows it"
 
 
 def _restored(proposals: Sequence[Proposal], decisions: Sequence[Decision]) -> list[Skip]:

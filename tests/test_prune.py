@@ -268,3 +268,16 @@ def test_only_named_layers_are_pruned(models: Path) -> None:
     changed = weights_of(apply(pass_, context, strongest(pass_, context)))
     for name, weight in weights_of(model).items():
         assert np.array_equal(weight, changed[name]) == (name != "fc2.weight")
+
+
+def test_sparsity_that_the_budget_forbids_is_said(models: Path) -> None:
+    result = onnxpress.optimize(
+        models / "fashion_mlp.onnx",
+        calibration=str(models / "fashion_calibration.npz"),
+        passes=[Prune(sparsity=0.95, refinement=False)],
+        min_sqnr=25.0,
+        metric="none",
+    )
+    assert result.within_budget
+    stage = next(stage for stage in result.stages if stage.pass_.name == "prune")
+    assert "of what was asked for" in stage.note
