@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from onnxpress.data import Samples, load_samples
+from onnxpress.hull import hull
 from onnxpress.plan import Context, Decision, Pass, Proposal
 from onnxpress.runtime import Array, Session
 from onnxpress.statistics import Statistics, collect
@@ -26,7 +27,7 @@ def observe(
 
 
 class PressPass(ir.passes.InPlacePass):
-    """Apply the strongest candidate of every site, without a budget.
+    """Apply the strongest candidate of every site, or the quota the pass has, without a budget.
 
     Example::
 
@@ -54,11 +55,13 @@ class PressPass(ir.passes.InPlacePass):
             samples = load_samples(self._calibration, Session(model).inputs)
             statistics = observe(self.pass_, context, samples)
             context = Context(model, self._target, statistics, self._seed)
-        decisions = [
-            Decision(proposal.site, proposal.candidates[0])
-            for proposal in self.pass_.propose(context)
-            if isinstance(proposal, Proposal)
-        ]
+        proposals = [item for item in self.pass_.propose(context) if isinstance(item, Proposal)]
+        quota = self.pass_.quota(context)
+        if quota is not None and proposals:
+            # Without an evaluation the predicted errors count as they are.
+            decisions = list(hull(proposals, quota.unit, quota.amount)[-1])
+        else:
+            decisions = [Decision(item.site, item.candidates[0]) for item in proposals]
         if decisions:
             self.pass_.rewrite(context, decisions)
         return ir.passes.PassResult(model, bool(decisions))

@@ -18,12 +18,13 @@ from onnxpress.bias import shift_bias, takes_bias
 from onnxpress.data import random_samples
 from onnxpress.errors import UsageError
 from onnxpress.graph import find_layers
+from onnxpress.hull import hull
 from onnxpress.passes.factorize import Factorize
 from onnxpress.passes.factorize.decompose import spatial, tucker
 from onnxpress.plan import Candidate, Context, Decision, Proposal, Skip
 from onnxpress.reconstruction import low_rank, repaired
 from onnxpress.runtime import Array, Session
-from onnxpress.search import apply, hull
+from onnxpress.search import apply
 from onnxpress.statistics import LayerStatistics
 from onnxpress.targets import load_target
 

@@ -142,7 +142,8 @@ def test_pass_runs_inside_sequential(models: Path) -> None:
         if value.const_value is not None and len(value.const_value.shape) == 2
     ]
     zeros = sum(int((weight == 0).sum()) for weight in weights)
-    assert zeros / sum(weight.size for weight in weights) == pytest.approx(0.5, abs=0.001)
+    # Shared out in steps of 1% of a layer; the largest holds half of the weights.
+    assert 0.5 <= zeros / sum(weight.size for weight in weights) <= 0.506
 
 
 def test_json_on_standard_output_is_only_json(tmp_path: Path, linear_model: Path) -> None:
