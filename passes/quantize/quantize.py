@@ -167,7 +167,7 @@ class Quantize(Pass):
             if self.form in ("auto", "dynamic"):
                 dynamic, reason = self._dynamic(context, layer)
                 candidates += [dynamic] if dynamic is not None else []
-                limit = limit or reason
+                limit = limit or (None if candidates else reason)
             if self.form in ("auto", "weight_only"):
                 weight_only, small = _weight_only(context, layer)
                 candidates += [weight_only] if weight_only is not None else []
