@@ -12,12 +12,11 @@ __all__ = ["shift_bias", "takes_bias"]
 def takes_bias(layer: Layer) -> bool:
     """Whether every use of the weight can take up a constant per output.
 
-    Gemm, Conv and ConvTranspose can when their bias is absent or constant; a MatMul when only
-    an Add of a constant row reads it, as exporters write a linear layer.
+    Gemm and Conv can when their bias is absent or constant; a MatMul when only an Add of a
+    constant row reads it, as exporters write a linear layer. ConvTranspose cannot: several rows
+    of its matrix add up to one output.
     """
     outputs = layer.read().shape[0]
-    if layer.op_type == "ConvTranspose":
-        outputs = layer.shape[1] * layer.groups
     return all(_place(use.node, outputs) is not None for use in layer.uses)
 
 
@@ -59,7 +58,7 @@ def shift_bias(graph: ir.Graph, node: ir.Node, offset: npt.NDArray[np.floating])
 
 def _place(node: ir.Node, outputs: int) -> tuple[ir.Node, int] | None:
     """The node and input where a constant of `outputs` numbers is added, or `None`."""
-    if node.op_type in ("Gemm", "Conv", "ConvTranspose"):
+    if node.op_type in ("Gemm", "Conv"):
         if is_scaled_gemm(node):
             return None
         bias = node.inputs[2] if len(node.inputs) > 2 else None

@@ -78,9 +78,10 @@ def keep_faster(
 
 def _input_shape(context: Context, layers: Sequence[Layer]) -> tuple[int, ...] | None:
     first = layers[0]
-    moments = None if context.statistics is None else context.statistics.layers.get(first.name)
-    usable = moments is not None and moments.input_shape and first.dtype == ir.DataType.FLOAT
-    return moments.input_shape if moments is not None and usable else None
+    moments = context.moments(first)
+    if moments is None or not moments.input_shape or first.dtype != ir.DataType.FLOAT:
+        return None
+    return moments.input_shape
 
 
 def _key(layers: Sequence[Layer], shape: tuple[int, ...], candidate: Candidate) -> Hashable:
@@ -97,7 +98,7 @@ def _key(layers: Sequence[Layer], shape: tuple[int, ...], candidate: Candidate) 
     parameters = tuple(
         (name, value)
         for name, value in sorted(candidate.parameters.items())
-        if name in ("form", "rank", "input_rank", "kept")
+        if name in ("form", "rank", "input_rank")
     )
     return nodes, shape, parameters
 

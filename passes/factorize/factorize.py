@@ -180,7 +180,7 @@ class Factorize(Pass):
         """Spatial and Tucker forms of a convolution."""
         outputs, inputs = layer.shape[:2]
         quantum = context.target.rank_quantum
-        whole = _kernel_cost(layer)
+        whole = math.prod(layer.shape)
         ranks = [self.rank] if self.rank else range(quantum, max(inputs, outputs) + 1, quantum)
         found: list[tuple[str, int, int]] = [("spatial", rank, 0) for rank in ranks]
         cuts = [(_up(inputs * f, quantum), _up(outputs * f, quantum)) for f in _FRACTIONS]
@@ -190,7 +190,7 @@ class Factorize(Pass):
             for cut, rank in cuts
             if cut <= inputs and rank <= outputs and (cut, rank) != (inputs, outputs)
         ]
-        found = [form for form in found if _form_cost(layer, *form)[1] < 0.9 * whole[1]]
+        found = [form for form in found if _form_cost(layer, *form)[1] < 0.9 * whole]
         candidates = []
         for kind in ("spatial", "tucker"):
             for _, rank, cut in _thinned([form for form in found if form[0] == kind], _MOST_SPLITS):
@@ -215,18 +215,18 @@ class Factorize(Pass):
     def _candidate(
         self, context: Context, layer: Layer, form: str, rank: int, input_rank: int, error: float
     ) -> Candidate:
-        bytes_now, cost_now = _kernel_cost(layer)
+        whole = math.prod(layer.shape)
         numbers, cost = _form_cost(layer, form, rank, input_rank)
         parameters: dict[str, bool | int | str] = {"form": form, "rank": rank}
         if input_rank:
             parameters["input_rank"] = input_rank
         parameters["from_statistics"] = self._observed(context, layer)
-        size = layer.nbytes // max(bytes_now, 1)
+        size = layer.nbytes // max(whole, 1)
         return Candidate(
             parameters,
             predicted_error=error,
-            saved_bytes=(bytes_now - numbers) * size - _NODE_BYTES,
-            saved_multiply_adds=_multiply_adds(context, layer) * (1 - cost / cost_now),
+            saved_bytes=(whole - numbers) * size - _NODE_BYTES,
+            saved_multiply_adds=_multiply_adds(context, layer) * (1 - cost / whole),
         )
 
     def _observed(self, context: Context, layer: Layer) -> bool:
@@ -250,8 +250,6 @@ class Factorize(Pass):
             biased = self._biased(layer)
             weights, _ = repaired(layer.read(), moments, biased=biased)
             mean = moments.mean[0] if moments is not None and biased else None
-            if layer.op_type == "ConvTranspose":
-                mean = None
             return low_rank(weights, self._gram(moments), mean)
 
         return context.cached(("components", self.weighting), [layer], make)
@@ -418,9 +416,8 @@ def _refusal(layer: Layer) -> str | None:
     if layer.op_type == "MatMul" and layer.uses[0].index == 0 and len(layer.uses) > 1:
         return "a left side of MatMul that several nodes share"
     if layer.groups > 1:
-        if layer.groups == shape[0 if layer.op_type == "Conv" else 1] * (
-            1 if layer.op_type == "Conv" else layer.groups
-        ):
+        outputs = shape[0] if layer.op_type == "Conv" else shape[1] * layer.groups
+        if layer.groups == outputs:
             return "a depthwise convolution has no channels to share"
         return f"a convolution in {layer.groups} groups is of low rank already"
     if layer.op_type == "Gemm" and is_scaled_gemm(node) and layer.uses[1:]:
@@ -445,7 +442,7 @@ def _multiply_adds(context: Context, layer: Layer) -> float:
     """Of one run; by the weights alone where nothing was observed."""
     if layer.op_type == "Gather":
         return 0.0
-    return layer.read().size * _rows(context, layer)
+    return math.prod(layer.shape) * _rows(context, layer)
 
 
 def _most_rank(layer: Layer) -> int:
@@ -454,14 +451,11 @@ def _most_rank(layer: Layer) -> int:
     return int((outputs * inputs - 1) // (outputs + inputs))
 
 
-def _kernel_cost(layer: Layer) -> tuple[int, float]:
-    """(numbers in the weight, multiply-adds for each position)."""
-    size = int(layer.read().size)
-    return size, float(size)
-
-
 def _form_cost(layer: Layer, form: str, rank: int, input_rank: int) -> tuple[int, float]:
-    """The same of a form: what reads the input works at every position a stride skips."""
+    """(numbers in a form's weights, multiply-adds for each output position).
+
+    The factor that reads the input also works at the positions a stride skips.
+    """
     outputs, inputs = layer.read().shape
     if form == "pair":
         numbers = rank * (outputs + inputs)

@@ -8,8 +8,8 @@ min tr((W − W')·H·(W − W')ᵀ) over W' with at most so many weights. Two s
   least squares and the projection onto the pattern, with a rising penalty; it revises its choice
   of weights, which the columns' greedy order cannot.
 
-Either way the weights of the mask found are then solved for exactly, by conjugate gradients on
-the masked problem. Inputs are scaled to unit power first, so that magnitudes are comparable.
+The latter then solves for the weights of the mask it found, by conjugate gradients on the masked
+problem. It scales inputs to unit power first, so that magnitudes are comparable.
 """
 
 from collections.abc import Callable

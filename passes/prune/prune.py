@@ -419,9 +419,7 @@ def _zeros(layer: Layer) -> int:
 
 def _biased(layer: Layer, parameters: dict[str, Parameter]) -> bool:
     """Whether a bias takes up the mean of what is lost."""
-    return parameters["compensation"] == "alternating" and (
-        takes_bias(layer) and layer.op_type != "ConvTranspose"
-    )
+    return parameters["compensation"] == "alternating" and takes_bias(layer)
 
 
 def _error(

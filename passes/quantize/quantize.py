@@ -192,7 +192,7 @@ class Quantize(Pass):
         result = _range(context, fused_output(layer.node), self.ranges)
         if source is None or result is None:
             return None, "its activations were not observed, or are not finite"
-        moments = _moments(context, layer)
+        moments = context.moments(layer)
         if moments is None or moments.rows == 0 or not moments.absolute_maximum.any():
             return None, "the calibration data never exercises it: its inputs are all zero"
         matrix = layer.read()
@@ -205,9 +205,7 @@ class Quantize(Pass):
             read = matrix * _smoothing_scales(context, layer, smoothing.strength)
         parameters |= _named("input", source) | _named("output", result)
         rounded = _static_integers(context, layer, parameters)
-        energy = output_energy(matrix, moments.gram, moments.second_moment)
-        noise = source.noise * float(np.square(read, dtype=np.float64).sum())
-        error = rounded.error + (noise / energy if energy > 0 else 0.0)
+        error = rounded.error + _input_error(matrix, moments, read, source)
         if layer.op_type == "Conv":
             error += result.error
         return Candidate(parameters, error, _saved(layer, rounded.weight)), None
@@ -215,7 +213,7 @@ class Quantize(Pass):
     def _dynamic(self, context: Context, layer: Layer) -> tuple[Candidate | None, str | None]:
         """MatMulInteger on an input that is quantized by its own range at every run."""
         reason = dynamic_refusal(layer, context.target.quantized_operators)
-        moments = _moments(context, layer)
+        moments = context.moments(layer)
         if reason is None and (moments is None or moments.rows == 0):
             reason = "without calibration data the error of its activations is unknown"
         if reason is not None or moments is None:
@@ -233,9 +231,7 @@ class Quantize(Pass):
             parameters["smoothing"] = smoothing.strength
             read = matrix * _smoothing_scales(context, layer, smoothing.strength)
         rounded = _dynamic_integers(context, layer, parameters)
-        energy = output_energy(matrix, moments.gram, moments.second_moment)
-        noise = span.noise * float(np.square(read, dtype=np.float64).sum())
-        error = rounded.error + (noise / energy if energy > 0 else 0.0)
+        error = rounded.error + _input_error(matrix, moments, read, span)
         return Candidate(parameters, error, _saved(layer, rounded.weight)), None
 
     def _between(self, context: Context) -> list[Proposal | Skip]:
@@ -396,8 +392,16 @@ def _named(which: str, found: ActivationRange) -> dict[str, Parameter]:
     return {f"{which}_scale": found.scale, f"{which}_zero_point": found.zero_point}
 
 
-def _moments(context: Context, layer: Layer) -> LayerStatistics | None:
-    return None if context.statistics is None else context.statistics.layers.get(layer.name)
+def _input_error(
+    matrix: npt.NDArray[np.floating],
+    moments: LayerStatistics,
+    read: npt.NDArray[np.floating],
+    span: ActivationRange,
+) -> float:
+    """Share of the output's power that the rounding of the input adds through `read`."""
+    energy = output_energy(matrix, moments.gram, moments.second_moment)
+    noise = span.noise * float(np.square(read, dtype=np.float64).sum())
+    return noise / energy if energy > 0 else 0.0
 
 
 def _matrix(layer: Layer, array: npt.NDArray[np.float64]) -> npt.NDArray[np.floating]:
@@ -448,10 +452,10 @@ def _rounded(
         weight: rounded to the nearest.
         factors: `[in]` the smoothing that is in `weight` already.
     """
-    moments = _moments(context, layer) if _compensable(layer) else None
+    moments = context.moments(layer) if _compensable(layer) else None
     matrix = layer.read().astype(np.float64)
     found = weight
-    biased = moments is not None and takes_bias(layer) and layer.op_type != "ConvTranspose"
+    biased = moments is not None and takes_bias(layer)
     gram = None
     if moments is not None and moments.rows:
         gram = moments.centred_gram if biased else moments.gram
@@ -513,13 +517,7 @@ def _static_rounded(
         least = np.abs(bias) / (input_scale * _BIAS_LIMIT)
         if not target.per_channel:
             least = float(least.max())
-    assert layer.weight.const_value is not None
-    stored = layer.weight.const_value.numpy()
-    factors = None
-    if strength:
-        factors = _smoothing_scales(context, layer, strength)
-        matrix = np.asarray(layer.read() * factors, stored.dtype)
-        stored = from_matrix(matrix, layer.shape, layer.uses[0], layer.groups)
+    stored, factors = _smoothed_weight(context, layer, strength)
     weight = quantize_weight(
         stored,
         output_channel_axis(layer) if target.per_channel else None,
@@ -530,17 +528,24 @@ def _static_rounded(
     return _rounded(context, layer, weight, factors)
 
 
+def _smoothed_weight(
+    context: Context, layer: Layer, strength: float
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.float32] | None]:
+    """The weight as stored, times its smoothing scales, and those `[in]`; `None` at strength 0."""
+    assert layer.weight.const_value is not None
+    stored = layer.weight.const_value.numpy()
+    if not strength:
+        return stored, None
+    factors = _smoothing_scales(context, layer, strength)
+    matrix = np.asarray(layer.read() * factors, stored.dtype)
+    return from_matrix(matrix, layer.shape, layer.uses[0], layer.groups), factors
+
+
 def _dynamic_integers(context: Context, layer: Layer, parameters: Parameters) -> _Rounded:
     strength = float(parameters.get("smoothing", 0.0))
 
     def make() -> _Rounded:
-        assert layer.weight.const_value is not None
-        stored = layer.weight.const_value.numpy()
-        factors = None
-        if strength:
-            factors = _smoothing_scales(context, layer, strength)
-            matrix = np.asarray(layer.read() * factors, stored.dtype)
-            stored = from_matrix(matrix, layer.shape, layer.uses[0], layer.groups)
+        stored, factors = _smoothed_weight(context, layer, strength)
         bits = context.target.weight_bits
         weight = quantize_weight(stored, output_channel_axis(layer), bits=bits)
         return _rounded(context, layer, weight, factors)
@@ -575,7 +580,7 @@ def _readers(context: Context, layer: Layer) -> list[tuple[Layer, LayerStatistic
         if other.op_type in ("MatMul", "Gemm")
         and static_refusal(other, operators) is None
         and input_of(other) is value
-        and (moments := _moments(context, other)) is not None
+        and (moments := context.moments(other)) is not None
     ]
 
 
