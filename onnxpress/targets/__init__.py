@@ -26,6 +26,7 @@ class Target:
         blocked_layout: whether the provider keeps convolutions in a blocked layout of its own,
             so that operators between them which it computes outside cost two conversions.
         rank_quantum: ranks below the next multiple cost what the multiple costs.
+        channel_quantum: the same for channel counts of convolutions.
         quantized_operators: operators that have an integer kernel between Q and DQ.
         minimum_opset: what the integer forms need.
     """
@@ -39,6 +40,7 @@ class Target:
     weight_bits: int
     blocked_layout: bool
     rank_quantum: int
+    channel_quantum: int
     quantized_operators: frozenset[str]
     minimum_opset: int
 
