@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -33,6 +34,7 @@ __all__ = [
     "compare_latency",
     "executed_operators",
     "is_integer_operator",
+    "seen_by_providers",
 ]
 
 logger = logging.getLogger(__name__)
@@ -91,7 +93,7 @@ class Session:
         *,
         threads: int = 0,
         config: Mapping[str, str] = DEFAULT,
-        optimize: bool = True,
+        optimize: bool | Literal["basic"] = True,
         name: str = "the model",
         optimized_path: Path | None = None,
     ) -> None:
@@ -101,7 +103,8 @@ class Session:
             model: a model or a file.
             threads: intra-op threads; 0 lets onnxruntime take all cores.
             config: session configuration entries.
-            optimize: graph optimizations at their default, or none.
+            optimize: graph optimizations at their default, or none, or only the basic ones,
+                which are what an execution provider is shown.
             name: what messages call the model.
             optimized_path: where onnxruntime writes the graph it really runs.
 
@@ -116,8 +119,11 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         for key, value in config.items():
             options.add_session_config_entry(key, value)
-        if not optimize:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if optimize is not True:
+            levels = ort.GraphOptimizationLevel
+            basic = optimize == "basic"
+            level = levels.ORT_ENABLE_BASIC if basic else levels.ORT_DISABLE_ALL
+            options.graph_optimization_level = level
         if optimized_path is not None:
             options.optimized_model_filepath = str(optimized_path)
             # Weights beside it: onnxruntime cannot write more than 2 GB into one file.
@@ -205,6 +211,19 @@ class Latency:
 def is_integer_operator(name: str) -> bool:
     """Whether an operator of onnxruntime's computes in 8-bit integers."""
     return name.startswith(_INTEGER_PREFIXES)
+
+
+def seen_by_providers(model: ir.Model) -> ir.Model:
+    """The graph as an execution provider is asked about it: after the basic optimizations.
+
+    Raises:
+        ModelError: onnxruntime cannot load the model.
+    """
+    with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
+        path = Path(folder, "basic.onnx")
+        Session(model, threads=1, optimize="basic", optimized_path=path)
+        proto = onnx.load(path, load_external_data=False)
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
 
 
 def executed_operators(model: ir.Model | Path, *, integer_only: bool = False) -> dict[str, int]:

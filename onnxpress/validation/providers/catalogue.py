@@ -196,8 +196,8 @@ _ALL = (
         install="pip uninstall onnxruntime && pip install onnxruntime-gpu tensorrt-cu12",
     ),
     Provider("xnnpack", "XNNPACK on phones", "", target="xnnpack"),
-    Provider("nnapi", "Android's NNAPI", "", target="nnapi"),
-    Provider("coreml", "Apple's Core ML", "", target="coreml"),
+    Provider("nnapi", "Android's NNAPI", "", target="nnapi", static_shapes=True),
+    Provider("coreml", "Apple's Core ML", "", target="coreml", static_shapes=True),
 )
 
 PROVIDERS: Mapping[str, Provider] = {entry.name: entry for entry in _ALL}

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from onnxpress.validation.providers.config import Place, read_config
 from onnxpress.validation.providers.launch import Answer, launch
 from onnxpress.validation.providers.placement import place_nodes
 from onnxpress.validation.providers.prepare import (
+    fixed,
+    has_dynamic_inputs,
     multiply_adds,
     read_outputs,
     to_ort,
@@ -84,14 +86,12 @@ def check_providers(
             started = time.monotonic()
             verdict = check.run(entry, places[entry.name])
             seconds = round(time.monotonic() - started, 2)
-            verdicts.append(_timed(verdict, seconds))
+            verdicts.append(replace(verdict, seconds=seconds))
     return tuple(verdicts)
 
 
-def _timed(verdict: ProviderVerdict, seconds: float) -> ProviderVerdict:
-    import dataclasses  # noqa: PLC0415
-
-    return dataclasses.replace(verdict, seconds=seconds)
+def _shapes(feed: Feed) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in feed.items()}
 
 
 class _Recorded:
@@ -120,10 +120,10 @@ class _Check:
 
     def run(self, entry: Provider, place: Place) -> ProviderVerdict:
         if not entry.execution_provider:
-            return static_verdict(entry, self.model)
+            return self._static(entry, "no build for this machine; by its rules")
         if entry.needs_gpu and not has_nvidia_gpu():
-            return static_verdict(entry, self.model, "this machine has no NVIDIA GPU")
-        feeds = self.evaluator.samples.feeds[: entry.samples]
+            return self._static(entry, "no NVIDIA GPU here; by its rules")
+        feeds = self._feeds(entry)
         work = self.folder / entry.name
         work.mkdir()
         try:
@@ -136,6 +136,29 @@ class _Check:
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
+    def _feeds(self, entry: Provider) -> list[Feed]:
+        """The first samples, all of one shape where shapes are fixed to the first one's."""
+        feeds = list(self.evaluator.samples.feeds[: entry.samples])
+        if entry.static_shapes:
+            same = [_shapes(feed) == _shapes(feeds[0]) for feed in feeds]
+            # A prefix, so that outputs, labels and the original's outputs stay in step.
+            feeds = feeds[: same.index(False)] if False in same else feeds
+        return feeds
+
+    def _static(self, entry: Provider, why: str, status: Status = Status.STATIC) -> ProviderVerdict:
+        feed = self.evaluator.samples.feeds[0]
+        model = fixed(self.model, feed) if entry.static_shapes else self.model
+        verdict = static_verdict(entry, model, why, status=status)
+        warnings = (*verdict.warnings, *self._about_shapes(entry))
+        return replace(verdict, warnings=warnings)
+
+    def _about_shapes(self, entry: Provider) -> Iterator[str]:
+        if entry.static_shapes and has_dynamic_inputs(self.model):
+            yield (
+                "it needs static shapes: the inputs were fixed to the first sample's for this "
+                "check; write such a model with --fix-shape"
+            )
+
     def _write_job(self, entry: Provider, place: Place, work: Path, feeds: Sequence[Feed]) -> None:
         suffix = "ort" if entry.ort_format else "onnx"
         kind = "static" if entry.static_shapes else "dynamic"
@@ -143,7 +166,7 @@ class _Check:
         for role, model in (("model", self.model), ("original", self.original)):
             path = self.folder / f"{role}.{kind}.onnx"
             if not path.exists():
-                write_model(model, path, feeds[0] if entry.static_shapes else None)
+                write_model(fixed(model, feeds[0]) if entry.static_shapes else model, path)
             if entry.ort_format and not path.with_suffix(".ort").exists():
                 to_ort(path, path.with_suffix(".ort"))
             names[role] = f"../{path.stem}.{suffix}"
@@ -171,7 +194,7 @@ class _Check:
         absent = answer.absent or (report.get("status") == "absent" and str(report["reason"]))
         if absent:
             hint = f"; get it: {entry.install}" if entry.install else ""
-            return static_verdict(entry, self.model, f"{absent}{hint}", status=Status.ABSENT)
+            return self._static(entry, f"{absent}{hint}", Status.ABSENT)
         versions = {
             key: str(report[key])
             for key in ("onnxruntime", "plugin_version", "python", "machine", "device")
@@ -218,8 +241,9 @@ class _Check:
             floor_db=floor,
             latency=latency,
             integer_kernels=kernels,
-            warnings=tuple(
-                self._warnings(measurement, exact, kernels, None if emulated else latency, report)
+            warnings=(
+                *self._warnings(measurement, exact, kernels, None if emulated else latency, report),
+                *self._about_shapes(entry),
             ),
         )
 

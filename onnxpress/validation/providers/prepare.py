@@ -1,7 +1,7 @@
 """The files a worker is given: models with named nodes, samples as plain bytes, multiply-adds.
 
 Onnxruntime says by node names what it placed where, so every node gets one. Nothing else of a
-model changes, but for providers that need static shapes: their inputs take the first sample's.
+model changes, but that inputs are fixed to a sample's shape where the provider needs it.
 """
 
 import json
@@ -17,11 +17,37 @@ import onnxruntime as ort
 from onnxpress import model_file
 from onnxpress.runtime import Array, Feed
 
-__all__ = ["multiply_adds", "read_outputs", "to_ort", "write_feeds", "write_model"]
+__all__ = [
+    "fixed",
+    "has_dynamic_inputs",
+    "multiply_adds",
+    "read_outputs",
+    "to_ort",
+    "write_feeds",
+    "write_model",
+]
 
 
-def write_model(model: ir.Model, path: Path, feed: Feed | None = None) -> None:
-    """Write `model` with a name for every node; with `feed`, inputs take its shapes."""
+def fixed(model: ir.Model, feed: Feed) -> ir.Model:
+    """A copy whose inputs have the shapes of `feed`; shapes in between are left to inference."""
+    copy = model.clone()
+    for value in copy.graph.inputs:
+        value.shape = ir.Shape(feed[str(value.name)].shape)
+    for graph in copy.graphs():
+        for node in graph:
+            for value in node.outputs:
+                if not value.is_graph_output():
+                    value.shape = None
+    return copy
+
+
+def has_dynamic_inputs(model: ir.Model) -> bool:
+    """Whether an input's shape is not known before it is run."""
+    return any(value.shape is None or not value.shape.is_static() for value in model.graph.inputs)
+
+
+def write_model(model: ir.Model, path: Path) -> None:
+    """Write `model` with a name for every node."""
     named = model.clone()
     taken = {node.name for graph in named.graphs() for node in graph if node.name}
     index = 0
@@ -31,15 +57,6 @@ def write_model(model: ir.Model, path: Path, feed: Feed | None = None) -> None:
                 index += 1
                 name = f"{node.op_type}_{index}"
                 node.name = None if name in taken else name
-    if feed is not None:
-        for value in named.graph.inputs:
-            value.shape = ir.Shape(feed[str(value.name)].shape)
-        for graph in named.graphs():
-            # Shapes of the dynamic model would contradict the fixed ones.
-            for node in graph:
-                for value in node.outputs:
-                    if not value.is_graph_output():
-                        value.shape = None
     model_file.save(named, path)
 
 
