@@ -143,6 +143,55 @@ def _output_options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
+def _provider_options(function: Callable[..., None]) -> Callable[..., None]:
+    options = [
+        click.option(
+            "--ep",
+            "ep",
+            multiple=True,
+            metavar="NAME",
+            help="Run the result on this execution provider too, in a process of its own; may "
+            "be repeated; `all` for every one. See `onnxpress doctor`.",
+        ),
+        click.option(
+            "--require-ep",
+            multiple=True,
+            metavar="NAME",
+            help="Fail unless this provider really ran it (or its emulator).",
+        ),
+        click.option(
+            "--ep-config",
+            type=EXISTING,
+            metavar="FILE",
+            help="Where the providers are. Default: onnxpress.toml here, else "
+            "~/.config/onnxpress/config.toml.",
+        ),
+        click.option(
+            "--ep-time-limit",
+            type=float,
+            default=300.0,
+            show_default=True,
+            metavar="S",
+            help="Seconds for each provider.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _providers(options: dict[str, Any]) -> Any:
+    """The provider options, taken out of a command's options."""
+    from onnxpress.validation.providers import ProviderOptions  # noqa: PLC0415
+
+    return ProviderOptions(
+        asked=options.pop("ep"),
+        required=options.pop("require_ep"),
+        config=options.pop("ep_config"),
+        time_limit=options.pop("ep_time_limit"),
+    )
+
+
 def _run_options(function: Callable[..., None]) -> Callable[..., None]:
     function = click.option(
         "--threads",
@@ -163,6 +212,7 @@ def _run_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--recipe", type=EXISTING, metavar="FILE.toml", help="Repeat these decisions, without a search."
 )
+@_provider_options
 @_run_options
 def optimize(model: Path, *, passes: str | None, recipe: Path | None, **options: Any) -> None:
     """Give back the smallest and fastest model that still agrees with MODEL."""
@@ -170,7 +220,7 @@ def optimize(model: Path, *, passes: str | None, recipe: Path | None, **options:
     if names is not None and not names:
         raise UsageError("--passes names none; see `onnxpress passes`")
     with _errors(debug=options.pop("debug")):
-        _optimize(model, passes=names, recipe=recipe, **options)
+        _optimize(model, passes=names, recipe=recipe, providers=_providers(options), **options)
 
 
 def _optimize(
@@ -275,6 +325,7 @@ def inspect(model: Path, *, json_path: str | None, debug: bool) -> None:
 @click.argument("model", type=EXISTING)
 @click.option("--reference", type=EXISTING, required=True, help="The original model.")
 @_data_options
+@_provider_options
 @click.option("--seed", type=int, default=0, help="Of random inputs.")
 @click.option("--json", "json_path", metavar="FILE", help="As JSON; - for standard output.")
 @_run_options
@@ -291,21 +342,25 @@ def validate(
     json_path: str | None,
     threads: int,
     debug: bool,
+    **options: Any,
 ) -> None:
-    """Compare MODEL with its original: interface, fidelity, task, speed."""
+    """Compare MODEL with its original: interface, fidelity, task, speed, and on providers."""
     with _errors(debug=debug):
         from onnxpress.report.console import print_validation  # noqa: PLC0415
         from onnxpress.report.document import validation_document  # noqa: PLC0415
         from onnxpress.validation import Budget, validate  # noqa: PLC0415
 
-        found = validate(
-            model,
-            reference,
-            evaluation=evaluation or calibration,
-            budget=Budget(max_drop, min_sqnr, metric),
-            threads=threads,
-            seed=seed,
-        )
+        with _progress() as progress:
+            found = validate(
+                model,
+                reference,
+                evaluation=evaluation or calibration,
+                budget=Budget(max_drop, min_sqnr, metric),
+                threads=threads,
+                seed=seed,
+                providers=_providers(options),
+                progress=progress,
+            )
         document = validation_document(found)
         if json_path is not None:
             _write_json(document, json_path)

@@ -1,14 +1,16 @@
 """Proof on execution providers: a process each, what it took, how close, how fast."""
 
 from onnxpress.validation.providers.catalogue import PROVIDERS, Provider, provider_names
-from onnxpress.validation.providers.check import TIME_LIMIT_S, check_providers
+from onnxpress.validation.providers.check import check_providers
+from onnxpress.validation.providers.config import NO_PROVIDERS, ProviderOptions
 from onnxpress.validation.providers.verdicts import Placement, ProviderVerdict, Status, unmet
 
 __all__ = [
+    "NO_PROVIDERS",
     "PROVIDERS",
-    "TIME_LIMIT_S",
     "Placement",
     "Provider",
+    "ProviderOptions",
     "ProviderVerdict",
     "Status",
     "check_providers",

@@ -24,7 +24,7 @@ from onnxpress.runtime import EXACT, Array, Feed, Latency, Session, is_integer_o
 from onnxpress.validation.evaluator import Evaluator, Measurement
 from onnxpress.validation.fidelity import FidelitySum
 from onnxpress.validation.providers.catalogue import Provider, has_nvidia_gpu, provider
-from onnxpress.validation.providers.config import Place, read_config
+from onnxpress.validation.providers.config import Place, ProviderOptions, read_config
 from onnxpress.validation.providers.launch import Answer, launch
 from onnxpress.validation.providers.placement import place_nodes
 from onnxpress.validation.providers.prepare import (
@@ -39,11 +39,10 @@ from onnxpress.validation.providers.prepare import (
 from onnxpress.validation.providers.static import static_verdict
 from onnxpress.validation.providers.verdicts import ProviderVerdict, Status
 
-__all__ = ["TIME_LIMIT_S", "check_providers"]
+__all__ = ["check_providers"]
 
 logger = logging.getLogger(__name__)
 
-TIME_LIMIT_S = 300.0
 _RUN_SHARE = 0.2
 """Of the time limit, for each of running the samples and timing."""
 _NOTABLE_DB = 1.0
@@ -51,36 +50,33 @@ _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 
 
 def check_providers(
-    names: Sequence[str],
+    options: ProviderOptions,
     model: ir.Model,
     original: ir.Model,
     evaluator: Evaluator,
     *,
-    config: Path | None = None,
-    time_limit: float = TIME_LIMIT_S,
     threads: int = 0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[ProviderVerdict, ...]:
-    """Check `model` on each of the providers `names`, one after the other.
+    """Check `model` on each provider, one after the other.
 
     Args:
-        names: see `catalogue.PROVIDERS`.
+        options: which, and where they are; see `catalogue.PROVIDERS`.
         model: what to check.
         original: what it came from.
         evaluator: of the original, with the samples and the budget.
-        config: where the providers are; see `config`.
-        time_limit: seconds for each; a provider that takes longer has failed.
         threads: of onnxruntime; 0: all cores.
         progress: told in a few words what is being done.
 
     Raises:
         UsageError: a name or the configuration means nothing.
     """
-    entries = [provider(name) for name in dict.fromkeys(names)]
-    places = read_config(config)
+    options.check()
+    entries = [provider(name) for name in options.names]
+    places = read_config(options.config)
     verdicts = []
     with tempfile.TemporaryDirectory(prefix="onnxpress-ep-", ignore_cleanup_errors=True) as folder:
-        check = _Check(Path(folder), model, original, evaluator, time_limit, threads)
+        check = _Check(Path(folder), model, original, evaluator, options.time_limit, threads)
         for entry in entries:
             progress(f"checking on {entry.name}")
             started = time.monotonic()

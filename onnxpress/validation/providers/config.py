@@ -14,6 +14,7 @@ Looked for in the working directory, then in `~/.config/onnxpress/config.toml`. 
 name something beside the file are taken from there, other commands from PATH.
 """
 
+import math
 import shutil
 import sys
 import tomllib
@@ -23,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxpress.errors import UsageError
-from onnxpress.validation.providers.catalogue import PROVIDERS, Provider
+from onnxpress.validation.providers.catalogue import PROVIDERS, Provider, provider
 
-__all__ = ["Place", "executable", "find_config", "read_config"]
+__all__ = ["NO_PROVIDERS", "Place", "ProviderOptions", "executable", "find_config", "read_config"]
 
 _KEYS = {
     "python": (str, list),
@@ -59,6 +60,47 @@ class Place:
     environment: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
     emulator: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderOptions:
+    """Where a model is to be run, and what must come of it.
+
+    Attributes:
+        asked: providers by name; `all` for every one.
+        required: those that must really run it.
+        config: the configuration file; `None`: the usual places.
+        time_limit: seconds for each provider; one that takes longer has failed. The default
+            lets a small model run under emulation.
+    """
+
+    asked: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    config: Path | None = None
+    time_limit: float = 300.0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that are to be run, each once, in the order given."""
+        every = [PROVIDERS if name == "all" else (name,) for name in self.asked]
+        return tuple(dict.fromkeys([*(name for names in every for name in names), *self.required]))
+
+    def check(self) -> None:
+        """Refuse before any work what means nothing.
+
+        Raises:
+            UsageError: an unknown provider, a broken configuration or no time.
+        """
+        for name in self.names:
+            provider(name)
+        if not (self.time_limit > 0 and math.isfinite(self.time_limit)):
+            raise UsageError(
+                f"the providers' time limit is {self.time_limit:g}; expected seconds above 0"
+            )
+        read_config(self.config)
+
+
+NO_PROVIDERS = ProviderOptions()
 
 
 def find_config(path: Path | None = None) -> Path | None:

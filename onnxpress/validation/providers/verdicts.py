@@ -1,6 +1,6 @@
 """What a provider did with a model: five different answers, and the figures behind them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -82,7 +82,7 @@ class ProviderVerdict:
         return f"{self.status} ({self.detail})" if self.detail else str(self.status)
 
 
-def unmet(verdicts: tuple[ProviderVerdict, ...], required: tuple[str, ...]) -> list[str]:
+def unmet(verdicts: Sequence[ProviderVerdict], required: Sequence[str]) -> list[str]:
     """For each required provider that did not run, a sentence."""
     found = {verdict.provider: verdict for verdict in verdicts}
     return [
