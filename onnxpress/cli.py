@@ -427,41 +427,24 @@ def targets() -> None:
 
 
 @cli.command()
-def doctor() -> None:
-    """Show versions, the processor, and what this machine can run."""
-    import platform  # noqa: PLC0415
-    from importlib import metadata  # noqa: PLC0415
+@click.option("--run", is_flag=True, help="Run a small model on every provider that is there.")
+@click.option("--ep-config", type=EXISTING, metavar="FILE", help="Where the providers are.")
+@click.option("--json", "json_path", metavar="FILE", help="As JSON; - for standard output.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def doctor(*, run: bool, ep_config: Path | None, json_path: str | None, debug: bool) -> None:
+    """Show versions, the processor, and what this machine can run or emulate."""
+    with _errors(debug=debug):
+        from onnxpress.doctor import examine  # noqa: PLC0415
+        from onnxpress.report.console import print_doctor  # noqa: PLC0415
 
-    import onnxruntime  # noqa: PLC0415
-
-    from onnxpress.report.console import print_table  # noqa: PLC0415
-    from onnxpress.targets import processor_features  # noqa: PLC0415
-
-    installed = {dist.metadata["Name"].lower() for dist in metadata.distributions()}
-    rows = [("python", platform.python_version()), ("machine", platform.machine())]
-    rows += [
-        (name, metadata.version(name))
-        for name in ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
-        if name in installed
-    ]
-    features = processor_features()
-    for name, flags in {
-        "AVX2": {"avx2"},
-        "8-bit dot product": {"avx512_vnni", "avx_vnni", "asimddp"},
-    }.items():
-        rows.append((name, "yes" if features & flags else "no"))
-    rows.append(("providers", ", ".join(onnxruntime.get_available_providers())))
-    missing = sorted({"jinja2", "matplotlib"} - installed)
-    hint = f"no: pip install 'onnxpress[report]' ({', '.join(missing)} missing)"
-    rows.append(("HTML report", hint if missing else "yes"))
-    print_table("this machine", ("what", "found"), rows, _console())
-    if {"onnxruntime", "onnxruntime-gpu"} <= installed:
-        click.echo(
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
-            "uninstall both, then install one",
-            err=True,
-        )
-        sys.exit(FAILED)
+        with _progress() as progress:
+            found = examine(ep_config, run=run, progress=progress)
+        if json_path is not None:
+            _write_json(found, json_path)
+        if json_path != "-":
+            print_doctor(found, _console())
+        if found["problems"]:
+            sys.exit(FAILED)
 
 
 def _console() -> Any:

@@ -9,7 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-__all__ = ["print_providers", "print_result", "print_table", "print_validation", "provider_cells"]
+__all__ = [
+    "print_doctor",
+    "print_providers",
+    "print_result",
+    "print_table",
+    "print_validation",
+    "provider_cells",
+]
 
 _SHOWN_REASONS = 6
 
@@ -61,8 +68,10 @@ def print_validation(validation: Mapping[str, Any], console: Console) -> None:
         console.print(f"[yellow]warning[/] {escape(warning)}")
     for problem in validation["problems"]:
         console.print(f"[red]not met[/] {escape(problem)}")
-    verdict = "[green]within the budget[/]" if validation["within_budget"] else "[red]not met[/]"
-    console.print(f"{verdict} {escape(validation['budget'])}")
+    if validation["within_budget"]:
+        console.print(f"[green]within the budget[/] {escape(validation['budget'])}")
+    elif not validation["problems"]:
+        console.print(f"[red]not met[/] {escape(validation['budget'])}")
 
 
 def print_providers(verdicts: Sequence[Mapping[str, Any]], console: Console) -> None:
@@ -80,6 +89,25 @@ def print_providers(verdicts: Sequence[Mapping[str, Any]], console: Console) -> 
         for line in (verdict["detail"], *verdict["warnings"], *verdict["advice"]):
             if line:
                 console.print(f"  {verdict['provider']}: {escape(line)}")
+
+
+def print_doctor(found: Mapping[str, Any], console: Console) -> None:
+    """Print what `onnxpress doctor` found."""
+    processor = ", ".join(
+        f"{name} {'yes' if present else 'no'}" for name, present in found["processor"].items()
+    )
+    rows = [
+        ("python", f"{found['python']} on {found['machine']}"),
+        ("packages", ", ".join(f"{name} {v}" for name, v in found["versions"].items())),
+        ("processor", processor),
+        ("HTML report", found["html_report"]),
+    ]
+    print_table("this machine", ("what", "found"), rows, console)
+    providers = [(e["provider"], e["state"], e["detail"]) for e in found["providers"]]
+    print_table("providers", ("name", "here", "with what"), providers, console)
+    print_providers(found["verdicts"], console)
+    for problem in found["problems"]:
+        console.print(f"[red]not met[/] {escape(problem)}")
 
 
 def provider_cells(verdict: Mapping[str, Any]) -> tuple[str, ...]:

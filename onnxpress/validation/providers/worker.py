@@ -3,8 +3,6 @@
 Started as a script, `python worker.py JOB.json`, by `launch`. It imports nothing but the standard
 library, NumPy and onnxruntime, because the interpreter may be any. The report is rewritten at
 every stage, so that the one who started it knows where a crash or a hang happened.
-
-`python worker.py --probe [PACKAGE …]` prints versions as JSON without importing onnxruntime.
 """
 
 import contextlib
@@ -261,17 +259,5 @@ def _write(path: pathlib.Path, outputs: Sequence[Any]) -> list[Any]:
     return index
 
 
-def probe(packages: Sequence[str]) -> None:
-    """Versions of the packages that are there, without importing them."""
-    versions = {}
-    for name in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    sys.stdout.write(json.dumps({"python": platform.python_version(), "packages": versions}))
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "--probe":
-        probe(sys.argv[2:])
-    else:
-        main(sys.argv[1])
+    main(sys.argv[1])
