@@ -229,6 +229,7 @@ def compare_latency(
     reference: Session,
     model: Session,
     feed: Feed,
+    model_feed: Feed | None = None,
     *,
     rounds: int = 15,
     budget_s: float = 6.0,
@@ -238,10 +239,12 @@ def compare_latency(
     """Time two sessions in turn, so that a drifting machine slows both alike.
 
     Each round repeats a run until it lasts about `round_s`; the order is swapped from round to
-    round. Five rounds at least are done whatever `budget_s` says.
+    round. Five rounds at least are done whatever `budget_s` says. The model may take another
+    feed than the reference.
     """
+    feeds = {reference: feed, model: feed if model_feed is None else model_feed}
     for session in (reference, model):
-        session.run(feed)
+        session.run(feeds[session])
     start = clock()
     reference.run(feed)
     single = max(clock() - start, 1e-6)
@@ -250,7 +253,7 @@ def compare_latency(
     def timed(session: Session) -> float:
         start = clock()
         for _ in range(repeats):
-            session.run(feed)
+            session.run(feeds[session])
         return (clock() - start) / repeats * 1e3
 
     begun = clock()
