@@ -442,15 +442,63 @@ def passes() -> None:
     print_table("passes", ("name", "what it does"), rows, _console())
 
 
-@cli.command()
-def targets() -> None:
-    """List the targets."""
-    from onnxpress.report.console import print_table  # noqa: PLC0415
-    from onnxpress.targets import load_target, target_names  # noqa: PLC0415
+@cli.group(invoke_without_command=True)
+@click.option("--json", "json_path", metavar="FILE", help="As JSON; - for standard output.")
+@click.pass_context
+def targets(ctx: click.Context, *, json_path: str | None) -> None:
+    """List the targets; `show` explains one, `check` asks its rules about a model."""
+    if ctx.invoked_subcommand is not None:
+        return
+    with _errors(debug=False):
+        from onnxpress.report.targets import print_targets, target_document  # noqa: PLC0415
+        from onnxpress.targets import load_target, target_names  # noqa: PLC0415
 
-    found = [load_target(name) for name in target_names()]
-    rows = [(target.name, target.description, f"{target.weight_bits}") for target in found]
-    print_table("targets", ("name", "what it is", "weight bits here"), rows, _console())
+        found = [load_target(name) for name in target_names()]
+        if json_path is not None:
+            _write_json({target.name: target_document(target) for target in found}, json_path)
+        if json_path != "-":
+            print_targets(found, _console())
+
+
+@targets.command()
+@click.argument("name")
+@click.option("--json", "json_path", metavar="FILE", help="As JSON; - for standard output.")
+def show(name: str, *, json_path: str | None) -> None:
+    """Explain the target NAME, or the common ground of several: NAME+NAME."""
+    with _errors(debug=False):
+        from onnxpress.report.targets import print_target, target_document  # noqa: PLC0415
+        from onnxpress.targets import load_target  # noqa: PLC0415
+
+        target = load_target(name)
+        if json_path is not None:
+            _write_json(target_document(target), json_path)
+        if json_path != "-":
+            print_target(target, _console())
+
+
+@targets.command()
+@click.argument("model", type=EXISTING)
+@click.option(
+    "--target", "names", multiple=True, required=True, help="Whose rules; may be repeated."
+)
+@click.option("--json", "json_path", metavar="FILE", help="As JSON; - for standard output.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def check(model: Path, *, names: tuple[str, ...], json_path: str | None, debug: bool) -> None:
+    """Ask the rules of targets which nodes of MODEL they would take; nothing is run."""
+    with _errors(debug=debug):
+        from onnxpress.model_file import load  # noqa: PLC0415
+        from onnxpress.report.targets import print_static, static_document  # noqa: PLC0415
+        from onnxpress.targets import load_target  # noqa: PLC0415
+        from onnxpress.validation import static_report  # noqa: PLC0415
+
+        loaded = load(model)
+        members = [member for name in names for member in load_target(name).members]
+        reports = [static_report(loaded, load_target(member)) for member in dict.fromkeys(members)]
+        if json_path is not None:
+            _write_json({report.target: static_document(report) for report in reports}, json_path)
+        if json_path != "-":
+            for report in reports:
+                print_static(report, _console())
 
 
 @cli.command()
