@@ -129,7 +129,39 @@ def _output_options(function: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             help="size accepts a slower model; the others never do.",
         ),
-        click.option("--target", default="cpu", show_default=True, help="See `onnxpress targets`."),
+        click.option(
+            "--target",
+            "targets",
+            multiple=True,
+            default=["cpu"],
+            show_default=True,
+            help="See `onnxpress targets`. Several: one model good for all.",
+        ),
+        click.option(
+            "--per-target",
+            is_flag=True,
+            help="One model for each target instead: FILE.TARGET.onnx.",
+        ),
+        click.option(
+            "--fix-shape",
+            "fix_shapes",
+            multiple=True,
+            metavar="NAME=1x3x224x224",
+            help="Fix an input's shape, or with DIM=4 a symbolic dimension, before anything else.",
+        ),
+        click.option(
+            "--float16",
+            type=click.Choice(["no", "keep-io", "all"]),
+            default="no",
+            show_default=True,
+            help="Half precision instead of integers; all: inputs and outputs too.",
+        ),
+        click.option(
+            "--opset",
+            type=click.IntRange(min=1),
+            default=None,
+            help="Convert to this opset. Without: down to the newest the target knows.",
+        ),
         click.option("--seed", type=int, default=0, show_default=True, help="Of every choice."),
         click.option(
             "--time-limit",
@@ -230,17 +262,69 @@ def _optimize(
     report: Path | None,
     json_path: str | None,
     external_data: bool,
+    targets: tuple[str, ...],
+    per_target: bool,
+    opset: int | None,
     **options: Any,
 ) -> None:
+    if per_target:
+        base = output or model.with_suffix(".opt.onnx")
+        done = [
+            _optimize_one(
+                model,
+                output=base.with_suffix(f".{name}{base.suffix}"),
+                report=report and report.with_suffix(f".{name}{report.suffix}"),
+                json_path=_beside(json_path, name),
+                external_data=external_data,
+                target=name,
+                opset=opset or 0,
+                **options,
+            )
+            for name in dict.fromkeys(targets)
+        ]
+    else:
+        one = _optimize_one(
+            model,
+            output=output or model.with_suffix(".opt.onnx"),
+            report=report,
+            json_path=json_path,
+            external_data=external_data,
+            target=targets,
+            opset=opset or 0,
+            **options,
+        )
+        done = [one]
+    if not all(done):
+        sys.exit(FAILED)
+
+
+def _beside(json_path: str | None, name: str) -> str | None:
+    if json_path == "-":
+        raise UsageError("--per-target writes several reports: give --json a file name")
+    if json_path is None:
+        return None
+    path = Path(json_path)
+    return str(path.with_suffix(f".{name}{path.suffix}"))
+
+
+def _optimize_one(
+    model: Path,
+    *,
+    output: Path,
+    report: Path | None,
+    json_path: str | None,
+    external_data: bool,
+    **options: Any,
+) -> bool:
+    """Optimize, write and print; whether the model is within the budget."""
     from onnxpress import model_file  # noqa: PLC0415 - imports onnx
-    from onnxpress.pipeline import optimize, recipe_path  # noqa: PLC0415 - imports onnxruntime
+    from onnxpress.pipeline import optimize  # noqa: PLC0415 - imports onnxruntime
     from onnxpress.report import require_html, write_html  # noqa: PLC0415
     from onnxpress.report.console import print_result  # noqa: PLC0415
 
-    target = output or model.with_suffix(".opt.onnx")
     if not model.exists():
         model_file.load(model)
-    model_file.check_output(target, source=model)
+    model_file.check_output(output, source=model)
     if report is not None:
         require_html()
         model_file.check_output(report)
@@ -249,8 +333,7 @@ def _optimize(
     with _progress() as progress:
         result = optimize(model, progress=progress, **options)
     document = result.report
-    result.save(target, external_data=external_data)
-    written = [str(target), str(recipe_path(target))]
+    written = [str(path) for path in result.save(output, external_data=external_data)]
     if report is not None:
         write_html(document, report)
         written.append(str(report))
@@ -259,8 +342,7 @@ def _optimize(
         written += [json_path] if json_path != "-" else []
     if json_path != "-":
         print_result(document, written=written, console=_console())
-    if not result.within_budget:
-        sys.exit(FAILED)
+    return result.within_budget
 
 
 def _pass_command(name: str) -> click.Command:
@@ -415,15 +497,63 @@ def passes() -> None:
     print_table("passes", ("name", "what it does"), rows, _console())
 
 
-@cli.command()
-def targets() -> None:
-    """List the targets."""
-    from onnxpress.report.console import print_table  # noqa: PLC0415
-    from onnxpress.targets import load_target, target_names  # noqa: PLC0415
+@cli.group(invoke_without_command=True)
+@click.option("--json", "json_path", metavar="FILE", help="As JSON; - for standard output.")
+@click.pass_context
+def targets(ctx: click.Context, *, json_path: str | None) -> None:
+    """List the targets; `show` explains one, `check` asks its rules about a model."""
+    if ctx.invoked_subcommand is not None:
+        return
+    with _errors(debug=False):
+        from onnxpress.report.targets import print_targets, target_document  # noqa: PLC0415
+        from onnxpress.targets import load_target, target_names  # noqa: PLC0415
 
-    found = [load_target(name) for name in target_names()]
-    rows = [(target.name, target.description, f"{target.weight_bits}") for target in found]
-    print_table("targets", ("name", "what it is", "weight bits here"), rows, _console())
+        found = [load_target(name) for name in target_names()]
+        if json_path is not None:
+            _write_json({target.name: target_document(target) for target in found}, json_path)
+        if json_path != "-":
+            print_targets(found, _console())
+
+
+@targets.command()
+@click.argument("name")
+@click.option("--json", "json_path", metavar="FILE", help="As JSON; - for standard output.")
+def show(name: str, *, json_path: str | None) -> None:
+    """Explain the target NAME, or the common ground of several: NAME+NAME."""
+    with _errors(debug=False):
+        from onnxpress.report.targets import print_target, target_document  # noqa: PLC0415
+        from onnxpress.targets import load_target  # noqa: PLC0415
+
+        target = load_target(name)
+        if json_path is not None:
+            _write_json(target_document(target), json_path)
+        if json_path != "-":
+            print_target(target, _console())
+
+
+@targets.command()
+@click.argument("model", type=EXISTING)
+@click.option(
+    "--target", "names", multiple=True, required=True, help="Whose rules; may be repeated."
+)
+@click.option("--json", "json_path", metavar="FILE", help="As JSON; - for standard output.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def check(model: Path, *, names: tuple[str, ...], json_path: str | None, debug: bool) -> None:
+    """Ask the rules of targets which nodes of MODEL they would take; nothing is run."""
+    with _errors(debug=debug):
+        from onnxpress.model_file import load  # noqa: PLC0415
+        from onnxpress.report.targets import print_static, static_document  # noqa: PLC0415
+        from onnxpress.targets import load_target  # noqa: PLC0415
+        from onnxpress.validation import static_report  # noqa: PLC0415
+
+        loaded = load(model)
+        members = [member for name in names for member in load_target(name).members]
+        reports = [static_report(loaded, load_target(member)) for member in dict.fromkeys(members)]
+        if json_path is not None:
+            _write_json({report.target: static_document(report) for report in reports}, json_path)
+        if json_path != "-":
+            for report in reports:
+                print_static(report, _console())
 
 
 @cli.command()

@@ -53,7 +53,8 @@ class StaticReport:
         target: name of the target.
         nodes: how many units compute at run time; an operator with the Q and DQ around it is one.
         taken: how many of them the provider would take.
-        partitions: into how many connected pieces.
+        partitions: into how many connected pieces; nodes in `Target.passes_through` that stay
+            with the CPU provider end none, and `advice` names them.
         multiply_add_share: of the multiply-adds of all convolutions and matrix products, the
             share in nodes that are taken; 1 where there are none and all are taken.
         refused: the label of each other node and why it is not taken.
@@ -106,6 +107,7 @@ def static_report(model: ir.Model, target: Target) -> StaticReport:
     whole = sum(work)
     placed = sum(cost for index, cost in enumerate(work) if index not in refusals)
     partitions = _partitions(units, set(refusals), target)
+    beside = [units[i].node for i in refusals if _passes_through(units[i].node, target)]
     return StaticReport(
         target=target.name,
         nodes=len(units),
@@ -113,7 +115,7 @@ def static_report(model: ir.Model, target: Target) -> StaticReport:
         partitions=partitions,
         multiply_add_share=placed / whole if whole else float(not refusals),
         refused=tuple((refusal.node, refusal.reason) for refusal in refusals.values()),
-        advice=tuple(_advice(seen, target, list(refusals.values()), partitions)),
+        advice=tuple(_advice(seen, target, list(refusals.values()), beside, partitions)),
     )
 
 
@@ -412,9 +414,19 @@ def _passes_through(node: ir.Node, target: Target) -> bool:
 
 
 def _advice(
-    model: ir.Model, target: Target, refusals: Sequence[Refusal], partitions: int
+    model: ir.Model,
+    target: Target,
+    refusals: Sequence[Refusal],
+    beside: Sequence[ir.Node],
+    partitions: int,
 ) -> Iterator[str]:
     kinds = Counter(refusal.kind for refusal in refusals)
+    between = Counter(node.op_type for node in beside)
+    if between:
+        yield (
+            f"{_listed(between)} stay with the CPU provider in the same memory and layout, so "
+            "that no partition ends there"
+        )
     if kinds["dynamic"]:
         yield f"give every dynamic dimension a size: {' '.join(_fix_shapes(model))}"
     if kinds["version"]:
@@ -429,10 +441,15 @@ def _advice(
     if kinds["layout"] and not target.layouts:
         yield f"{target.name} computes in float only: optimize with --target {target.name}"
     if partitions > 1:
+        passed = set(between)
         operators = Counter(r.node.split(" ")[0] for r in refusals if r.kind == "operator")
-        listed = ", ".join(f"{name} ({count})" for name, count in operators.most_common(6))
-        if listed:
-            yield f"for one partition, replace or move to an end of the graph: {listed}"
+        ending = Counter({k: n for k, n in operators.items() if k not in passed})
+        if ending:
+            yield f"for one partition, replace or move to an end of the graph: {_listed(ending)}"
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in counts.most_common(6))
 
 
 def _fix_shapes(model: ir.Model) -> Iterator[str]:

@@ -20,7 +20,10 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxpress.errors import ModelError, OnnxpressError
+from onnxpress.fitting.fit import dynamic_inputs
+from onnxpress.fitting.ort_format import write_ort
 from onnxpress.runtime import EXACT, Array, Feed, Latency, Session, is_integer_operator
+from onnxpress.targets import load_target
 from onnxpress.validation.evaluator import Evaluator, Measurement
 from onnxpress.validation.fidelity import FidelitySum
 from onnxpress.validation.providers.catalogue import Provider, has_nvidia_gpu, provider
@@ -29,10 +32,8 @@ from onnxpress.validation.providers.launch import Answer, launch
 from onnxpress.validation.providers.placement import place_nodes
 from onnxpress.validation.providers.prepare import (
     fixed,
-    has_dynamic_inputs,
     multiply_adds,
     read_outputs,
-    to_ort,
     write_feeds,
     write_model,
 )
@@ -149,7 +150,7 @@ class _Check:
         return replace(verdict, warnings=warnings)
 
     def _about_shapes(self, entry: Provider) -> Iterator[str]:
-        if entry.static_shapes and has_dynamic_inputs(self.model):
+        if entry.static_shapes and dynamic_inputs(self.model):
             yield (
                 "it needs static shapes: the inputs were fixed to the first sample's for this "
                 "check; write such a model with --fix-shape"
@@ -164,7 +165,7 @@ class _Check:
             if not path.exists():
                 write_model(fixed(model, feeds[0]) if entry.static_shapes else model, path)
             if entry.ort_format and not path.with_suffix(".ort").exists():
-                to_ort(path, path.with_suffix(".ort"))
+                write_ort(path, load_target(entry.target))
             names[role] = f"../{path.stem}.{suffix}"
         if entry.saturates:
             _write_saturation_probe(work / "probe.onnx")

@@ -15,35 +15,27 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxpress import model_file
+from onnxpress.fitting.fit import dynamic_inputs
+from onnxpress.fitting.shapes import fix_shapes
 from onnxpress.runtime import Array, Feed
 
 __all__ = [
     "fixed",
-    "has_dynamic_inputs",
     "multiply_adds",
     "read_outputs",
-    "to_ort",
     "write_feeds",
     "write_model",
 ]
 
 
 def fixed(model: ir.Model, feed: Feed) -> ir.Model:
-    """A copy whose inputs have the shapes of `feed`; shapes in between are left to inference."""
-    copy = model.clone()
-    for value in copy.graph.inputs:
-        value.shape = ir.Shape(feed[str(value.name)].shape)
-    for graph in copy.graphs():
-        for node in graph:
-            for value in node.outputs:
-                if not value.is_graph_output():
-                    value.shape = None
-    return copy
-
-
-def has_dynamic_inputs(model: ir.Model) -> bool:
-    """Whether an input's shape is not known before it is run."""
-    return any(value.shape is None or not value.shape.is_static() for value in model.graph.inputs)
+    """A copy whose inputs have the shapes of `feed`."""
+    requests = [
+        f"{name}={'x'.join(str(dim) for dim in feed[name].shape)}"
+        for name in dynamic_inputs(model)
+        if name in feed
+    ]
+    return fix_shapes(model, requests)
 
 
 def write_model(model: ir.Model, path: Path) -> None:
@@ -58,20 +50,6 @@ def write_model(model: ir.Model, path: Path) -> None:
                 name = f"{node.op_type}_{index}"
                 node.name = None if name in taken else name
     model_file.save(named, path)
-
-
-def to_ort(source: Path, target: Path) -> None:
-    """Convert to onnxruntime's own format, for any processor.
-
-    Extended optimizations and no more: the last level chooses memory layouts for the processor
-    that converts.
-    """
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(target)
-    options.add_session_config_entry("session.save_model_format", "ORT")
-    ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
 
 
 def write_feeds(feeds: Sequence[Feed], path: Path) -> list[list[dict[str, Any]]]:
