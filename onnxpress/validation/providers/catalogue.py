@@ -37,6 +37,7 @@ class Provider:
         needs_gpu: only a machine with an NVIDIA GPU can run it.
         needs_interpreter: this interpreter can never be the one.
         saturates: it is checked that 16-bit sums saturate there, as they do without VNNI.
+        timed: whether its latency says anything; an emulated processor's does not.
         samples: how many are run at most; emulated providers take less.
         install: the one command that brings it.
     """
@@ -60,6 +61,7 @@ class Provider:
     needs_gpu: bool = False
     needs_interpreter: bool = False
     saturates: bool = False
+    timed: bool = True
     samples: int = 64
     install: str = ""
 
@@ -90,6 +92,7 @@ _ALL = (
         machine="x86_64",
         emulator="qemu-user, Haswell",
         needs_interpreter=True,
+        timed=False,
         saturates=True,
         samples=8,
         install=f"{_SETUP} cpu-avx2",
@@ -101,6 +104,7 @@ _ALL = (
         machine="aarch64",
         emulator="qemu-user",
         needs_interpreter=True,
+        timed=False,
         samples=8,
         install=f"{_SETUP} cpu-arm64",
     ),
@@ -112,6 +116,7 @@ _ALL = (
         machine="aarch64",
         emulator="qemu-user",
         needs_interpreter=True,
+        timed=False,
         ort_format=True,
         samples=8,
         install=f"{_SETUP} cpu-arm64",

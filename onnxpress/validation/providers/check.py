@@ -179,7 +179,7 @@ class _Check:
             "machine": entry.machine,
             "preload": entry.needs_gpu,
             "probe": "probe.onnx" if entry.saturates else "",
-            "profile": True,
+            "timed": entry.timed,
             "threads": self.threads,
             "seconds": self.time_limit * _RUN_SHARE,
             "feeds": write_feeds(feeds, work / "feeds.bin"),

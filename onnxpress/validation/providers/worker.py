@@ -81,9 +81,8 @@ def work(job: Mapping[str, Any], folder: pathlib.Path, report: Report) -> None:
             break
     report.write(outputs=_write(folder / "outputs.bin", outputs), stage="timing")
     _time(job, folder, report, open_session, session, feeds[0])
-    if job["profile"]:
-        report.write(stage="profiling")
-        report.write(kernels=_kernels(job, folder, open_session, feeds[0]))
+    report.write(stage="profiling")
+    report.write(kernels=_kernels(job, folder, open_session, feeds[0]))
     report.write(stage="done", status="ran")
 
 
@@ -176,6 +175,8 @@ def _time(
         report.write(original_outputs=_write(folder / "floor.bin", [original.run(None, feed)]))
     except Exception as error:  # noqa: BLE001 - the model itself did run
         report.write(original_error=" ".join(str(error).split()))
+        return
+    if not job["timed"]:
         return
     session.run(None, feed)
     started = time.perf_counter()
