@@ -3,6 +3,8 @@
 What is not set up is skipped with the reason that `onnxpress doctor` gives.
 """
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -83,15 +85,19 @@ def check(
     return verdict
 
 
+@pytest.fixture(scope="session")
+def verdict_on(
+    states: dict[str, tuple[str, str]], cnn: tuple[ir.Model, Evaluator], common: ir.Model
+) -> Callable[[str], ProviderVerdict]:
+    """The verdict on the common model by provider; each runs once, for all tests."""
+    return functools.cache(lambda name: check(states, name, common, *cnn))
+
+
 @pytest.mark.parametrize("name", HERE)
 def test_quantized_network_really_runs_there_and_agrees(
-    states: dict[str, tuple[str, str]],
-    cnn: tuple[ir.Model, Evaluator],
-    common: ir.Model,
-    name: str,
+    verdict_on: Callable[[str], ProviderVerdict], name: str
 ) -> None:
-    original, evaluator = cnn
-    verdict = check(states, name, common, original, evaluator)
+    verdict = verdict_on(name)
     assert verdict.counts, str(verdict)
     assert verdict.placement is not None
     assert verdict.placement.multiply_add_share > 0.99
@@ -103,13 +109,9 @@ def test_quantized_network_really_runs_there_and_agrees(
 
 @pytest.mark.parametrize("name", ["cpu", "cpu-arm64", "cpu-avx2", "ort", "ort-arm64", "web", "qnn"])
 def test_convolutions_are_proven_to_compute_in_integers(
-    states: dict[str, tuple[str, str]],
-    cnn: tuple[ir.Model, Evaluator],
-    common: ir.Model,
-    name: str,
+    verdict_on: Callable[[str], ProviderVerdict], name: str
 ) -> None:
-    original, evaluator = cnn
-    kernels = check(states, name, common, original, evaluator).integer_kernels
+    kernels = verdict_on(name).integer_kernels
     assert kernels is not None
     assert kernels["Conv2d" if name == "qnn" else "QLinearConv"] == 15
 

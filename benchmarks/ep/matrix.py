@@ -27,6 +27,7 @@ from onnxpress.fitting.half import to_half
 from onnxpress.report.console import provider_cells
 from onnxpress.report.document import provider_document
 from onnxpress.runtime import Session
+from onnxpress.targets import processor_features
 from onnxpress.validation import Budget, Evaluator
 from onnxpress.validation.providers import ProviderOptions, check_providers, provider_names
 
@@ -50,6 +51,7 @@ FILES = {
 }
 LAYOUTS = ("fp32", "fp16", "u8u8", "u8s8", "u8s7", "s8s8")
 PER_CHANNEL = {"u8u8": False, "u8s8": True, "u8s7": True, "s8s8": True}
+NO_LIMIT_DB = -300.0
 INTRODUCTION = """# Execution providers
 
 What a model did where. A provider runs in a process and, where it must, an interpreter of its own;
@@ -109,7 +111,12 @@ def press(name: str, layout: str, folder: Path) -> Path:
         settings = {"form": "static", "layout": layout, "per_channel": PER_CHANNEL[layout]}
         passes = [registry.create("quantize", settings)]
     result = onnxpress.optimize(
-        original, calibration=calibration, passes=passes, goal="size", max_drop=100
+        original,
+        calibration=calibration,
+        passes=passes,
+        goal="size",
+        metric="none",
+        min_sqnr=NO_LIMIT_DB,
     )
     model: ir.Model = result.model
     if layout == "fp16":
@@ -126,7 +133,9 @@ def check(name: str, layout: str, providers: Sequence[str], folder: Path, limit:
     session = Session(original)
     samples = load_samples(evaluation, session.inputs)
     # Nothing fails here for what it loses: the matrix shows it.
-    evaluator = Evaluator(session, samples.take(range(64)), Budget(metric="none", min_sqnr=-300))
+    evaluator = Evaluator(
+        session, samples.take(range(64)), Budget(metric="none", min_sqnr=NO_LIMIT_DB)
+    )
     model = model_file.load(press(name, layout, folder))
     reference = model_file.load(original)
     for provider in providers:
@@ -196,8 +205,8 @@ def _versions(results: Mapping[str, Any]) -> list[str]:
 def _processor() -> str:
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
-            vnni = "with VNNI" if "vnni" in Path("/proc/cpuinfo").read_text() else "without VNNI"
-            return f"{line.partition(':')[2].strip()} {vnni}"
+            fused = processor_features() & {"avx512_vnni", "avx_vnni"}
+            return f"{line.partition(':')[2].strip()} {'with' if fused else 'without'} VNNI"
     return platform.machine()
 
 
