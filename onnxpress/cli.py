@@ -558,15 +558,32 @@ def check(model: Path, *, names: tuple[str, ...], json_path: str | None, debug: 
 
 @cli.command()
 @click.option("--run", is_flag=True, help="Run a small model on every provider that is there.")
+@click.option(
+    "--install",
+    multiple=True,
+    metavar="NAME",
+    help="Make this provider's environment in .venv-ep first and note it in onnxpress.toml; "
+    "`all` for every one that can be.",
+)
 @click.option("--ep-config", type=EXISTING, metavar="FILE", help="Where the providers are.")
 @click.option("--json", "json_path", metavar="FILE", help="As JSON; - for standard output.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-def doctor(*, run: bool, ep_config: Path | None, json_path: str | None, debug: bool) -> None:
+def doctor(
+    *,
+    run: bool,
+    install: tuple[str, ...],
+    ep_config: Path | None,
+    json_path: str | None,
+    debug: bool,
+) -> None:
     """Show versions, the processor, and what this machine can run or emulate."""
     with _errors(debug=debug):
         from onnxpress.doctor import examine  # noqa: PLC0415
         from onnxpress.report.console import print_doctor  # noqa: PLC0415
+        from onnxpress.validation.providers.install import install as made  # noqa: PLC0415
 
+        for name, outcome in made(install):
+            click.echo(f"{name}: {outcome}", err=True)
         with _progress() as progress:
             found = examine(ep_config, run=run, progress=progress)
         if json_path is not None:

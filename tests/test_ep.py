@@ -1,4 +1,4 @@
-"""The real providers: `pytest -m ep` after `python benchmarks/ep/setup.py`.
+"""The real providers: `pytest -m ep` after `onnxpress doctor --install all`.
 
 What is not set up is skipped with the reason that `onnxpress doctor` gives.
 """

@@ -17,7 +17,7 @@ from onnxruntime.quantization import quantize_dynamic
 
 from onnxpress import model_file
 from onnxpress.cli import cli
-from onnxpress.data import load_samples
+from onnxpress.data import Samples, load_samples
 from onnxpress.errors import OnnxpressError
 from onnxpress.runtime import Session, executed_operators
 from onnxpress.validation import Budget, Evaluator
@@ -155,7 +155,7 @@ def test_crash_hang_and_absence_are_verdicts_and_the_others_finish(
     assert "no answer within 8 s" in found["qnn"].detail
     assert found["qnn"].seconds < 12
     assert found["webgpu"].status is Status.ABSENT
-    assert "pip install onnxruntime-ep-webgpu" in found["webgpu"].detail
+    assert "onnxpress doctor --install webgpu" in found["webgpu"].detail
     assert found["cpu"].status is Status.RAN
 
 
@@ -180,7 +180,7 @@ def test_an_interpreter_without_the_provider_is_absent_with_the_way_to_get_it(
     verdict = check(pair, "qnn")["qnn"]
     assert verdict.status is Status.ABSENT
     assert "no onnxruntime_qnn" in verdict.detail
-    assert "pip install onnxruntime-qnn" in verdict.detail
+    assert "onnxpress doctor --install qnn" in verdict.detail
 
 
 def test_a_provider_that_leaves_all_nodes_to_the_cpu_has_failed(
@@ -417,7 +417,7 @@ def test_doctor_names_every_provider_and_how_to_get_what_is_missing(tmp_path: Pa
     assert list(found) == list(PROVIDERS)
     assert found["cpu"].state == "runs"
     assert found["qnn"].state == "missing"
-    assert "pip install onnxruntime-qnn" in found["qnn"].detail
+    assert "onnxpress doctor --install qnn" in found["qnn"].detail
     assert found["nnapi"].state == "rules"
 
 
@@ -429,3 +429,37 @@ def test_doctor_runs_a_model_when_asked(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     verdicts = json.loads(document.read_text())["verdicts"]
     assert {"cpu", "ort"} <= {verdict["provider"] for verdict in verdicts if verdict["counts"]}
+
+
+def test_what_cannot_be_installed_is_skipped_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = run("doctor", "--install", "web")
+    assert result.exit_code == 0, result.output
+    assert "web: skipped: there is no npm" in result.output
+
+
+def test_installing_what_nobody_knows_is_refused() -> None:
+    result = run("doctor", "--install", "abacus")
+    assert result.exit_code == 2
+    assert "cannot install abacus" in message(result)
+
+
+def test_string_inputs_are_refused_and_not_sent_as_addresses(tmp_path: Path) -> None:
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["x"], ["y"])],
+        "text",
+        [value("x", onnx.TensorProto.STRING, [1])],
+        [value("y", onnx.TensorProto.STRING, [1])],
+    )
+    path = tmp_path / "text.onnx"
+    opset = [onnx.helper.make_opsetid("", 13)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    session = Session(path)
+    samples = Samples(({"x": np.array(["word"], dtype=object)},), None, "a test")
+    model = model_file.load(path)
+    verdict = check((model, Evaluator(session, samples, Budget())), "cpu")["cpu"]
+    assert verdict.status is Status.FAILED
+    assert "input x" in verdict.detail

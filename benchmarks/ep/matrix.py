@@ -5,7 +5,8 @@
 Presses each model into each layout once (kept in `--folder`), checks it on every provider in a
 process of its own, and writes `docs/providers.md` from all results so far, which are kept in
 `benchmarks/ep/matrix.json`; so it may be run in parts. Needs `models/fetch.py`,
-`models/make_data.py` and `benchmarks/ep/setup.py`; what is absent stands in the matrix as that.
+`models/make_data.py` and `onnxpress doctor --install all`; what is absent stands in the matrix as
+that.
 
 Latency: interleaved rounds of the float original and the model on the same provider.
 """
@@ -62,7 +63,7 @@ with the same file computed exactly (Q and DQ in float). See [targets.md](target
 onnxpress validate MODEL --reference ORIGINAL --ep qnn --ep web --require-ep qnn
 onnxpress optimize MODEL --ep all          # the same as the last step
 onnxpress doctor                           # what can run here; --run runs a small model
-python benchmarks/ep/setup.py              # installs what can be installed, writes onnxpress.toml
+onnxpress doctor --install all             # installs what can be, writes onnxpress.toml
 ```
 
 | verdict | means | counts for `--require-ep` |
@@ -74,7 +75,7 @@ python benchmarks/ep/setup.py              # installs what can be installed, wri
 | failed (what) | it crashed, hung, took nothing, or lost the budget | no |
 
 `onnxpress.toml` (here or `~/.config/onnxpress/config.toml`, or `--ep-config`) says where a provider
-lives; `setup.py` writes it:
+lives; `doctor --install` writes it:
 
 ```toml
 [ep.openvino]

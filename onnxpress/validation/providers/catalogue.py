@@ -9,7 +9,7 @@ from onnxpress.errors import UsageError
 
 __all__ = ["PROVIDERS", "Provider", "has_nvidia_gpu", "provider", "provider_names"]
 
-_SETUP = "python benchmarks/ep/setup.py"
+_INSTALL = "onnxpress doctor --install"
 _SWIFTSHADER = "/usr/lib/chromium"
 
 
@@ -95,7 +95,7 @@ _ALL = (
         timed=False,
         saturates=True,
         samples=8,
-        install=f"{_SETUP} cpu-avx2",
+        install=f"{_INSTALL} cpu-avx2",
     ),
     Provider(
         "cpu-arm64",
@@ -106,7 +106,7 @@ _ALL = (
         needs_interpreter=True,
         timed=False,
         samples=8,
-        install=f"{_SETUP} cpu-arm64",
+        install=f"{_INSTALL} cpu-arm64",
     ),
     Provider("ort", "the .ort file on this machine's CPU", target="cpu", ort_format=True),
     Provider(
@@ -119,7 +119,7 @@ _ALL = (
         timed=False,
         ort_format=True,
         samples=8,
-        install=f"{_SETUP} cpu-arm64",
+        install=f"{_INSTALL} cpu-arm64",
     ),
     Provider(
         "qnn",
@@ -137,7 +137,7 @@ _ALL = (
         emulator="HTP simulator",
         static_shapes=True,
         samples=32,
-        install="pip install onnxruntime-qnn",
+        install=f"{_INSTALL} qnn",
     ),
     Provider(
         "openvino",
@@ -146,7 +146,7 @@ _ALL = (
         target="openvino",
         packages=("onnxruntime-openvino",),
         options={"device_type": "CPU"},
-        install=f"{_SETUP} openvino",
+        install=f"{_INSTALL} openvino",
     ),
     Provider(
         "webgpu",
@@ -162,7 +162,7 @@ _ALL = (
         },
         note="software adapter",
         samples=8,
-        install="pip install onnxruntime-ep-webgpu && apt-get install chromium-common",
+        install=f"{_INSTALL} webgpu",
     ),
     Provider(
         "web",
@@ -171,7 +171,7 @@ _ALL = (
         runner="node",
         target="web",
         samples=32,
-        install=f"{_SETUP} web",
+        install=f"{_INSTALL} web",
     ),
     Provider(
         "web-browser",
@@ -180,7 +180,7 @@ _ALL = (
         runner="browser",
         target="web",
         samples=32,
-        install=f"{_SETUP} web && apt-get install chromium",
+        install=f"{_INSTALL} web",
     ),
     Provider(
         "cuda",

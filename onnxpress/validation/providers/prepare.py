@@ -15,6 +15,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxpress import model_file
+from onnxpress.errors import DataError
 from onnxpress.fitting.fit import dynamic_inputs
 from onnxpress.fitting.shapes import fix_shapes
 from onnxpress.runtime import Array, Feed
@@ -53,12 +54,21 @@ def write_model(model: ir.Model, path: Path) -> None:
 
 
 def write_feeds(feeds: Sequence[Feed], path: Path) -> list[list[dict[str, Any]]]:
-    """Write samples one after the other; the index that comes back says where each array is."""
+    """Write samples one after the other; the index that comes back says where each array is.
+
+    Raises:
+        DataError: an input does not hold numbers.
+    """
     index: list[list[dict[str, Any]]] = []
     with path.open("wb") as stream:
         for feed in feeds:
             entries = []
             for name, array in feed.items():
+                if array.dtype.kind not in "fiub":
+                    raise DataError(
+                        f"input {name} has elements of type {array.dtype}; only numbers can be "
+                        "handed to another process"
+                    )
                 # Typed arrays of JavaScript must begin at a multiple of their element's size.
                 offset = stream.tell() + -stream.tell() % 8
                 stream.write(bytes(offset - stream.tell()))

@@ -1,26 +1,28 @@
-"""Make the environments that the execution providers run in, and say where they are.
+"""Make the environments that execution providers run in: `onnxpress doctor --install NAME`.
 
-    python benchmarks/ep/setup.py [NAME …] [--folder .venv-ep]
+Each goes into a folder of its own (`.venv-ep/NAME`), nothing into the system except, as root on
+Debian, the browser that WebGPU's software adapter comes with. `onnxpress.toml` then says where
+they are. What cannot be installed is left out with its reason.
 
-NAME is one or more of: qnn, openvino, webgpu, web, cpu-arm64, cpu-avx2; without, all. Each is
-installed into the folder, nothing into the system except, as root on Debian, the browser that
-WebGPU's software adapter comes with. What cannot be installed is skipped with its reason. In the
-end `onnxpress.toml` in the working directory names what is there; `onnxpress doctor` reads it.
-
-Needs Python's venv and pip; npm for `web`; apt (Debian) for `cpu-arm64`, `cpu-avx2`: their emulator
-and the ARM64 libraries are unpacked, not installed.
+Needs Python's venv and pip; npm for `web`; apt (Debian) for `cpu-arm64` and `cpu-avx2`: their
+emulator and the ARM64 libraries are unpacked, not installed.
 """
 
-import argparse
 import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from onnxpress.errors import UsageError
+
+__all__ = ["STEPS", "install"]
+
+FOLDER = Path(".venv-ep")
+CONFIG = Path("onnxpress.toml")
 ONNXRUNTIME = "1.32.0"
 WHEELS = {
     "qnn": (f"onnxruntime=={ONNXRUNTIME}", "onnxruntime-qnn==2.7.0"),
@@ -37,11 +39,11 @@ class Skip(Exception):  # noqa: N818 - a reason, not an error
     """Why something is not installed."""
 
 
-def run(*command: str | Path, cwd: Path | None = None) -> str:
+def _run(*command: str | Path, cwd: Path | None = None) -> str:
     """Run a step and give back what it printed."""
     words = [str(word) for word in command]
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - the commands of this file
             words, cwd=cwd, capture_output=True, text=True, timeout=STEP_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -52,25 +54,25 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def wheels(name: str, folder: Path) -> dict[str, str]:
+def _wheels(name: str, folder: Path) -> dict[str, str]:
     """A virtual environment with a provider's wheels."""
     home = folder / name
     if not (home / "bin" / "python").exists():
-        run(sys.executable, "-m", "venv", home)
-    run(home / "bin" / "python", "-m", "pip", "install", "-q", "numpy", *WHEELS[name])
+        _run(sys.executable, "-m", "venv", home)
+    _run(home / "bin" / "python", "-m", "pip", "install", "-q", "numpy", *WHEELS[name])
     return {name: f'python = "{home / "bin" / "python"}"'}
 
 
-def webgpu(folder: Path) -> dict[str, str]:
+def _webgpu(folder: Path) -> dict[str, str]:
     """The plug-in, and SwiftShader (a software Vulkan driver) from Debian's browser."""
     if not Path("/usr/lib/chromium/libvk_swiftshader.so").exists():
         if os.geteuid() != 0:
             raise Skip("no software adapter: apt-get install chromium-common, as root")
-        run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium")
-    return wheels("webgpu", folder)
+        _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium")
+    return _wheels("webgpu", folder)
 
 
-def web(folder: Path) -> dict[str, str]:
+def _web(folder: Path) -> dict[str, str]:
     """onnxruntime-web for Node and the browser."""
     if shutil.which("npm") is None:
         raise Skip("there is no npm")
@@ -78,11 +80,11 @@ def web(folder: Path) -> dict[str, str]:
     home.mkdir(parents=True, exist_ok=True)
     (home / "package.json").write_text('{"private": true}\n', encoding="utf-8")
     command = ("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--silent")
-    run(*command, f"onnxruntime-web@{ONNXRUNTIME_WEB}", cwd=home)
+    _run(*command, f"onnxruntime-web@{ONNXRUNTIME_WEB}", cwd=home)
     return dict.fromkeys(("web", "web-browser"), f'packages = "{home}"')
 
 
-def qemu(folder: Path) -> Path:
+def _qemu(folder: Path) -> Path:
     """The folder of qemu's user-mode emulators, statically linked; version 10 where there is one.
 
     Version 7 reads the host's /proc/cpuinfo, which onnxruntime for ARM64 cannot parse.
@@ -98,8 +100,8 @@ def qemu(folder: Path) -> Path:
     packages = work / "packages"
     packages.mkdir(exist_ok=True)
     release = ("-t", f"{_codename()}-backports") if sources[0].endswith("qemu.list") else ()
-    run("apt-get", *options, *release, "download", QEMU, cwd=packages)
-    run("dpkg", "-x", next(packages.glob(f"{QEMU}_*.deb")), work / "root")
+    _run("apt-get", *options, *release, "download", QEMU, cwd=packages)
+    _run("dpkg", "-x", next(packages.glob(f"{QEMU}_*.deb")), work / "root")
     home.mkdir(parents=True, exist_ok=True)
     for name in ("qemu-aarch64", "qemu-x86_64"):
         shutil.copy2(work / "root" / "usr" / "bin" / name, home / name)
@@ -119,7 +121,7 @@ def _system_sources() -> tuple[str, ...]:
 
 def _backports(work: Path) -> tuple[str, ...]:
     """A source list of the release's backports on the mirror this system uses; empty: none."""
-    sites = run(
+    sites = _run(
         "apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages"
     )
     code = _codename()
@@ -155,25 +157,25 @@ def _apt(work: Path, sources: tuple[str, ...], architecture: str = "amd64") -> l
     options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
     # A source that has nothing for this architecture is no reason to stop.
     with contextlib.suppress(Skip):
-        run("apt-get", *options, "-qq", "update")
+        _run("apt-get", *options, "-qq", "update")
     return options
 
 
-def arm64(folder: Path) -> dict[str, str]:
+def _arm64(folder: Path) -> dict[str, str]:
     """Debian's ARM64 Python and the ARM64 wheels behind an emulator."""
-    emulator = qemu(folder) / "qemu-aarch64"
+    emulator = _qemu(folder) / "qemu-aarch64"
     home = folder / "arm64"
     script = home / "python"
     if not script.exists():
         work = folder / "apt-arm64"
         options = _apt(work, _system_sources(), "arm64")
-        run(
+        _run(
             *("apt-get", *options, "install", "-y", "--download-only", "--no-install-recommends"),
             *("python3-minimal", "libpython3-stdlib", "libstdc++6"),
         )
         (home / "root").mkdir(parents=True, exist_ok=True)
         for package in sorted((work / "archives").glob("*.deb")):
-            run("dpkg", "-x", package, home / "root")
+            _run("dpkg", "-x", package, home / "root")
         shutil.rmtree(work)
         python = next((home / "root" / "usr" / "bin").glob("python3.[0-9]*"))
         _arm64_wheels(home, python.name.removeprefix("python"))
@@ -184,8 +186,8 @@ def arm64(folder: Path) -> dict[str, str]:
             encoding="utf-8",
         )
         script.chmod(0o755)
-    run(script, "-c", "import onnxruntime")
-    version = run(emulator, "--version").split()[2]
+    _run(script, "-c", "import onnxruntime")
+    version = _run(emulator, "--version").split()[2]
     entry = f'python = "{script}"\nemulator = "qemu-user {version}"'
     return dict.fromkeys(("cpu-arm64", "ort-arm64"), entry)
 
@@ -194,7 +196,7 @@ def _arm64_wheels(home: Path, python: str) -> None:
     platforms = [f"manylinux_2_{minor}_aarch64" for minor in (17, 27, 28)]
     platforms.append("manylinux2014_aarch64")
     target = home / "wheels"
-    run(
+    _run(
         *(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"),
         *("--implementation", "cp", "--python-version", python, "-d", target),
         *(word for platform in platforms for word in ("--platform", platform)),
@@ -205,16 +207,16 @@ def _arm64_wheels(home: Path, python: str) -> None:
     shutil.rmtree(target)
 
 
-def avx2(folder: Path) -> dict[str, str]:
+def _avx2(folder: Path) -> dict[str, str]:
     """This interpreter on a Haswell: AVX2 without fused 8-bit dot products."""
-    emulator = qemu(folder) / "qemu-x86_64"
+    emulator = _qemu(folder) / "qemu-x86_64"
     home = folder / "avx2"
     if not (home / "bin" / "python").exists():
-        run(sys.executable, "-m", "venv", home)
+        _run(sys.executable, "-m", "venv", home)
     python = home / "bin" / "python"
-    run(python, "-m", "pip", "install", "-q", "numpy", f"onnxruntime=={ONNXRUNTIME}")
-    run(emulator, "-cpu", "Haswell", python, "-c", "import onnxruntime")
-    version = run(emulator, "--version").split()[2]
+    _run(python, "-m", "pip", "install", "-q", "numpy", f"onnxruntime=={ONNXRUNTIME}")
+    _run(emulator, "-cpu", "Haswell", python, "-c", "import onnxruntime")
+    version = _run(emulator, "--version").split()[2]
     return {
         "cpu-avx2": f'python = ["{emulator}", "-cpu", "Haswell", "{python}"]\n'
         f'emulator = "qemu-user {version}, Haswell"'
@@ -222,47 +224,50 @@ def avx2(folder: Path) -> dict[str, str]:
 
 
 STEPS: dict[str, Callable[[Path], dict[str, str]]] = {
-    "openvino": lambda folder: wheels("openvino", folder),
-    "web": web,
-    "qnn": lambda folder: wheels("qnn", folder),
-    "webgpu": webgpu,
-    "cpu-arm64": arm64,
-    "cpu-avx2": avx2,
+    "openvino": lambda folder: _wheels("openvino", folder),
+    "web": _web,
+    "qnn": lambda folder: _wheels("qnn", folder),
+    "webgpu": _webgpu,
+    "cpu-arm64": _arm64,
+    "cpu-avx2": _avx2,
 }
 
 
+def install(
+    names: Sequence[str], folder: Path = FOLDER, config: Path = CONFIG
+) -> Iterator[tuple[str, str]]:
+    """Install one after the other; after each its name and what came of it, in words.
+
+    Args:
+        names: of providers that can be installed, or `all`.
+        folder: where the environments go.
+        config: the configuration file; tables of other providers in it stay.
+
+    Raises:
+        UsageError: a name is none of them.
+    """
+    wanted = list(dict.fromkeys(STEPS if "all" in names else names))
+    unknown = [name for name in wanted if name not in STEPS]
+    if unknown:
+        raise UsageError(
+            f"cannot install {', '.join(unknown)}; expected all, or some of {', '.join(STEPS)}"
+        )
+    for name in wanted:
+        started = time.monotonic()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tables = {**_tables(config), **STEPS[name](folder)}
+            text = "".join(f"[ep.{key}]\n{entry}\n\n" for key, entry in tables.items())
+            config.write_text(text, encoding="utf-8")
+            outcome = "installed"
+        except (Skip, OSError) as reason:
+            outcome = f"skipped: {reason}"
+        yield name, f"{outcome} ({time.monotonic() - started:.0f} s)"
+
+
 def _tables(config: Path) -> dict[str, str]:
-    """What an earlier run wrote, by provider."""
+    """What stands in the configuration, by provider, as text."""
     if not config.exists():
         return {}
     blocks = config.read_text(encoding="utf-8").split("[ep.")[1:]
     return {name: entry.strip() for name, _, entry in (block.partition("]") for block in blocks)}
-
-
-def main() -> None:
-    """Install what was asked for, then write the configuration."""
-    parser = argparse.ArgumentParser(description="Set up execution providers.")
-    parser.add_argument("names", nargs="*", help=", ".join(STEPS))
-    parser.add_argument("--folder", type=Path, default=Path(".venv-ep"))
-    parser.add_argument("--config", type=Path, default=Path("onnxpress.toml"))
-    options = parser.parse_args()
-    unknown = sorted(set(options.names) - set(STEPS))
-    if unknown:
-        parser.error(f"unknown: {', '.join(unknown)}; expected {', '.join(STEPS)}")
-    options.folder.mkdir(parents=True, exist_ok=True)
-    tables = _tables(options.config)
-    for name in options.names or STEPS:
-        started = time.monotonic()
-        try:
-            tables |= STEPS[name](options.folder)
-            outcome = "installed"
-        except Skip as reason:
-            outcome = f"skipped: {reason}"
-        print(f"{name}: {outcome} ({time.monotonic() - started:.0f} s)", flush=True)
-    text = "".join(f"[ep.{name}]\n{entry}\n\n" for name, entry in tables.items())
-    options.config.write_text(text, encoding="utf-8")
-    print(f"wrote {options.config}")
-
-
-if __name__ == "__main__":
-    main()
