@@ -52,7 +52,20 @@ def main() -> None:
             share["n"], share["m"] = (int(number) for number in amount.split(":"))
         else:
             share["sparsity"] = float(amount)
-        if method == "magnitude":
+        if method == "structured":
+            made = onnxsim.apply_structured_pruning(onnx.load(model), global_sparsity=True, **share)
+        elif method == "structured_wanda_finetune":
+            pruned = onnxsim.apply_structured_wanda_pruning(
+                onnx.load(model),
+                calibration_data=samples,
+                num_samples=len(samples),
+                global_sparsity=True,
+                **share,
+            )
+            made = onnxsim.apply_pruning_finetune(
+                model, pruned, calibration_data=samples, num_samples=len(samples)
+            )
+        elif method == "magnitude":
             made = onnxsim.apply_magnitude_pruning(onnx.load(model), **share)
         else:
             function = getattr(onnxsim, f"apply_{method}_pruning")
