@@ -317,6 +317,14 @@ def _optimize_one(
     **options: Any,
 ) -> bool:
     """Optimize, write and print; whether the model is within the budget."""
+    from onnxpress.targets import load_target  # noqa: PLC0415
+
+    aim = options["target"]
+    target = load_target(aim if isinstance(aim, str) else "+".join(aim))
+    if external_data and not target.external_data:
+        raise UsageError(
+            f"--external-data: {target.name} does not read weights in a file of their own"
+        )
     from onnxpress import model_file  # noqa: PLC0415 - imports onnx
     from onnxpress.pipeline import optimize  # noqa: PLC0415 - imports onnxruntime
     from onnxpress.report import require_html, write_html  # noqa: PLC0415

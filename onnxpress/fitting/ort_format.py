@@ -41,13 +41,13 @@ def write_ort(path: Path, target: Target) -> list[Path]:
     written = []
     with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
         source = Path(folder, path.name)
-        source.symlink_to(path.resolve())
+        shutil.copyfile(path, source)
         for data in path.parent.glob(f"{path.name}.*.data"):
-            Path(folder, data.name).symlink_to(data.resolve())
+            shutil.copyfile(data, Path(folder, data.name))
         said = io.StringIO()
         try:
             with contextlib.redirect_stdout(said), warnings.catch_warnings():
-                # The tool leaves closing the file it read to the interpreter.
+                # onnxruntime 1.32 leaves the closing of files to the garbage collector.
                 warnings.simplefilter("ignore", ResourceWarning)
                 tool.convert_onnx_models_to_ort(source, Path(folder), [style])
         except Exception as error:
