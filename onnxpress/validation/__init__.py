@@ -2,6 +2,7 @@
 
 from onnxpress.validation.evaluator import Budget, Evaluator, Measurement
 from onnxpress.validation.fidelity import OutputFidelity
+from onnxpress.validation.static_rules import StaticReport, static_report
 from onnxpress.validation.verdict import Validation, interface_problems, validate
 
 __all__ = [
@@ -9,7 +10,9 @@ __all__ = [
     "Evaluator",
     "Measurement",
     "OutputFidelity",
+    "StaticReport",
     "Validation",
     "interface_problems",
+    "static_report",
     "validate",
 ]
