@@ -48,11 +48,16 @@ _SENSITIVITY_SAMPLES = 4
 """Enough to put layers in order: their errors differ by orders of magnitude."""
 _MAGNIFICATION_SAMPLES = 32
 """One candidate a site is measured, so more samples are affordable."""
+_GLANCE_SAMPLES = 16
+_GLANCE_SHARE = 8
+"""One in so many samples shows a choice that is far from the budget."""
 _TOLERANCES = 64
 _REACHED = 0.99
 """Of a quota: steps are whole percents of a layer."""
 _LEVELS = 16
 """Each costs a run over the calibration samples; deeper models take several levels at once."""
+_LEAST_GAIN = 0.02
+"""In bytes or time, for a mixture to be worth the search."""
 _TYPICAL_ERROR = 0.02
 """Large enough to be measured above rounding, small enough that errors still add up."""
 
@@ -185,7 +190,11 @@ class _Searcher:
         model = apply_refined(
             self.pass_, self.context, decisions, self.calibration, threads=self.threads
         )
-        measurement = self.evaluator.measure(Session(model, threads=self.threads))
+        session = Session(model, threads=self.threads)
+        glance = max(_GLANCE_SAMPLES, len(self.evaluator.samples) // _GLANCE_SHARE)
+        measurement = self.evaluator.measure(session, glance)
+        if not self.evaluator.clearly_fails(measurement, self.share):
+            measurement = self.evaluator.measure(session)
         self.progress(f"{self.pass_.name}: {len(decisions)} sites, attempt {self.tried}")
         logger.debug(
             "%s: %d sites: drop %.2f, worst SQNR %.1f dB",
@@ -229,16 +238,39 @@ class _Searcher:
             gentle = self.measure(choose(neutral, _by_error, float("inf")))
             gentle_holds = self.holds(gentle)
             found += [gentle] if gentle_holds else []
+        failing = [strongest]
         for other in _other_forms(proposals):
             trial = self.measure(other)
             found += [trial] if self.holds(trial) else []
-        if not self.holds(strongest):
+            failing += [trial]
+        failing = [trial for trial in failing if not self.holds(trial)]
+        if not self.holds(strongest) and self._could_gain(failing, found):
             # Where all neutral candidates hold together, only the others need to be weighed.
             weighed = self._weigh(proposals, lambda c: not (gentle_holds and c.neutral))
             found += self._within_tolerance(weighed)
             if changes_kernels and neutral and not gentle_holds:
                 found += self._within_tolerance(_filtered(weighed, lambda c: c.neutral, [], ""))
         return [self.refined(trial) for trial in found if trial is not None]
+
+    def _could_gain(self, failing: Sequence[_Trial], holding: Sequence[_Trial | None]) -> bool:
+        """Whether a mixture with what fails as a whole may beat what holds already.
+
+        Where even the whole is no faster than a choice that holds and saves as much, mixing adds
+        conversions between the forms and gains nothing.
+        """
+        good = [trial for trial in holding if trial is not None]
+        if not good:
+            return True
+        feed = self.evaluator.samples.feeds[0]
+        safe = Session(good[0].model, threads=self.threads)
+        least = min(model_file.weight_bytes(trial.model) for trial in good)
+        for trial in failing:
+            if model_file.weight_bytes(trial.model) < least * (1 - _LEAST_GAIN):
+                return True
+            latency = compare_latency(safe, Session(trial.model, threads=self.threads), feed)
+            if latency.speedup > 1 + _LEAST_GAIN:
+                return True
+        return False
 
     def _on_hull(self, proposals: Sequence[Proposal], quota: Quota | None) -> list[_Trial]:
         """Choices by what each saves for its error, all sites against each other."""

@@ -17,6 +17,7 @@ from onnxpress.graph import (
     from_matrix,
     is_standard,
     output_channel_axis,
+    remembered_names,
     take_over,
     to_matrix,
     unique_name,
@@ -188,8 +189,8 @@ class Quantize(Pass):
             reason = "without calibration data the ranges of its activations are unknown"
         if reason is not None:
             return None, reason
-        source = _range(context, input_of(layer), self.ranges)
-        result = _range(context, fused_output(layer.node), self.ranges)
+        source = self._range(context, input_of(layer))
+        result = self._range(context, fused_output(layer.node))
         if source is None or result is None:
             return None, "its activations were not observed, or are not finite"
         moments = context.moments(layer)
@@ -234,6 +235,19 @@ class Quantize(Pass):
         error = rounded.error + _input_error(matrix, moments, read, span)
         return Candidate(parameters, error, _saved(layer, rounded.weight)), None
 
+    def _range(self, context: Context, value: ir.Value) -> ActivationRange | None:
+        """Of a tensor of the model that was observed."""
+        assert context.statistics is not None
+        keepers = context.cached(("keepers", id(context.model)), [], lambda: _keepers(context))
+        source = scale_source(value, keepers)
+        found = context.statistics.tensors.get(source.name or "")
+        if found is None or found.minimum > found.maximum:
+            return None
+        signed = context.target.activation_type == "int8"
+        key = ("range", source.name, self.ranges, signed)
+        method = self.ranges
+        return context.cached(key, [], lambda: choose_range(found, signed=signed, method=method))
+
     def _between(self, context: Context) -> list[Proposal | Skip]:
         if context.statistics is None or (
             standard_opset(context.model) < context.target.minimum_opset
@@ -241,7 +255,7 @@ class Quantize(Pass):
             return []
         proposals: list[Proposal | Skip] = []
         for node in _operators(context):
-            result = _range(context, fused_output(node), self.ranges)
+            result = self._range(context, fused_output(node))
             if result is not None:
                 parameters: dict[str, Parameter] = {"form": "static"}
                 parameters |= _named("output", result)
@@ -251,7 +265,10 @@ class Quantize(Pass):
 
     def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
         """Write integer weights and QDQ pairs as decided; activations need no statistics."""
-        context = self._fitted(context)
+        with remembered_names(context.model.graph):
+            self._rewrite(self._fitted(context), decisions)
+
+    def _rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
         nodes = {node.name: node for node in _operators(context)}
         static = {
             decision.site: decision.candidate.parameters
@@ -377,17 +394,6 @@ def _operators(context: Context) -> list[ir.Node]:
     ]
 
 
-def _range(context: Context, value: ir.Value, method: str) -> ActivationRange | None:
-    assert context.statistics is not None
-    source = scale_source(value, _keepers(context))
-    found = context.statistics.tensors.get(source.name or "")
-    if found is None or found.minimum > found.maximum:
-        return None
-    signed = context.target.activation_type == "int8"
-    key = ("range", source.name, method, signed)
-    return context.cached(key, [], lambda: choose_range(found, signed=signed, method=method))
-
-
 def _named(which: str, found: ActivationRange) -> dict[str, Parameter]:
     return {f"{which}_scale": found.scale, f"{which}_zero_point": found.zero_point}
 
@@ -471,11 +477,17 @@ def _rounded(
             layer, np.broadcast_to(weight.broadcast_scales(), shape).astype(np.float64)
         )[:, 0]
         smoothed_gram = gram / (one[:, None] * one[None, :]) if factors is not None else gram
-        integers = round_compensated(
-            target * one, scales, smoothed_gram, weight.highest, keep_zeros=pruned
+        # Static, dynamic and weight-only forms mostly have the same scales.
+        key = ("integers", weight.highest, scales.tobytes(), one.tobytes())
+        integers = context.cached(
+            key,
+            [layer],
+            lambda: round_compensated(
+                target * one, scales, smoothed_gram, weight.highest, keep_zeros=pruned
+            ).astype(np.int8),
         )
         stored = from_matrix(integers, layer.shape, layer.uses[0], layer.groups)
-        whole = stored + weight.zero_point
+        whole = stored.astype(np.int16) + weight.zero_point
         values = whole.astype(np.uint8) if weight.zero_point else whole.astype(np.int8)
         found = replace(weight, values=values)
     delta = _matrix(layer, found.dequantize()) / one - target
