@@ -3,7 +3,8 @@
     python worker.py CONFIGURATION MODEL FEEDS.npz OUTPUT.onnx
 
 A configuration is a peer's name and what it shall do: `onnxruntime us`, `nncf transformer`,
-`onnxsim sparsegpt 0.8`, `onnxsim wanda 2:4`. Prints the seconds that took alone. Knows nothing
+`onnxsim sparsegpt 0.8`, `onnxsim wanda 2:4`, `onnxsim static`, `neural_compressor smooth`,
+`modelopt int8`. Prints the seconds that took alone. Knows nothing
 of onnxpress.
 """
 
@@ -40,6 +41,43 @@ def main() -> None:
         made = nncf.quantize(
             onnx.load(model), nncf.Dataset(samples), model_type=kind, subset_size=len(samples)
         )
+        onnx.save(made, output)
+    elif peer == "neural_compressor":
+        from onnx_neural_compressor import (  # noqa: PLC0415 - only in this peer's environment
+            data_reader,
+            quantization,
+        )
+        from onnx_neural_compressor.quantization import config  # noqa: PLC0415
+
+        class Peer(data_reader.CalibrationDataReader):  # type: ignore[misc]
+            def __init__(self) -> None:
+                self.rewind()
+
+            def get_next(self) -> dict[str, Any] | None:
+                return next(self.left, None)
+
+            def rewind(self) -> None:
+                self.left = iter(samples)
+
+        options = {"SmoothQuant": True} if layout == "smooth" else {}
+        settings = config.StaticQuantConfig(
+            Peer(), quant_format=quantization.QuantFormat.QDQ, extra_options=options
+        )
+        quantization.quantize(model, output, settings)
+    elif peer == "modelopt":
+        from modelopt.onnx.quantization import quantize  # noqa: PLC0415
+
+        stacked = {name: np.concatenate([s[name] for s in samples]) for name in samples[0]}
+        quantize(model, calibration_data=stacked, output_path=output, calibration_eps=["cpu"])
+    elif peer == "onnxsim" and layout in ("static", "recommended"):
+        import onnx  # noqa: PLC0415
+        import onnxsim  # noqa: PLC0415 - only in this peer's environment
+
+        if layout == "static":
+            made = onnxsim.quantize_static(model, samples, num_calibration_samples=len(samples))
+        else:
+            advice = onnxsim.recommend_quantization(model, calibration_data=samples)
+            made = onnxsim.quantize(onnx.load(model), advice.config, calibration_data=samples)
         onnx.save(made, output)
     elif peer == "onnxsim":
         import onnx  # noqa: PLC0415

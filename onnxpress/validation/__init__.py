@@ -1,10 +1,16 @@
 """The last word: the written model against the original, on held-out data, in onnxruntime."""
 
-from onnxpress.validation.evaluator import Budget, Evaluator, Measurement
+from onnxpress.validation.evaluator import (
+    DEFAULT_MIN_SQNR,
+    Budget,
+    Evaluator,
+    Measurement,
+)
 from onnxpress.validation.fidelity import OutputFidelity
 from onnxpress.validation.verdict import Validation, interface_problems, validate
 
 __all__ = [
+    "DEFAULT_MIN_SQNR",
     "Budget",
     "Evaluator",
     "Measurement",

@@ -486,8 +486,9 @@ def _rounded(
                 target * one, scales, smoothed_gram, weight.highest, keep_zeros=pruned
             ).astype(np.int8),
         )
-        stored = from_matrix(integers, layer.shape, layer.uses[0], layer.groups)
-        whole = stored.astype(np.int16) + weight.zero_point
+        whole_numbers = integers.astype(np.float64)
+        stored = from_matrix(whole_numbers, layer.shape, layer.uses[0], layer.groups)
+        whole = stored + weight.zero_point
         values = whole.astype(np.uint8) if weight.zero_point else whole.astype(np.int8)
         found = replace(weight, values=values)
     delta = _matrix(layer, found.dequantize()) / one - target

@@ -81,7 +81,8 @@ def _inverse_root(gram: Float64) -> Float64:
     With the order of rows and columns turned round, the Cholesky factor of H is an upper
     triangular R with RRᵀ = H; U is its inverse.
     """
-    return _inverted(np.linalg.cholesky(gram[:, ::-1, ::-1])[:, ::-1, ::-1])
+    root = np.linalg.cholesky(gram[:, ::-1, ::-1])[:, ::-1, ::-1]
+    return _inverted(np.asarray(root, np.float64))
 
 
 def _inverted(upper: Float64) -> Float64:
