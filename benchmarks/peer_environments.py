@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 from onnxpress.data import Samples
 
 ENVIRONMENTS = Path(__file__).parent / ".peers"
