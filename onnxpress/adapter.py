@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from onnxpress.data import Samples, load_samples
-from onnxpress.hull import hull
+from onnxpress.hull import hull_to
 from onnxpress.plan import Context, Decision, Pass, Proposal
 from onnxpress.runtime import Array, Session
 from onnxpress.statistics import Statistics, collect
@@ -59,7 +59,10 @@ class PressPass(ir.passes.InPlacePass):
         quota = self.pass_.quota(context)
         if quota is not None and proposals:
             # Without an evaluation the predicted errors count as they are.
-            decisions = list(hull(proposals, quota.unit, quota.amount)[-1])
+            ladder = hull_to(
+                proposals, quota, lambda rung: self.pass_.saving(context, rung, quota.unit)
+            )
+            decisions = list(ladder[-1])
         else:
             decisions = [Decision(item.site, item.candidates[0]) for item in proposals]
         if decisions:

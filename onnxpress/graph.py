@@ -32,6 +32,7 @@ __all__ = [
     "from_matrix",
     "is_scaled_gemm",
     "is_standard",
+    "multiply_adds",
     "node_label",
     "output_channel_axis",
     "remembered_names",
@@ -260,6 +261,34 @@ def remembered_names(graph: ir.Graph) -> Iterator[None]:
         yield
     finally:
         del _REMEMBERED[id(graph)]
+
+
+def multiply_adds(node: ir.Node) -> int:
+    """Multiply-adds of one run of a Conv, ConvTranspose, Gemm or MatMul; 0 of other operators.
+
+    A dynamic dimension counts as 1, an unknown shape as nothing.
+    """
+    if not is_standard(node) or node.op_type not in _WEIGHT_INPUTS or node.op_type == "Gather":
+        return 0
+    left, right = node.inputs[0], node.inputs[1]
+    output = node.outputs[0]
+    if left is None or right is None or right.shape is None:
+        return 0
+    weight = _sizes(right)
+    if node.op_type == "ConvTranspose":
+        return math.prod(_sizes(left)) * math.prod(weight[1:]) if left.shape else 0
+    if output.shape is None:
+        return 0
+    outputs = math.prod(_sizes(output))
+    if node.op_type == "Conv":
+        return outputs * math.prod(weight[1:])
+    if node.op_type == "Gemm":
+        return outputs * weight[1 if attribute(node, "transB", 0) else 0]
+    return outputs * weight[max(0, len(weight) - 2)]
+
+
+def _sizes(value: ir.Value) -> list[int]:
+    return [dim if isinstance(dim, int) else 1 for dim in value.shape or ()]
 
 
 def unique_name(graph: ir.Graph, wanted: str) -> str:

@@ -1,15 +1,13 @@
 """Share a saving out over all sites at once, by what it costs each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from onnxpress.plan import Candidate, Decision, Proposal
+from onnxpress.plan import Candidate, Decision, Proposal, Quota
 
-__all__ = ["hull"]
+__all__ = ["hull", "hull_to"]
 
 
-def hull(
-    proposals: Sequence[Proposal], unit: str, amount: float | None = None
-) -> list[tuple[Decision, ...]]:
+def hull(proposals: Sequence[Proposal], unit: str) -> list[tuple[Decision, ...]]:
     """Choices of growing saving, each the least error for what it saves in all.
 
     Every site's candidates, with the site left alone, span a lower hull of error over saving;
@@ -19,9 +17,8 @@ def hull(
     Args:
         proposals: with errors that add up at the model's outputs.
         unit: the attribute of `Candidate` that is saved.
-        amount: stop at the step that reaches it; `None`: all steps.
     """
-    steps: list[tuple[float, int, int, Candidate, float]] = []
+    steps: list[tuple[float, int, int, Candidate]] = []
     for place, proposal in enumerate(proposals):
         error, saving = 0.0, 0.0
         options = [c for c in proposal.candidates if getattr(c, unit) > 0]
@@ -35,22 +32,41 @@ def hull(
                 for c in options
             ]
             best = options[min(range(len(options)), key=slopes.__getitem__)]
-            steps.append((min(slopes)[0], place, rung, best, getattr(best, unit) - saving))
+            steps.append((min(slopes)[0], place, rung, best))
             error, saving, rung = best.predicted_error, getattr(best, unit), rung + 1
             options = [c for c in options if getattr(c, unit) > saving]
     steps.sort(key=lambda step: step[:3])
     chosen: dict[int, Candidate] = {}
     ladder: list[tuple[Decision, ...]] = []
-    reached = 0.0
-    for _, place, _, candidate, gained in steps:
-        reached += gained
+    for _, place, _, candidate in steps:
         chosen[place] = candidate
-        if amount is not None and reached >= amount:
-            # Of the last site no more than is needed.
-            spare = getattr(candidate, unit) - (reached - amount)
-            enough = [c for c in proposals[place].candidates if getattr(c, unit) >= spare]
-            chosen[place] = min(enough, key=lambda c: (getattr(c, unit), c.predicted_error))
         ladder.append(tuple(Decision(proposals[at].site, chosen[at]) for at in sorted(chosen)))
-        if amount is not None and reached >= amount:
-            break
+    return ladder
+
+
+def hull_to(
+    proposals: Sequence[Proposal], quota: Quota, saving: Callable[[Sequence[Decision]], float]
+) -> list[tuple[Decision, ...]]:
+    """The hull up to the choice that reaches the quota, which saves no more than it has to.
+
+    Args:
+        proposals: as for `hull`.
+        quota: what to reach.
+        saving: what a choice saves in all (`Pass.saving`).
+    """
+    ladder: list[tuple[Decision, ...]] = []
+    for rung in hull(proposals, quota.unit):
+        if saving(rung) < quota.amount:
+            ladder.append(rung)
+            continue
+        before = {decision.site: decision for decision in ladder[-1]} if ladder else {}
+        last = next(d.site for d in rung if before.get(d.site) != d)
+        candidates = next(p.candidates for p in proposals if p.site == last)
+        weaker = [
+            tuple(Decision(last, candidate) if d.site == last else d for d in rung)
+            for candidate in sorted(candidates, key=lambda c: getattr(c, quota.unit))
+        ]
+        # Of the last site no more than is needed.
+        ladder.append(next(choice for choice in weaker if saving(choice) >= quota.amount))
+        break
     return ladder

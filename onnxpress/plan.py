@@ -21,6 +21,7 @@ __all__ = [
     "Candidate",
     "Context",
     "Decision",
+    "Excerpt",
     "Parameter",
     "Pass",
     "Proposal",
@@ -187,6 +188,21 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Excerpt:
+    """A piece of a model as it is and as a candidate would leave it, to be timed alone.
+
+    Attributes:
+        key: what the time depends on; excerpts with equal keys are timed once.
+        build: makes (before, after), models that take one tensor each.
+        shapes: of those tensors.
+    """
+
+    key: Hashable
+    build: Callable[[], tuple[ir.Model, ir.Model]]
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
 class Pass(ABC):
     """A technique: a frozen data class of its settings, each with a default that is right mostly.
 
@@ -218,6 +234,22 @@ class Pass(ABC):
 
     def quota(self, context: Context) -> Quota | None:
         """What must be saved in all; `None`: as much as the budget allows."""
+        return None
+
+    def saving(self, context: Context, decisions: Sequence[Decision], unit: str) -> float:
+        """What decisions save together, where that is not the sum of what each saves alone.
+
+        Args:
+            context: that the decisions were proposed in.
+            decisions: at most one a site.
+            unit: the attribute of `Candidate` that counts.
+        """
+        return float(sum(getattr(decision.candidate, unit) for decision in decisions))
+
+    def excerpts(
+        self, context: Context, proposal: Proposal, candidate: Candidate
+    ) -> list[Excerpt] | None:
+        """What to time for a candidate; `None`: the rewritten layers alone."""
         return None
 
     @abstractmethod

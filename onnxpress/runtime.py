@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -32,6 +33,7 @@ __all__ = [
     "Session",
     "compare_latency",
     "executed_operators",
+    "seen_by_providers",
 ]
 
 logger = logging.getLogger(__name__)
@@ -90,7 +92,7 @@ class Session:
         *,
         threads: int = 0,
         config: Mapping[str, str] = DEFAULT,
-        optimize: bool = True,
+        optimize: bool | Literal["basic"] = True,
         name: str = "the model",
         optimized_path: Path | None = None,
     ) -> None:
@@ -100,7 +102,8 @@ class Session:
             model: a model or a file.
             threads: intra-op threads; 0 lets onnxruntime take all cores.
             config: session configuration entries.
-            optimize: graph optimizations at their default, or none.
+            optimize: graph optimizations at their default, or none, or only the basic ones,
+                which are what an execution provider is shown.
             name: what messages call the model.
             optimized_path: where onnxruntime writes the graph it really runs.
 
@@ -115,8 +118,11 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         for key, value in config.items():
             options.add_session_config_entry(key, value)
-        if not optimize:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if optimize is not True:
+            levels = ort.GraphOptimizationLevel
+            basic = optimize == "basic"
+            level = levels.ORT_ENABLE_BASIC if basic else levels.ORT_DISABLE_ALL
+            options.graph_optimization_level = level
         if optimized_path is not None:
             options.optimized_model_filepath = str(optimized_path)
             # Weights beside it: onnxruntime cannot write more than 2 GB into one file.
@@ -189,6 +195,19 @@ class Latency:
     high: float
 
 
+def seen_by_providers(model: ir.Model) -> ir.Model:
+    """The graph as an execution provider is asked about it: after the basic optimizations.
+
+    Raises:
+        ModelError: onnxruntime cannot load the model.
+    """
+    with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
+        path = Path(folder, "basic.onnx")
+        Session(model, threads=1, optimize="basic", optimized_path=path)
+        proto = onnx.load(path, load_external_data=False)
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+
+
 def executed_operators(model: ir.Model | Path, *, integer_only: bool = False) -> dict[str, int]:
     """How many nodes of each operator onnxruntime runs, after its own optimizations.
 
@@ -210,6 +229,7 @@ def compare_latency(
     reference: Session,
     model: Session,
     feed: Feed,
+    model_feed: Feed | None = None,
     *,
     rounds: int = 15,
     budget_s: float = 6.0,
@@ -219,10 +239,12 @@ def compare_latency(
     """Time two sessions in turn, so that a drifting machine slows both alike.
 
     Each round repeats a run until it lasts about `round_s`; the order is swapped from round to
-    round. Five rounds at least are done whatever `budget_s` says.
+    round. Five rounds at least are done whatever `budget_s` says. The model may take another
+    feed than the reference.
     """
+    feeds = {reference: feed, model: feed if model_feed is None else model_feed}
     for session in (reference, model):
-        session.run(feed)
+        session.run(feeds[session])
     start = clock()
     reference.run(feed)
     single = max(clock() - start, 1e-6)
@@ -231,7 +253,7 @@ def compare_latency(
     def timed(session: Session) -> float:
         start = clock()
         for _ in range(repeats):
-            session.run(feed)
+            session.run(feeds[session])
         return (clock() - start) / repeats * 1e3
 
     begun = clock()

@@ -23,7 +23,7 @@ import onnx_ir as ir
 from onnxpress import model_file
 from onnxpress.data import Samples
 from onnxpress.graph import Layer
-from onnxpress.hull import hull
+from onnxpress.hull import hull, hull_to
 from onnxpress.plan import (
     Candidate,
     Context,
@@ -286,7 +286,10 @@ class _Searcher:
         for unit in units if quota is None else [quota.unit]:
             if not any(getattr(c, unit) > 0 for p in proposals for c in p.candidates):
                 continue
-            ladder = hull(weighed, unit, None if quota is None else quota.amount)
+            if quota is None:
+                ladder = hull(weighed, unit)
+            else:
+                ladder = hull_to(weighed, quota, self._saving(quota))
             if quota is not None and ladder:
                 strongest = self.refined(self.measure(ladder[-1]))
                 if self.holds(strongest):
@@ -294,6 +297,9 @@ class _Searcher:
             trial = self._bisect(ladder)
             found += [] if trial is None else [self.refined(trial)]
         return [trial for trial in found if self.holds(trial)]
+
+    def _saving(self, quota: Quota) -> Callable[[Sequence[Decision]], float]:
+        return lambda decisions: self.pass_.saving(self.context, decisions, quota.unit)
 
     def _magnified(self, proposals: Sequence[Proposal]) -> list[Proposal]:
         """Predicted errors scaled to the model's outputs, by one measured candidate a site."""
@@ -527,7 +533,7 @@ def search_stage(
             return replace(nothing, left=tuple(left), note=f"undone: {note}")
         best = chosen
     left += _restored(proposals, best.decisions)
-    note = note or _short_of(pass_.quota(context), best.decisions)
+    note = note or _short_of(pass_, context, best.decisions)
     return StageResult(
         pass_,
         best.model,
@@ -588,11 +594,12 @@ def _fastest(
     return trials[index], latency, note
 
 
-def _short_of(quota: Quota | None, decisions: Sequence[Decision]) -> str:
+def _short_of(pass_: Pass, context: Context, decisions: Sequence[Decision]) -> str:
     """What to say where less was saved than the settings ask for; nothing where it was reached."""
+    quota = pass_.quota(context)
     if quota is None:
         return ""
-    reached = sum(getattr(decision.candidate, quota.unit) for decision in decisions)
+    reached = pass_.saving(context, decisions, quota.unit)
     share = reached / quota.amount if quota.amount > 0 else 1.0
     if share >= _REACHED:
         return ""

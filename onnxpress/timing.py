@@ -5,6 +5,7 @@ the pass rewrites it as it would in the whole model, and both are timed in turn.
 operator, shapes and attributes are timed once.
 """
 
+import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
@@ -13,10 +14,12 @@ import onnx_ir as ir
 
 from onnxpress.errors import ModelError
 from onnxpress.graph import Layer, constant
-from onnxpress.plan import Candidate, Context, Decision, Pass, Proposal, Skip, sites
+from onnxpress.plan import Candidate, Context, Decision, Excerpt, Pass, Proposal, Skip, sites
 from onnxpress.runtime import Array, Latency, Session, compare_latency
 
 __all__ = ["keep_faster"]
+
+logger = logging.getLogger(__name__)
 
 _ROUNDS = 7
 _ROUND_S = 0.004
@@ -52,22 +55,19 @@ def keep_faster(
             if candidate.neutral or candidate.saved_multiply_adds <= 0:
                 candidates.append(candidate)
                 continue
-            layers = [context.layer(name) for name in sites(Decision(proposal.site, candidate))]
-            shape = _input_shape(context, layers)
-            if shape is None:
+            excerpts = pass_.excerpts(context, proposal, candidate)
+            if excerpts is None:
+                excerpts = _rewritten_layer(pass_, context, proposal.site, candidate, rewrite)
+            found = [_timed(excerpt, known, context.seed, threads) for excerpt in excerpts]
+            times = [latency for latency in found if latency is not None]
+            if not times:
                 candidates.append(candidate)
                 continue
-            key = _key(layers, shape, candidate)
-            if key not in known:
-                known[key] = _time(pass_, context, layers, shape, candidate, rewrite, threads)
-            found = known[key]
-            if found is None:
-                candidates.append(candidate)
-                continue
-            best = max(best, found.speedup)
-            if found.speedup > 1:
-                gain = 1e3 * (found.reference_ms - found.median_ms)
-                candidates.append(replace(candidate, saved_microseconds=max(gain, 0.0)))
+            before = sum(latency.reference_ms for latency in times)
+            after = sum(latency.reference_ms / latency.speedup for latency in times)
+            best = max(best, before / after)
+            if before > after:
+                candidates.append(replace(candidate, saved_microseconds=1e3 * (before - after)))
         if candidates:
             kept.append(replace(proposal, candidates=tuple(candidates)))
         else:
@@ -76,12 +76,28 @@ def keep_faster(
     return kept, left
 
 
-def _input_shape(context: Context, layers: Sequence[Layer]) -> tuple[int, ...] | None:
-    first = layers[0]
-    moments = context.moments(first)
-    if moments is None or not moments.input_shape or first.dtype != ir.DataType.FLOAT:
-        return None
-    return moments.input_shape
+def _rewritten_layer(
+    pass_: Pass,
+    context: Context,
+    site: str,
+    candidate: Candidate,
+    rewrite: Callable[[Pass, Context, Sequence[Decision]], ir.Model],
+) -> list[Excerpt]:
+    """The site's layers alone and rewritten; nothing where their input was not observed."""
+    layers = [context.layer(name) for name in sites(Decision(site, candidate))]
+    moments = context.moments(layers[0])
+    if moments is None or not moments.input_shape or layers[0].dtype != ir.DataType.FLOAT:
+        return []
+    shape = moments.input_shape
+
+    def build() -> tuple[ir.Model, ir.Model]:
+        alone = _alone(context.model, layers)
+        if alone is None:
+            raise ModelError(f"{site}: the layer takes more than one tensor")
+        small = replace(context, model=alone, layers=())
+        return alone, rewrite(pass_, small, [Decision(layers[0].name, candidate)])
+
+    return [Excerpt(_key(layers, shape, candidate), build, (shape, shape))]
 
 
 def _key(layers: Sequence[Layer], shape: tuple[int, ...], candidate: Candidate) -> Hashable:
@@ -103,29 +119,28 @@ def _key(layers: Sequence[Layer], shape: tuple[int, ...], candidate: Candidate) 
     return nodes, shape, parameters
 
 
-def _time(
-    pass_: Pass,
-    context: Context,
-    layers: Sequence[Layer],
-    shape: tuple[int, ...],
-    candidate: Candidate,
-    rewrite: Callable[[Pass, Context, Sequence[Decision]], ir.Model],
-    threads: int,
+def _timed(
+    excerpt: Excerpt, known: dict[Hashable, Latency | None], seed: int, threads: int
 ) -> Latency | None:
-    alone = _alone(context.model, layers)
-    if alone is None:
-        return None
-    small = replace(context, model=alone, layers=())
+    """How an excerpt's latency changes; `None` where onnxruntime cannot run it."""
+    if excerpt.key in known:
+        return known[excerpt.key]
+    found = None
     try:
-        rewritten = rewrite(pass_, small, [Decision(layers[0].name, candidate)])
-        feed: dict[str, Array] = {}
-        rng = np.random.default_rng(context.seed)
-        for value in alone.graph.inputs:
-            feed[value.name or ""] = rng.standard_normal(shape, np.float32)
-        before, after = (Session(model, threads=threads) for model in (alone, rewritten))
-        return compare_latency(before, after, feed, rounds=_ROUNDS, round_s=_ROUND_S)
+        models = excerpt.build()
+        sessions = [Session(model, threads=threads) for model in models]
+        rng = np.random.default_rng(seed)
+        feeds: list[dict[str, Array]] = [
+            {session.inputs[0].name: rng.standard_normal(shape, np.float32)}
+            for session, shape in zip(sessions, excerpt.shapes, strict=True)
+        ]
+        found = compare_latency(
+            sessions[0], sessions[1], feeds[0], feeds[1], rounds=_ROUNDS, round_s=_ROUND_S
+        )
     except ModelError:
-        return None
+        logger.info("an excerpt cannot be run alone, so its time is not known")
+    known[excerpt.key] = found
+    return found
 
 
 def _alone(model: ir.Model, layers: Sequence[Layer]) -> ir.Model | None:

@@ -83,7 +83,7 @@ class _RowSums:
         """Draw rows of the layer's input tensor, and the same of the reference's."""
         rows, applied = _rows(layer, array, limit, seed)
         beside = None
-        if reference is not None and reference.shape == array.shape:
+        if reference is not None and _row_by_row(layer, reference.shape, array.shape):
             beside = _rows(layer, reference, limit, seed)[0]
         self.input_shape = array.shape
         self.add(rows, applied, beside)
@@ -147,6 +147,17 @@ class _RowSums:
             reference_mean=None if self._reference_sum is None else self._reference_sum / rows,
             cross=None if np.ndim(self._cross) == 0 else np.asarray(self._cross) / rows,
         )
+
+
+def _row_by_row(layer: Layer, first: tuple[int, ...], second: tuple[int, ...]) -> bool:
+    """Whether two inputs of a layer have the same rows, of other lengths perhaps.
+
+    A model with channels removed feeds a layer fewer inputs at as many places.
+    """
+    if first == second:
+        return True
+    different = sum(a != b for a, b in zip(first, second, strict=False))
+    return len(first) == len(second) and different == 1 and layer.groups == 1
 
 
 def observable(model: ir.Model) -> dict[str, ir.Value]:

@@ -1,0 +1,11 @@
+"""Remove whole channels, heads and blocks (structured pruning).
+
+- `shrink`: the pass: how many of which group, and what their readers become.
+- `coupling`: which indices go together; `operators`: what each operator says of that.
+- `layout`: groups and layers; `importance`: which units to remove; `blocks`: residual blocks.
+- `cut`: take units out of the graph.
+"""
+
+from onnxpress.passes.shrink.shrink import Shrink
+
+__all__ = ["Shrink"]

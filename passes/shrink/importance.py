@@ -1,0 +1,140 @@
+"""Which units to remove: those whose loss the readers of the others can make up for best.
+
+A reader y = Wx of the units' features sees a change tr((W − W')·H·(W − W')ᵀ). When the features
+b of a unit go and the rest is solved for anew, the loss is tr(W_b·[H⁻¹]_bb⁻¹·W_bᵀ) and what stays
+becomes W − W_b·[H⁻¹]_bb⁻¹·[H⁻¹]_b: (block form of the optimal brain surgeon, Hassibi and Stork,
+1993). Removing greedily by that loss and updating H⁻¹ as columns go gives an order and the least
+squares error at every length. Only G = WᵀW is needed of W, so the cost does not grow with its rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxpress.reconstruction import damped_gram
+
+__all__ = ["Reading", "magnitude_order", "removal_order", "solve_kept"]
+
+Float64 = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+_STEPS = 96
+"""Scores are renewed after each step; a step takes several units of wide groups."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A layer that reads the units.
+
+    Attributes:
+        weights: `[groups, out, in]`.
+        gram: `[groups, in, in]` of its inputs, centred where a bias takes up the mean.
+        rows: how many the Gram matrix is made of.
+        features: for every unit the inputs that are its own, the same in each group.
+    """
+
+    weights: Float64
+    gram: Float64
+    rows: int
+    features: tuple[Indices, ...]
+
+
+def removal_order(readings: Sequence[Reading]) -> tuple[list[int], list[float]]:
+    """All units but the last in the order in which they may best be removed.
+
+    Returns:
+        The units, and for each number of removed units (from 0) the error power of the readers'
+        outputs over the power of their outputs, added up over the readers.
+    """
+    count = len(readings[0].features)
+    alive = np.ones(count, bool)
+    states = [_State(reading) for reading in readings]
+    order: list[int] = []
+    errors = [0.0]
+    step = max(1, count // _STEPS)
+    while alive.sum() > 1:
+        candidates = np.flatnonzero(alive)
+        scores = sum((state.scores(candidates) for state in states), np.zeros(len(candidates)))
+        best = np.argsort(scores, kind="stable")[: min(step, len(candidates) - 1)]
+        for place in best:
+            errors.append(errors[-1] + float(scores[place]))
+        gone = candidates[best]
+        order += gone.tolist()
+        alive[gone] = False
+        for state in states:
+            state.remove(gone)
+    return order, errors
+
+
+class _State:
+    """H⁻¹ and G of one reader while units go."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._features = reading.features
+        w = reading.weights
+        power = np.einsum("goi,gij,goj->", w, reading.gram, w, optimize=True)
+        damped = damped_gram(reading.gram, reading.rows)
+        self._inverse = np.linalg.inv(damped)
+        # Output power in the unit: what remains of it is a share.
+        scale = 1.0 / power if power > 0 else 0.0
+        self._product = scale * (w.swapaxes(1, 2) @ w)
+
+    def scores(self, units: Indices) -> Float64:
+        sizes = {len(self._features[unit]) for unit in units}
+        if len(sizes) == 1:
+            return self._batch([self._features[unit] for unit in units])
+        return np.array([self._batch([self._features[unit]])[0] for unit in units])
+
+    def _batch(self, features: Sequence[Indices]) -> Float64:
+        places = np.stack(features)
+        if places.shape[1] == 0:
+            return np.zeros(len(features))
+        rows, columns = places[:, :, None], places[:, None, :]
+        total = np.zeros(len(features))
+        for inverse, product in zip(self._inverse, self._product, strict=True):
+            solved = np.linalg.solve(inverse[rows, columns], product[rows, columns])
+            total += np.einsum("uii->u", solved)
+        return np.maximum(total, 0.0)
+
+    def remove(self, units: Indices) -> None:
+        b = np.concatenate([self._features[unit] for unit in units])
+        if not len(b):
+            return
+        for inverse, product in zip(self._inverse, self._product, strict=True):
+            # W' = W − W_b·R with R = [H⁻¹]_bb⁻¹·[H⁻¹]_b:
+            r = np.linalg.solve(inverse[np.ix_(b, b)], inverse[b])
+            left = product[:, b] @ r
+            np.subtract(product, left + left.T - r.T @ (product[np.ix_(b, b)] @ r), out=product)
+            np.subtract(inverse, inverse[:, b] @ r, out=inverse)
+            # Exactly gone, so that rounding does not bring them back.
+            inverse[b], product[b], product[:, b] = 0.0, 0.0, 0.0
+            inverse[:, b] = 0.0
+            inverse[b, b] = 1.0
+
+
+def magnitude_order(norms: Float64) -> list[int]:
+    """All units but the largest, the smallest first."""
+    return [int(unit) for unit in np.argsort(norms, kind="stable")[:-1]]
+
+
+def solve_kept(weights: Float64, gram: Float64, kept: Indices, rows: int) -> Float64:
+    """W' = W·H[:, S]·H_SS⁻¹, the least squares answer of the inputs that stay.
+
+    Args:
+        weights: `[groups, out, in]`.
+        gram: `[groups, in, in]` of all inputs, before the removal.
+        kept: the inputs S that stay, the same in each group.
+        rows: how many the Gram matrix is made of.
+
+    Returns:
+        `[groups, out, kept]`.
+    """
+    damped = damped_gram(gram, rows)
+    part = damped[:, kept[:, None], kept[None, :]]
+    # H_SS is damped, so that it can be solved; what is removed is seen undamped.
+    added = part - gram[:, kept[:, None], kept[None, :]]
+    wanted = weights @ gram[:, :, kept] + weights[:, :, kept] @ added
+    found = np.linalg.solve(part, wanted.swapaxes(1, 2)).swapaxes(1, 2)
+    return np.asarray(found, np.float64)
