@@ -33,6 +33,7 @@ from onnxpress.passes.quantize.placement import (
     static_refusal,
 )
 from onnxpress.passes.quantize.ranges import (
+    BOUNDS,
     RANGE_METHODS,
     ActivationRange,
     choose_range,
@@ -51,12 +52,15 @@ Parameters = Mapping[str, Parameter]
 
 _NODE_BYTES = 160
 _BIAS_LIMIT = 2.0**30
+_SIXTEEN_BIT_OPSET = 21
 _PRUNED_SHARE = 0.2
 _LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     "u8s8": {"activation_type": "uint8", "weight_type": "int8", "weight_bits": 8},
     "u8u8": {"activation_type": "uint8", "weight_type": "uint8", "weight_bits": 8},
     "s8s8": {"activation_type": "int8", "weight_type": "int8", "weight_bits": 8},
     "u8s7": {"activation_type": "uint8", "weight_type": "int8", "weight_bits": 7},
+    "u16s8": {"activation_type": "uint16", "weight_type": "int8", "weight_bits": 8},
+    "u16u8": {"activation_type": "uint16", "weight_type": "uint8", "weight_bits": 8},
 }
 _LEAST_SHARE = 5e-4
 """Of the bytes of all weights: less is not worth any loss, and small layers are sensitive."""
@@ -83,7 +87,8 @@ class Quantize(Pass):
         default="auto",
         metadata={
             "help": "Types of activations and weights: u8s8, u8u8, s8s8 (zero point 0), u8s7 (no "
-            "saturation without fused 8-bit dot products), or auto: as the target wants."
+            "saturation without fused 8-bit dot products), u16s8, u16u8 (16-bit activations, for "
+            "NPUs), or auto: as the target wants."
         },
     )
     per_channel: bool = field(
@@ -243,10 +248,18 @@ class Quantize(Pass):
         found = context.statistics.tensors.get(source.name or "")
         if found is None or found.minimum > found.maximum:
             return None
-        signed = context.target.activation_type == "int8"
-        key = ("range", source.name, self.ranges, signed)
-        method = self.ranges
-        return context.cached(key, [], lambda: choose_range(found, signed=signed, method=method))
+        signed, bits = _integers(context)
+        producer = source.producer()
+        bounds = None
+        if producer is not None and is_standard(producer):
+            bounds = BOUNDS.get(producer.op_type)
+        return context.cached(
+            ("range", source.name, self.ranges, signed, bits),
+            [],
+            lambda: choose_range(
+                found, signed=signed, bits=bits, method=self.ranges, bounds=bounds
+            ),
+        )
 
     def _between(self, context: Context) -> list[Proposal | Skip]:
         if context.statistics is None or (
@@ -374,6 +387,12 @@ def _insert_smoothing(
         use = layer.uses[0]
         index = 1 - use.index if layer.op_type == "MatMul" else 0
         use.node.replace_input_with(index, made[value])
+
+
+def _integers(context: Context) -> tuple[bool, int]:
+    """Whether the integers of activations are signed, and their bits."""
+    kind = np.iinfo(context.target.activation_type)
+    return kind.min < 0, kind.bits
 
 
 def _keepers(context: Context) -> dict[str, ir.Node]:
@@ -611,7 +630,8 @@ def _smoothing(
                 [reader.read() for reader, _ in readers],
                 [moments for _, moments in readers],
                 plain,
-                signed=context.target.activation_type == "int8",
+                signed=_integers(context)[0],
+                bits=_integers(context)[1],
             )
             if readers
             else None
@@ -794,8 +814,12 @@ class _Pairs:
             self._insert(graph, value, scale, zero_point)
 
     def _insert(self, graph: ir.Graph, value: ir.Value, scale: float, zero_point: int) -> None:
-        signed = self._context.target.activation_type == "int8"
-        kind = np.int8 if signed else np.uint8
+        kind = np.dtype(self._context.target.activation_type)
+        # Sixteen bits came to ONNX's own operators with opset 21, to onnxruntime's before.
+        domain = ""
+        if kind.itemsize > 1 and standard_opset(self._context.model) < _SIXTEEN_BIT_OPSET:
+            domain = "com.microsoft"
+            graph.opset_imports.setdefault(domain, 1)
         stem = value.name or "tensor"
         factor = add_initializer(graph, f"{stem}_scale", np.asarray(scale, np.float32))
         zero = add_initializer(graph, f"{stem}_zero_point", np.asarray(zero_point, kind))
@@ -803,12 +827,12 @@ class _Pairs:
         # Of a tensor computed in float only integer kernels read the rounded form.
         everyone = value in self._integer
         users = [usage for usage in value.uses() if everyone or usage.node in self._readers[value]]
-        quantize = ir.Node("", "QuantizeLinear", [value, factor, zero])
+        quantize = ir.Node(domain, "QuantizeLinear", [value, factor, zero])
         quantize.name = f"{stem}_QuantizeLinear"
-        dequantize = ir.Node("", "DequantizeLinear", [quantize.outputs[0], factor, zero])
+        dequantize = ir.Node(domain, "DequantizeLinear", [quantize.outputs[0], factor, zero])
         dequantize.name = f"{stem}_DequantizeLinear"
         quantize.outputs[0].name = unique_name(graph, f"{stem}_quantized")
-        quantize.outputs[0].type = ir.TensorType(ir.DataType.INT8 if signed else ir.DataType.UINT8)
+        quantize.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(kind))
         quantize.outputs[0].shape = value.shape
         result = dequantize.outputs[0]
         result.name = unique_name(graph, f"{stem}_dequantized")

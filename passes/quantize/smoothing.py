@@ -75,6 +75,7 @@ def choose_smoothing(
     plain: ActivationRange,
     *,
     signed: bool,
+    bits: int = 8,
 ) -> Smoothing | None:
     """The strength that predicts least output error, or `None` where none gains 1 dB."""
     low, high = _extremes(moments)
@@ -86,7 +87,10 @@ def choose_smoothing(
     for strength in _STRENGTHS:
         scales = smoothing_scales(matrices, moments, strength).astype(np.float64)
         span = range_between(
-            float((low / scales).min()), float((high / scales).max()), signed=signed
+            float((low / scales).min()),
+            float((high / scales).max()),
+            signed=signed,
+            bits=bits,
         )
         noise = _noise(matrices, squares, scales, span.noise)
         if noise < least:
