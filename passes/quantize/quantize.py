@@ -1,6 +1,6 @@
 """The pass itself: candidates by predicted noise, and the rewrite to QDQ or integer weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, cast
 
@@ -23,6 +23,7 @@ from onnxpress.graph import (
     unique_name,
 )
 from onnxpress.opset import standard_opset
+from onnxpress.passes.quantize.folding import divide, divisible
 from onnxpress.passes.quantize.placement import (
     WITHOUT_WEIGHTS,
     dynamic_refusal,
@@ -208,7 +209,7 @@ class Quantize(Pass):
         if smoothing is not None:
             source = smoothing.range
             parameters["smoothing"] = smoothing.strength
-            read = matrix * _smoothing_scales(context, layer, smoothing.strength)
+            read = matrix * _factors(context, layer, smoothing.strength)
         parameters |= _named("input", source) | _named("output", result)
         rounded = _static_integers(context, layer, parameters)
         error = rounded.error + _input_error(matrix, moments, read, source)
@@ -235,7 +236,7 @@ class Quantize(Pass):
         if smoothing is not None:
             span = smoothing.range
             parameters["smoothing"] = smoothing.strength
-            read = matrix * _smoothing_scales(context, layer, smoothing.strength)
+            read = matrix * _factors(context, layer, smoothing.strength)
         rounded = _dynamic_integers(context, layer, parameters)
         error = rounded.error + _input_error(matrix, moments, read, span)
         return Candidate(parameters, error, _saved(layer, rounded.weight)), None
@@ -290,7 +291,7 @@ class Quantize(Pass):
         }
         pairs = _Pairs(context)
         layers = [context.layer(site) for site in static if site not in nodes]
-        _insert_smoothing(context, layers, static)
+        smoothed = _insert_smoothing(context, layers, static)
         for layer in layers:
             pairs.want_input(layer, static[layer.name])
             if layer.op_type == "Conv":
@@ -301,28 +302,47 @@ class Quantize(Pass):
         pairs.fill_outputs(layers)
         for layer in layers:
             _write_static(context, layer, static[layer.name])
-        pairs.insert()
         dynamic = {
             decision.site: decision.candidate.parameters
             for decision in decisions
             if decision.candidate.parameters["form"] == "dynamic"
         }
-        _write_dynamic(context, dynamic)
+        smoothed += _write_dynamic(context, dynamic)
         for decision in decisions:
             if decision.candidate.parameters["form"] == "weight_only":
                 _write_weight_only(context, context.layer(decision.site))
+        # Last, so that what is folded into weights meets them in their final form.
+        pairs.move(_fold_smoothing(smoothed, pairs.tensors))
+        pairs.insert()
 
 
-def _write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> None:
+@dataclass(frozen=True)
+class _Smoothed:
+    """A tensor that is divided by scales for the layers that read it.
+
+    Attributes:
+        value: the tensor.
+        node: the Mul behind it.
+        axis: of its channels.
+        scales: `[channels]`.
+    """
+
+    value: ir.Value
+    node: ir.Node
+    axis: int
+    scales: npt.NDArray[np.float32]
+
+
+def _write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> list[_Smoothed]:
     """DynamicQuantizeLinear once for a tensor, then MatMulInteger, Cast and Mul for each layer.
 
-    onnxruntime fuses these, and the Add behind, into one kernel.
+    onnxruntime fuses these, and the Add behind, into one kernel. Returns what was smoothed.
     """
     graph = context.model.graph
     layers = [context.layer(site) for site in dynamic]
     # Before anything is inserted: the integers depend on who reads what.
     rounded = [_dynamic_integers(context, layer, dynamic[layer.name]) for layer in layers]
-    _insert_smoothing(context, layers, dynamic)
+    smoothed = _insert_smoothing(context, layers, dynamic)
     quantized: dict[ir.Value, ir.Node] = {}
     for layer, found in zip(layers, rounded, strict=True):
         node = layer.node
@@ -360,33 +380,64 @@ def _write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> None:
         graph.insert_before(node, steps)
         take_over(node, steps[-1])
         _drop(layer.weight)
+    return smoothed
 
 
 def _insert_smoothing(
-    context: Context, layers: Sequence[Layer], static: Mapping[str, Parameters]
-) -> None:
+    context: Context, layers: Sequence[Layer], chosen: Mapping[str, Parameters]
+) -> list[_Smoothed]:
     """Divide inputs by their smoothing scales, once for all layers that read a tensor."""
     graph = context.model.graph
-    smoothed = [layer for layer in layers if static[layer.name].get("smoothing")]
+    smoothed = [layer for layer in layers if chosen[layer.name].get("smoothing")]
     found = {
-        layer.name: _smoothing_scales(context, layer, float(static[layer.name]["smoothing"]))
+        layer.name: _smoothing_scales(context, layer, float(chosen[layer.name]["smoothing"]))
         for layer in smoothed
     }
-    made: dict[ir.Value, ir.Value] = {}
+    made: dict[ir.Value, _Smoothed] = {}
     for layer in smoothed:
         value = input_of(layer)
         if value not in made:
             stem = value.name or "tensor"
-            inverse = (1.0 / found[layer.name].astype(np.float64)).astype(np.float32)
+            scales, axis = found[layer.name], _channel_axis(layer)
+            inverse = (1.0 / scales.astype(np.float64)).astype(np.float32)
+            if axis == 1:
+                inverse = inverse.reshape(-1, *[1] * (len(layer.shape) - 2))
             factor = add_initializer(graph, f"{stem}_smoothing", inverse)
             node = ir.Node("", "Mul", [value, factor], name=f"{factor.name}_Mul")
             node.outputs[0].name = unique_name(graph, f"{stem}_smoothed")
             node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
             _insert_behind(graph, value, [node])
-            made[value] = node.outputs[0]
+            made[value] = _Smoothed(value, node, axis, scales)
         use = layer.uses[0]
         index = 1 - use.index if layer.op_type == "MatMul" else 0
-        use.node.replace_input_with(index, made[value])
+        use.node.replace_input_with(index, made[value].node.outputs[0])
+    return list(made.values())
+
+
+def _fold_smoothing(
+    smoothed: Sequence[_Smoothed], quantized: Collection[ir.Value] = ()
+) -> dict[ir.Value, ir.Value]:
+    """Fold what can be folded; from the Mul outputs that are gone to the tensors in their place.
+
+    Args:
+        smoothed: as inserted.
+        quantized: tensors with a pair, whose ranges stay.
+    """
+    moved: dict[ir.Value, ir.Value] = {}
+    for found in smoothed:
+        alone = list(found.value.consumers()) == [found.node]
+        if found.value in quantized and found.node.outputs[0] not in quantized:
+            continue
+        if not alone or not divide(found.value, found.axis, found.scales, quantized):
+            continue
+        output, factor = found.node.outputs[0], found.node.inputs[1]
+        ir.convenience.replace_all_uses_with(output, found.value)
+        assert isinstance(found.node.graph, ir.Graph)
+        found.node.graph.remove(found.node, safe=True)
+        assert factor is not None
+        _drop(factor)
+        moved[output] = found.value
+    return moved
 
 
 def _integers(context: Context) -> tuple[bool, int]:
@@ -475,7 +526,7 @@ def _rounded(
         context: with statistics, or without for nearest rounding.
         layer: whose weight it is.
         weight: rounded to the nearest.
-        factors: `[in]` the smoothing that is in `weight` already.
+        factors: `[out, in]` the smoothing that is in `weight` already.
     """
     moments = context.moments(layer) if _compensable(layer) else None
     matrix = layer.read().astype(np.float64)
@@ -485,6 +536,7 @@ def _rounded(
     if moments is not None and moments.rows:
         gram = moments.centred_gram if biased else moments.gram
     one = np.ones(1) if factors is None else np.asarray(factors, np.float64)
+    groups = 1 if moments is None else len(moments.mean)
     # Zeros that were made on purpose are worth more than what rounding them away gains.
     pruned = bool((matrix == 0).mean() > _PRUNED_SHARE)
     target, drift = repaired(matrix, moments, biased=biased)
@@ -495,7 +547,11 @@ def _rounded(
         scales = _matrix(
             layer, np.broadcast_to(weight.broadcast_scales(), shape).astype(np.float64)
         )[:, 0]
-        smoothed_gram = gram / (one[:, None] * one[None, :]) if factors is not None else gram
+        smoothed_gram = gram
+        if factors is not None:
+            # All rows of a group have the factors of the group.
+            of_group = one[:: len(one) // groups]
+            smoothed_gram = gram / (of_group[:, :, None] * of_group[:, None, :])
         # Static, dynamic and weight-only forms mostly have the same scales.
         key = ("integers", weight.highest, scales.tobytes(), one.tobytes())
         integers = context.cached(
@@ -563,12 +619,12 @@ def _static_rounded(
 def _smoothed_weight(
     context: Context, layer: Layer, strength: float
 ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.float32] | None]:
-    """The weight as stored, times its smoothing scales, and those `[in]`; `None` at strength 0."""
+    """The weight as stored, times smoothing scales, and those `[out, in]`; `None` at strength 0."""
     assert layer.weight.const_value is not None
     stored = layer.weight.const_value.numpy()
     if not strength:
         return stored, None
-    factors = _smoothing_scales(context, layer, strength)
+    factors = _factors(context, layer, strength)
     matrix = np.asarray(layer.read() * factors, stored.dtype)
     return from_matrix(matrix, layer.shape, layer.uses[0], layer.groups), factors
 
@@ -609,11 +665,25 @@ def _readers(context: Context, layer: Layer) -> list[tuple[Layer, LayerStatistic
     return [
         (other, moments)
         for other in context.layers
-        if other.op_type in ("MatMul", "Gemm")
+        if (other.op_type == "Conv") == (layer.op_type == "Conv")
         and static_refusal(other, operators) is None
         and input_of(other) is value
         and (moments := context.moments(other)) is not None
     ]
+
+
+def _channels(layer: Layer) -> npt.NDArray[np.intp]:
+    """`[groups, in]`: which channel of its input tensor each input of a row is."""
+    inputs = int(layer.read().shape[1])
+    if layer.op_type != "Conv":
+        return np.arange(inputs)[None]
+    per_group = layer.shape[1]
+    within = np.repeat(np.arange(per_group), inputs // per_group)
+    return np.asarray(within + per_group * np.arange(layer.groups)[:, None], np.intp)
+
+
+def _channel_axis(layer: Layer) -> int:
+    return 1 if layer.op_type == "Conv" else -1
 
 
 def _smoothing(
@@ -621,34 +691,53 @@ def _smoothing(
 ) -> Smoothing | None:
     """How the layer's input is smoothed, the same for all that read it."""
     key = ("smoothing", form, input_of(layer).name)
-    if layer.op_type not in ("MatMul", "Gemm") or not context.target.per_channel:
+    if not context.target.per_channel:
         return None
     if key not in context.cache:
         readers = _readers(context, layer)
+        value = input_of(layer)
+        everyone = {reader.node for reader, _ in readers} >= set(value.consumers())
+        free = everyone and divisible(value, _channel_axis(layer))
+        signed, bits = (False, 8) if form == "dynamic" else _integers(context)
+        # Between convolutions a Mul would cost more than it saves.
         context.cache[key] = (
             choose_smoothing(
                 [reader.read() for reader, _ in readers],
                 [moments for _, moments in readers],
                 plain,
-                signed=_integers(context)[0],
-                bits=_integers(context)[1],
+                signed=signed,
+                bits=bits,
+                channels=[_channels(reader) for reader, _ in readers],
+                free=free,
             )
-            if readers
+            if readers and (free or layer.op_type != "Conv")
             else None
         )
     return cast("Smoothing | None", context.cache[key])
 
 
 def _smoothing_scales(context: Context, layer: Layer, strength: float) -> npt.NDArray[np.float32]:
+    """`[channels]` of the layer's input."""
     # Kept by layer: a rewrite has changed what the layers read when it asks again.
     key = ("smoothing scales", layer.name, strength)
     if key not in context.cache:
         readers = _readers(context, layer)
-        matrices = [reader.read() for reader, _ in readers]
-        scales = smoothing_scales(matrices, [moments for _, moments in readers], strength)
+        scales = smoothing_scales(
+            [reader.read() for reader, _ in readers],
+            [moments for _, moments in readers],
+            strength,
+            [_channels(reader) for reader, _ in readers],
+        )
         for reader, _ in readers:
             context.cache["smoothing scales", reader.name, strength] = scales
     return cast("npt.NDArray[np.float32]", context.cache[key])
+
+
+def _factors(context: Context, layer: Layer, strength: float) -> npt.NDArray[np.float32]:
+    """`[out, in]` what the layer's matrix is multiplied with where its input is smoothed."""
+    channels = _channels(layer)
+    rows = layer.read().shape[0] // len(channels)
+    return np.repeat(_smoothing_scales(context, layer, strength)[channels], rows, axis=0)
 
 
 def _saved(layer: Layer, weight: QuantizedWeight) -> int:
@@ -806,6 +895,19 @@ class _Pairs:
             output = fused_output(layer.node)
             if layer.op_type != "Conv" and output in self._readers:
                 self._integer.add(output)
+
+    @property
+    def tensors(self) -> frozenset[ir.Value]:
+        """All that get a pair."""
+        return frozenset(self._ranges)
+
+    def move(self, moved: Mapping[ir.Value, ir.Value]) -> None:
+        """Pairs of tensors that are gone go to those in their place, with their ranges."""
+        for old, new in moved.items():
+            if old not in self._ranges:
+                continue
+            self._ranges[new] = self._ranges.pop(old)
+            self._readers.setdefault(new, []).extend(self._readers.pop(old, []))
 
     def insert(self) -> None:
         """Put every pair into the graph."""
