@@ -56,8 +56,8 @@ def found(model: ir.Model, name: str) -> ir.Value:
     return next(v for node in model.graph for v in node.outputs if v.name == name)
 
 
-def run(model: ir.Model, x: Array) -> Array:
-    return np.asarray(ReferenceEvaluator(ir.to_proto(model)).run(["y"], {"x": x})[0])
+def run(model: ir.Model, x: Array) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+    return np.asarray(ReferenceEvaluator(ir.to_proto(model)).run(["y"], {"x": x})[0], np.float32)
 
 
 @pytest.mark.parametrize("name", CHAINS)

@@ -207,7 +207,7 @@ def collect(
     names = sorted({*tensors, *watched})
     inputs = {value.name for value in model.graph.inputs}
     made = [name for name in names if name not in inputs]
-    session = Session(_with_outputs(model, made), threads=threads)
+    session = Session(_with_outputs(model, made), threads=threads, arena=False)
     other = None if reference is None else _beside(reference, made, threads)
 
     result = Statistics(samples=len(samples))
@@ -252,7 +252,8 @@ def collect(
 
 def _beside(reference: ir.Model, names: Sequence[str], threads: int) -> Session:
     known = observable(reference)
-    return Session(_with_outputs(reference, [n for n in names if n in known]), threads=threads)
+    outputs = [name for name in names if name in known]
+    return Session(_with_outputs(reference, outputs), threads=threads, arena=False)
 
 
 def _run_beside(other: Session, feed: Feed, names: Sequence[str]) -> dict[str, Array]:
@@ -263,7 +264,9 @@ def _run_beside(other: Session, feed: Feed, names: Sequence[str]) -> dict[str, A
 def _rows(
     layer: Layer, tensor: npt.NDArray[np.generic], limit: int, seed: int
 ) -> tuple[npt.NDArray[np.float32], int]:
-    return input_rows(layer, tensor.astype(np.float32, copy=False), limit, np.random.default_rng(seed))
+    return input_rows(
+        layer, tensor.astype(np.float32, copy=False), limit, np.random.default_rng(seed)
+    )
 
 
 def _row_target(layer: Layer) -> int:
