@@ -94,6 +94,7 @@ class Session:
         threads: int = 0,
         config: Mapping[str, str] = DEFAULT,
         optimize: bool | Literal["basic"] = True,
+        arena: bool = True,
         name: str = "the model",
         optimized_path: Path | None = None,
     ) -> None:
@@ -105,6 +106,8 @@ class Session:
             config: session configuration entries.
             optimize: graph optimizations at their default, or none, or only the basic ones,
                 which are what an execution provider is shown.
+            arena: keep freed memory for the next run. With many outputs it grows to twice what a
+                run needs.
             name: what messages call the model.
             optimized_path: where onnxruntime writes the graph it really runs.
 
@@ -115,6 +118,7 @@ class Session:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4
+        options.enable_cpu_mem_arena = arena
         # A session that spins steals the cores of the one it is compared with.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         for key, value in config.items():

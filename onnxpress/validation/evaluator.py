@@ -27,6 +27,7 @@ DEFAULT_MIN_SQNR = 20.0
 
 _CACHE_BYTES = 1_500_000_000
 _RESAMPLES = 1000
+_CLEAR_DB = 3.0
 Metric = Callable[[Mapping[str, Array], Mapping[str, Array], int | None], float]
 """(outputs, the original's outputs, label) of a sample → a score, higher is better, 1 is all."""
 
@@ -166,6 +167,17 @@ class Evaluator:
             return True
         # A share of the noise power is so many decibels more.
         return measurement.worst_sqnr_db >= self.min_sqnr - 10 * math.log10(share)
+
+    def clearly_fails(self, measurement: Measurement, share: float = 1.0) -> bool:
+        """Whether a measurement on some samples already shows that the budget will not hold.
+
+        Half the fidelity that is asked for, or a drop whose 95% interval lies beyond the budget.
+        """
+        if self._metric is not None and measurement.interval[0] > self.max_drop * share:
+            return True
+        return self.min_sqnr is not None and measurement.worst_sqnr_db < (
+            self.min_sqnr - 10 * math.log10(share) - _CLEAR_DB
+        )
 
     def _choose_metric(
         self, budget: Budget, first: Mapping[str, Array]
