@@ -166,8 +166,7 @@ def page(results: Mapping[str, Any]) -> str:
         "what its rules say); *SQNR* and *to exact* in dB on the worst output, against the float",
         "original and against the same file computed exactly; *int8* counts kernels that computed",
         "in integers (`?`: inside one compiled kernel, not visible); *speed* is relative to the",
-        "float original on that provider, in brackets the simulator's own; an emulated processor's",
-        "is not given.",
+        "float original on that provider, and not given under emulation, where it says nothing.",
         "",
     ]
     for name in FILES:

@@ -180,7 +180,7 @@ class _Check:
             "machine": entry.machine,
             "preload": entry.needs_gpu,
             "probe": "probe.onnx" if entry.saturates else "",
-            "timed": entry.timed,
+            "timed": entry.timed or entry.is_native,
             "threads": self.threads,
             "seconds": self.time_limit * _RUN_SHARE,
             "feeds": write_feeds(feeds, work / "feeds.bin"),
@@ -243,7 +243,7 @@ class _Check:
             latency=latency,
             integer_kernels=kernels,
             warnings=(
-                *self._warnings(measurement, exact, kernels, None if emulated else latency, report),
+                *self._warnings(measurement, exact, kernels, latency, report),
                 *self._about_shapes(entry),
             ),
         )
