@@ -166,7 +166,8 @@ def page(results: Mapping[str, Any]) -> str:
         "what its rules say); *SQNR* and *to exact* in dB on the worst output, against the float",
         "original and against the same file computed exactly; *int8* counts kernels that computed",
         "in integers (`?`: inside one compiled kernel, not visible); *speed* is relative to the",
-        "float original on that provider, and not given under emulation, where it says nothing.",
+        "float original on that provider with the quartiles of the rounds (wide where the machine",
+        "was not quiet), and not given under emulation, where it says nothing.",
         "",
     ]
     for name in FILES:
@@ -184,10 +185,20 @@ def page(results: Mapping[str, Any]) -> str:
             found = results[f"{name}/{layout}/{provider}"]
             detail = found["detail"].split("; get it")[0].removesuffix("; by its rules")
             verdict = f"{found['status']} ({detail})" if detail else found["status"]
-            cells = " | ".join((layout, provider, verdict, *provider_cells(found)))
+            cells = " | ".join(
+                (layout, provider, verdict, *provider_cells(found)[:-1], _speed(found))
+            )
             lines.append(f"| {cells} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _speed(found: Mapping[str, Any]) -> str:
+    latency = found["latency"]
+    if latency is None:
+        return ""
+    low, high = latency["quartiles"]
+    return f"{latency['speedup']:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _versions(results: Mapping[str, Any]) -> list[str]:
