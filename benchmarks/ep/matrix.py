@@ -128,7 +128,9 @@ def press(name: str, layout: str, folder: Path) -> Path:
     return target
 
 
-def check(name: str, layout: str, providers: Sequence[str], folder: Path, limit: float) -> None:
+def check(
+    name: str, layout: str, providers: Sequence[str], folder: Path, limit: float, *, timed: bool
+) -> None:
     """Check one model on providers and keep what came of it."""
     original, _, evaluation = FILES[name]
     session = Session(original)
@@ -144,10 +146,13 @@ def check(name: str, layout: str, providers: Sequence[str], folder: Path, limit:
         (verdict,) = check_providers(options, model, reference, evaluator, threads=1)
         results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
         found = provider_document(verdict)
+        if not timed:
+            found["latency"] = None
         found["date"] = dt.datetime.now(tz=dt.UTC).date().isoformat()
         results[f"{name}/{layout}/{provider}"] = found
         ordered = dict(sorted(results.items()))
-        RESULTS.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
+        with model_file.replace_file(RESULTS) as temporary:
+            temporary.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
         print(name, layout, provider, verdict, provider_cells(found), flush=True)
 
 
@@ -167,7 +172,8 @@ def page(results: Mapping[str, Any]) -> str:
         "original and against the same file computed exactly; *int8* counts kernels that computed",
         "in integers (`?`: inside one compiled kernel, not visible); *speed* is relative to the",
         "float original on that provider with the quartiles of the rounds (wide where the machine",
-        "was not quiet), and not given under emulation, where it says nothing.",
+        "was not quiet); not given under emulation, where it says nothing, nor where other work",
+        "ran beside it (`--no-speed`).",
         "",
     ]
     for name in FILES:
@@ -229,6 +235,7 @@ def main() -> None:
     parser.add_argument("--ep", action="append", choices=provider_names(), default=None)
     parser.add_argument("--folder", type=Path, default=Path(".venv-ep/matrix"))
     parser.add_argument("--time-limit", type=float, default=300.0, help="seconds for each")
+    parser.add_argument("--no-speed", action="store_true", help="the machine is not quiet")
     options = parser.parse_args()
     for name in options.model or FILES:
         if not all(path.exists() for path in FILES[name]):
@@ -236,7 +243,14 @@ def main() -> None:
             continue
         for layout in options.layout or LAYOUTS:
             providers = options.ep or provider_names()
-            check(name, layout, providers, options.folder, options.time_limit)
+            check(
+                name,
+                layout,
+                providers,
+                options.folder,
+                options.time_limit,
+                timed=not options.no_speed,
+            )
     if RESULTS.exists():
         text = page(json.loads(RESULTS.read_text(encoding="utf-8")))
         PAGE.write_text(text.rstrip() + "\n", encoding="utf-8")
