@@ -5,14 +5,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from press import MODELS
 
 from onnxpress.data import Samples
 
-ENVIRONMENTS = MODELS / ".cache" / "peers"
+ENVIRONMENTS = Path(__file__).parent / ".peers"
 REQUIREMENTS = {
     "onnxruntime": ("onnxruntime==1.32.0", "onnx==1.23.2", "sympy"),
     "nncf": ("nncf==3.1.0", "onnxruntime==1.32.0", "onnx==1.23.2"),
+    "neural_compressor": ("onnx-neural-compressor==1.0", "onnxruntime==1.32.0", "onnx==1.23.2"),
+    "modelopt": ("nvidia-modelopt[onnx]==0.47.0", "torch==2.13.0", "onnxruntime==1.32.0"),
     "torch": ("torch==2.13.0", "onnx==1.23.2"),
     "torch-pruning": (
         "torch==2.13.0",

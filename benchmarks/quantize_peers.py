@@ -3,8 +3,9 @@
     python benchmarks/quantize_peers.py NAME [NAME ...]
 
 Makes the environments on first use. Every quantized model is compared with the original in
-interleaved rounds in this process. Only onnxruntime's own quantizer (three layouts, minimum and
-maximum, as shipped; dynamic per channel) and NNCF so far.
+interleaved rounds in this process. Peers: onnxruntime's own quantizer (three layouts, minimum and
+maximum, as shipped; dynamic per channel), NNCF, onnx-neural-compressor (plain and SmoothQuant),
+onnxsim and, with `--modelopt` (its environment holds torch), ModelOpt.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import datetime as dt
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from onnxpress.runtime import Session, compare_latency
 from onnxpress.validation import Budget, Evaluator
 
 THREADS = 2
-TIME_LIMIT_S = 300
+TIME_LIMIT_S = 120
 
 
 def quantized(configuration: str, model: Path, feeds: Path, output: Path) -> str:
@@ -45,8 +47,8 @@ def quantized(configuration: str, model: Path, feeds: Path, output: Path) -> str
     return done.stdout.strip().splitlines()[-1]
 
 
-def rows(name: str) -> list[str]:
-    """A Markdown row for each quantizer."""
+def rows(name: str, more: Sequence[str]) -> list[str]:
+    """A Markdown row for each quantizer, `more` after the usual ones."""
     model, calibration, evaluation = paths(name)
     original = Session(model, threads=THREADS)
     samples = load_samples(evaluation, original.inputs)
@@ -54,21 +56,23 @@ def rows(name: str) -> list[str]:
     bert = name == "minilm"
     configurations = ["onnxruntime us", "onnxruntime uu", "onnxruntime ss", "onnxruntime dynamic"]
     configurations.append("nncf transformer" if bert else "nncf")
+    configurations += ["neural_compressor plain", "neural_compressor smooth", "onnxsim static"]
+    configurations += ["onnxsim recommended", *more]
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         feeds = Path(folder, "feeds.npz")
         write_feeds(load_samples(calibration, original.inputs), feeds)
-        for configuration in ["onnxpress", "onnxpress quantize", *configurations]:
+        for configuration in ["onnxpress quantize", *configurations]:
             output = Path(folder, f"{configuration.replace(' ', '_')}.onnx")
             try:
                 if configuration.startswith("onnxpress"):
                     started = time.monotonic()
-                    given = ["quantize"] if configuration.endswith("quantize") else None
                     onnxpress.optimize(
                         model,
                         calibration=calibration,
                         evaluation=evaluation,
-                        passes=given,
+                        passes=["quantize"],
+                        min_sqnr=26.0 if bert else None,
                         threads=THREADS,
                     ).save(output)
                     seconds = f"{time.monotonic() - started:.1f}"
@@ -95,12 +99,16 @@ def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="+", metavar="NAME")
+    parser.add_argument("--modelopt", action="store_true")
+    arguments = parser.parse_args()
+    more = ["modelopt int8"] if arguments.modelopt else []
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("onnxruntime", "onnx"))
-    print(f"{dt.datetime.now(tz=dt.UTC).date()}, {versions}, {REQUIREMENTS['nncf'][0]}\n")
+    peers = ", ".join(REQUIREMENTS[name][0] for name in ("nncf", "neural_compressor", "onnxsim"))
+    print(f"{dt.datetime.now(tz=dt.UTC).date()}, {versions}, {peers}\n")
     print("| model | quantizer | worst dB | drop | MB | times the speed | seconds | verdict |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
-    for name in parser.parse_args().names:
-        rows(name)
+    for name in arguments.names:
+        rows(name, more)
 
 
 if __name__ == "__main__":

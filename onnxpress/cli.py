@@ -175,6 +175,55 @@ def _output_options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
+def _provider_options(function: Callable[..., None]) -> Callable[..., None]:
+    options = [
+        click.option(
+            "--ep",
+            "ep",
+            multiple=True,
+            metavar="NAME",
+            help="Run the result on this execution provider too, in a process of its own; may "
+            "be repeated; `all` for every one. See `onnxpress doctor`.",
+        ),
+        click.option(
+            "--require-ep",
+            multiple=True,
+            metavar="NAME",
+            help="Fail unless this provider really ran it (or its emulator).",
+        ),
+        click.option(
+            "--ep-config",
+            type=EXISTING,
+            metavar="FILE",
+            help="Where the providers are. Default: onnxpress.toml here, else "
+            "~/.config/onnxpress/config.toml.",
+        ),
+        click.option(
+            "--ep-time-limit",
+            type=float,
+            default=300.0,
+            show_default=True,
+            metavar="S",
+            help="Seconds for each provider.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _providers(options: dict[str, Any]) -> Any:
+    """The provider options, taken out of a command's options."""
+    from onnxpress.validation.providers import ProviderOptions  # noqa: PLC0415
+
+    return ProviderOptions(
+        asked=options.pop("ep"),
+        required=options.pop("require_ep"),
+        config=options.pop("ep_config"),
+        time_limit=options.pop("ep_time_limit"),
+    )
+
+
 def _run_options(function: Callable[..., None]) -> Callable[..., None]:
     function = click.option(
         "--threads",
@@ -195,6 +244,7 @@ def _run_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--recipe", type=EXISTING, metavar="FILE.toml", help="Repeat these decisions, without a search."
 )
+@_provider_options
 @_run_options
 def optimize(model: Path, *, passes: str | None, recipe: Path | None, **options: Any) -> None:
     """Give back the smallest and fastest model that still agrees with MODEL."""
@@ -202,7 +252,7 @@ def optimize(model: Path, *, passes: str | None, recipe: Path | None, **options:
     if names is not None and not names:
         raise UsageError("--passes names none; see `onnxpress passes`")
     with _errors(debug=options.pop("debug")):
-        _optimize(model, passes=names, recipe=recipe, **options)
+        _optimize(model, passes=names, recipe=recipe, providers=_providers(options), **options)
 
 
 def _optimize(
@@ -365,6 +415,7 @@ def inspect(model: Path, *, json_path: str | None, debug: bool) -> None:
 @click.argument("model", type=EXISTING)
 @click.option("--reference", type=EXISTING, required=True, help="The original model.")
 @_data_options
+@_provider_options
 @click.option("--seed", type=int, default=0, help="Of random inputs.")
 @click.option("--json", "json_path", metavar="FILE", help="As JSON; - for standard output.")
 @_run_options
@@ -381,21 +432,25 @@ def validate(
     json_path: str | None,
     threads: int,
     debug: bool,
+    **options: Any,
 ) -> None:
-    """Compare MODEL with its original: interface, fidelity, task, speed."""
+    """Compare MODEL with its original: interface, fidelity, task, speed, and on providers."""
     with _errors(debug=debug):
         from onnxpress.report.console import print_validation  # noqa: PLC0415
         from onnxpress.report.document import validation_document  # noqa: PLC0415
         from onnxpress.validation import Budget, validate  # noqa: PLC0415
 
-        found = validate(
-            model,
-            reference,
-            evaluation=evaluation or calibration,
-            budget=Budget(max_drop, min_sqnr, metric),
-            threads=threads,
-            seed=seed,
-        )
+        with _progress() as progress:
+            found = validate(
+                model,
+                reference,
+                evaluation=evaluation or calibration,
+                budget=Budget(max_drop, min_sqnr, metric),
+                threads=threads,
+                seed=seed,
+                providers=_providers(options),
+                progress=progress,
+            )
         document = validation_document(found)
         if json_path is not None:
             _write_json(document, json_path)
@@ -510,41 +565,41 @@ def check(model: Path, *, names: tuple[str, ...], json_path: str | None, debug: 
 
 
 @cli.command()
-def doctor() -> None:
-    """Show versions, the processor, and what this machine can run."""
-    import platform  # noqa: PLC0415
-    from importlib import metadata  # noqa: PLC0415
+@click.option("--run", is_flag=True, help="Run a small model on every provider that is there.")
+@click.option(
+    "--install",
+    multiple=True,
+    metavar="NAME",
+    help="Make this provider's environment in .venv-ep first and note it in onnxpress.toml; "
+    "`all` for every one that can be.",
+)
+@click.option("--ep-config", type=EXISTING, metavar="FILE", help="Where the providers are.")
+@click.option("--json", "json_path", metavar="FILE", help="As JSON; - for standard output.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def doctor(
+    *,
+    run: bool,
+    install: tuple[str, ...],
+    ep_config: Path | None,
+    json_path: str | None,
+    debug: bool,
+) -> None:
+    """Show versions, the processor, and what this machine can run or emulate."""
+    with _errors(debug=debug):
+        from onnxpress.doctor import examine  # noqa: PLC0415
+        from onnxpress.report.console import print_doctor  # noqa: PLC0415
+        from onnxpress.validation.providers.install import install as made  # noqa: PLC0415
 
-    import onnxruntime  # noqa: PLC0415
-
-    from onnxpress.report.console import print_table  # noqa: PLC0415
-    from onnxpress.targets import processor_features  # noqa: PLC0415
-
-    installed = {dist.metadata["Name"].lower() for dist in metadata.distributions()}
-    rows = [("python", platform.python_version()), ("machine", platform.machine())]
-    rows += [
-        (name, metadata.version(name))
-        for name in ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
-        if name in installed
-    ]
-    features = processor_features()
-    for name, flags in {
-        "AVX2": {"avx2"},
-        "8-bit dot product": {"avx512_vnni", "avx_vnni", "asimddp"},
-    }.items():
-        rows.append((name, "yes" if features & flags else "no"))
-    rows.append(("providers", ", ".join(onnxruntime.get_available_providers())))
-    missing = sorted({"jinja2", "matplotlib"} - installed)
-    hint = f"no: pip install 'onnxpress[report]' ({', '.join(missing)} missing)"
-    rows.append(("HTML report", hint if missing else "yes"))
-    print_table("this machine", ("what", "found"), rows, _console())
-    if {"onnxruntime", "onnxruntime-gpu"} <= installed:
-        click.echo(
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
-            "uninstall both, then install one",
-            err=True,
-        )
-        sys.exit(FAILED)
+        for name, outcome in made(install):
+            click.echo(f"{name}: {outcome}", err=True)
+        with _progress() as progress:
+            found = examine(ep_config, run=run, progress=progress)
+        if json_path is not None:
+            _write_json(found, json_path)
+        if json_path != "-":
+            print_doctor(found, _console())
+        if found["problems"]:
+            sys.exit(FAILED)
 
 
 def _console() -> Any:

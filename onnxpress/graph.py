@@ -14,6 +14,7 @@ row over the inputs of its own group. The layouts follow the ONNX operator speci
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,7 @@ __all__ = [
     "multiply_adds",
     "node_label",
     "output_channel_axis",
+    "remembered_names",
     "static_shape",
     "take_over",
     "to_matrix",
@@ -244,6 +246,23 @@ def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     return tuple(dims) if len(dims) == len(value.shape) else None
 
 
+_REMEMBERED: dict[int, set[str]] = {}
+
+
+@contextmanager
+def remembered_names(graph: ir.Graph) -> Iterator[None]:
+    """Within it, `unique_name` looks the graph over once instead of at every call.
+
+    For a rewrite that takes all new names from `unique_name`: a look costs milliseconds, and
+    a rewrite makes thousands of names.
+    """
+    _REMEMBERED[id(graph)] = _names(graph)
+    try:
+        yield
+    finally:
+        del _REMEMBERED[id(graph)]
+
+
 def multiply_adds(node: ir.Node) -> int:
     """Multiply-adds of one run of a Conv, ConvTranspose, Gemm or MatMul; 0 of other operators.
 
@@ -274,13 +293,15 @@ def _sizes(value: ir.Value) -> list[int]:
 
 def unique_name(graph: ir.Graph, wanted: str) -> str:
     """`wanted`, or with a number behind it when the graph or what is in it has that name."""
-    taken = _names(graph)
-    if wanted not in taken:
-        return wanted
-    number = 1
-    while f"{wanted}_{number}" in taken:
+    remembered = _REMEMBERED.get(id(graph))
+    taken = _names(graph) if remembered is None else remembered
+    name, number = wanted, 0
+    while name in taken:
         number += 1
-    return f"{wanted}_{number}"
+        name = f"{wanted}_{number}"
+    if remembered is not None:
+        remembered.add(name)
+    return name
 
 
 def add_initializer(

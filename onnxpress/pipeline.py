@@ -26,7 +26,8 @@ from onnxpress.runtime import Array, Session
 from onnxpress.search import StageResult, apply, apply_refined, search_stage
 from onnxpress.targets import Target, load_target
 from onnxpress.validation import Budget, Evaluator, Validation
-from onnxpress.validation.verdict import check_model
+from onnxpress.validation.providers import NO_PROVIDERS, ProviderOptions
+from onnxpress.validation.verdict import check_model, on_providers
 
 __all__ = ["Result", "optimize"]
 
@@ -136,6 +137,7 @@ def optimize(
     seed: int = 0,
     threads: int = 0,
     time_limit: float | None = None,
+    providers: ProviderOptions = NO_PROVIDERS,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Result:
     """Make a model smaller and faster within a budget, and prove it.
@@ -160,6 +162,7 @@ def optimize(
         seed: of the held-out split, of rows drawn for statistics, of random inputs.
         threads: of onnxruntime; 0: all cores.
         time_limit: seconds after which the search takes the best it has.
+        providers: where else the result is run before it is given back.
         progress: told in a few words what is being done.
 
     Raises:
@@ -168,6 +171,7 @@ def optimize(
     started = time.monotonic()
     if goal not in GOALS:
         raise UsageError(f"goal is {goal!r}; expected one of {', '.join(GOALS)}")
+    providers.check()
     source, original_model, digest, size = _open(model)
     names = target if isinstance(target, str) else "+".join(target)
     plan = _planned(recipe, passes, names, seed, digest, Fit(tuple(fix_shapes), float16, opset))
@@ -210,6 +214,15 @@ def optimize(
         current, stages, validation = _attempt(
             original_model, plan, work, named=named, neutral_only=True
         )
+    validation = on_providers(
+        validation,
+        current,
+        original_model,
+        evaluator,
+        providers,
+        threads=threads,
+        progress=progress,
+    )
     current, notes = fit_interface(current, plan.fit, judged.feeds[:_COMPARED])
     validation = replace(validation, warnings=(*validation.warnings, *notes))
     problems = list(validation.problems)

@@ -1,14 +1,14 @@
 """Choose among a pass's candidates under the budget, by measurement.
 
 Everything is tried first, and everything that leaves the kernels alone. Where the strongest
-choice breaks the budget, the error of each candidate alone is measured at the model's outputs
-(predictions know a layer's own error, not how the network magnifies it), and a tolerance orders
-all choices: each site takes its strongest candidate within it. Bisection finds the highest
-tolerance that holds, which restores the worst layers first. Worst by two measures, the error,
-and the error for each byte saved (small layers first). Where sites offer many candidates (ranks,
-sparsities), the choice follows the lower hull of error over what is saved, all sites at once
-(Lagrange multipliers). Of all that holds, what is smallest and fastest by the clock is kept; a
-choice that slows the model down never is.
+choice breaks the budget but would be faster, the errors of the candidates are measured at the
+model's outputs (predictions know a layer's own error, not how the network magnifies it), and a
+tolerance orders all choices: each site takes its strongest candidate within it. Bisection finds
+the highest tolerance that holds, which restores the worst layers first. Worst by two measures,
+the error, and the error for each byte saved (small layers first). Where sites offer many
+candidates (ranks, sparsities), the choice follows the lower hull of error over what is saved,
+all sites at once (Lagrange multipliers). Of all that holds, what is smallest and fastest by the
+clock is kept; a choice that slows the model down never is.
 """
 
 import itertools
@@ -38,7 +38,7 @@ from onnxpress.plan import (
 from onnxpress.runtime import Latency, Session, compare_latency
 from onnxpress.statistics import Observations, collect
 from onnxpress.timing import keep_faster
-from onnxpress.validation import Evaluator, Measurement
+from onnxpress.validation import DEFAULT_MIN_SQNR, Evaluator, Measurement
 
 __all__ = ["StageResult", "apply", "apply_refined", "search_stage"]
 
@@ -48,11 +48,19 @@ _SENSITIVITY_SAMPLES = 4
 """Enough to put layers in order: their errors differ by orders of magnitude."""
 _MAGNIFICATION_SAMPLES = 32
 """One candidate a site is measured, so more samples are affordable."""
+_GLANCE_SAMPLES = 16
+_GLANCE_SHARE = 8
+"""One in so many samples shows a choice that is far from the budget."""
 _TOLERANCES = 64
 _REACHED = 0.99
 """Of a quota: steps are whole percents of a layer."""
+_TINY_ERROR = 1e-12
+_RESOLUTION = 4
+"""Layers whose error is below a quarter of the average are not told apart by measurement."""
 _LEVELS = 16
 """Each costs a run over the calibration samples; deeper models take several levels at once."""
+_LEAST_GAIN = 0.02
+"""In time, for a mixture to be worth the search."""
 _TYPICAL_ERROR = 0.02
 """Large enough to be measured above rounding, small enough that errors still add up."""
 
@@ -185,7 +193,11 @@ class _Searcher:
         model = apply_refined(
             self.pass_, self.context, decisions, self.calibration, threads=self.threads
         )
-        measurement = self.evaluator.measure(Session(model, threads=self.threads))
+        session = Session(model, threads=self.threads)
+        glance = max(_GLANCE_SAMPLES, len(self.evaluator.samples) // _GLANCE_SHARE)
+        measurement = self.evaluator.measure(session, glance)
+        if not self.evaluator.clearly_fails(measurement, self.share):
+            measurement = self.evaluator.measure(session)
         self.progress(f"{self.pass_.name}: {len(decisions)} sites, attempt {self.tried}")
         logger.debug(
             "%s: %d sites: drop %.2f, worst SQNR %.1f dB",
@@ -229,16 +241,38 @@ class _Searcher:
             gentle = self.measure(choose(neutral, _by_error, float("inf")))
             gentle_holds = self.holds(gentle)
             found += [gentle] if gentle_holds else []
+        failing = [] if self.holds(strongest) else [strongest]
         for other in _other_forms(proposals):
             trial = self.measure(other)
-            found += [trial] if self.holds(trial) else []
+            if self.holds(trial):
+                found.append(trial)
+            else:
+                failing.append(trial)
         if not self.holds(strongest):
-            # Where all neutral candidates hold together, only the others need to be weighed.
-            weighed = self._weigh(proposals, lambda c: not (gentle_holds and c.neutral))
-            found += self._within_tolerance(weighed)
-            if changes_kernels and neutral and not gentle_holds:
-                found += self._within_tolerance(_filtered(weighed, lambda c: c.neutral, [], ""))
+            if neutral and changes_kernels and not self._could_gain(failing, found):
+                changes_kernels, proposals = False, neutral
+            if not (gentle_holds and not changes_kernels):
+                # Where all neutral candidates hold together, only the others need weighing.
+                weighed = self._weigh(proposals, lambda c: not (gentle_holds and c.neutral))
+                found += self._within_tolerance(weighed)
+                if changes_kernels and neutral and not gentle_holds:
+                    found += self._within_tolerance(_filtered(weighed, lambda c: c.neutral, [], ""))
         return [self.refined(trial) for trial in found if trial is not None]
+
+    def _could_gain(self, failing: Sequence[_Trial], holding: Sequence[_Trial | None]) -> bool:
+        """Whether a mixture with what fails as a whole may be faster than what holds already.
+
+        Mixing adds conversions between the forms: where no whole is faster than the kernels of
+        before, which neutral candidates keep, mixtures are not worth measuring.
+        """
+        good = [trial.model for trial in holding if trial is not None]
+        safe = Session(good[0] if good else self.context.model, threads=self.threads)
+        feed = self.evaluator.samples.feeds[0]
+        return any(
+            compare_latency(safe, Session(trial.model, threads=self.threads), feed).speedup
+            > 1 + _LEAST_GAIN
+            for trial in failing
+        )
 
     def _on_hull(self, proposals: Sequence[Proposal], quota: Quota | None) -> list[_Trial]:
         """Choices by what each saves for its error, all sites against each other."""
@@ -298,31 +332,76 @@ class _Searcher:
         return found
 
     def _weigh(
-        self, proposals: Sequence[Proposal], wanted: Callable[[Candidate], bool]
+        self,
+        proposals: Sequence[Proposal],
+        wanted: Callable[[Candidate], bool],
     ) -> list[Proposal]:
-        """The proposals with errors measured at the model's outputs, a candidate at a time.
+        """The proposals with errors measured at the model's outputs, by halving.
 
-        Candidates that are not `wanted` count as free of error.
+        All candidates of a form are measured together, then half of them, and so on down to
+        those that alone take more than their share of what may be lost; a half that takes less
+        is shared out by prediction. Most layers are harmless, so this takes far fewer runs than
+        one for each. Candidates that are not `wanted` count as free of error.
+
+        Args:
+            proposals: in the order of the graph, so that a half is mostly one region.
+            wanted: which to measure.
         """
-        weighed = []
-        for number, proposal in enumerate(proposals, 1):
-            candidates = []
-            for candidate in proposal.candidates:
-                error = 0.0
-                if wanted(candidate):
-                    error = self._alone(proposal.site, candidate)
-                candidates.append(replace(candidate, predicted_error=error))
-            weighed.append(replace(proposal, candidates=tuple(candidates)))
-            self.progress(f"{self.pass_.name}: sensitivity of site {number} of {len(proposals)}")
-        return weighed
+        min_sqnr = self.evaluator.min_sqnr
+        allowed = 10 ** (-(DEFAULT_MIN_SQNR if min_sqnr is None else min_sqnr) / 10)
+        carried = tuple(
+            Decision(p.site, p.candidates[0]) for p in proposals if p.candidates[0].carried
+        )
+        measured: dict[int, float] = {}
 
-    def _alone(self, site: str, candidate: Candidate, samples: int = _SENSITIVITY_SAMPLES) -> float:
+        def halve(group: Sequence[Decision], share: float | None = None) -> None:
+            error = self._together((*group, *carried))
+            if share is None:
+                # Where a metric is the budget, no more is known than that the whole fails.
+                share = min(allowed, error / _RESOLUTION) / len(group)
+            if len(group) == 1 or error <= share * len(group):
+                predicted = [d.candidate.predicted_error + _TINY_ERROR for d in group]
+                for decision, part in zip(group, predicted, strict=True):
+                    measured[id(decision.candidate)] = error * part / sum(predicted)
+                self.progress(f"{self.pass_.name}: sensitivity of {len(measured)} candidates")
+                return
+            middle = len(group) // 2
+            halve(group[:middle], share)
+            halve(group[middle:], share)
+
+        groups: dict[object, list[Decision]] = {}
+        for proposal in proposals:
+            for candidate in proposal.candidates:
+                if wanted(candidate) and not candidate.carried:
+                    form = candidate.parameters.get("form")
+                    groups.setdefault(form, []).append(Decision(proposal.site, candidate))
+        for group in groups.values():
+            halve(group)
+        return [
+            replace(
+                proposal,
+                candidates=tuple(
+                    replace(c, predicted_error=measured.get(id(c), 0.0))
+                    for c in proposal.candidates
+                ),
+            )
+            for proposal in proposals
+        ]
+
+    def _alone(self, site: str, candidate: Candidate, samples: int) -> float:
         """Error power over signal power on the worst output with one candidate alone."""
         if candidate.carried or time.monotonic() > self.deadline:
             return candidate.predicted_error
-        model = apply(self.pass_, self.context, (Decision(site, candidate),))
-        session = Session(model, threads=self.threads)
-        measured = self.evaluator.measure(session, samples)
+        return self._together((Decision(site, candidate),), samples)
+
+    def _together(
+        self, decisions: Sequence[Decision], samples: int = _SENSITIVITY_SAMPLES
+    ) -> float:
+        """Error power over signal power on the worst output with these decisions."""
+        if time.monotonic() > self.deadline:
+            return sum(decision.candidate.predicted_error for decision in decisions)
+        model = apply(self.pass_, self.context, decisions)
+        measured = self.evaluator.measure(Session(model, threads=self.threads), samples)
         return float(10 ** (-measured.worst_sqnr_db / 10))
 
     def _bisect(self, ladder: Sequence[tuple[Decision, ...]]) -> _Trial | None:

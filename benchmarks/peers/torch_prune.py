@@ -32,10 +32,15 @@ def main() -> None:
     """Find the ratio that leaves the wanted share, and write the network."""
     source, share, output = Path(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
     network = NETWORKS[source.stem]()
+    graph = onnx.load(source).graph
     stored = {
         tensor.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(tensor)))
-        for tensor in onnx.load(source).graph.initializer
+        for tensor in graph.initializer
     }
+    for node in graph.node:
+        # The exporter keeps equal parameters once: a shortcut's offset is that of its branch.
+        if node.op_type == "Identity" and node.input[0] in stored:
+            stored[node.output[0]] = stored[node.input[0]]
     missing, _ = network.load_state_dict(stored, strict=False)
     left = [n for n in missing if not n.endswith(("num_batches_tracked", "mean", "deviation"))]
     if left:

@@ -3,7 +3,8 @@
     python worker.py CONFIGURATION MODEL FEEDS.npz OUTPUT.onnx
 
 A configuration is a peer's name and what it shall do: `onnxruntime us`, `nncf transformer`,
-`onnxsim sparsegpt 0.8`, `onnxsim wanda 2:4`. Prints the seconds that took alone. Knows nothing
+`onnxsim sparsegpt 0.8`, `onnxsim wanda 2:4`, `onnxsim static`, `neural_compressor smooth`,
+`modelopt int8`. Prints the seconds that took alone. Knows nothing
 of onnxpress.
 """
 
@@ -26,25 +27,64 @@ def feeds(path: str) -> Iterator[dict[str, Any]]:
         yield samples[number]
 
 
-def main() -> None:
-    """Run the peer that the configuration names."""
-    configuration, model, data, output = sys.argv[1:]
-    peer, _, layout = configuration.partition(" ")
-    samples = list(feeds(data))
-    started = time.monotonic()
-    if peer == "nncf":
-        import nncf  # noqa: PLC0415 - only in this peer's environment
-        import onnx  # noqa: PLC0415
+def nncf(layout: str, model: str, samples: list[dict[str, Any]], output: str) -> None:
+    """Post-training quantization by its defaults."""
+    import nncf as peer  # noqa: PLC0415 - only in this peer's environment
+    import onnx  # noqa: PLC0415
 
-        kind = nncf.ModelType.TRANSFORMER if layout == "transformer" else None
-        made = nncf.quantize(
-            onnx.load(model), nncf.Dataset(samples), model_type=kind, subset_size=len(samples)
-        )
-        onnx.save(made, output)
-    elif peer == "onnxsim":
-        import onnx  # noqa: PLC0415
-        import onnxsim  # noqa: PLC0415 - only in this peer's environment
+    kind = peer.ModelType.TRANSFORMER if layout == "transformer" else None
+    made = peer.quantize(
+        onnx.load(model), peer.Dataset(samples), model_type=kind, subset_size=len(samples)
+    )
+    onnx.save(made, output)
 
+
+def neural_compressor(layout: str, model: str, samples: list[dict[str, Any]], output: str) -> None:
+    """Static QDQ, plain or `smooth`."""
+    from onnx_neural_compressor import (  # noqa: PLC0415 - only in this peer's environment
+        data_reader,
+        quantization,
+    )
+    from onnx_neural_compressor.quantization import config  # noqa: PLC0415
+
+    class Reader(data_reader.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.rewind()
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self.left, None)
+
+        def rewind(self) -> None:
+            self.left = iter(samples)
+
+    options = {"SmoothQuant": True} if layout == "smooth" else {}
+    settings = config.StaticQuantConfig(
+        Reader(), quant_format=quantization.QuantFormat.QDQ, extra_options=options
+    )
+    quantization.quantize(model, output, settings)
+
+
+def modelopt(_: str, model: str, samples: list[dict[str, Any]], output: str) -> None:
+    """Static int8 by its defaults."""
+    from modelopt.onnx.quantization import (  # noqa: PLC0415 - only in this peer's environment
+        quantize,
+    )
+
+    stacked = {name: np.concatenate([s[name] for s in samples]) for name in samples[0]}
+    quantize(model, calibration_data=stacked, output_path=output, calibration_eps=["cpu"])
+
+
+def onnxsim(layout: str, model: str, samples: list[dict[str, Any]], output: str) -> None:
+    """Quantize (`static`, `recommended`) or prune (a method and how much)."""
+    import onnx  # noqa: PLC0415
+    import onnxsim as peer  # noqa: PLC0415 - only in this peer's environment
+
+    if layout == "static":
+        made = peer.quantize_static(model, samples, num_calibration_samples=len(samples))
+    elif layout == "recommended":
+        advice = peer.recommend_quantization(model, calibration_data=samples)
+        made = peer.quantize(onnx.load(model), advice.config, calibration_data=samples)
+    else:
         method, amount = layout.split()
         share: dict[str, Any] = {}
         if ":" in amount:
@@ -52,50 +92,54 @@ def main() -> None:
             share["n"], share["m"] = (int(number) for number in amount.split(":"))
         else:
             share["sparsity"] = float(amount)
-        if method == "structured":
-            made = onnxsim.apply_structured_pruning(onnx.load(model), global_sparsity=True, **share)
-        elif method == "structured_wanda_finetune":
-            pruned = onnxsim.apply_structured_wanda_pruning(
-                onnx.load(model),
-                calibration_data=samples,
-                num_samples=len(samples),
-                global_sparsity=True,
-                **share,
-            )
-            made = onnxsim.apply_pruning_finetune(
-                model, pruned, calibration_data=samples, num_samples=len(samples)
-            )
-        elif method == "magnitude":
-            made = onnxsim.apply_magnitude_pruning(onnx.load(model), **share)
-        else:
-            function = getattr(onnxsim, f"apply_{method}_pruning")
-            made = function(
-                onnx.load(model), calibration_data=samples, num_samples=len(samples), **share
-            )
-        onnx.save(made, output)
-    else:
-        from onnxruntime import quantization  # noqa: PLC0415 - not in every environment
+        if method not in ("magnitude", "structured"):
+            share |= {"calibration_data": samples, "num_samples": len(samples)}
+        if method.startswith("structured"):
+            share["global_sparsity"] = True
+        pruning = method.removesuffix("_finetune")
+        made = getattr(peer, f"apply_{pruning}_pruning")(onnx.load(model), **share)
+        if pruning != method:
+            fit = {"calibration_data": samples, "num_samples": len(samples)}
+            made = peer.apply_pruning_finetune(model, made, **fit)
+    onnx.save(made, output)
 
-        if layout == "dynamic":
-            quantization.quantize_dynamic(model, output, per_channel=True)
-        else:
-            types = {"u": quantization.QuantType.QUInt8, "s": quantization.QuantType.QInt8}
 
-            class Reader(quantization.CalibrationDataReader):
-                def __init__(self) -> None:
-                    self.samples = iter(samples)
+def onnxruntime(layout: str, model: str, samples: list[dict[str, Any]], output: str) -> None:
+    """Static in a layout as `us`, minimum and maximum, or dynamic per channel."""
+    from onnxruntime import quantization  # noqa: PLC0415 - not in every environment
 
-                def get_next(self) -> dict[str, Any] | None:
-                    return next(self.samples, None)
+    if layout == "dynamic":
+        quantization.quantize_dynamic(model, output, per_channel=True)
+        return
+    types = {"u": quantization.QuantType.QUInt8, "s": quantization.QuantType.QInt8}
 
-            quantization.quantize_static(
-                model,
-                output,
-                Reader(),
-                activation_type=types[layout[0]],
-                weight_type=types[layout[1]],
-                per_channel=layout[1] == "s",
-            )
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self.samples = iter(samples)
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self.samples, None)
+
+    quantization.quantize_static(
+        model,
+        output,
+        Reader(),
+        activation_type=types[layout[0]],
+        weight_type=types[layout[1]],
+        per_channel=layout[1] == "s",
+    )
+
+
+PEERS = {peer.__name__: peer for peer in (nncf, neural_compressor, modelopt, onnxsim, onnxruntime)}
+
+
+def main() -> None:
+    """Run the peer that the configuration names."""
+    configuration, model, data, output = sys.argv[1:]
+    peer, _, layout = configuration.partition(" ")
+    samples = list(feeds(data))
+    started = time.monotonic()
+    PEERS[peer](layout, model, samples, output)
     print(f"{time.monotonic() - started:.1f}")
 
 

@@ -35,6 +35,8 @@ HISTOGRAM_TARGET = 1 << 20
 """Elements of a tensor over all samples that enter the histogram; extremes are always exact."""
 HISTOGRAM_FEWEST = 1 << 12
 BUFFER_ROWS = 1024
+BUFFER_BYTES = 2_000_000
+"""Of one layer: rows of wide depthwise layers are long, and there are many layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,8 @@ class _RowSums:
         if references is not None:
             self._references.append(references)
         self._buffered += len(rows)
-        if self._buffered >= BUFFER_ROWS:
+        held = self._buffered * rows[0].nbytes
+        if self._buffered >= BUFFER_ROWS or held >= BUFFER_BYTES:
             self._reduce()
 
     def _reduce(self) -> None:
@@ -177,7 +180,7 @@ def collect(
     reference: ir.Model | None = None,
     seed: int = 0,
     threads: int = 0,
-    memory_bytes: int = 512_000_000,
+    memory_bytes: int = 192_000_000,
     progress: Callable[[int, int], None] | None = None,
 ) -> Statistics:
     """Run `model` over `samples` and reduce what `wanted` names.
@@ -204,7 +207,7 @@ def collect(
     names = sorted({*tensors, *watched})
     inputs = {value.name for value in model.graph.inputs}
     made = [name for name in names if name not in inputs]
-    session = Session(_with_outputs(model, made), threads=threads)
+    session = Session(_with_outputs(model, made), threads=threads, arena=False)
     other = None if reference is None else _beside(reference, made, threads)
 
     result = Statistics(samples=len(samples))
@@ -249,7 +252,8 @@ def collect(
 
 def _beside(reference: ir.Model, names: Sequence[str], threads: int) -> Session:
     known = observable(reference)
-    return Session(_with_outputs(reference, [n for n in names if n in known]), threads=threads)
+    outputs = [name for name in names if name in known]
+    return Session(_with_outputs(reference, outputs), threads=threads, arena=False)
 
 
 def _run_beside(other: Session, feed: Feed, names: Sequence[str]) -> dict[str, Array]:
@@ -260,7 +264,9 @@ def _run_beside(other: Session, feed: Feed, names: Sequence[str]) -> dict[str, A
 def _rows(
     layer: Layer, tensor: npt.NDArray[np.generic], limit: int, seed: int
 ) -> tuple[npt.NDArray[np.float32], int]:
-    return input_rows(layer, tensor.astype(np.float32), limit, np.random.default_rng(seed))
+    return input_rows(
+        layer, tensor.astype(np.float32, copy=False), limit, np.random.default_rng(seed)
+    )
 
 
 def _row_target(layer: Layer) -> int:

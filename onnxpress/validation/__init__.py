@@ -1,11 +1,17 @@
 """The last word: the written model against the original, on held-out data, in onnxruntime."""
 
-from onnxpress.validation.evaluator import Budget, Evaluator, Measurement
+from onnxpress.validation.evaluator import (
+    DEFAULT_MIN_SQNR,
+    Budget,
+    Evaluator,
+    Measurement,
+)
 from onnxpress.validation.fidelity import OutputFidelity
 from onnxpress.validation.static_rules import StaticReport, static_report
 from onnxpress.validation.verdict import Validation, interface_problems, validate
 
 __all__ = [
+    "DEFAULT_MIN_SQNR",
     "Budget",
     "Evaluator",
     "Measurement",

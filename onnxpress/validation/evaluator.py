@@ -9,16 +9,17 @@ samples (Efron), 95%.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxpress.data import Samples, import_function
 from onnxpress.errors import BudgetError, DataError, UsageError
-from onnxpress.runtime import Array, Session
+from onnxpress.runtime import Array, Feed, Session
 from onnxpress.validation.fidelity import FidelitySum, OutputFidelity
 
-__all__ = ["Budget", "Evaluator", "Measurement"]
+__all__ = ["Budget", "Evaluator", "Measurement", "Runner"]
 
 DEFAULT_MAX_DROP = 1.0
 DEFAULT_MIN_SQNR = 20.0
@@ -26,6 +27,7 @@ DEFAULT_MIN_SQNR = 20.0
 
 _CACHE_BYTES = 1_500_000_000
 _RESAMPLES = 1000
+_CLEAR_DB = 3.0
 Metric = Callable[[Mapping[str, Array], Mapping[str, Array], int | None], float]
 """(outputs, the original's outputs, label) of a sample → a score, higher is better, 1 is all."""
 
@@ -82,6 +84,13 @@ class Measurement:
         return min((o.sqnr_db for o in self.outputs.values() if o.is_float), default=math.inf)
 
 
+class Runner(Protocol):
+    """What gives a model's outputs: a session, or a record of what another process ran."""
+
+    def run(self, feed: Feed, /) -> Mapping[str, Array]:
+        """The outputs of one sample, by name."""
+
+
 class Evaluator:
     """Runs models on the same samples as the original and compares."""
 
@@ -120,7 +129,7 @@ class Evaluator:
             parts.append(f"SQNR at least {self.min_sqnr:g} dB")
         return ", ".join(parts)
 
-    def measure(self, session: Session, most: int | None = None) -> Measurement:
+    def measure(self, session: Runner, most: int | None = None) -> Measurement:
         """Run `session` on all samples, or on the first `most`."""
         sums = {name: FidelitySum() for name in self._original.output_names}
         scores: list[float] = []
@@ -158,6 +167,17 @@ class Evaluator:
             return True
         # A share of the noise power is so many decibels more.
         return measurement.worst_sqnr_db >= self.min_sqnr - 10 * math.log10(share)
+
+    def clearly_fails(self, measurement: Measurement, share: float = 1.0) -> bool:
+        """Whether a measurement on some samples already shows that the budget will not hold.
+
+        Half the fidelity that is asked for, or a drop whose 95% interval lies beyond the budget.
+        """
+        if self._metric is not None and measurement.interval[0] > self.max_drop * share:
+            return True
+        return self.min_sqnr is not None and measurement.worst_sqnr_db < (
+            self.min_sqnr - 10 * math.log10(share) - _CLEAR_DB
+        )
 
     def _choose_metric(
         self, budget: Budget, first: Mapping[str, Array]

@@ -56,24 +56,26 @@ class FidelitySum:
             self.noise = math.inf
             self.max_error = math.inf
             return
-        self.equal += int((reference == found).sum())
+        self.equal += int(np.count_nonzero(reference == found))
         if reference.dtype.kind != "f":
             self.is_float = False
             return
-        ref, new = reference.astype(np.float64), found.astype(np.float64)
-        # Where the original itself is infinite or NaN, the same there is right.
-        usual = np.isfinite(ref)
-        same = (ref == new) | (np.isnan(ref) & np.isnan(new))
-        if not same[~usual].all() or not np.isfinite(new[usual]).all():
-            self.noise = math.inf
-            self.max_error = math.inf
-            return
-        ref, new = ref[usual], new[usual]
+        ref, new = (array.astype(np.float64).reshape(-1) for array in (reference, found))
+        if not (np.isfinite(ref).all() and np.isfinite(new).all()):
+            # Where the original itself is infinite or NaN, the same there is right.
+            usual = np.isfinite(ref)
+            same = (ref == new) | (np.isnan(ref) & np.isnan(new))
+            if not same[~usual].all() or not np.isfinite(new[usual]).all():
+                self.noise = math.inf
+                self.max_error = math.inf
+                return
+            ref, new = ref[usual], new[usual]
         difference = ref - new
-        self.signal += float(np.square(ref).sum())
-        self.noise += float(np.square(difference).sum())
-        self.dot += float((ref * new).sum())
-        self.energy += float(np.square(new).sum())
+        # Not `@`: the threads of BLAS wait for each other where others compute too.
+        self.signal += float(np.einsum("i,i", ref, ref))
+        self.noise += float(np.einsum("i,i", difference, difference))
+        self.dot += float(np.einsum("i,i", ref, new))
+        self.energy += float(np.einsum("i,i", new, new))
         self.max_error = max(self.max_error, float(np.abs(difference).max(initial=0.0)))
 
     def finish(self) -> OutputFidelity:

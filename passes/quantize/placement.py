@@ -24,8 +24,15 @@ __all__ = [
     "static_refusal",
 ]
 
-KEEPS_SCALE = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "MaxPool"})
-WITHOUT_WEIGHTS = KEEPS_SCALE | {"Add", "Concat", "AveragePool", "GlobalAveragePool"}
+KEEPS_SCALE = frozenset(
+    {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "MaxPool", "Resize"}
+)
+_OF_ALL_INPUTS = frozenset({"Add", "Sub", "Mul", "Div", "Concat"})
+WITHOUT_WEIGHTS = (
+    KEEPS_SCALE
+    | _OF_ALL_INPUTS
+    | {"AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Tanh", "Softmax", "HardSwish"}
+)
 _FUSED_ACTIVATIONS = ("Relu", "Clip")
 _LAYERS = ("Conv", "Gemm", "MatMul")
 
@@ -96,7 +103,7 @@ def fused_output(node: ir.Node) -> ir.Value:
 
 def operator_inputs(node: ir.Node) -> list[ir.Value] | None:
     """The activations an operator without weights reads, or `None` where one is constant."""
-    taken = node.inputs if node.op_type in ("Add", "Concat") else node.inputs[:1]
+    taken = node.inputs if node.op_type in _OF_ALL_INPUTS else node.inputs[:1]
     values = [value for value in taken if value is not None]
     if any(value.const_value is not None for value in values) or not values:
         return None

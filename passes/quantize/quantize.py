@@ -1,6 +1,6 @@
 """The pass itself: candidates by predicted noise, and the rewrite to QDQ or integer weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, cast
 
@@ -17,11 +17,13 @@ from onnxpress.graph import (
     from_matrix,
     is_standard,
     output_channel_axis,
+    remembered_names,
     take_over,
     to_matrix,
     unique_name,
 )
 from onnxpress.opset import standard_opset
+from onnxpress.passes.quantize.folding import divide, divisible
 from onnxpress.passes.quantize.placement import (
     WITHOUT_WEIGHTS,
     dynamic_refusal,
@@ -32,6 +34,7 @@ from onnxpress.passes.quantize.placement import (
     static_refusal,
 )
 from onnxpress.passes.quantize.ranges import (
+    BOUNDS,
     RANGE_METHODS,
     ActivationRange,
     choose_range,
@@ -50,12 +53,15 @@ Parameters = Mapping[str, Parameter]
 
 _NODE_BYTES = 160
 _BIAS_LIMIT = 2.0**30
+_SIXTEEN_BIT_OPSET = 21
 _PRUNED_SHARE = 0.2
 _LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     "u8s8": {"activation_type": "uint8", "weight_type": "int8", "weight_bits": 8},
     "u8u8": {"activation_type": "uint8", "weight_type": "uint8", "weight_bits": 8},
     "s8s8": {"activation_type": "int8", "weight_type": "int8", "weight_bits": 8},
     "u8s7": {"activation_type": "uint8", "weight_type": "int8", "weight_bits": 7},
+    "u16s8": {"activation_type": "uint16", "weight_type": "int8", "weight_bits": 8},
+    "u16u8": {"activation_type": "uint16", "weight_type": "uint8", "weight_bits": 8},
 }
 _LEAST_SHARE = 5e-4
 """Of the bytes of all weights: less is not worth any loss, and small layers are sensitive."""
@@ -82,7 +88,8 @@ class Quantize(Pass):
         default="auto",
         metadata={
             "help": "Types of activations and weights: u8s8, u8u8, s8s8 (zero point 0), u8s7 (no "
-            "saturation without fused 8-bit dot products), or auto: as the target wants."
+            "saturation without fused 8-bit dot products), u16s8, u16u8 (16-bit activations, for "
+            "NPUs), or auto: as the target wants."
         },
     )
     per_channel: bool = field(
@@ -188,8 +195,8 @@ class Quantize(Pass):
             reason = "without calibration data the ranges of its activations are unknown"
         if reason is not None:
             return None, reason
-        source = _range(context, input_of(layer), self.ranges)
-        result = _range(context, fused_output(layer.node), self.ranges)
+        source = self._range(context, input_of(layer))
+        result = self._range(context, fused_output(layer.node))
         if source is None or result is None:
             return None, "its activations were not observed, or are not finite"
         moments = context.moments(layer)
@@ -202,7 +209,7 @@ class Quantize(Pass):
         if smoothing is not None:
             source = smoothing.range
             parameters["smoothing"] = smoothing.strength
-            read = matrix * _smoothing_scales(context, layer, smoothing.strength)
+            read = matrix * _factors(context, layer, smoothing.strength)
         parameters |= _named("input", source) | _named("output", result)
         rounded = _static_integers(context, layer, parameters)
         error = rounded.error + _input_error(matrix, moments, read, source)
@@ -229,10 +236,31 @@ class Quantize(Pass):
         if smoothing is not None:
             span = smoothing.range
             parameters["smoothing"] = smoothing.strength
-            read = matrix * _smoothing_scales(context, layer, smoothing.strength)
+            read = matrix * _factors(context, layer, smoothing.strength)
         rounded = _dynamic_integers(context, layer, parameters)
         error = rounded.error + _input_error(matrix, moments, read, span)
         return Candidate(parameters, error, _saved(layer, rounded.weight)), None
+
+    def _range(self, context: Context, value: ir.Value) -> ActivationRange | None:
+        """Of a tensor of the model that was observed."""
+        assert context.statistics is not None
+        keepers = context.cached(("keepers", id(context.model)), [], lambda: _keepers(context))
+        source = scale_source(value, keepers)
+        found = context.statistics.tensors.get(source.name or "")
+        if found is None or found.minimum > found.maximum:
+            return None
+        signed, bits = _integers(context)
+        producer = source.producer()
+        bounds = None
+        if producer is not None and is_standard(producer):
+            bounds = BOUNDS.get(producer.op_type)
+        return context.cached(
+            ("range", source.name, self.ranges, signed, bits),
+            [],
+            lambda: choose_range(
+                found, signed=signed, bits=bits, method=self.ranges, bounds=bounds
+            ),
+        )
 
     def _between(self, context: Context) -> list[Proposal | Skip]:
         if context.statistics is None or (
@@ -241,7 +269,7 @@ class Quantize(Pass):
             return []
         proposals: list[Proposal | Skip] = []
         for node in _operators(context):
-            result = _range(context, fused_output(node), self.ranges)
+            result = self._range(context, fused_output(node))
             if result is not None:
                 parameters: dict[str, Parameter] = {"form": "static"}
                 parameters |= _named("output", result)
@@ -251,7 +279,10 @@ class Quantize(Pass):
 
     def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
         """Write integer weights and QDQ pairs as decided; activations need no statistics."""
-        context = self._fitted(context)
+        with remembered_names(context.model.graph):
+            self._rewrite(self._fitted(context), decisions)
+
+    def _rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
         nodes = {node.name: node for node in _operators(context)}
         static = {
             decision.site: decision.candidate.parameters
@@ -260,7 +291,7 @@ class Quantize(Pass):
         }
         pairs = _Pairs(context)
         layers = [context.layer(site) for site in static if site not in nodes]
-        _insert_smoothing(context, layers, static)
+        smoothed = _insert_smoothing(context, layers, static)
         for layer in layers:
             pairs.want_input(layer, static[layer.name])
             if layer.op_type == "Conv":
@@ -271,28 +302,47 @@ class Quantize(Pass):
         pairs.fill_outputs(layers)
         for layer in layers:
             _write_static(context, layer, static[layer.name])
-        pairs.insert()
         dynamic = {
             decision.site: decision.candidate.parameters
             for decision in decisions
             if decision.candidate.parameters["form"] == "dynamic"
         }
-        _write_dynamic(context, dynamic)
+        smoothed += _write_dynamic(context, dynamic)
         for decision in decisions:
             if decision.candidate.parameters["form"] == "weight_only":
                 _write_weight_only(context, context.layer(decision.site))
+        # Last, so that what is folded into weights meets them in their final form.
+        pairs.move(_fold_smoothing(smoothed, pairs.tensors))
+        pairs.insert()
 
 
-def _write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> None:
+@dataclass(frozen=True)
+class _Smoothed:
+    """A tensor that is divided by scales for the layers that read it.
+
+    Attributes:
+        value: the tensor.
+        node: the Mul behind it.
+        axis: of its channels.
+        scales: `[channels]`.
+    """
+
+    value: ir.Value
+    node: ir.Node
+    axis: int
+    scales: npt.NDArray[np.float32]
+
+
+def _write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> list[_Smoothed]:
     """DynamicQuantizeLinear once for a tensor, then MatMulInteger, Cast and Mul for each layer.
 
-    onnxruntime fuses these, and the Add behind, into one kernel.
+    onnxruntime fuses these, and the Add behind, into one kernel. Returns what was smoothed.
     """
     graph = context.model.graph
     layers = [context.layer(site) for site in dynamic]
     # Before anything is inserted: the integers depend on who reads what.
     rounded = [_dynamic_integers(context, layer, dynamic[layer.name]) for layer in layers]
-    _insert_smoothing(context, layers, dynamic)
+    smoothed = _insert_smoothing(context, layers, dynamic)
     quantized: dict[ir.Value, ir.Node] = {}
     for layer, found in zip(layers, rounded, strict=True):
         node = layer.node
@@ -330,33 +380,70 @@ def _write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> None:
         graph.insert_before(node, steps)
         take_over(node, steps[-1])
         _drop(layer.weight)
+    return smoothed
 
 
 def _insert_smoothing(
-    context: Context, layers: Sequence[Layer], static: Mapping[str, Parameters]
-) -> None:
+    context: Context, layers: Sequence[Layer], chosen: Mapping[str, Parameters]
+) -> list[_Smoothed]:
     """Divide inputs by their smoothing scales, once for all layers that read a tensor."""
     graph = context.model.graph
-    smoothed = [layer for layer in layers if static[layer.name].get("smoothing")]
+    smoothed = [layer for layer in layers if chosen[layer.name].get("smoothing")]
     found = {
-        layer.name: _smoothing_scales(context, layer, float(static[layer.name]["smoothing"]))
+        layer.name: _smoothing_scales(context, layer, float(chosen[layer.name]["smoothing"]))
         for layer in smoothed
     }
-    made: dict[ir.Value, ir.Value] = {}
+    made: dict[ir.Value, _Smoothed] = {}
     for layer in smoothed:
         value = input_of(layer)
         if value not in made:
             stem = value.name or "tensor"
-            inverse = (1.0 / found[layer.name].astype(np.float64)).astype(np.float32)
+            scales, axis = found[layer.name], _channel_axis(layer)
+            inverse = (1.0 / scales.astype(np.float64)).astype(np.float32)
+            if axis == 1:
+                inverse = inverse.reshape(-1, *[1] * (len(layer.shape) - 2))
             factor = add_initializer(graph, f"{stem}_smoothing", inverse)
             node = ir.Node("", "Mul", [value, factor], name=f"{factor.name}_Mul")
             node.outputs[0].name = unique_name(graph, f"{stem}_smoothed")
             node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
             _insert_behind(graph, value, [node])
-            made[value] = node.outputs[0]
+            made[value] = _Smoothed(value, node, axis, scales)
         use = layer.uses[0]
         index = 1 - use.index if layer.op_type == "MatMul" else 0
-        use.node.replace_input_with(index, made[value])
+        use.node.replace_input_with(index, made[value].node.outputs[0])
+    return list(made.values())
+
+
+def _fold_smoothing(
+    smoothed: Sequence[_Smoothed], quantized: Collection[ir.Value] = ()
+) -> dict[ir.Value, ir.Value]:
+    """Fold what can be folded; from the Mul outputs that are gone to the tensors in their place.
+
+    Args:
+        smoothed: as inserted.
+        quantized: tensors with a pair, whose ranges stay.
+    """
+    moved: dict[ir.Value, ir.Value] = {}
+    for found in smoothed:
+        alone = list(found.value.consumers()) == [found.node]
+        if found.value in quantized and found.node.outputs[0] not in quantized:
+            continue
+        if not alone or not divide(found.value, found.axis, found.scales, quantized):
+            continue
+        output, factor = found.node.outputs[0], found.node.inputs[1]
+        ir.convenience.replace_all_uses_with(output, found.value)
+        assert isinstance(found.node.graph, ir.Graph)
+        found.node.graph.remove(found.node, safe=True)
+        assert factor is not None
+        _drop(factor)
+        moved[output] = found.value
+    return moved
+
+
+def _integers(context: Context) -> tuple[bool, int]:
+    """Whether the integers of activations are signed, and their bits."""
+    kind = np.iinfo(context.target.activation_type)
+    return kind.min < 0, kind.bits
 
 
 def _keepers(context: Context) -> dict[str, ir.Node]:
@@ -375,17 +462,6 @@ def _operators(context: Context) -> list[ir.Node]:
         and operator_inputs(node) is not None
         and node.outputs[0].dtype == ir.DataType.FLOAT
     ]
-
-
-def _range(context: Context, value: ir.Value, method: str) -> ActivationRange | None:
-    assert context.statistics is not None
-    source = scale_source(value, _keepers(context))
-    found = context.statistics.tensors.get(source.name or "")
-    if found is None or found.minimum > found.maximum:
-        return None
-    signed = context.target.activation_type == "int8"
-    key = ("range", source.name, method, signed)
-    return context.cached(key, [], lambda: choose_range(found, signed=signed, method=method))
 
 
 def _named(which: str, found: ActivationRange) -> dict[str, Parameter]:
@@ -450,7 +526,7 @@ def _rounded(
         context: with statistics, or without for nearest rounding.
         layer: whose weight it is.
         weight: rounded to the nearest.
-        factors: `[in]` the smoothing that is in `weight` already.
+        factors: `[out, in]` the smoothing that is in `weight` already.
     """
     moments = context.moments(layer) if _compensable(layer) else None
     matrix = layer.read().astype(np.float64)
@@ -460,6 +536,7 @@ def _rounded(
     if moments is not None and moments.rows:
         gram = moments.centred_gram if biased else moments.gram
     one = np.ones(1) if factors is None else np.asarray(factors, np.float64)
+    groups = 1 if moments is None else len(moments.mean)
     # Zeros that were made on purpose are worth more than what rounding them away gains.
     pruned = bool((matrix == 0).mean() > _PRUNED_SHARE)
     target, drift = repaired(matrix, moments, biased=biased)
@@ -470,11 +547,22 @@ def _rounded(
         scales = _matrix(
             layer, np.broadcast_to(weight.broadcast_scales(), shape).astype(np.float64)
         )[:, 0]
-        smoothed_gram = gram / (one[:, None] * one[None, :]) if factors is not None else gram
-        integers = round_compensated(
-            target * one, scales, smoothed_gram, weight.highest, keep_zeros=pruned
+        smoothed_gram = gram
+        if factors is not None:
+            # All rows of a group have the factors of the group.
+            of_group = one[:: len(one) // groups]
+            smoothed_gram = gram / (of_group[:, :, None] * of_group[:, None, :])
+        # Static, dynamic and weight-only forms mostly have the same scales.
+        key = ("integers", weight.highest, scales.tobytes(), one.tobytes())
+        integers = context.cached(
+            key,
+            [layer],
+            lambda: round_compensated(
+                target * one, scales, smoothed_gram, weight.highest, keep_zeros=pruned
+            ).astype(np.int8),
         )
-        stored = from_matrix(integers, layer.shape, layer.uses[0], layer.groups)
+        whole_numbers = integers.astype(np.float64)
+        stored = from_matrix(whole_numbers, layer.shape, layer.uses[0], layer.groups)
         whole = stored + weight.zero_point
         values = whole.astype(np.uint8) if weight.zero_point else whole.astype(np.int8)
         found = replace(weight, values=values)
@@ -531,12 +619,12 @@ def _static_rounded(
 def _smoothed_weight(
     context: Context, layer: Layer, strength: float
 ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.float32] | None]:
-    """The weight as stored, times its smoothing scales, and those `[in]`; `None` at strength 0."""
+    """The weight as stored, times smoothing scales, and those `[out, in]`; `None` at strength 0."""
     assert layer.weight.const_value is not None
     stored = layer.weight.const_value.numpy()
     if not strength:
         return stored, None
-    factors = _smoothing_scales(context, layer, strength)
+    factors = _factors(context, layer, strength)
     matrix = np.asarray(layer.read() * factors, stored.dtype)
     return from_matrix(matrix, layer.shape, layer.uses[0], layer.groups), factors
 
@@ -577,11 +665,25 @@ def _readers(context: Context, layer: Layer) -> list[tuple[Layer, LayerStatistic
     return [
         (other, moments)
         for other in context.layers
-        if other.op_type in ("MatMul", "Gemm")
+        if (other.op_type == "Conv") == (layer.op_type == "Conv")
         and static_refusal(other, operators) is None
         and input_of(other) is value
         and (moments := context.moments(other)) is not None
     ]
+
+
+def _channels(layer: Layer) -> npt.NDArray[np.intp]:
+    """`[groups, in]`: which channel of its input tensor each input of a row is."""
+    inputs = int(layer.read().shape[1])
+    if layer.op_type != "Conv":
+        return np.arange(inputs)[None]
+    per_group = layer.shape[1]
+    within = np.repeat(np.arange(per_group), inputs // per_group)
+    return np.asarray(within + per_group * np.arange(layer.groups)[:, None], np.intp)
+
+
+def _channel_axis(layer: Layer) -> int:
+    return 1 if layer.op_type == "Conv" else -1
 
 
 def _smoothing(
@@ -589,33 +691,53 @@ def _smoothing(
 ) -> Smoothing | None:
     """How the layer's input is smoothed, the same for all that read it."""
     key = ("smoothing", form, input_of(layer).name)
-    if layer.op_type not in ("MatMul", "Gemm") or not context.target.per_channel:
+    if not context.target.per_channel:
         return None
     if key not in context.cache:
         readers = _readers(context, layer)
+        value = input_of(layer)
+        everyone = {reader.node for reader, _ in readers} >= set(value.consumers())
+        free = everyone and divisible(value, _channel_axis(layer))
+        signed, bits = (False, 8) if form == "dynamic" else _integers(context)
+        # Between convolutions a Mul would cost more than it saves.
         context.cache[key] = (
             choose_smoothing(
                 [reader.read() for reader, _ in readers],
                 [moments for _, moments in readers],
                 plain,
-                signed=context.target.activation_type == "int8",
+                signed=signed,
+                bits=bits,
+                channels=[_channels(reader) for reader, _ in readers],
+                free=free,
             )
-            if readers
+            if readers and (free or layer.op_type != "Conv")
             else None
         )
     return cast("Smoothing | None", context.cache[key])
 
 
 def _smoothing_scales(context: Context, layer: Layer, strength: float) -> npt.NDArray[np.float32]:
+    """`[channels]` of the layer's input."""
     # Kept by layer: a rewrite has changed what the layers read when it asks again.
     key = ("smoothing scales", layer.name, strength)
     if key not in context.cache:
         readers = _readers(context, layer)
-        matrices = [reader.read() for reader, _ in readers]
-        scales = smoothing_scales(matrices, [moments for _, moments in readers], strength)
+        scales = smoothing_scales(
+            [reader.read() for reader, _ in readers],
+            [moments for _, moments in readers],
+            strength,
+            [_channels(reader) for reader, _ in readers],
+        )
         for reader, _ in readers:
             context.cache["smoothing scales", reader.name, strength] = scales
     return cast("npt.NDArray[np.float32]", context.cache[key])
+
+
+def _factors(context: Context, layer: Layer, strength: float) -> npt.NDArray[np.float32]:
+    """`[out, in]` what the layer's matrix is multiplied with where its input is smoothed."""
+    channels = _channels(layer)
+    rows = layer.read().shape[0] // len(channels)
+    return np.repeat(_smoothing_scales(context, layer, strength)[channels], rows, axis=0)
 
 
 def _saved(layer: Layer, weight: QuantizedWeight) -> int:
@@ -774,6 +896,19 @@ class _Pairs:
             if layer.op_type != "Conv" and output in self._readers:
                 self._integer.add(output)
 
+    @property
+    def tensors(self) -> frozenset[ir.Value]:
+        """All that get a pair."""
+        return frozenset(self._ranges)
+
+    def move(self, moved: Mapping[ir.Value, ir.Value]) -> None:
+        """Pairs of tensors that are gone go to those in their place, with their ranges."""
+        for old, new in moved.items():
+            if old not in self._ranges:
+                continue
+            self._ranges[new] = self._ranges.pop(old)
+            self._readers.setdefault(new, []).extend(self._readers.pop(old, []))
+
     def insert(self) -> None:
         """Put every pair into the graph."""
         graph = self._context.model.graph
@@ -781,8 +916,12 @@ class _Pairs:
             self._insert(graph, value, scale, zero_point)
 
     def _insert(self, graph: ir.Graph, value: ir.Value, scale: float, zero_point: int) -> None:
-        signed = self._context.target.activation_type == "int8"
-        kind = np.int8 if signed else np.uint8
+        kind = np.dtype(self._context.target.activation_type)
+        # Sixteen bits came to ONNX's own operators with opset 21, to onnxruntime's before.
+        domain = ""
+        if kind.itemsize > 1 and standard_opset(self._context.model) < _SIXTEEN_BIT_OPSET:
+            domain = "com.microsoft"
+            graph.opset_imports.setdefault(domain, 1)
         stem = value.name or "tensor"
         factor = add_initializer(graph, f"{stem}_scale", np.asarray(scale, np.float32))
         zero = add_initializer(graph, f"{stem}_zero_point", np.asarray(zero_point, kind))
@@ -790,12 +929,12 @@ class _Pairs:
         # Of a tensor computed in float only integer kernels read the rounded form.
         everyone = value in self._integer
         users = [usage for usage in value.uses() if everyone or usage.node in self._readers[value]]
-        quantize = ir.Node("", "QuantizeLinear", [value, factor, zero])
+        quantize = ir.Node(domain, "QuantizeLinear", [value, factor, zero])
         quantize.name = f"{stem}_QuantizeLinear"
-        dequantize = ir.Node("", "DequantizeLinear", [quantize.outputs[0], factor, zero])
+        dequantize = ir.Node(domain, "DequantizeLinear", [quantize.outputs[0], factor, zero])
         dequantize.name = f"{stem}_DequantizeLinear"
         quantize.outputs[0].name = unique_name(graph, f"{stem}_quantized")
-        quantize.outputs[0].type = ir.TensorType(ir.DataType.INT8 if signed else ir.DataType.UINT8)
+        quantize.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(kind))
         quantize.outputs[0].shape = value.shape
         result = dequantize.outputs[0]
         result.name = unique_name(graph, f"{stem}_dequantized")

@@ -10,7 +10,7 @@ also that of least error at the outputs of all layers that read the tensor.
 diverges least from the original (Kullback-Leibler, as TensorRT calibrates).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +18,18 @@ import numpy.typing as npt
 
 from onnxpress.statistics import TensorStatistics
 
-__all__ = ["RANGE_METHODS", "ActivationRange", "choose_range", "range_between"]
+__all__ = ["BOUNDS", "RANGE_METHODS", "ActivationRange", "choose_range", "range_between"]
 
 Float64 = npt.NDArray[np.float64]
 
 RANGE_METHODS = ("mse", "minmax", "percentile", "entropy")
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "Sigmoid": (0.0, 1.0),
+    "HardSigmoid": (0.0, 1.0),
+    "Softmax": (0.0, 1.0),
+    "Tanh": (-1.0, 1.0),
+}
+"""Between which values these operators' outputs lie, whatever they read."""
 _CUT_SHARE = 1e-4
 _LEVELS = 128
 """Of a histogram that stands for 8 bits in the entropy method."""
@@ -52,12 +59,25 @@ class ActivationRange:
 
 
 def choose_range(
-    statistics: TensorStatistics, *, signed: bool, method: str = "mse"
+    statistics: TensorStatistics,
+    *,
+    signed: bool,
+    bits: int = 8,
+    method: str = "mse",
+    bounds: tuple[float, float] | None = None,
 ) -> ActivationRange | None:
-    """The 8-bit range by a method, or `None` for a tensor that is not finite.
+    """The range by a method, or `None` for a tensor that is not finite.
 
     Unsigned ranges are asymmetric and hold 0 exactly; signed ones are symmetric with zero
     point 0.
+
+    Args:
+        statistics: what was observed.
+        signed: whether integers are.
+        bits: of an integer, 8 or 16.
+        method: one of `RANGE_METHODS`.
+        bounds: of the function that computes the tensor (`BOUNDS`), which then are the range:
+            they hold for inputs that calibration did not show, too.
     """
     if not np.isfinite((statistics.minimum, statistics.maximum)).all():
         return None
@@ -68,14 +88,16 @@ def choose_range(
     centers = np.clip(centers, low, high)
     total = max(counts.sum(), 1.0)
     signal = float((counts * centers**2).sum() / total)
-    if high - low <= tiny * 255:
+    if high - low <= tiny * (2**bits - 1):
         return ActivationRange(1.0, 0, 0.0, signal)
 
     def measured(lowest: float, highest: float) -> ActivationRange:
-        return _measured(centers, counts / total, signal, lowest, highest, signed=signed)
+        grid = _grid(lowest, highest, signed=signed, bits=bits)
+        one_sided = lowest == 0.0 or highest == 0.0
+        return _measured(centers, counts / total, signal, grid, one_sided=one_sided)
 
-    def diverging(lowest: float, highest: float) -> float:
-        return _divergence(centers, counts, lowest, highest)
+    if bounds is not None:
+        return measured(*bounds)
 
     if method == "percentile":
         low, high = _percentile(centers, counts, low, high)
@@ -89,15 +111,20 @@ def choose_range(
 
 
 def _measured(
-    centers: Float64, shares: Float64, signal: float, low: float, high: float, *, signed: bool
+    centers: Float64,
+    shares: Float64,
+    signal: float,
+    grid: tuple[float, int, int, int],
+    *,
+    one_sided: bool,
 ) -> ActivationRange:
-    """The range between two ends, with its error over the histogram."""
-    scale, zero_point, lowest, highest = _grid(low, high, signed=signed)
+    """The range of a grid, with its error over the histogram."""
+    scale, zero_point, lowest, highest = grid
     levels = np.clip(np.round(centers / scale) + zero_point, lowest, highest)
     errors = (levels - zero_point) * scale - centers
     # Within a bin values are spread evenly; below a bin's width the grid itself rounds.
     noise = float((shares * np.maximum(errors**2, scale**2 / 12)).sum())
-    if low == 0.0 or high == 0.0:
+    if one_sided:
         zero = np.abs(centers) < scale / 2
         noise -= float(shares[zero].sum() * scale**2 / 12)
     return ActivationRange(scale, zero_point, noise, signal)
@@ -148,17 +175,20 @@ def _divergence(centers: Float64, counts: Float64, low: float, high: float) -> f
     return float((p[seen] * np.log(p[seen] / np.maximum(q[seen], 1e-12))).sum())
 
 
-def range_between(low: float, high: float, *, signed: bool) -> ActivationRange:
+def range_between(low: float, high: float, *, signed: bool, bits: int = 8) -> ActivationRange:
     """The range that covers [low, high] and 0, with the noise of rounding alone."""
     low, high = min(low, 0.0), max(high, 0.0)
-    if high - low <= float(np.finfo(np.float32).tiny) * 255:
+    if high - low <= float(np.finfo(np.float32).tiny) * (2**bits - 1):
         return ActivationRange(1.0, 0, 0.0, 0.0)
-    scale, zero_point, _, _ = _grid(low, high, signed=signed)
+    scale, zero_point, _, _ = _grid(low, high, signed=signed, bits=bits)
     return ActivationRange(scale, zero_point, scale**2 / 12, 0.0)
 
 
-def _grid(low: float, high: float, *, signed: bool) -> tuple[float, int, int, int]:
+def _grid(low: float, high: float, *, signed: bool, bits: int) -> tuple[float, int, int, int]:
+    """Scale, zero point, lowest and highest integer."""
     if signed:
-        return float(np.float32(max(-low, high) / 127)), 0, -127, 127
-    scale = float(np.float32((high - low) / 255))
-    return scale, int(np.clip(round(-low / scale), 0, 255)), 0, 255
+        largest = 2 ** (bits - 1) - 1
+        return float(np.float32(max(-low, high) / largest)), 0, -largest, largest
+    largest = 2**bits - 1
+    scale = float(np.float32((high - low) / largest))
+    return scale, int(np.clip(round(-low / scale), 0, largest)), 0, largest

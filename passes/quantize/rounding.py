@@ -15,8 +15,10 @@ Float64 = npt.NDArray[np.float64]
 
 _DAMPING = 0.01
 """Of the mean diagonal, as in GPTQ: keeps few rows and dead inputs invertible."""
-_BLOCK = 128
+_BLOCK = 32
+"""Columns between products of matrices: within a block each column costs a pass over the block."""
 _SWEEPS = 2
+_SMALL = 64
 
 
 def round_compensated(
@@ -52,11 +54,13 @@ def round_compensated(
     sorted_gram = np.take_along_axis(
         np.take_along_axis(damped, rows, axis=1), order[:, None, :], axis=2
     )
-    sorted_w = np.take_along_axis(w, order[:, None, :], axis=2)
+    # Transposed, [groups, in, out]: a column of the weight is contiguous.
+    sorted_w = np.take_along_axis(np.ascontiguousarray(w.swapaxes(1, 2)), rows, axis=1)
+    s = s.swapaxes(1, 2)
     # 0 or 1: a pruned weight has no other integer than 0.
-    free = (sorted_w != 0).astype(np.float64) if keep_zeros else np.ones_like(sorted_w)
+    free = (sorted_w != 0).astype(np.float64) if keep_zeros else None
     try:
-        upper = np.linalg.cholesky(np.linalg.inv(sorted_gram)).swapaxes(1, 2)
+        upper = _inverse_root(sorted_gram)
     except np.linalg.LinAlgError:
         return nearest.reshape(weights.shape)
     if not np.isfinite(upper).all():
@@ -64,51 +68,81 @@ def round_compensated(
     integers = _compensate(sorted_w, s, upper, highest, free)
     for _ in range(_SWEEPS):
         _descend(integers, sorted_w, s, sorted_gram, highest, free)
-    back = np.empty_like(integers)
-    np.put_along_axis(back, order[:, None, :], integers, axis=2)
+    restored = np.empty_like(integers)
+    np.put_along_axis(restored, rows, integers, axis=1)
+    back, s = restored.swapaxes(1, 2), s.swapaxes(1, 2)
     better = _row_errors(w - back * s, gram) < _row_errors(w - nearest * s, gram)
     return np.where(better[:, :, None], back, nearest).reshape(weights.shape)
 
 
-def _compensate(w: Float64, s: Float64, upper: Float64, highest: int, free: Float64) -> Float64:
+def _inverse_root(gram: Float64) -> Float64:
+    """`[groups, in, in]` upper triangular U with UᵀU = H⁻¹, without forming the inverse.
+
+    With the order of rows and columns turned round, the Cholesky factor of H is an upper
+    triangular R with RRᵀ = H; U is its inverse.
+    """
+    root = np.linalg.cholesky(gram[:, ::-1, ::-1])[:, ::-1, ::-1]
+    return _inverted(np.asarray(root, np.float64))
+
+
+def _inverted(upper: Float64) -> Float64:
+    """The inverses of upper triangular matrices, by halves: a sixth of a general inverse's work."""
+    size = upper.shape[1]
+    if size <= _SMALL:
+        return np.asarray(np.linalg.inv(upper), np.float64)
+    half = size // 2
+    result = np.zeros_like(upper)
+    first, last = _inverted(upper[:, :half, :half]), _inverted(upper[:, half:, half:])
+    result[:, :half, :half], result[:, half:, half:] = first, last
+    result[:, :half, half:] = -(first @ upper[:, :half, half:]) @ last
+    return result
+
+
+def _compensate(
+    w: Float64, s: Float64, upper: Float64, highest: int, free: Float64 | None
+) -> Float64:
     """GPTQ's loop, with updates beyond a block of columns put together into one product."""
     left = w.copy()
     integers = np.empty_like(w)
-    columns = w.shape[2]
+    columns = w.shape[1]
     for start in range(0, columns, _BLOCK):
         end = min(start + _BLOCK, columns)
-        errors = np.empty((*w.shape[:2], end - start))
+        errors = np.empty((w.shape[0], end - start, w.shape[2]))
         for at in range(start, end):
-            column = left[:, :, at : at + 1]
-            rounded = np.clip(np.round(column / s), -highest, highest) * free[:, :, at : at + 1]
-            integers[:, :, at : at + 1] = rounded
+            column = left[:, at : at + 1]
+            rounded = np.clip(np.round(column / s), -highest, highest)
+            if free is not None:
+                rounded *= free[:, at : at + 1]
+            integers[:, at : at + 1] = rounded
             error = (column - rounded * s) / upper[:, at, at][:, None, None]
-            left[:, :, at + 1 : end] -= error * upper[:, at : at + 1, at + 1 : end]
-            errors[:, :, at - start : at - start + 1] = error
-        left[:, :, end:] -= errors @ upper[:, start:end, end:]
+            left[:, at + 1 : end] -= upper[:, at, at + 1 : end, None] * error
+            errors[:, at - start : at - start + 1] = error
+        left[:, end:] -= upper[:, start:end, end:].swapaxes(1, 2) @ errors
     return integers
 
 
 def _descend(
-    integers: Float64, w: Float64, s: Float64, gram: Float64, highest: int, free: Float64
+    integers: Float64, w: Float64, s: Float64, gram: Float64, highest: int, free: Float64 | None
 ) -> None:
     """One sweep of coordinate descent, in place."""
-    gradient = (w - integers * s) @ gram
-    columns = w.shape[2]
+    gradient = gram @ (w - integers * s)
+    columns = w.shape[1]
     for start in range(0, columns, _BLOCK):
         end = min(start + _BLOCK, columns)
-        moved = np.empty((*w.shape[:2], end - start))
+        moved = np.empty((w.shape[0], end - start, w.shape[2]))
         for at in range(start, end):
             # Inputs and weights that are both tiny have a product that underflows.
             curvature = np.maximum(gram[:, at, at][:, None, None] * s, np.finfo(np.float64).tiny)
-            wanted = gradient[:, :, at : at + 1] / curvature
-            old = integers[:, :, at : at + 1]
-            new = np.clip(old + np.round(wanted), -highest, highest) * free[:, :, at : at + 1]
+            wanted = gradient[:, at : at + 1] / curvature
+            old = integers[:, at : at + 1]
+            new = np.clip(old + np.round(wanted), -highest, highest)
+            if free is not None:
+                new *= free[:, at : at + 1]
             step = (new - old) * s
-            integers[:, :, at : at + 1] = new
-            gradient[:, :, at:end] -= step * gram[:, at : at + 1, at:end]
-            moved[:, :, at - start : at - start + 1] = step
-        gradient[:, :, end:] -= moved @ gram[:, start:end, end:]
+            integers[:, at : at + 1] = new
+            gradient[:, at:end] -= gram[:, at, at:end, None] * step
+            moved[:, at - start : at - start + 1] = step
+        gradient[:, end:] -= gram[:, end:, start:end] @ moved
 
 
 def _row_errors(delta: Float64, gram: Float64) -> Float64:

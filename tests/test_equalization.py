@@ -1,0 +1,129 @@
+"""Dividing a tensor by channel inside what computes it changes nothing else."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+import onnxpress
+from onnxpress.passes.quantize import Quantize
+from onnxpress.passes.quantize.folding import divide, divisible
+from onnxpress.runtime import Array, executed_operators
+
+CHAINS = {
+    "conv": ("c = Conv <pads = [1, 1, 1, 1]> (x, w, b)", 1),
+    "relu": ("t = Conv (x, w, b)  c = Relu (t)", 1),
+    "leaky": (
+        (
+            "t = Conv (x, w, b)  u = LeakyRelu <alpha = 0.2> (t)  c = MaxPool "
+            "<kernel_shape = [2, 2]> (u)"
+        ),
+        1,
+    ),
+    "depthwise": ("t = Conv (x, w, b)  c = Conv <group = 6> (t, d)", 1),
+    "normalized": ("f = Flatten (x)  t = MatMul (f, m)  c = LayerNormalization (t, b, b)", -1),
+    "apart": ("f = Flatten (x)  t = MatMul (f, m)  u = Mul (t, b)  c = Add (b, u)", -1),
+}
+REFUSED = {
+    "clip": ("t = Conv (x, w, b)  c = Clip (t, lo, hi)", 1),
+    "sigmoid": ("t = Conv (x, w, b)  c = Sigmoid (t)", 1),
+    "shared": ("t = Conv (x, w, b)  c = Relu (t)  z = Sigmoid (t)", 1),
+}
+
+
+def chain(body: str) -> ir.Model:
+    output = "float[N] z" if "z =" in body else ""
+    made = ir.from_onnx_text(
+        f"""<ir_version: 8, opset_import: ["" : 17]> g (float[1, 4, 5, 5] x, float[6, 4, 3, 3] w,
+        float[6] b, float[6, 1, 3, 3] d, float[100, 6] m, float lo, float hi)
+        => (float[K] y{", " + output if output else ""}) {{ {body}  y = Identity (c) }}"""
+    )
+    rng = np.random.default_rng(0)
+    shapes = {"w": (6, 4, 3, 3), "b": (6,), "d": (6, 1, 3, 3), "m": (100, 6)}
+    for value in list(made.graph.inputs)[1:]:
+        name = value.name or ""
+        made.graph.inputs.remove(value)
+        array = np.asarray({"lo": 0.0, "hi": 6.0}.get(name, 0.0), np.float32)
+        if name in shapes:
+            array = rng.standard_normal(shapes[name]).astype(np.float32)
+        value.const_value = ir.Tensor(array, name=name)
+        made.graph.register_initializer(value)
+    return made
+
+
+def found(model: ir.Model, name: str) -> ir.Value:
+    return next(v for node in model.graph for v in node.outputs if v.name == name)
+
+
+def run(model: ir.Model, x: Array) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+    outputs: Any = ReferenceEvaluator(ir.to_proto(model)).run(["y"], {"x": x})
+    return np.asarray(outputs[0], np.float32)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_division_is_exact_by_the_reference_evaluator(name: str) -> None:
+    body, axis = CHAINS[name]
+    model = chain(body)
+    x = np.random.default_rng(1).standard_normal((1, 4, 5, 5)).astype(np.float32)
+    before = run(model, x)
+    scales = np.exp(np.random.default_rng(2).standard_normal(6))
+    assert divide(found(model, "c"), axis, scales)
+    shape = [1] * before.ndim
+    shape[axis] = 6
+    wanted = before / scales.reshape(shape)
+    np.testing.assert_allclose(run(model, x), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_homogeneous_or_has_other_readers_is_left(name: str) -> None:
+    body, axis = REFUSED[name]
+    model = chain(body)
+    x = np.random.default_rng(1).standard_normal((1, 4, 5, 5)).astype(np.float32)
+    before = run(model, x)
+    assert not divisible(found(model, "c"), axis)
+    assert not divide(found(model, "c"), axis, np.full(6, 2.0))
+    np.testing.assert_array_equal(run(model, x), before)
+
+
+def uneven() -> ir.Model:
+    """Conv → Relu → Conv with channels whose ranges differ a thousandfold, then MatMul."""
+    made = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[1, 4, 8, 8] x, float[8, 4, 3, 3] w,
+        float[8] b, float[6, 8, 3, 3] v, float[6] c) => (float[1, 6, 4, 4] y) {
+        t = Conv (x, w, b)  r = Relu (t)  y = Conv (r, v, c) }"""
+    )
+    rng = np.random.default_rng(3)
+    spread = np.geomspace(1e-2, 10, 8)
+    arrays = {
+        "w": rng.standard_normal((8, 4, 3, 3)) * spread[:, None, None, None],
+        "b": rng.standard_normal(8) * spread,
+        "v": rng.standard_normal((6, 8, 3, 3)) / spread[None, :, None, None],
+        "c": rng.standard_normal(6),
+    }
+    for value in list(made.graph.inputs)[1:]:
+        made.graph.inputs.remove(value)
+        array = arrays[value.name or ""].astype(np.float32)
+        value.const_value = ir.Tensor(array, name=value.name)
+        made.graph.register_initializer(value)
+    return made
+
+
+def test_equalized_convolutions_are_nearer_and_run_no_extra_operator() -> None:
+    """Without it such channels leave 7 dB, with it 35."""
+    rng = np.random.default_rng(4)
+    data = {"x": rng.standard_normal((24, 4, 8, 8)).astype(np.float32)}
+    result = onnxpress.optimize(
+        uneven(),
+        calibration=data,
+        evaluation={"x": rng.standard_normal((8, 4, 8, 8)).astype(np.float32)},
+        passes=[Quantize(form="static")],
+        min_sqnr=30.0,
+        goal="size",
+    )
+    assert result.within_budget, result.problems
+    assert executed_operators(result.model, integer_only=True) == {"QLinearConv": 2}
+    assert not [node for node in result.model.graph if node.op_type == "Mul"]
+    onnx.checker.check_model(ir.to_proto(result.model), full_check=True)
