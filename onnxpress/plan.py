@@ -228,6 +228,15 @@ class Pass(ABC):
         """
         return False
 
+    @property
+    def needed_opset(self) -> int:
+        """`minimum_opset`, or more where the settings ask for more."""
+        return self.minimum_opset
+
+    def prepare(self, model: ir.Model) -> ir.Model:
+        """The model that the pass looks at: itself, or a changed clone where settings say so."""
+        return model
+
     def observes(self, context: Context) -> Observations:
         """What must be known of the activations before `propose`; nothing by default."""
         return Observations()

@@ -57,7 +57,9 @@ def found(model: ir.Model, name: str) -> ir.Value:
 
 
 def run(model: ir.Model, x: Array) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
-    return np.asarray(ReferenceEvaluator(ir.to_proto(model)).run(["y"], {"x": x})[0], np.float32)
+    outputs = ReferenceEvaluator(ir.to_proto(model)).run(["y"], {"x": x})
+    assert isinstance(outputs, list)
+    return np.asarray(outputs[0], np.float32)
 
 
 @pytest.mark.parametrize("name", CHAINS)

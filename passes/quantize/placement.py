@@ -40,6 +40,8 @@ _LAYERS = ("Conv", "Gemm", "MatMul")
 def static_refusal(layer: Layer, operators: Iterable[str]) -> str | None:
     """Why a layer cannot run as an integer kernel, or `None`."""
     node = layer.node
+    if 0 in layer.shape:
+        return "its weight has no elements"
     if layer.op_type not in _LAYERS or layer.op_type not in operators:
         return f"no integer kernel for {layer.op_type} with a quantized weight on this target"
     if layer.in_subgraph:

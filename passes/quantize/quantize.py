@@ -40,6 +40,7 @@ from onnxpress.passes.quantize.ranges import (
     choose_range,
     range_between,
 )
+from onnxpress.passes.quantize.restoring import integer_weights, restored
 from onnxpress.passes.quantize.rounding import round_compensated
 from onnxpress.passes.quantize.smoothing import Smoothing, choose_smoothing, smoothing_scales
 from onnxpress.passes.quantize.weights import QuantizedWeight, quantize_weight
@@ -103,6 +104,13 @@ class Quantize(Pass):
             "percentile (99.99%) or entropy."
         },
     )
+    requantize: bool = field(
+        default=False,
+        metadata={
+            "help": "Take out the integers a model already has and quantize it anew; otherwise "
+            "they are left."
+        },
+    )
     refinement: bool = field(
         default=False,
         metadata={
@@ -125,6 +133,15 @@ class Quantize(Pass):
             raise UsageError(
                 f"quantize: form is {self.form!r}; expected auto, static, dynamic or weight_only"
             )
+
+    @property
+    def needed_opset(self) -> int:
+        """Sixteen-bit integers came with 21; where it cannot be raised, another domain serves."""
+        return _SIXTEEN_BIT_OPSET if self.layout.startswith("u16") else self.minimum_opset
+
+    def prepare(self, model: ir.Model) -> ir.Model:
+        """Without the integers that are in it already, where they shall be replaced."""
+        return restored(model) if self.requantize else model
 
     @property
     def refines(self) -> bool:
@@ -160,7 +177,7 @@ class Quantize(Pass):
         context = self._fitted(context)
         proposals: list[Proposal | Skip] = []
         for layer in context.layers:
-            reason = layer.unsafe
+            reason = "its weight has no elements" if 0 in layer.shape else layer.unsafe
             if reason is None and not np.isfinite(layer.read()).all():
                 reason = "its weight holds NaN or infinity"
             if reason is not None:
@@ -183,6 +200,10 @@ class Quantize(Pass):
                 proposals.append(Proposal(layer.name, tuple(candidates), limit))
             else:
                 proposals.append(Skip(layer.name, limit or "no form fits it"))
+        proposals += [
+            Skip(name, "is in integers already; requantize quantizes it anew")
+            for name in integer_weights(context.model)
+        ]
         if self.form in ("auto", "static"):
             proposals += self._between(context)
         return proposals
