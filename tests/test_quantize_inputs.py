@@ -224,6 +224,41 @@ def test_integers_that_are_there_are_left_unless_asked_for() -> None:
     assert anew.validation.measurement.worst_sqnr_db > 30
 
 
+JOINED = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[1, 8, 10, 10] x, float[8, 8, 1, 1] w, float[8, 8, 1, 1] v) => (float[1, 16, 10, 10] y)
+    { a = Conv (x, w)  b = Conv (x, v)  y = Concat <axis = 1> (a, b) }"""
+
+
+@pytest.mark.parametrize(("spread", "shared"), [(1.5, True), (50.0, False)])
+def test_concat_shares_a_scale_where_that_costs_at_most_a_bit(
+    spread: float,
+    shared: bool,  # noqa: FBT001
+) -> None:
+    made = ir.from_onnx_text(JOINED)
+    for name, factor in (("w", 1.0), ("v", spread)):
+        value = next(value for value in made.graph.inputs if value.name == name)
+        made.graph.inputs.remove(value)
+        array = factor * np.random.default_rng(0).standard_normal((8, 8, 1, 1))
+        value.const_value = ir.Tensor(array.astype(np.float32), name=name)
+        made.graph.register_initializer(value)
+    result = onnxpress.optimize(
+        made,
+        calibration={"x": noise(np.random.default_rng(1))},
+        evaluation={"x": noise(np.random.default_rng(2))},
+        passes=[Quantize(form="static")],
+        min_sqnr=10.0,
+        goal="size",
+    )
+    assert result.within_budget, result.problems
+    scales = {
+        name: float(value.const_value.numpy())
+        for name, value in result.model.graph.initializers.items()
+        if name in ("a_scale", "b_scale") and value.const_value is not None
+    }
+    assert (scales["a_scale"] == scales["b_scale"]) is shared
+    assert executed_operators(result.model)["QLinearConcat"] == 1
+
+
 EMPTY = """<ir_version: 8, opset_import: ["" : 17]>
     g (float[N, 8] x, float[8, 16] w, float[16, 4] v, float[0, 16] e, float[8, 0] z)
     => (float[M, 4] y, float[N, 0] q) {

@@ -29,6 +29,7 @@ from onnxpress.passes.quantize.placement import (
     dynamic_refusal,
     fused_output,
     input_of,
+    joined_by_concat,
     operator_inputs,
     scale_source,
     static_refusal,
@@ -46,7 +47,7 @@ from onnxpress.passes.quantize.smoothing import Smoothing, choose_smoothing, smo
 from onnxpress.passes.quantize.weights import QuantizedWeight, quantize_weight
 from onnxpress.plan import Candidate, Context, Decision, Parameter, Pass, Proposal, Skip, Stage
 from onnxpress.reconstruction import output_energy, relative_error, repaired
-from onnxpress.statistics import LayerStatistics, Observations
+from onnxpress.statistics import LayerStatistics, Observations, TensorStatistics
 
 __all__ = ["Quantize"]
 
@@ -55,6 +56,8 @@ Parameters = Mapping[str, Parameter]
 _NODE_BYTES = 160
 _BIAS_LIMIT = 2.0**30
 _SIXTEEN_BIT_OPSET = 21
+_LARGEST_STEP = 2.0
+"""A tensor may lose a bit to have one scale with the Concat that reads it, which then copies."""
 _PRUNED_SHARE = 0.2
 _LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     "u8s8": {"activation_type": "uint8", "weight_type": "int8", "weight_bits": 8},
@@ -263,10 +266,40 @@ class Quantize(Pass):
         return Candidate(parameters, error, _saved(layer, rounded.weight)), None
 
     def _range(self, context: Context, value: ir.Value) -> ActivationRange | None:
-        """Of a tensor of the model that was observed."""
-        assert context.statistics is not None
+        """Of a tensor of the model that was observed; one for a Concat and what it reads."""
         keepers = context.cached(("keepers", id(context.model)), [], lambda: _keepers(context))
         source = scale_source(value, keepers)
+        own = self._own_range(context, source)
+        joined = context.cached(
+            ("joined", id(context.model)), [], lambda: joined_by_concat(keepers)
+        ).get(source, ())
+        if own is None or not joined:
+            return own
+        ranges = [self._own_range(context, other) for other in joined]
+        whole = self._merged_range(context, joined)
+        if whole is None or any(r is None or whole.scale > _LARGEST_STEP * r.scale for r in ranges):
+            return own
+        return replace(whole, noise=max(own.noise, whole.scale**2 / 12), signal=own.signal)
+
+    def _merged_range(self, context: Context, values: Sequence[ir.Value]) -> ActivationRange | None:
+        """Of all values of several tensors together."""
+        assert context.statistics is not None
+        signed, bits = _integers(context)
+        merged = TensorStatistics()
+        for value in values:
+            found = context.statistics.tensors.get(value.name or "")
+            if found is None or found.minimum > found.maximum:
+                return None
+            merged.merge(found)
+        key = ("merged range", values[0].name, self.ranges, signed, bits)
+        return context.cached(
+            key,
+            [],
+            lambda: choose_range(merged, signed=signed, bits=bits, method=self.ranges),
+        )
+
+    def _own_range(self, context: Context, source: ir.Value) -> ActivationRange | None:
+        assert context.statistics is not None
         found = context.statistics.tensors.get(source.name or "")
         if found is None or found.minimum > found.maximum:
             return None
