@@ -15,6 +15,13 @@ REQUIREMENTS = {
     "neural_compressor": ("onnx-neural-compressor==1.0", "onnxruntime==1.32.0", "onnx==1.23.2"),
     "modelopt": ("nvidia-modelopt[onnx]==0.47.0", "torch==2.13.0", "onnxruntime==1.32.0"),
     "torch": ("torch==2.13.0", "onnx==1.23.2"),
+    "torch-pruning": (
+        "torch==2.13.0",
+        "torch-pruning==1.6.1",
+        "onnx==1.23.2",
+        "onnxscript==0.7.2",
+        "onnxruntime==1.32.0",
+    ),
     "onnxsim": ("onnxsim==0.8.1", "onnxruntime==1.32.0", "onnx==1.23.2"),
 }
 

@@ -129,7 +129,39 @@ def _output_options(function: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             help="size accepts a slower model; the others never do.",
         ),
-        click.option("--target", default="cpu", show_default=True, help="See `onnxpress targets`."),
+        click.option(
+            "--target",
+            "targets",
+            multiple=True,
+            default=["cpu"],
+            show_default=True,
+            help="See `onnxpress targets`. Several: one model good for all.",
+        ),
+        click.option(
+            "--per-target",
+            is_flag=True,
+            help="One model for each target instead: FILE.TARGET.onnx.",
+        ),
+        click.option(
+            "--fix-shape",
+            "fix_shapes",
+            multiple=True,
+            metavar="NAME=1x3x224x224",
+            help="Fix an input's shape, or with DIM=4 a symbolic dimension, before anything else.",
+        ),
+        click.option(
+            "--float16",
+            type=click.Choice(["no", "keep-io", "all"]),
+            default="no",
+            show_default=True,
+            help="Half precision instead of integers; all: inputs and outputs too.",
+        ),
+        click.option(
+            "--opset",
+            type=click.IntRange(min=1),
+            default=None,
+            help="Convert to this opset. Without: down to the newest the target knows.",
+        ),
         click.option("--seed", type=int, default=0, show_default=True, help="Of every choice."),
         click.option(
             "--time-limit",
@@ -141,6 +173,55 @@ def _output_options(function: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def _provider_options(function: Callable[..., None]) -> Callable[..., None]:
+    options = [
+        click.option(
+            "--ep",
+            "ep",
+            multiple=True,
+            metavar="NAME",
+            help="Run the result on this execution provider too, in a process of its own; may "
+            "be repeated; `all` for every one. See `onnxpress doctor`.",
+        ),
+        click.option(
+            "--require-ep",
+            multiple=True,
+            metavar="NAME",
+            help="Fail unless this provider really ran it (or its emulator).",
+        ),
+        click.option(
+            "--ep-config",
+            type=EXISTING,
+            metavar="FILE",
+            help="Where the providers are. Default: onnxpress.toml here, else "
+            "~/.config/onnxpress/config.toml.",
+        ),
+        click.option(
+            "--ep-time-limit",
+            type=float,
+            default=300.0,
+            show_default=True,
+            metavar="S",
+            help="Seconds for each provider.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _providers(options: dict[str, Any]) -> Any:
+    """The provider options, taken out of a command's options."""
+    from onnxpress.validation.providers import ProviderOptions  # noqa: PLC0415
+
+    return ProviderOptions(
+        asked=options.pop("ep"),
+        required=options.pop("require_ep"),
+        config=options.pop("ep_config"),
+        time_limit=options.pop("ep_time_limit"),
+    )
 
 
 def _run_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -163,6 +244,7 @@ def _run_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--recipe", type=EXISTING, metavar="FILE.toml", help="Repeat these decisions, without a search."
 )
+@_provider_options
 @_run_options
 def optimize(model: Path, *, passes: str | None, recipe: Path | None, **options: Any) -> None:
     """Give back the smallest and fastest model that still agrees with MODEL."""
@@ -170,7 +252,7 @@ def optimize(model: Path, *, passes: str | None, recipe: Path | None, **options:
     if names is not None and not names:
         raise UsageError("--passes names none; see `onnxpress passes`")
     with _errors(debug=options.pop("debug")):
-        _optimize(model, passes=names, recipe=recipe, **options)
+        _optimize(model, passes=names, recipe=recipe, providers=_providers(options), **options)
 
 
 def _optimize(
@@ -180,17 +262,77 @@ def _optimize(
     report: Path | None,
     json_path: str | None,
     external_data: bool,
+    targets: tuple[str, ...],
+    per_target: bool,
+    opset: int | None,
     **options: Any,
 ) -> None:
+    if per_target:
+        base = output or model.with_suffix(".opt.onnx")
+        done = [
+            _optimize_one(
+                model,
+                output=base.with_suffix(f".{name}{base.suffix}"),
+                report=report and report.with_suffix(f".{name}{report.suffix}"),
+                json_path=_beside(json_path, name),
+                external_data=external_data,
+                target=name,
+                opset=opset or 0,
+                **options,
+            )
+            for name in dict.fromkeys(targets)
+        ]
+    else:
+        one = _optimize_one(
+            model,
+            output=output or model.with_suffix(".opt.onnx"),
+            report=report,
+            json_path=json_path,
+            external_data=external_data,
+            target=targets,
+            opset=opset or 0,
+            **options,
+        )
+        done = [one]
+    if not all(done):
+        sys.exit(FAILED)
+
+
+def _beside(json_path: str | None, name: str) -> str | None:
+    if json_path == "-":
+        raise UsageError("--per-target writes several reports: give --json a file name")
+    if json_path is None:
+        return None
+    path = Path(json_path)
+    return str(path.with_suffix(f".{name}{path.suffix}"))
+
+
+def _optimize_one(
+    model: Path,
+    *,
+    output: Path,
+    report: Path | None,
+    json_path: str | None,
+    external_data: bool,
+    **options: Any,
+) -> bool:
+    """Optimize, write and print; whether the model is within the budget."""
+    from onnxpress.targets import load_target  # noqa: PLC0415
+
+    aim = options["target"]
+    target = load_target(aim if isinstance(aim, str) else "+".join(aim))
+    if external_data and not target.external_data:
+        raise UsageError(
+            f"--external-data: {target.name} does not read weights in a file of their own"
+        )
     from onnxpress import model_file  # noqa: PLC0415 - imports onnx
-    from onnxpress.pipeline import optimize, recipe_path  # noqa: PLC0415 - imports onnxruntime
+    from onnxpress.pipeline import optimize  # noqa: PLC0415 - imports onnxruntime
     from onnxpress.report import require_html, write_html  # noqa: PLC0415
     from onnxpress.report.console import print_result  # noqa: PLC0415
 
-    target = output or model.with_suffix(".opt.onnx")
     if not model.exists():
         model_file.load(model)
-    model_file.check_output(target, source=model)
+    model_file.check_output(output, source=model)
     if report is not None:
         require_html()
         model_file.check_output(report)
@@ -199,8 +341,7 @@ def _optimize(
     with _progress() as progress:
         result = optimize(model, progress=progress, **options)
     document = result.report
-    result.save(target, external_data=external_data)
-    written = [str(target), str(recipe_path(target))]
+    written = [str(path) for path in result.save(output, external_data=external_data)]
     if report is not None:
         write_html(document, report)
         written.append(str(report))
@@ -209,8 +350,7 @@ def _optimize(
         written += [json_path] if json_path != "-" else []
     if json_path != "-":
         print_result(document, written=written, console=_console())
-    if not result.within_budget:
-        sys.exit(FAILED)
+    return result.within_budget
 
 
 def _pass_command(name: str) -> click.Command:
@@ -275,6 +415,7 @@ def inspect(model: Path, *, json_path: str | None, debug: bool) -> None:
 @click.argument("model", type=EXISTING)
 @click.option("--reference", type=EXISTING, required=True, help="The original model.")
 @_data_options
+@_provider_options
 @click.option("--seed", type=int, default=0, help="Of random inputs.")
 @click.option("--json", "json_path", metavar="FILE", help="As JSON; - for standard output.")
 @_run_options
@@ -291,21 +432,25 @@ def validate(
     json_path: str | None,
     threads: int,
     debug: bool,
+    **options: Any,
 ) -> None:
-    """Compare MODEL with its original: interface, fidelity, task, speed."""
+    """Compare MODEL with its original: interface, fidelity, task, speed, and on providers."""
     with _errors(debug=debug):
         from onnxpress.report.console import print_validation  # noqa: PLC0415
         from onnxpress.report.document import validation_document  # noqa: PLC0415
         from onnxpress.validation import Budget, validate  # noqa: PLC0415
 
-        found = validate(
-            model,
-            reference,
-            evaluation=evaluation or calibration,
-            budget=Budget(max_drop, min_sqnr, metric),
-            threads=threads,
-            seed=seed,
-        )
+        with _progress() as progress:
+            found = validate(
+                model,
+                reference,
+                evaluation=evaluation or calibration,
+                budget=Budget(max_drop, min_sqnr, metric),
+                threads=threads,
+                seed=seed,
+                providers=_providers(options),
+                progress=progress,
+            )
         document = validation_document(found)
         if json_path is not None:
             _write_json(document, json_path)
@@ -360,53 +505,101 @@ def passes() -> None:
     print_table("passes", ("name", "what it does"), rows, _console())
 
 
+@cli.group(invoke_without_command=True)
+@click.option("--json", "json_path", metavar="FILE", help="As JSON; - for standard output.")
+@click.pass_context
+def targets(ctx: click.Context, *, json_path: str | None) -> None:
+    """List the targets; `show` explains one, `check` asks its rules about a model."""
+    if ctx.invoked_subcommand is not None:
+        return
+    with _errors(debug=False):
+        from onnxpress.report.targets import print_targets, target_document  # noqa: PLC0415
+        from onnxpress.targets import load_target, target_names  # noqa: PLC0415
+
+        found = [load_target(name) for name in target_names()]
+        if json_path is not None:
+            _write_json({target.name: target_document(target) for target in found}, json_path)
+        if json_path != "-":
+            print_targets(found, _console())
+
+
+@targets.command()
+@click.argument("name")
+@click.option("--json", "json_path", metavar="FILE", help="As JSON; - for standard output.")
+def show(name: str, *, json_path: str | None) -> None:
+    """Explain the target NAME, or the common ground of several: NAME+NAME."""
+    with _errors(debug=False):
+        from onnxpress.report.targets import print_target, target_document  # noqa: PLC0415
+        from onnxpress.targets import load_target  # noqa: PLC0415
+
+        target = load_target(name)
+        if json_path is not None:
+            _write_json(target_document(target), json_path)
+        if json_path != "-":
+            print_target(target, _console())
+
+
+@targets.command()
+@click.argument("model", type=EXISTING)
+@click.option(
+    "--target", "names", multiple=True, required=True, help="Whose rules; may be repeated."
+)
+@click.option("--json", "json_path", metavar="FILE", help="As JSON; - for standard output.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def check(model: Path, *, names: tuple[str, ...], json_path: str | None, debug: bool) -> None:
+    """Ask the rules of targets which nodes of MODEL they would take; nothing is run."""
+    with _errors(debug=debug):
+        from onnxpress.model_file import load  # noqa: PLC0415
+        from onnxpress.report.targets import print_static, static_document  # noqa: PLC0415
+        from onnxpress.targets import load_target  # noqa: PLC0415
+        from onnxpress.validation import static_report  # noqa: PLC0415
+
+        loaded = load(model)
+        members = [member for name in names for member in load_target(name).members]
+        reports = [static_report(loaded, load_target(member)) for member in dict.fromkeys(members)]
+        if json_path is not None:
+            _write_json({report.target: static_document(report) for report in reports}, json_path)
+        if json_path != "-":
+            for report in reports:
+                print_static(report, _console())
+
+
 @cli.command()
-def targets() -> None:
-    """List the targets."""
-    from onnxpress.report.console import print_table  # noqa: PLC0415
-    from onnxpress.targets import load_target, target_names  # noqa: PLC0415
+@click.option("--run", is_flag=True, help="Run a small model on every provider that is there.")
+@click.option(
+    "--install",
+    multiple=True,
+    metavar="NAME",
+    help="Make this provider's environment in .venv-ep first and note it in onnxpress.toml; "
+    "`all` for every one that can be.",
+)
+@click.option("--ep-config", type=EXISTING, metavar="FILE", help="Where the providers are.")
+@click.option("--json", "json_path", metavar="FILE", help="As JSON; - for standard output.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def doctor(
+    *,
+    run: bool,
+    install: tuple[str, ...],
+    ep_config: Path | None,
+    json_path: str | None,
+    debug: bool,
+) -> None:
+    """Show versions, the processor, and what this machine can run or emulate."""
+    with _errors(debug=debug):
+        from onnxpress.doctor import examine  # noqa: PLC0415
+        from onnxpress.report.console import print_doctor  # noqa: PLC0415
+        from onnxpress.validation.providers.install import install as made  # noqa: PLC0415
 
-    found = [load_target(name) for name in target_names()]
-    rows = [(target.name, target.description, f"{target.weight_bits}") for target in found]
-    print_table("targets", ("name", "what it is", "weight bits here"), rows, _console())
-
-
-@cli.command()
-def doctor() -> None:
-    """Show versions, the processor, and what this machine can run."""
-    import platform  # noqa: PLC0415
-    from importlib import metadata  # noqa: PLC0415
-
-    import onnxruntime  # noqa: PLC0415
-
-    from onnxpress.report.console import print_table  # noqa: PLC0415
-    from onnxpress.targets import processor_features  # noqa: PLC0415
-
-    installed = {dist.metadata["Name"].lower() for dist in metadata.distributions()}
-    rows = [("python", platform.python_version()), ("machine", platform.machine())]
-    rows += [
-        (name, metadata.version(name))
-        for name in ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
-        if name in installed
-    ]
-    features = processor_features()
-    for name, flags in {
-        "AVX2": {"avx2"},
-        "8-bit dot product": {"avx512_vnni", "avx_vnni", "asimddp"},
-    }.items():
-        rows.append((name, "yes" if features & flags else "no"))
-    rows.append(("providers", ", ".join(onnxruntime.get_available_providers())))
-    missing = sorted({"jinja2", "matplotlib"} - installed)
-    hint = f"no: pip install 'onnxpress[report]' ({', '.join(missing)} missing)"
-    rows.append(("HTML report", hint if missing else "yes"))
-    print_table("this machine", ("what", "found"), rows, _console())
-    if {"onnxruntime", "onnxruntime-gpu"} <= installed:
-        click.echo(
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
-            "uninstall both, then install one",
-            err=True,
-        )
-        sys.exit(FAILED)
+        for name, outcome in made(install):
+            click.echo(f"{name}: {outcome}", err=True)
+        with _progress() as progress:
+            found = examine(ep_config, run=run, progress=progress)
+        if json_path is not None:
+            _write_json(found, json_path)
+        if json_path != "-":
+            print_doctor(found, _console())
+        if found["problems"]:
+            sys.exit(FAILED)
 
 
 def _console() -> Any:

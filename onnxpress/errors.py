@@ -11,6 +11,7 @@ __all__ = [
     "OutputError",
     "RecipeError",
     "UsageError",
+    "nearest",
 ]
 
 
@@ -40,3 +41,11 @@ class UsageError(OnnxpressError):
 
 class BudgetError(OnnxpressError):
     """A budget that cannot be judged with the data at hand."""
+
+
+def nearest(word: str, words: list[str]) -> str:
+    """`; did you mean …?` or nothing."""
+    import difflib  # noqa: PLC0415 - only for a message
+
+    found = difflib.get_close_matches(word, words, n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""

@@ -18,6 +18,7 @@ from onnxpress import model_file, registry
 from onnxpress.adapter import observe
 from onnxpress.data import Samples, load_samples, random_samples, require_runnable
 from onnxpress.errors import DataError, ModelError, RecipeError, UsageError
+from onnxpress.fitting import Fit, fit_form, fit_interface, fit_shapes, write_ort
 from onnxpress.opset import raise_opset
 from onnxpress.plan import Context, Decision, Pass, Proposal, Stage
 from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage, samples_digest
@@ -25,7 +26,8 @@ from onnxpress.runtime import Array, Session
 from onnxpress.search import StageResult, apply, apply_refined, search_stage
 from onnxpress.targets import Target, load_target
 from onnxpress.validation import Budget, Evaluator, Validation
-from onnxpress.validation.verdict import check_model
+from onnxpress.validation.providers import NO_PROVIDERS, ProviderOptions
+from onnxpress.validation.verdict import check_model, on_providers
 
 __all__ = ["Result", "optimize"]
 
@@ -36,6 +38,8 @@ HELD_OUT_SHARE = 1 / 3
 _LOSSLESS_DB = 60.0
 """Folding changes the order of float32 operations; anything worse is a wrong rewrite."""
 _ROUNDING_DB = 6.0
+_COMPARED = 2
+"""Samples on which a change of form alone is compared with the model before it."""
 _HARMLESS = (Stage.LOSSLESS, Stage.STORAGE)
 _KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "ai.onnx.preview.training")
 
@@ -75,12 +79,23 @@ class Result:
 
         return document(self)
 
-    def save(self, path: str | os.PathLike[str], *, external_data: bool = False) -> None:
-        """Write the model and, beside it, its recipe; each whole or not at all."""
+    def save(self, path: str | os.PathLike[str], *, external_data: bool = False) -> list[Path]:
+        """Write the model and, beside it, its recipe; each whole or not at all.
+
+        For a target that prefers `.ort`, that form and its list of operators too.
+
+        Returns:
+            What was written.
+        """
         target = Path(path)
         model_file.save(self.model, target, external_data=external_data)
         with model_file.replace_file(recipe_path(target)) as temporary:
             temporary.write_text(self.recipe.to_toml(), encoding="utf-8")
+        written = [target, recipe_path(target)]
+        aim = load_target(self.recipe.target)
+        if aim.file_forms[0] == "ort" and self.validation is not None:
+            written += write_ort(target, aim)
+        return written
 
 
 def recipe_path(model_path: Path) -> Path:
@@ -113,12 +128,16 @@ def optimize(
     min_sqnr: float | None = None,
     metric: str = "auto",
     goal: str = "balanced",
-    target: str = "cpu",
+    target: str | Sequence[str] = "cpu",
     passes: Sequence[str | Pass] | None = None,
     recipe: str | os.PathLike[str] | Recipe | None = None,
+    fix_shapes: Sequence[str] = (),
+    float16: str = "no",
+    opset: int = 0,
     seed: int = 0,
     threads: int = 0,
     time_limit: float | None = None,
+    providers: ProviderOptions = NO_PROVIDERS,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Result:
     """Make a model smaller and faster within a budget, and prove it.
@@ -132,13 +151,18 @@ def optimize(
         min_sqnr: dB that the worst output must keep.
         metric: see `Budget`.
         goal: `balanced` and `latency` never accept a slower model, `size` does.
-        target: name of a target.
+        target: name of a target; of several, the model is good for all of them.
         passes: names or passes, instead of all; one that is named counts although it saves
             nothing.
         recipe: repeat these decisions; a pass without decisions is searched.
+        fix_shapes: `NAME=1x3x224x224` for an input, `DIM=4` for a symbolic dimension; done first.
+        float16: `keep-io` for half precision with the inputs and outputs as they are, `all` for
+            half inputs and outputs too; `no` leaves float32. Takes the place of integers.
+        opset: to convert to; 0: only where the target knows no newer one.
         seed: of the held-out split, of rows drawn for statistics, of random inputs.
         threads: of onnxruntime; 0: all cores.
         time_limit: seconds after which the search takes the best it has.
+        providers: where else the result is run before it is given back.
         progress: told in a few words what is being done.
 
     Raises:
@@ -147,11 +171,15 @@ def optimize(
     started = time.monotonic()
     if goal not in GOALS:
         raise UsageError(f"goal is {goal!r}; expected one of {', '.join(GOALS)}")
+    providers.check()
     source, original_model, digest, size = _open(model)
-    plan = _planned(recipe, passes, target, seed, digest)
+    names = target if isinstance(target, str) else "+".join(target)
+    plan = _planned(recipe, passes, names, seed, digest, Fit(tuple(fix_shapes), float16, opset))
     chosen_target = load_target(plan.target)
     progress("simplifying")
-    original = _session_or_none(original_model, model, threads, source)
+    fixed = fit_shapes(original_model, plan.fit)
+    original = _session_or_none(fixed, fixed if plan.fit.shapes else model, threads, source)
+    original_model = fixed
     if original is None:
         return _without_runtime(original_model, plan, source, digest, size, started)
     samples, judged = _samples(original, calibration, evaluation, plan, source)
@@ -162,7 +190,7 @@ def optimize(
         evaluator,
         original,
         original_model,
-        goal,
+        goal if chosen_target.timed_here else "size",
         plan.seed,
         threads,
         started + time_limit if time_limit is not None else float("inf"),
@@ -173,13 +201,30 @@ def optimize(
     skipped = _worth_skipping(plan, tries[0][1], named=named)
     if skipped:
         tries.append(_attempt(original_model, plan, work, named=named, skipped=skipped))
-    current, stages, validation = min(tries, key=lambda tried: _cost(tried, goal))
-    if goal != "size" and validation.latency.high < 1 and _changes_kernels(stages):
+    current, stages, validation = min(tries, key=lambda tried: _cost(tried, work.goal))
+    half = plan.fit.float16 != "no"
+    if (
+        work.goal != "size"
+        and not half
+        and validation.latency.high < 1
+        and _changes_kernels(stages)
+    ):
         # What each stage gained may be lost again by all of them together.
         progress("slower than the original: only forms that leave the kernels alone")
         current, stages, validation = _attempt(
             original_model, plan, work, named=named, neutral_only=True
         )
+    validation = on_providers(
+        validation,
+        current,
+        original_model,
+        evaluator,
+        providers,
+        threads=threads,
+        progress=progress,
+    )
+    current, notes = fit_interface(current, plan.fit, judged.feeds[:_COMPARED])
+    validation = replace(validation, warnings=(*validation.warnings, *notes))
     problems = list(validation.problems)
     if not validation.within_budget and not validation.problems:
         problems.append(f"the budget does not hold: {evaluator.described}")
@@ -222,11 +267,16 @@ def _planned(
     target: str,
     seed: int,
     digest: str,
+    fit: Fit,
 ) -> Recipe:
     """The recipe to follow: a given one, or all passes with their decisions open."""
     if recipe is not None:
         if passes is not None:
             raise UsageError("give either passes or a recipe: a recipe names its passes")
+        if fit != Fit():
+            raise UsageError(
+                "give either a recipe or shapes, half precision and opset: it has its own"
+            )
         found = recipe if isinstance(recipe, Recipe) else Recipe.load(Path(recipe))
         if found.model_sha256 not in (None, digest):
             raise RecipeError(
@@ -241,13 +291,20 @@ def _planned(
     ]
     if passes is None:
         chosen = [pass_ for pass_ in chosen if not pass_.by_name_only]
+    if fit.float16 != "no":
+        integers = [pass_.name for pass_ in chosen if pass_.stage == Stage.NUMBER_FORM]
+        if passes is not None and integers:
+            raise UsageError(
+                f"half precision takes the place of {integers[0]}: ask for one of them"
+            )
+        chosen = [pass_ for pass_ in chosen if pass_.stage != Stage.NUMBER_FORM]
     installed = [registry.create(name) for name in registry.names()]
     for stage in _HARMLESS:
         if not any(pass_.stage == stage for pass_ in chosen):
             chosen += [pass_ for pass_ in installed if pass_.stage == stage]
     chosen.sort(key=lambda pass_: (pass_.stage, pass_.name))
     stages = tuple(RecipeStage(pass_, None) for pass_ in chosen)
-    return Recipe(stages, target, seed, digest, None)
+    return Recipe(stages, target, seed, digest, None, fit)
 
 
 def _session_or_none(loaded: ir.Model, model: object, threads: int, source: str) -> Session | None:
@@ -351,9 +408,11 @@ def _attempt(
     current, stages = _run_stages(
         original_model, plan, work, named=named, skipped=skipped, neutral_only=neutral_only
     )
+    feeds = work.evaluator.samples.feeds[:_COMPARED]
+    current, notes = fit_form(current, work.target, plan.fit, feeds)
     work.progress("validating")
     validation = check_model(work.evaluator, work.original, current, threads=work.threads)
-    return current, stages, validation
+    return current, stages, replace(validation, warnings=(*validation.warnings, *notes))
 
 
 def _lossy_stages(plan: Recipe) -> list[RecipeStage]:

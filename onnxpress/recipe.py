@@ -20,7 +20,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ import numpy as np
 from onnxpress import registry
 from onnxpress.data import Samples
 from onnxpress.errors import RecipeError
+from onnxpress.fitting import Fit
 from onnxpress.plan import Candidate, Decision, Parameter, Pass
 
 __all__ = ["CalibrationSource", "Recipe", "RecipeStage", "samples_digest"]
@@ -70,6 +71,7 @@ class Recipe:
         seed: of everything drawn at random.
         model_sha256: of the original file, or `None` in a recipe written by hand.
         calibration: or `None` without calibration data.
+        fit: what was asked for besides what the target needs.
     """
 
     stages: tuple[RecipeStage, ...]
@@ -77,6 +79,7 @@ class Recipe:
     seed: int
     model_sha256: str | None
     calibration: CalibrationSource | None
+    fit: Fit = field(default_factory=Fit)
 
     @property
     def digest(self) -> str:
@@ -100,6 +103,14 @@ class Recipe:
                 f"source = {_toml(self.calibration.source)}",
                 f"digest = {_toml(self.calibration.digest)}",
                 f"held_out = {_toml(self.calibration.held_out)}",
+            ]
+        if self.fit != Fit():
+            lines += [
+                "",
+                "[fit]",
+                f"shapes = {_toml(list(self.fit.shapes))}",
+                f"float16 = {_toml(self.fit.float16)}",
+                f"opset = {self.fit.opset}",
             ]
         for stage in self.stages:
             lines += ["", "[[pass]]", f"name = {_toml(stage.pass_.name)}"]
@@ -136,6 +147,7 @@ class Recipe:
             "seed",
             "model_sha256",
             "calibration",
+            "fit",
             "pass",
         }
         if unknown:
@@ -149,6 +161,7 @@ class Recipe:
                 int(table.get("seed", 0)),
                 table.get("model_sha256"),
                 None if calibration is None else CalibrationSource(**calibration),
+                _fit(table.get("fit", {})),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise RecipeError(f"{source}: is not a recipe: {error}") from error
@@ -165,6 +178,10 @@ class Recipe:
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from error
         return cls.from_toml(text, str(path))
+
+
+def _fit(table: Mapping[str, Any]) -> Fit:
+    return Fit(**{**table, "shapes": tuple(table.get("shapes", ()))})
 
 
 def _stage(entry: Mapping[str, Any]) -> RecipeStage:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
 
-from onnxpress.errors import UsageError
+from onnxpress.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from onnxpress.plan import Parameter, Pass
@@ -45,14 +45,6 @@ def describe(name: str) -> str:
         return ""
     docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
     return docstring.partition("\n")[0].rstrip(".")
-
-
-def nearest(word: str, words: list[str]) -> str:
-    """`; did you mean …?` or nothing."""
-    import difflib  # noqa: PLC0415 - only for a message
-
-    found = difflib.get_close_matches(word, words, n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def load(name: str) -> "type[Pass]":

@@ -33,6 +33,7 @@ __all__ = [
     "Session",
     "compare_latency",
     "executed_operators",
+    "is_integer_operator",
     "seen_by_providers",
 ]
 
@@ -198,6 +199,23 @@ class Latency:
     low: float
     high: float
 
+    @classmethod
+    def of(cls, times: Sequence[tuple[float, float]]) -> "Latency":
+        """From (reference, own) milliseconds of each round."""
+        low, middle, high = _quartiles(sorted(before / after for before, after in times))
+        return cls(
+            median_ms=statistics.median(after for _, after in times),
+            reference_ms=statistics.median(before for before, _ in times),
+            speedup=middle,
+            low=low,
+            high=high,
+        )
+
+
+def is_integer_operator(name: str) -> bool:
+    """Whether an operator of onnxruntime's computes in 8-bit integers."""
+    return name.startswith(_INTEGER_PREFIXES)
+
 
 def seen_by_providers(model: ir.Model) -> ir.Model:
     """The graph as an execution provider is asked about it: after the basic optimizations.
@@ -225,7 +243,7 @@ def executed_operators(model: ir.Model | Path, *, integer_only: bool = False) ->
     return {
         name: count
         for name, count in sorted(counts.items())
-        if not integer_only or name.startswith(_INTEGER_PREFIXES)
+        if not integer_only or is_integer_operator(name)
     }
 
 
@@ -272,15 +290,7 @@ def compare_latency(
         times.append((before, after))
         if index >= 4 and clock() - begun > budget_s:
             break
-    ratios = sorted(before / after for before, after in times)
-    quartiles = _quartiles(ratios)
-    return Latency(
-        median_ms=statistics.median(after for _, after in times),
-        reference_ms=statistics.median(before for before, _ in times),
-        speedup=quartiles[1],
-        low=quartiles[0],
-        high=quartiles[2],
-    )
+    return Latency.of(times)
 
 
 def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:

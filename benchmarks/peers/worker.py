@@ -92,9 +92,15 @@ def onnxsim(layout: str, model: str, samples: list[dict[str, Any]], output: str)
             share["n"], share["m"] = (int(number) for number in amount.split(":"))
         else:
             share["sparsity"] = float(amount)
-        if method != "magnitude":
+        if method not in ("magnitude", "structured"):
             share |= {"calibration_data": samples, "num_samples": len(samples)}
-        made = getattr(peer, f"apply_{method}_pruning")(onnx.load(model), **share)
+        if method.startswith("structured"):
+            share["global_sparsity"] = True
+        pruning = method.removesuffix("_finetune")
+        made = getattr(peer, f"apply_{pruning}_pruning")(onnx.load(model), **share)
+        if pruning != method:
+            fit = {"calibration_data": samples, "num_samples": len(samples)}
+            made = peer.apply_pruning_finetune(model, made, **fit)
     onnx.save(made, output)
 
 

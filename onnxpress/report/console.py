@@ -9,7 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-__all__ = ["print_result", "print_table", "print_validation"]
+__all__ = [
+    "print_doctor",
+    "print_providers",
+    "print_result",
+    "print_table",
+    "print_validation",
+    "provider_cells",
+]
 
 _SHOWN_REASONS = 6
 
@@ -26,6 +33,8 @@ def print_result(report: Mapping[str, Any], *, written: Sequence[str], console: 
     if validation is not None:
         _add_validation(table, validation)
     console.print(table)
+    if validation is not None:
+        print_providers(validation["providers"], console)
     for stage in report["stages"]:
         console.print(f"[bold]{stage['pass']}[/] {escape(_stage_line(stage))}", soft_wrap=False)
     _print_left(report["stages"], console)
@@ -54,12 +63,72 @@ def print_validation(validation: Mapping[str, Any], console: Console) -> None:
                 escape(name), _sqnr(output), _plain(output["cosine"]), _plain(output["max_error"])
             )
         console.print(outputs)
+    print_providers(validation["providers"], console)
     for warning in validation["warnings"]:
         console.print(f"[yellow]warning[/] {escape(warning)}")
     for problem in validation["problems"]:
         console.print(f"[red]not met[/] {escape(problem)}")
-    verdict = "[green]within the budget[/]" if validation["within_budget"] else "[red]not met[/]"
-    console.print(f"{verdict} {escape(validation['budget'])}")
+    if validation["within_budget"]:
+        console.print(f"[green]within the budget[/] {escape(validation['budget'])}")
+    elif not validation["problems"]:
+        console.print(f"[red]not met[/] {escape(validation['budget'])}")
+
+
+def print_providers(verdicts: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print what each execution provider did; speed in brackets is an emulator's own."""
+    if not verdicts:
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("provider", "verdict", "placed", "SQNR", "to exact", "int8", "speed"):
+        right = heading not in ("provider", "verdict")
+        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
+    for verdict in verdicts:
+        table.add_row(verdict["provider"], _status(verdict["status"]), *provider_cells(verdict))
+    console.print(table)
+    for verdict in verdicts:
+        for line in (verdict["detail"], *verdict["warnings"], *verdict["advice"]):
+            if line:
+                console.print(f"  {verdict['provider']}: {escape(line)}")
+
+
+def print_doctor(found: Mapping[str, Any], console: Console) -> None:
+    """Print what `onnxpress doctor` found."""
+    processor = ", ".join(
+        f"{name} {'yes' if present else 'no'}" for name, present in found["processor"].items()
+    )
+    rows = [
+        ("python", f"{found['python']} on {found['machine']}"),
+        ("packages", ", ".join(f"{name} {v}" for name, v in found["versions"].items())),
+        ("processor", processor),
+        ("HTML report", found["html_report"]),
+    ]
+    print_table("this machine", ("what", "found"), rows, console)
+    providers = [(e["provider"], e["state"], e["detail"]) for e in found["providers"]]
+    print_table("providers", ("name", "here", "with what"), providers, console)
+    print_providers(found["verdicts"], console)
+    for problem in found["problems"]:
+        console.print(f"[red]not met[/] {escape(problem)}")
+
+
+def provider_cells(verdict: Mapping[str, Any]) -> tuple[str, ...]:
+    """Placed share, SQNR to the original and to exact, integer kernels, speed."""
+    placement, measured = verdict["placement"], verdict["measurement"]
+    kernels, latency = verdict["integer_kernels"], verdict["latency"]
+    share = "" if placement is None else f"{placement['multiply_add_share']:.0%}"
+    sqnr = exact = ""
+    if measured is not None:
+        sqnr = "equal" if verdict["identical"] else f"{_plain(measured['worst_sqnr_db'])}"
+        exact = "equal" if verdict["exact_sqnr_db"] is None else f"{verdict['exact_sqnr_db']:.3g}"
+    speed = "" if latency is None else f"{latency['speedup']:.2f}x"
+    if speed and verdict["status"] == "emulated":
+        speed = f"({speed})"
+    counted = "?" if measured is not None else ""
+    return share, sqnr, exact, counted if kernels is None else str(sum(kernels.values())), speed
+
+
+def _status(status: str) -> str:
+    colour = {"ran": "green", "emulated": "green", "failed": "red"}.get(status, "yellow")
+    return f"[{colour}]{status}[/]"
 
 
 def print_table(

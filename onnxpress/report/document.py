@@ -7,11 +7,12 @@ import onnxpress
 from onnxpress import model_file
 from onnxpress.search import StageResult
 from onnxpress.validation import Measurement, Validation
+from onnxpress.validation.providers import ProviderVerdict
 
 if TYPE_CHECKING:
     from onnxpress.pipeline import Result
 
-__all__ = ["document", "validation_document"]
+__all__ = ["document", "provider_document", "validation_document"]
 
 
 def document(result: "Result") -> dict[str, Any]:
@@ -58,7 +59,52 @@ def validation_document(validation: Validation) -> dict[str, Any]:
         "integer_kernels": dict(validation.integer_kernels),
         "default": _measurement(validation.measurement),
         "modes": {name: _measurement(found) for name, found in validation.modes.items()},
+        "providers": [provider_document(verdict) for verdict in validation.providers],
     }
+
+
+def provider_document(verdict: ProviderVerdict) -> dict[str, Any]:
+    """A provider's verdict as JSON-ready data."""
+    placement, latency = verdict.placement, verdict.latency
+    measured = verdict.measurement
+    return {
+        "provider": verdict.provider,
+        "status": str(verdict.status),
+        "detail": verdict.detail,
+        "counts": verdict.counts,
+        "versions": dict(verdict.versions),
+        "placement": None
+        if placement is None
+        else {
+            "nodes": placement.nodes,
+            "placed": placement.placed,
+            "multiply_add_share": placement.multiply_add_share,
+            "partitions": placement.partitions,
+            "left": dict(placement.left),
+        },
+        "measurement": None if measured is None else _measurement(measured),
+        "identical": measured is not None and math.isinf(measured.worst_sqnr_db),
+        "exact_sqnr_db": _decibels(verdict.exact_sqnr_db),
+        "floor_db": _decibels(verdict.floor_db),
+        "latency": None
+        if latency is None
+        else {
+            "original_ms": _number(latency.reference_ms),
+            "ms": _number(latency.median_ms),
+            "speedup": _number(latency.speedup),
+            "quartiles": [_number(latency.low), _number(latency.high)],
+        },
+        "integer_kernels": None
+        if verdict.integer_kernels is None
+        else dict(verdict.integer_kernels),
+        "warnings": list(verdict.warnings),
+        "advice": list(verdict.advice),
+        "seconds": verdict.seconds,
+    }
+
+
+def _decibels(value: float | None) -> float | None:
+    return None if value is None else _number(value)
 
 
 def _measurement(found: Measurement) -> dict[str, Any]:

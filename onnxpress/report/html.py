@@ -12,6 +12,7 @@ from typing import Any
 
 from onnxpress.errors import UsageError
 from onnxpress.model_file import replace_file
+from onnxpress.report.console import provider_cells
 
 __all__ = ["require_html", "write_html"]
 
@@ -37,7 +38,7 @@ def write_html(report: Mapping[str, Any], path: str | Path) -> None:
     template = resources.files("onnxpress.report").joinpath("report.html.j2").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     page = environment.from_string(template).render(
-        report=report, plots=_plots(report), kept=_kept(report)
+        report=report, plots=_plots(report), kept=_kept(report), provider_cells=provider_cells
     )
     with replace_file(Path(path)) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -74,6 +74,7 @@ def _meet(a: Target, b: Target) -> Target:
         maximum_rank=min(a.maximum_rank, b.maximum_rank),
         file_forms=forms,
         external_data=a.external_data and b.external_data,
+        timed_here=a.timed_here and b.timed_here,
         placement=_placement(a, b),
         shares_cpu_memory=a.shares_cpu_memory and b.shares_cpu_memory,
         passes_through=a.passes_through & b.passes_through,

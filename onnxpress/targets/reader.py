@@ -45,6 +45,7 @@ _FIELDS: dict[str, type] = {
     "static_shapes": bool,
     "maximum_rank": int,
     "external_data": bool,
+    "timed_here": bool,
     "placement": str,
     "shares_cpu_memory": bool,
     "operators": dict,

@@ -101,6 +101,8 @@ class Target:
         maximum_rank: of any tensor.
         file_forms: `onnx` or `ort`, the preferred first.
         external_data: whether weights may lie in a file of their own.
+        timed_here: whether the time of a run in this process is the time on the target; where
+            not, choices go by size and work.
         placement: `all`: takes every node; `kernels`: node by node; `compiled`: whole
             subgraphs, so that one partition matters.
         shares_cpu_memory: whether nodes that stay with the CPU provider cost no copy.
@@ -135,6 +137,7 @@ class Target:
     maximum_rank: int
     file_forms: tuple[str, ...]
     external_data: bool
+    timed_here: bool
     placement: str
     shares_cpu_memory: bool
     passes_through: frozenset[str]

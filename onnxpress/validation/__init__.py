@@ -7,6 +7,7 @@ from onnxpress.validation.evaluator import (
     Measurement,
 )
 from onnxpress.validation.fidelity import OutputFidelity
+from onnxpress.validation.static_rules import StaticReport, static_report
 from onnxpress.validation.verdict import Validation, interface_problems, validate
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "Evaluator",
     "Measurement",
     "OutputFidelity",
+    "StaticReport",
     "Validation",
     "interface_problems",
+    "static_report",
     "validate",
 ]

@@ -9,16 +9,17 @@ samples (Efron), 95%.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxpress.data import Samples, import_function
 from onnxpress.errors import BudgetError, DataError, UsageError
-from onnxpress.runtime import Array, Session
+from onnxpress.runtime import Array, Feed, Session
 from onnxpress.validation.fidelity import FidelitySum, OutputFidelity
 
-__all__ = ["Budget", "Evaluator", "Measurement"]
+__all__ = ["Budget", "Evaluator", "Measurement", "Runner"]
 
 DEFAULT_MAX_DROP = 1.0
 DEFAULT_MIN_SQNR = 20.0
@@ -83,6 +84,13 @@ class Measurement:
         return min((o.sqnr_db for o in self.outputs.values() if o.is_float), default=math.inf)
 
 
+class Runner(Protocol):
+    """What gives a model's outputs: a session, or a record of what another process ran."""
+
+    def run(self, feed: Feed, /) -> Mapping[str, Array]:
+        """The outputs of one sample, by name."""
+
+
 class Evaluator:
     """Runs models on the same samples as the original and compares."""
 
@@ -121,7 +129,7 @@ class Evaluator:
             parts.append(f"SQNR at least {self.min_sqnr:g} dB")
         return ", ".join(parts)
 
-    def measure(self, session: Session, most: int | None = None) -> Measurement:
+    def measure(self, session: Runner, most: int | None = None) -> Measurement:
         """Run `session` on all samples, or on the first `most`."""
         sums = {name: FidelitySum() for name in self._original.output_names}
         scores: list[float] = []

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.graph import constant, is_standard, multiply_adds, node_label
@@ -53,7 +54,8 @@ class StaticReport:
         target: name of the target.
         nodes: how many units compute at run time; an operator with the Q and DQ around it is one.
         taken: how many of them the provider would take.
-        partitions: into how many connected pieces.
+        partitions: into how many connected pieces; nodes in `Target.passes_through` that stay
+            with the CPU provider end none, and `advice` names them.
         multiply_add_share: of the multiply-adds of all convolutions and matrix products, the
             share in nodes that are taken; 1 where there are none and all are taken.
         refused: the label of each other node and why it is not taken.
@@ -90,11 +92,7 @@ def static_report(model: ir.Model, target: Target) -> StaticReport:
         raise UsageError(
             f"target {target.name!r} stands for {', '.join(target.members)}; ask about each"
         )
-    try:
-        seen = seen_by_providers(model)
-    except ModelError:
-        # A custom operator: no provider is shown anything; the graph as it stands must do.
-        seen = model
+    seen = _seen(model)
     units = list(_units(seen.graph))
     opset = standard_opset(seen)
     refusals: dict[int, Refusal] = {}
@@ -106,6 +104,7 @@ def static_report(model: ir.Model, target: Target) -> StaticReport:
     whole = sum(work)
     placed = sum(cost for index, cost in enumerate(work) if index not in refusals)
     partitions = _partitions(units, set(refusals), target)
+    beside = [units[i].node for i in refusals if _passes_through(units[i].node, target)]
     return StaticReport(
         target=target.name,
         nodes=len(units),
@@ -113,8 +112,26 @@ def static_report(model: ir.Model, target: Target) -> StaticReport:
         partitions=partitions,
         multiply_add_share=placed / whole if whole else float(not refusals),
         refused=tuple((refusal.node, refusal.reason) for refusal in refusals.values()),
-        advice=tuple(_advice(seen, target, list(refusals.values()), partitions)),
+        advice=tuple(_advice(seen, target, list(refusals.values()), beside, partitions)),
     )
+
+
+def _seen(model: ir.Model) -> ir.Model:
+    """What a provider is shown; of some models only nearly, by working out all shapes."""
+    half = any(
+        value.dtype == ir.DataType.FLOAT16
+        for graph in model.graphs()
+        for node in graph
+        for value in node.outputs
+    )
+    if not half:
+        try:
+            return seen_by_providers(model)
+        except ModelError:
+            pass
+    # A custom operator stops onnxruntime here, and for want of half kernels it puts casts around
+    # nodes that other providers have kernels for.
+    return ShapeInferencePass(data_prop=True)(model.clone()).model
 
 
 def _units(graph: ir.Graph) -> Iterator[_Unit]:
@@ -204,26 +221,26 @@ def _shape_refusal(unit: _Unit, rule: OperatorRule, target: Target) -> tuple[str
             if value is None or value.name == "" or _is_constant(value):
                 continue
             if value.shape is None or not value.shape.is_static():
-                return "dynamic", f"the shape of {value.name} is not known: {_shape(value)}"
+                return "dynamic", f"its sizes are not all known: {_shape(value)}"
     first = unit.node.inputs[0] if unit.node.inputs else None
     if first is None:
         return None
     if (rule.ranks or rule.known) and first.shape is None:
-        return "dynamic", f"the rank of {first.name} is not known"
+        return "dynamic", "the rank of its input is not known"
     if first.shape is None:
         return None
     rank = len(first.shape)
     if rule.ranks and rank not in rule.ranks:
         wanted = " or ".join(str(item) for item in rule.ranks)
-        return "shape", f"{first.name} has {rank} dimensions, {target.name} takes {wanted}"
+        return "shape", f"its input has {rank} dimensions, {target.name} takes {wanted}"
     if rank > target.maximum_rank:
         return (
             "shape",
-            f"{first.name} has {rank} dimensions, at most {target.maximum_rank} are taken",
+            f"its input has {rank} dimensions, at most {target.maximum_rank} are taken",
         )
     for axis in rule.known:
         if axis < rank and not isinstance(first.shape[axis], int):
-            return "dynamic", f"axis {axis} of {first.name} is not known: {_shape(first)}"
+            return "dynamic", f"axis {axis} of its input is not known: {_shape(first)}"
     return None
 
 
@@ -250,7 +267,7 @@ def _type_refusal(unit: _Unit, rule: OperatorRule, target: Target) -> tuple[str,
         return None
     allowed = (*target.types, *rule.types)
     if name not in allowed:
-        return "type", f"{value.name} is {name}, {target.name} takes {_or(allowed)}"
+        return "type", f"its input is {name}, {target.name} takes {_or(allowed)}"
     return None
 
 
@@ -266,7 +283,7 @@ def _input_refusal(unit: _Unit, rule: OperatorRule, target: Target) -> tuple[str
             if unit.quantized:
                 continue
             return "activation", _lone(node)
-        return "computed", f"input {index}, {value.name}, is computed at run time"
+        return "computed", f"input {index} is computed at run time"
     if rule.outputs and sum(bool(value.name) for value in node.outputs) > rule.outputs:
         return "shape", f"it has more than {rule.outputs} output"
     return None
@@ -412,9 +429,19 @@ def _passes_through(node: ir.Node, target: Target) -> bool:
 
 
 def _advice(
-    model: ir.Model, target: Target, refusals: Sequence[Refusal], partitions: int
+    model: ir.Model,
+    target: Target,
+    refusals: Sequence[Refusal],
+    beside: Sequence[ir.Node],
+    partitions: int,
 ) -> Iterator[str]:
     kinds = Counter(refusal.kind for refusal in refusals)
+    between = Counter(node.op_type for node in beside)
+    if between:
+        yield (
+            f"{_listed(between)} stay with the CPU provider in the same memory and layout, so "
+            "that no partition ends there"
+        )
     if kinds["dynamic"]:
         yield f"give every dynamic dimension a size: {' '.join(_fix_shapes(model))}"
     if kinds["version"]:
@@ -429,10 +456,15 @@ def _advice(
     if kinds["layout"] and not target.layouts:
         yield f"{target.name} computes in float only: optimize with --target {target.name}"
     if partitions > 1:
+        passed = set(between)
         operators = Counter(r.node.split(" ")[0] for r in refusals if r.kind == "operator")
-        listed = ", ".join(f"{name} ({count})" for name, count in operators.most_common(6))
-        if listed:
-            yield f"for one partition, replace or move to an end of the graph: {listed}"
+        ending = Counter({k: n for k, n in operators.items() if k not in passed})
+        if ending:
+            yield f"for one partition, replace or move to an end of the graph: {_listed(ending)}"
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in counts.most_common(6))
 
 
 def _fix_shapes(model: ir.Model) -> Iterator[str]:

@@ -7,8 +7,8 @@ saturate in its integer kernels, and a warning says so.
 """
 
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -26,8 +26,15 @@ from onnxpress.runtime import (
     executed_operators,
 )
 from onnxpress.validation.evaluator import Budget, Evaluator, Measurement
+from onnxpress.validation.providers import (
+    NO_PROVIDERS,
+    ProviderOptions,
+    ProviderVerdict,
+    check_providers,
+    unmet,
+)
 
-__all__ = ["Validation", "check_model", "interface_problems", "validate"]
+__all__ = ["Validation", "check_model", "interface_problems", "on_providers", "validate"]
 
 SATURATION_DB = 1.0
 
@@ -45,6 +52,7 @@ class Validation:
         integer_kernels: how many nodes onnxruntime runs in integers, by operator.
         problems: what breaks the model's promise, in sentences.
         warnings: what its user should know, in sentences.
+        providers: what each execution provider that was asked for did with it.
     """
 
     within_budget: bool
@@ -55,6 +63,7 @@ class Validation:
     integer_kernels: Mapping[str, int]
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    providers: tuple[ProviderVerdict, ...] = ()
 
 
 def interface_problems(original: Session, model: Session) -> list[str]:
@@ -120,6 +129,8 @@ def validate(
     budget: Budget | None = None,
     threads: int = 0,
     seed: int = 0,
+    providers: ProviderOptions = NO_PROVIDERS,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Validation:
     """Compare a model file with its original.
 
@@ -130,14 +141,16 @@ def validate(
         budget: what may be lost.
         threads: of onnxruntime; 0: all cores.
         seed: of random inputs.
+        providers: where else to run it; a required one that does not run breaks the promise.
+        progress: told in a few words what is being done.
 
     Raises:
         ModelError: one of the files is no model, or onnxruntime cannot load or run it.
         DataError: the samples do not fit.
         BudgetError: the budget cannot be judged with these samples.
     """
-    for file in (reference, model):
-        model_file.load(file)
+    providers.check()
+    loaded, loaded_original = (model_file.load(file) for file in (model, reference))
     original = Session(Path(reference), threads=threads, name=str(reference))
     candidate = Session(Path(model), threads=threads, name=str(model))
     samples = (
@@ -150,7 +163,41 @@ def validate(
     if problems:
         return _broken(problems)
     evaluator = Evaluator(original, samples, budget or Budget())
-    return check_model(evaluator, original, Path(model), threads=threads)
+    found = check_model(evaluator, original, Path(model), threads=threads)
+    return on_providers(
+        found,
+        loaded,
+        loaded_original,
+        evaluator,
+        providers,
+        threads=threads,
+        progress=progress,
+    )
+
+
+def on_providers(
+    found: Validation,
+    model: ir.Model,
+    original: ir.Model,
+    evaluator: Evaluator,
+    providers: ProviderOptions,
+    *,
+    threads: int,
+    progress: Callable[[str], None],
+) -> Validation:
+    """Add what the providers say to a validation on the CPU."""
+    if not providers.names:
+        return found
+    verdicts = check_providers(
+        providers, model, original, evaluator, threads=threads, progress=progress
+    )
+    problems = unmet(verdicts, providers.required)
+    return replace(
+        found,
+        providers=verdicts,
+        problems=(*found.problems, *problems),
+        within_budget=found.within_budget and not problems,
+    )
 
 
 def _broken(problems: list[str]) -> Validation:

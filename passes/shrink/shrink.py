@@ -427,18 +427,19 @@ def _solve(context: Context, layer: Layer, side: Side, units: set[int]) -> None:
     biased = takes_bias(layer)
     w = np.asarray(layer.read(), np.float64)
     grouped = w.reshape(len(moments.gram), -1, w.shape[1])
-    key = ("solved", layer.name, kept.tobytes())
+    # What a layer becomes is asked for again at every level of the refinement.
+    key = ("solved", kept.tobytes(), w.tobytes())
     if moments.cross is None:
-        gram = moments.centred_gram if biased else moments.gram
-        assert gram is not None
-        found = grouped[:, :, kept]
-        if len(kept) < w.shape[1]:
-            found = solve_kept(grouped, gram, kept, moments.rows)
-        context.cache[key] = found
+        found = context.cached(
+            key, [layer], lambda: _one_shot(grouped, moments, kept, biased=biased)
+        )
+        context.cache[(*key, layer.name)] = found
         mean, reference = moments.mean[:, kept], moments.mean
     else:
-        start = context.cache.get(key, grouped[:, :, kept])
-        found = _drifted(grouped, start, moments, biased=biased)
+        start = context.cache.get((*key, layer.name), grouped[:, :, kept])
+        found = context.cached(
+            key, [layer], lambda: _drifted(grouped, start, moments, biased=biased)
+        )
         assert moments.reference_mean is not None
         mean, reference = moments.mean, moments.reference_mean
     if not np.isfinite(found).all():
@@ -449,6 +450,16 @@ def _solve(context: Context, layer: Layer, side: Side, units: set[int]) -> None:
     if biased:
         offset = grouped @ reference[:, :, None] - found @ mean[:, :, None]
         shift_bias(layer.graph, layer.node, offset.reshape(-1))
+
+
+def _one_shot(
+    weights: Float64, moments: LayerStatistics, kept: npt.NDArray[np.int64], *, biased: bool
+) -> Float64:
+    if len(kept) == weights.shape[2]:
+        return weights
+    gram = moments.centred_gram if biased else moments.gram
+    assert gram is not None
+    return solve_kept(weights, gram, kept, moments.rows)
 
 
 def _drifted(

@@ -1,0 +1,65 @@
+"""Write the `.ort` form, which onnxruntime's mobile and minimal builds read.
+
+The conversion is onnxruntime's own. Beside the model lies the list of operators it needs, from
+which a minimal build is made (`--include_ops_by_config`).
+"""
+
+import contextlib
+import io
+import logging
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+
+from onnxpress.errors import OutputError
+from onnxpress.model_file import replace_file
+from onnxpress.targets import Target
+
+__all__ = ["write_ort"]
+
+
+def write_ort(path: Path, target: Target) -> list[Path]:
+    """Write `.ort` and `.required_operators.config` beside a model file.
+
+    A target whose provider is shown the Q/DQ pairs gets the graph with the basic optimizations
+    and the rest saved for run time; the CPU provider's own gets all that can be done before.
+
+    Args:
+        path: the `.onnx` file.
+        target: where the model will run.
+
+    Raises:
+        OutputError: onnxruntime cannot convert the model.
+    """
+    from onnxruntime.tools import convert_onnx_models_to_ort as tool  # noqa: PLC0415 - seldom
+
+    # It tells on the log that it wrote the list of operators.
+    logging.getLogger("ort_format_model.utils").setLevel(logging.WARNING)
+    fixed = target.placement == "all" and len(target.members) == 1
+    style = tool.OptimizationStyle.Fixed if fixed else tool.OptimizationStyle.Runtime
+    written = []
+    with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
+        source = Path(folder, path.name)
+        shutil.copyfile(path, source)
+        for data in path.parent.glob(f"{path.name}.*.data"):
+            shutil.copyfile(data, Path(folder, data.name))
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(said), warnings.catch_warnings():
+                # onnxruntime 1.32 leaves the closing of files to the garbage collector.
+                warnings.simplefilter("ignore", ResourceWarning)
+                tool.convert_onnx_models_to_ort(source, Path(folder), [style])
+        except Exception as error:
+            # onnxruntime raises bare C++ exceptions of many types.
+            reason = " ".join(str(error).split())[:200]
+            raise OutputError(f"{path}: onnxruntime cannot convert it to .ort: {reason}") from error
+        for made, final in (
+            (".ort", path.with_suffix(".ort")),
+            (".config", path.with_suffix(".required_operators.config")),
+        ):
+            (found,) = sorted(Path(folder).glob(f"*{made}"))
+            with replace_file(final) as temporary:
+                shutil.copyfile(found, temporary)
+            written.append(final)
+    return written
