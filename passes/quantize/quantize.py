@@ -176,8 +176,11 @@ class Quantize(Pass):
         return Observations(frozenset(tensors), layers, gram=True)
 
     def propose(self, context: Context) -> list[Proposal | Skip]:
-        """Static and weight-only candidates for layers; static ones for operators between."""
-        context = self._fitted(context)
+        """Static and weight-only candidates for layers; static ones for operators between.
+
+        Errors are predicted for nearest rounding; what is decided is then rounded better.
+        """
+        context = replace(self._fitted(context), draft=True)
         proposals: list[Proposal | Skip] = []
         for layer in context.layers:
             reason = "its weight has no elements" if 0 in layer.shape else layer.unsafe
@@ -596,7 +599,7 @@ def _rounded(
     target, drift = repaired(matrix, moments, biased=biased)
     if pruned:
         target = np.where(matrix == 0, 0.0, target)
-    if gram is not None and weight.axis is not None:
+    if gram is not None and weight.axis is not None and not context.draft:
         shape = weight.values.shape
         scales = _matrix(
             layer, np.broadcast_to(weight.broadcast_scales(), shape).astype(np.float64)
