@@ -225,7 +225,7 @@ class Shrink(Pass):
         if group.kind == "head":
             step = 1
         else:
-            step = self.multiple or context.target.rank_quantum
+            step = self.multiple or context.target.channel_quantum
             # Narrow layers have no sixteen to spare: half a step still fills a vector.
             step = step if self.multiple or count >= 4 * step else max(step // 2, 1)
         counts = list(range(step, count, step))
