@@ -23,6 +23,7 @@ from press import paths
 import onnxpress
 from onnxpress.data import load_samples
 from onnxpress.errors import OnnxpressError
+from onnxpress.model_file import size_bytes
 from onnxpress.runtime import Session, compare_latency
 from onnxpress.validation import Budget, Evaluator
 
@@ -88,7 +89,7 @@ def rows(name: str, more: Sequence[str]) -> list[str]:
                 continue
             lines.append(
                 f"| {name} | {configuration} | {found.worst_sqnr_db:.1f} | {found.drop:.2f} | "
-                f"{output.stat().st_size / 1e6:.2f} | {latency.speedup:.2f} ({latency.low:.2f} to "
+                f"{size_bytes(output) / 1e6:.2f} | {latency.speedup:.2f} ({latency.low:.2f} to "
                 f"{latency.high:.2f}) | {seconds} | |"
             )
             print(lines[-1], flush=True)

@@ -1,6 +1,6 @@
 """Structured pruning side by side: ours, magnitude alone, torch-pruning and onnxsim.
 
-    python benchmarks/shrink_peers.py NAME [NAME ...] [--ratio 0.75 0.5 0.3 ...]
+    python benchmarks/shrink_peers.py NAME [NAME ...] [--ratio 0.75 0.5 0.3 ...] [--methods …]
 
 Every method is brought to the same share of the multiply-adds, which is counted in the file it
 wrote. "magnitude" is ours by norms without reconstruction, "one shot" ours without the refit to
@@ -139,8 +139,8 @@ def run_peer(environment: str, worker: str, *arguments: object) -> float:
     return float(done.stdout.split()[-1])
 
 
-def compare(name: str, ratios: list[str], peers: list[str]) -> None:
-    """All methods at all ratios for one model."""
+def compare(name: str, ratios: list[str], methods: list[str]) -> None:
+    """The methods at all ratios for one model."""
     model, calibration, evaluation = paths(name)
     original = Session(model, threads=THREADS)
     samples = load_samples(calibration, original.inputs)
@@ -155,6 +155,8 @@ def compare(name: str, ratios: list[str], peers: list[str]) -> None:
         row("1", "simplified", plain, 0)
         for ratio in ratios:
             for method, options in METHODS.items():
+                if method not in methods:
+                    continue
                 started = time.monotonic()
                 result = onnxpress.optimize(
                     model,
@@ -168,7 +170,9 @@ def compare(name: str, ratios: list[str], peers: list[str]) -> None:
                 path = folder / "ours.onnx"
                 result.save(path)
                 row(ratio, method, path, time.monotonic() - started)
-            for peer in peers:
+            for peer in PEERS:
+                if peer not in methods:
+                    continue
                 tool, _, method = peer.partition(" ")
                 try:
                     if tool == "torch-pruning":
@@ -194,6 +198,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="+", metavar="NAME")
     parser.add_argument("--ratio", nargs="+", default=list(RATIOS), metavar="SHARE")
+    every = [*METHODS, *PEERS]
+    parser.add_argument("--methods", nargs="+", default=every, choices=every, metavar="METHOD")
     options = parser.parse_args()
     versions = ", ".join(f"{p} {metadata.version(p)}" for p in ("onnxruntime", "onnx"))
     today = dt.datetime.now(tz=dt.UTC).date()
@@ -204,8 +210,8 @@ def main() -> None:
     print_row(HEADINGS)
     print_row(tuple("---" for _ in HEADINGS))
     for name in options.names:
-        peers = [p for p in PEERS if name.startswith("fashion") or not p.startswith("torch")]
-        compare(name, options.ratio, peers)
+        known = [m for m in options.methods if "fashion" in name or m != "torch-pruning"]
+        compare(name, options.ratio, known)
 
 
 if __name__ == "__main__":

@@ -433,7 +433,7 @@ def _run_stages(
     current = original_model
     stages: list[StageResult] = []
     lossy = _lossy_stages(plan)
-    opset = max((stage.pass_.minimum_opset for stage in lossy), default=1)
+    opset = max((stage.pass_.needed_opset for stage in lossy), default=1)
     for stage in plan.stages:
         pass_ = stage.pass_
         if pass_.name in skipped:
@@ -548,7 +548,8 @@ def _lossy(
     neutral_only: bool,
 ) -> StageResult:
     pass_ = stage.pass_
-    context = _context(model, work)
+    context = _context(pass_.prepare(model), work)
+    model = context.model
     if stage.decisions is not None and not neutral_only:
         if pass_.rewrites_from_statistics and stage.decisions:
             statistics = observe(pass_, context, work.calibration, threads=work.threads)

@@ -142,6 +142,8 @@ class Context:
         statistics: of this model, or `None` without calibration data.
         seed: for anything drawn at random.
         layers: the model's layers with a constant weight.
+        draft: a rewrite is wanted for the clock, so that its weights need the right form but not
+            the best values.
         cache: what a pass worked out for these statistics in `propose` and needs again in
             `rewrite`, by keys of its own.
     """
@@ -151,6 +153,7 @@ class Context:
     statistics: Statistics | None = None
     seed: int = 0
     layers: tuple[Layer, ...] = field(default=())
+    draft: bool = False
     cache: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -167,7 +170,7 @@ class Context:
             (layer.name, None if moments is None else moments.revision)
             for layer, moments in ((layer, self.moments(layer)) for layer in layers)
         )
-        place = key, known
+        place = key, known, self.draft
         if place not in self.cache:
             self.cache[place] = make()
         return cast("T", self.cache[place])
@@ -227,6 +230,15 @@ class Pass(ABC):
         what the layers before it lost.
         """
         return False
+
+    @property
+    def needed_opset(self) -> int:
+        """`minimum_opset`, or more where the settings ask for more."""
+        return self.minimum_opset
+
+    def prepare(self, model: ir.Model) -> ir.Model:
+        """The model that the pass looks at: itself, or a changed clone where settings say so."""
+        return model
 
     def observes(self, context: Context) -> Observations:
         """What must be known of the activations before `propose`; nothing by default."""

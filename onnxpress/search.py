@@ -1,9 +1,9 @@
 """Choose among a pass's candidates under the budget, by measurement.
 
-Everything is tried first, and everything that leaves the kernels alone. Where the strongest
-choice breaks the budget but would be faster, the errors of the candidates are measured at the
-model's outputs (predictions know a layer's own error, not how the network magnifies it), and a
-tolerance orders all choices: each site takes its strongest candidate within it. Bisection finds
+Everything is tried first, if the clock finds it faster, and everything that leaves the kernels
+alone. Where the strongest choice breaks the budget, the errors of the candidates are measured at
+the model's outputs (predictions know a layer's own error, not how the network magnifies it), and
+a tolerance orders all choices: each site takes its strongest candidate within it. Bisection finds
 the highest tolerance that holds, which restores the worst layers first. Worst by two measures,
 the error, and the error for each byte saved (small layers first). Where sites offer many
 candidates (ranks, sparsities), the choice follows the lower hull of error over what is saved,
@@ -60,7 +60,8 @@ _RESOLUTION = 4
 _LEVELS = 16
 """Each costs a run over the calibration samples; deeper models take several levels at once."""
 _LEAST_GAIN = 0.02
-"""In time, for a mixture to be worth the search."""
+"""In time, for a change of kernels to be worth its error."""
+_CLOCK_S = 2.0
 _TYPICAL_ERROR = 0.02
 """Large enough to be measured above rounding, small enough that errors still add up."""
 
@@ -180,8 +181,10 @@ class _Searcher:
         threads: int,
         deadline: float,
         calibration: Samples | None,
+        goal: str,
         progress: Callable[[str], None],
     ) -> None:
+        self.goal, self.note = goal, ""
         self.pass_, self.context, self.evaluator = pass_, context, evaluator
         self.calibration = calibration
         self.share, self.threads, self.deadline = share, threads, deadline
@@ -210,6 +213,8 @@ class _Searcher:
 
     def refined(self, trial: _Trial) -> _Trial:
         """The trial, or the same fitted on its own activations where that is nearer."""
+        if any(decision.candidate.parameters.get("refined") for decision in trial.decisions):
+            return trial
         known = self.calibration is not None and self.context.statistics is not None
         if not self.pass_.refines or not known or time.monotonic() > self.deadline:
             return trial
@@ -232,52 +237,56 @@ class _Searcher:
         everything = choose(proposals, _by_error, float("inf"))
         if all(decision.candidate.carried for decision in everything):
             return []
-        strongest = self.measure(everything)
-        found: list[_Trial | None] = [strongest] if self.holds(strongest) else []
         neutral = _filtered(proposals, lambda c: c.neutral, [], "")
+        wholes = [everything, *_other_forms(proposals)]
         changes_kernels = not all(d.candidate.neutral for d in everything)
+        if changes_kernels and neutral and self.goal != "size":
+            wholes = self._faster(wholes)
+            if not wholes:
+                changes_kernels, proposals = False, neutral
+                wholes = [choose(neutral, _by_error, float("inf"))]
+        trials = [self.measure(whole) for whole in wholes]
+        found: list[_Trial | None] = [trial for trial in trials if self.holds(trial)]
         gentle_holds = False
         if changes_kernels and neutral:
             gentle = self.measure(choose(neutral, _by_error, float("inf")))
             gentle_holds = self.holds(gentle)
             found += [gentle] if gentle_holds else []
-        failing = [] if self.holds(strongest) else [strongest]
-        for other in _other_forms(proposals):
-            trial = self.measure(other)
-            if self.holds(trial):
-                found.append(trial)
-            else:
-                failing.append(trial)
-        if not self.holds(strongest):
-            if neutral and changes_kernels and not self._could_gain(failing, found):
-                changes_kernels, proposals = False, neutral
-            if not (gentle_holds and not changes_kernels):
-                # Where all neutral candidates hold together, only the others need weighing.
-                weighed = self._weigh(proposals, lambda c: not (gentle_holds and c.neutral))
-                found += self._within_tolerance(weighed)
-                if changes_kernels and neutral and not gentle_holds:
-                    found += self._within_tolerance(_filtered(weighed, lambda c: c.neutral, [], ""))
-        return [self.refined(trial) for trial in found if trial is not None]
+        if not self.holds(trials[0]):
+            # Where all neutral candidates hold together, only the others need to be weighed.
+            weighed = self._weigh(proposals, lambda c: not (gentle_holds and c.neutral))
+            found += self._within_tolerance(weighed)
+            if changes_kernels and neutral and not gentle_holds:
+                found += self._within_tolerance(_filtered(weighed, lambda c: c.neutral, [], ""))
+        return [trial for trial in found if trial is not None]
 
-    def _could_gain(self, failing: Sequence[_Trial], holding: Sequence[_Trial | None]) -> bool:
-        """Whether a mixture with what fails as a whole may be faster than what holds already.
+    def _faster(self, wholes: Sequence[tuple[Decision, ...]]) -> list[tuple[Decision, ...]]:
+        """Those that run faster than the kernels of before, which neutral candidates keep.
 
-        Mixing adds conversions between the forms: where no whole is faster than the kernels of
-        before, which neutral candidates keep, mixtures are not worth measuring.
+        The clock comes first, on drafts: it takes a moment, and where no whole choice gains time
+        neither would a mixture, which adds conversions between the forms.
         """
-        good = [trial.model for trial in holding if trial is not None]
-        safe = Session(good[0] if good else self.context.model, threads=self.threads)
+        before = Session(self.context.model, threads=self.threads)
+        draft = replace(self.context, draft=True)
         feed = self.evaluator.samples.feeds[0]
-        return any(
-            compare_latency(safe, Session(trial.model, threads=self.threads), feed).speedup
-            > 1 + _LEAST_GAIN
-            for trial in failing
-        )
+        faster, best = [], 0.0
+        for whole in wholes:
+            after = Session(apply(self.pass_, draft, whole), threads=self.threads)
+            latency = compare_latency(before, after, feed, budget_s=_CLOCK_S)
+            best = max(best, latency.speedup)
+            if latency.speedup > 1 + _LEAST_GAIN:
+                faster.append(whole)
+        if not faster:
+            self.note = (
+                "only forms that leave the kernels alone were kept: integer or new kernels ran at "
+                f"{best:.2f} times the speed before"
+            )
+        return faster
 
     def _on_hull(self, proposals: Sequence[Proposal], quota: Quota | None) -> list[_Trial]:
         """Choices by what each saves for its error, all sites against each other."""
         if quota is None:
-            strongest = self.refined(self.measure(choose(proposals, _by_error, float("inf"))))
+            strongest = self.measure(choose(proposals, _by_error, float("inf")))
             if self.holds(strongest):
                 return [strongest]
         weighed = self._magnified(proposals)
@@ -295,7 +304,7 @@ class _Searcher:
                 if self.holds(strongest):
                     return [strongest]
             trial = self._bisect(ladder)
-            found += [] if trial is None else [self.refined(trial)]
+            found += [] if trial is None else [trial]
         return [trial for trial in found if self.holds(trial)]
 
     def _saving(self, quota: Quota) -> Callable[[Sequence[Decision]], float]:
@@ -516,7 +525,9 @@ def search_stage(
     nothing = StageResult(pass_, context.model, (), tuple(left))
     if not any(not c.carried for p in proposals for c in p.candidates):
         return replace(nothing, note=_why_nothing(left))
-    searcher = _Searcher(pass_, context, evaluator, share, threads, deadline, calibration, progress)
+    searcher = _Searcher(
+        pass_, context, evaluator, share, threads, deadline, calibration, goal, progress
+    )
     found = searcher.holding(proposals)
     nothing = replace(nothing, tried=searcher.tried)
     if not found:
@@ -532,8 +543,10 @@ def search_stage(
             left += [Skip(d.site, f"undone: {note}") for d in found[0].decisions]
             return replace(nothing, left=tuple(left), note=f"undone: {note}")
         best = chosen
+    # Refitting changes neither size nor speed, so only what was chosen is refitted.
+    best = searcher.refined(best)
     left += _restored(proposals, best.decisions)
-    note = note or _short_of(pass_, context, best.decisions)
+    note = note or searcher.note or _short_of(pass_, context, best.decisions)
     return StageResult(
         pass_,
         best.model,

@@ -148,6 +148,146 @@ def test_layout_is_what_was_asked_for(layout: str, per_channel: bool) -> None:  
     assert executed_operators(result.model, integer_only=True).get("QLinearConv", 0) == expected
 
 
+@pytest.mark.parametrize("layout", ["u16s8", "u16u8"])
+def test_sixteen_bit_activations_are_nearer_and_in_onnx_own_operators(layout: str) -> None:
+    given = {
+        "calibration": {"x": noise(np.random.default_rng(1))},
+        "evaluation": {"x": noise(np.random.default_rng(2))},
+        "min_sqnr": 15.0,
+        "goal": "size",
+    }
+    wide, narrow = (
+        onnxpress.optimize(model(), passes=[Quantize(form="static", layout=name)], **given)  # type: ignore[arg-type]
+        for name in (layout, "u8s8")
+    )
+    pairs = [node for node in wide.model.graph if node.op_type == "QuantizeLinear"]
+    assert pairs
+    assert {(node.domain, node.outputs[0].dtype) for node in pairs} == {("", ir.DataType.UINT16)}
+    onnx.checker.check_model(ir.to_proto(wide.model), full_check=True)
+    assert wide.validation is not None
+    assert narrow.validation is not None
+    nearer = wide.validation.measurement.worst_sqnr_db - narrow.validation.measurement.worst_sqnr_db
+    assert nearer > 3
+
+
+GATE = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[1, 8, 10, 10] x, float[8, 8, 1, 1] w) => (float[1, 8, 10, 10] y) {
+        c = Conv (x, w)  s = Sigmoid (c)  y = Mul (c, s) }"""
+
+
+def test_sigmoid_has_the_range_of_the_function_and_gates_in_integers() -> None:
+    """Whatever the calibration data reached: small inputs keep the gate near one half."""
+    made = ir.from_onnx_text(GATE)
+    value = next(value for value in made.graph.inputs if value.name == "w")
+    made.graph.inputs.remove(value)
+    array = np.random.default_rng(0).standard_normal((8, 8, 1, 1)).astype(np.float32)
+    value.const_value = ir.Tensor(array, name="w")
+    made.graph.register_initializer(value)
+    result = onnxpress.optimize(
+        made,
+        calibration={"x": np.multiply(noise(np.random.default_rng(1)), 0.1, dtype=np.float32)},
+        evaluation={"x": np.multiply(noise(np.random.default_rng(2)), 0.1, dtype=np.float32)},
+        passes=[Quantize(form="static")],
+        min_sqnr=10.0,
+        goal="size",
+    )
+    assert result.within_budget, result.problems
+    scale = result.model.graph.initializers["s_scale"].const_value
+    assert scale is not None
+    assert float(scale.numpy()) == pytest.approx(1 / 255)
+    kernels = executed_operators(result.model)
+    assert kernels["QLinearSigmoid"] == 1
+    assert kernels["QLinearMul"] == 1
+
+
+def test_integers_that_are_there_are_left_unless_asked_for() -> None:
+    """Unsigned weights replace the signed ones only with `requantize`, and stay near."""
+    given = {
+        "calibration": {"x": noise(np.random.default_rng(1))},
+        "evaluation": {"x": noise(np.random.default_rng(2))},
+        "min_sqnr": 10.0,
+        "goal": "size",
+    }
+    first = onnxpress.optimize(model(), passes=[Quantize(form="static")], **given)  # type: ignore[arg-type]
+    settings = (Quantize(), Quantize(form="static", layout="u8u8", requantize=True))
+    left, anew = (onnxpress.optimize(first.model, passes=[s], **given) for s in settings)  # type: ignore[arg-type]
+
+    def kinds(found: ir.Model) -> set[str]:
+        stored = (value.const_value for value in found.graph.initializers.values())
+        return {str(t.dtype) for t in stored if t is not None and len(t.shape) == 4}
+
+    assert kinds(left.model) == {"INT8"}
+    assert "is in integers already" in left.problems[0]
+    assert kinds(anew.model) == {"UINT8"}
+    assert anew.within_budget, anew.problems
+    assert anew.validation is not None
+    assert anew.validation.measurement.worst_sqnr_db > 30
+
+
+JOINED = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[1, 8, 10, 10] x, float[8, 8, 1, 1] w, float[8, 8, 1, 1] v) => (float[1, 16, 10, 10] y)
+    { a = Conv (x, w)  b = Conv (x, v)  y = Concat <axis = 1> (a, b) }"""
+
+
+@pytest.mark.parametrize(("spread", "shared"), [(1.5, True), (50.0, False)])
+def test_concat_shares_a_scale_where_that_costs_at_most_a_bit(
+    spread: float,
+    shared: bool,  # noqa: FBT001
+) -> None:
+    made = ir.from_onnx_text(JOINED)
+    for name, factor in (("w", 1.0), ("v", spread)):
+        value = next(value for value in made.graph.inputs if value.name == name)
+        made.graph.inputs.remove(value)
+        array = factor * np.random.default_rng(0).standard_normal((8, 8, 1, 1))
+        value.const_value = ir.Tensor(array.astype(np.float32), name=name)
+        made.graph.register_initializer(value)
+    result = onnxpress.optimize(
+        made,
+        calibration={"x": noise(np.random.default_rng(1))},
+        evaluation={"x": noise(np.random.default_rng(2))},
+        passes=[Quantize(form="static")],
+        min_sqnr=10.0,
+        goal="size",
+    )
+    assert result.within_budget, result.problems
+    scales = {
+        name: float(value.const_value.numpy())
+        for name, value in result.model.graph.initializers.items()
+        if name in ("a_scale", "b_scale") and value.const_value is not None
+    }
+    assert (scales["a_scale"] == scales["b_scale"]) is shared
+    assert executed_operators(result.model)["QLinearConcat"] == 1
+
+
+EMPTY = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[N, 8] x, float[8, 16] w, float[16, 4] v, float[0, 16] e, float[8, 0] z)
+    => (float[M, 4] y, float[N, 0] q) {
+        a = MatMul (x, w)  r = Relu (a)  c = Concat <axis = 0> (r, e)
+        y = MatMul (c, v)  q = MatMul (x, z) }"""
+
+
+def test_weights_and_tensors_without_elements_are_left() -> None:
+    made = ir.from_onnx_text(EMPTY)
+    rng = np.random.default_rng(0)
+    for value in list(made.graph.inputs)[1:]:
+        assert value.shape is not None
+        made.graph.inputs.remove(value)
+        array = rng.standard_normal([int(str(d)) for d in value.shape]).astype(np.float32)
+        value.const_value = ir.Tensor(array, name=value.name)
+        made.graph.register_initializer(value)
+    result = onnxpress.optimize(
+        made,
+        calibration={"x": rng.standard_normal((12, 3, 8)).astype(np.float32)},
+        passes=[Quantize()],
+        min_sqnr=10.0,
+        goal="size",
+    )
+    onnx.checker.check_model(ir.to_proto(result.model), full_check=True)
+    reasons = {skip.site: skip.reason for stage in result.stages for skip in stage.left}
+    assert reasons["z"] == "its weight has no elements"
+    assert any(stage.decisions for stage in result.stages if stage.pass_.name == "quantize")
+
+
 @pytest.mark.parametrize("method", RANGE_METHODS)
 def test_range_methods_hold_what_they_promise(method: str) -> None:
     rng = np.random.default_rng(3)

@@ -19,6 +19,7 @@ __all__ = [
     "dynamic_refusal",
     "fused_output",
     "input_of",
+    "joined_by_concat",
     "operator_inputs",
     "scale_source",
     "static_refusal",
@@ -40,6 +41,8 @@ _LAYERS = ("Conv", "Gemm", "MatMul")
 def static_refusal(layer: Layer, operators: Iterable[str]) -> str | None:
     """Why a layer cannot run as an integer kernel, or `None`."""
     node = layer.node
+    if 0 in layer.shape:
+        return "its weight has no elements"
     if layer.op_type not in _LAYERS or layer.op_type not in operators:
         return f"no integer kernel for {layer.op_type} with a quantized weight on this target"
     if layer.in_subgraph:
@@ -122,3 +125,21 @@ def scale_source(value: ir.Value, nodes: Mapping[str, ir.Node]) -> ir.Value:
         value = producer.inputs[0]
         producer = value.producer()
     return value
+
+
+def joined_by_concat(nodes: Mapping[str, ir.Node]) -> dict[ir.Value, tuple[ir.Value, ...]]:
+    """Tensors that Concats of `nodes` put together, each with all of its group.
+
+    Args:
+        nodes: operators without weights, by name.
+    """
+    groups: dict[ir.Value, tuple[ir.Value, ...]] = {}
+    for node in nodes.values():
+        if node.op_type != "Concat":
+            continue
+        members: dict[ir.Value, None] = {}
+        for value in (*(operator_inputs(node) or ()), fused_output(node)):
+            source = scale_source(value, nodes)
+            members.update(dict.fromkeys(groups.get(source, (source,))))
+        groups.update(dict.fromkeys(members, tuple(members)))
+    return groups

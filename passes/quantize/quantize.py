@@ -29,6 +29,7 @@ from onnxpress.passes.quantize.placement import (
     dynamic_refusal,
     fused_output,
     input_of,
+    joined_by_concat,
     operator_inputs,
     scale_source,
     static_refusal,
@@ -40,12 +41,13 @@ from onnxpress.passes.quantize.ranges import (
     choose_range,
     range_between,
 )
+from onnxpress.passes.quantize.restoring import integer_weights, restored
 from onnxpress.passes.quantize.rounding import round_compensated
 from onnxpress.passes.quantize.smoothing import Smoothing, choose_smoothing, smoothing_scales
 from onnxpress.passes.quantize.weights import QuantizedWeight, quantize_weight
 from onnxpress.plan import Candidate, Context, Decision, Parameter, Pass, Proposal, Skip, Stage
 from onnxpress.reconstruction import output_energy, relative_error, repaired
-from onnxpress.statistics import LayerStatistics, Observations
+from onnxpress.statistics import LayerStatistics, Observations, TensorStatistics
 
 __all__ = ["Quantize"]
 
@@ -54,6 +56,8 @@ Parameters = Mapping[str, Parameter]
 _NODE_BYTES = 160
 _BIAS_LIMIT = 2.0**30
 _SIXTEEN_BIT_OPSET = 21
+_LARGEST_STEP = 2.0
+"""A tensor may lose a bit to have one scale with the Concat that reads it, which then copies."""
 _PRUNED_SHARE = 0.2
 _LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     "u8s8": {"activation_type": "uint8", "weight_type": "int8", "weight_bits": 8},
@@ -103,6 +107,13 @@ class Quantize(Pass):
             "percentile (99.99%) or entropy."
         },
     )
+    requantize: bool = field(
+        default=False,
+        metadata={
+            "help": "Take out the integers a model already has and quantize it anew; otherwise "
+            "they are left."
+        },
+    )
     refinement: bool = field(
         default=False,
         metadata={
@@ -125,6 +136,15 @@ class Quantize(Pass):
             raise UsageError(
                 f"quantize: form is {self.form!r}; expected auto, static, dynamic or weight_only"
             )
+
+    @property
+    def needed_opset(self) -> int:
+        """Sixteen-bit integers came with 21; where it cannot be raised, another domain serves."""
+        return _SIXTEEN_BIT_OPSET if self.layout.startswith("u16") else self.minimum_opset
+
+    def prepare(self, model: ir.Model) -> ir.Model:
+        """Without the integers that are in it already, where they shall be replaced."""
+        return restored(model) if self.requantize else model
 
     @property
     def refines(self) -> bool:
@@ -156,11 +176,14 @@ class Quantize(Pass):
         return Observations(frozenset(tensors), layers, gram=True)
 
     def propose(self, context: Context) -> list[Proposal | Skip]:
-        """Static and weight-only candidates for layers; static ones for operators between."""
-        context = self._fitted(context)
+        """Static and weight-only candidates for layers; static ones for operators between.
+
+        Errors are predicted for nearest rounding; what is decided is then rounded better.
+        """
+        context = replace(self._fitted(context), draft=True)
         proposals: list[Proposal | Skip] = []
         for layer in context.layers:
-            reason = layer.unsafe
+            reason = "its weight has no elements" if 0 in layer.shape else layer.unsafe
             if reason is None and not np.isfinite(layer.read()).all():
                 reason = "its weight holds NaN or infinity"
             if reason is not None:
@@ -183,6 +206,10 @@ class Quantize(Pass):
                 proposals.append(Proposal(layer.name, tuple(candidates), limit))
             else:
                 proposals.append(Skip(layer.name, limit or "no form fits it"))
+        proposals += [
+            Skip(name, "is in integers already; requantize quantizes it anew")
+            for name in integer_weights(context.model)
+        ]
         if self.form in ("auto", "static"):
             proposals += self._between(context)
         return proposals
@@ -242,10 +269,40 @@ class Quantize(Pass):
         return Candidate(parameters, error, _saved(layer, rounded.weight)), None
 
     def _range(self, context: Context, value: ir.Value) -> ActivationRange | None:
-        """Of a tensor of the model that was observed."""
-        assert context.statistics is not None
+        """Of a tensor of the model that was observed; one for a Concat and what it reads."""
         keepers = context.cached(("keepers", id(context.model)), [], lambda: _keepers(context))
         source = scale_source(value, keepers)
+        own = self._own_range(context, source)
+        joined = context.cached(
+            ("joined", id(context.model)), [], lambda: joined_by_concat(keepers)
+        ).get(source, ())
+        if own is None or not joined:
+            return own
+        ranges = [self._own_range(context, other) for other in joined]
+        whole = self._merged_range(context, joined)
+        if whole is None or any(r is None or whole.scale > _LARGEST_STEP * r.scale for r in ranges):
+            return own
+        return replace(whole, noise=max(own.noise, whole.scale**2 / 12), signal=own.signal)
+
+    def _merged_range(self, context: Context, values: Sequence[ir.Value]) -> ActivationRange | None:
+        """Of all values of several tensors together."""
+        assert context.statistics is not None
+        signed, bits = _integers(context)
+        merged = TensorStatistics()
+        for value in values:
+            found = context.statistics.tensors.get(value.name or "")
+            if found is None or found.minimum > found.maximum:
+                return None
+            merged.merge(found)
+        key = ("merged range", values[0].name, self.ranges, signed, bits)
+        return context.cached(
+            key,
+            [],
+            lambda: choose_range(merged, signed=signed, bits=bits, method=self.ranges),
+        )
+
+    def _own_range(self, context: Context, source: ir.Value) -> ActivationRange | None:
+        assert context.statistics is not None
         found = context.statistics.tensors.get(source.name or "")
         if found is None or found.minimum > found.maximum:
             return None
@@ -542,7 +599,7 @@ def _rounded(
     target, drift = repaired(matrix, moments, biased=biased)
     if pruned:
         target = np.where(matrix == 0, 0.0, target)
-    if gram is not None and weight.axis is not None:
+    if gram is not None and weight.axis is not None and not context.draft:
         shape = weight.values.shape
         scales = _matrix(
             layer, np.broadcast_to(weight.broadcast_scales(), shape).astype(np.float64)
