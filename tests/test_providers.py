@@ -30,7 +30,7 @@ from onnxpress.validation.providers import (
     survey,
 )
 from onnxpress.validation.providers.catalogue import provider
-from onnxpress.validation.providers.check import _from_qnn_graphs
+from onnxpress.validation.providers.kernels import from_qnn_graphs
 from onnxpress.validation.providers.placement import place_nodes
 from onnxpress.validation.providers.prepare import multiply_adds, write_model
 
@@ -412,7 +412,7 @@ def test_only_nodes_between_fixed_point_tensors_count_as_integer(tmp_path: Path)
     }
     (tmp_path / "graph.json").write_text(json.dumps({"graph": graph}))
     (tmp_path / "profile.json").write_text("[]")
-    assert _from_qnn_graphs(sorted(tmp_path.glob("*.json"))) == {"Conv2d": 1}
+    assert from_qnn_graphs(sorted(tmp_path.glob("*.json"))) == {"Conv2d": 1}
 
 
 def test_static_verdicts_never_count(pair: tuple[ir.Model, Evaluator]) -> None:

@@ -22,12 +22,13 @@ import onnx_ir as ir
 from onnxpress.errors import ModelError, OnnxpressError
 from onnxpress.fitting.fit import dynamic_inputs
 from onnxpress.fitting.ort_format import write_ort
-from onnxpress.runtime import EXACT, Array, Feed, Latency, Session, is_integer_operator
+from onnxpress.runtime import EXACT, Array, Feed, Latency, Session
 from onnxpress.targets import load_target
 from onnxpress.validation.evaluator import Evaluator, Measurement
 from onnxpress.validation.fidelity import FidelitySum
 from onnxpress.validation.providers.catalogue import Provider, has_nvidia_gpu, provider
 from onnxpress.validation.providers.config import Place, ProviderOptions, read_config
+from onnxpress.validation.providers.kernels import integer_kernels, write_saturation_probe
 from onnxpress.validation.providers.launch import Answer, launch
 from onnxpress.validation.providers.placement import place_nodes
 from onnxpress.validation.providers.prepare import (
@@ -169,7 +170,7 @@ class _Check:
                 write_ort(path, load_target(entry.target))
             names[role] = f"../{path.stem}.{suffix}"
         if entry.saturates:
-            _write_saturation_probe(work / "probe.onnx")
+            write_saturation_probe(work / "probe.onnx")
         job = {
             **names,
             "execution_provider": entry.execution_provider,
@@ -226,7 +227,7 @@ class _Check:
             first = read_outputs(work / "floor.bin", report["original_outputs"], names)
             floor = self.evaluator.measure(_Recorded(first), most=1).worst_sqnr_db
         placement = place_nodes(entry, report, self._counts())
-        kernels = _integer_kernels(entry, report, work)
+        kernels = integer_kernels(entry, report, work)
         latency = Latency.of(report["times"]) if report.get("times") else None
         problem = placement.problem or self._broken(measurement)
         emulated = bool(place.emulator) and not entry.is_native
@@ -323,54 +324,3 @@ def _worst_sqnr(
             sums[name].add(array, other[name])
     results = [fidelity.finish() for fidelity in sums.values()]
     return min((found.sqnr_db for found in results if found.is_float), default=math.inf)
-
-
-def _integer_kernels(
-    entry: Provider, report: Mapping[str, Any], work: Path
-) -> Mapping[str, int] | None:
-    """From the provider's own graph where it writes one, else from onnxruntime's profile."""
-    if entry.dump:
-        return _from_qnn_graphs(sorted(work.glob("*.json")))
-    kernels = report.get("kernels")
-    placed = (report.get("placement") or {}).get(entry.execution_provider, [])
-    if kernels is None or any(len(part) > 1 for part in placed):
-        return None
-    return {name: count for name, count in sorted(kernels.items()) if is_integer_operator(name)}
-
-
-def _from_qnn_graphs(paths: Sequence[Path]) -> Mapping[str, int]:
-    """Compute nodes of QNN's graphs whose inputs and outputs are all fixed-point tensors.
-
-    QNN's data types: 0x03… signed and 0x04… unsigned fixed point (QnnTypes.h).
-    """
-    counts: collections.Counter[str] = collections.Counter()
-    for path in paths:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        graph = content.get("graph") if isinstance(content, dict) else None
-        if graph is None:
-            continue
-        types = {name: int(tensor["data_type"]) >> 8 for name, tensor in graph["tensors"].items()}
-        for node in graph["nodes"].values():
-            names = [*node["input_names"], *node["output_names"]]
-            moves = node["type"] in ("Quantize", "Dequantize", "Transpose", "Reshape", "Convert")
-            if not moves and all(types.get(name) in (3, 4) for name in names):
-                counts[node["type"]] += 1
-    return dict(sorted(counts.items()))
-
-
-def _write_saturation_probe(path: Path) -> None:
-    """A product of the largest 8-bit numbers: without fused dot products its sum is cut off."""
-    import numpy as np  # noqa: PLC0415
-
-    weight = ir.Value(name="w", const_value=ir.tensor(np.full((4, 16), 127, np.int8), name="w"))
-    left = ir.Value(name="a", shape=ir.Shape((1, 4)), type=ir.TensorType(ir.DataType.UINT8))
-    node = ir.node("MatMulInteger", inputs=[left, weight])
-    node.outputs[0].name = "y"
-    node.outputs[0].type = ir.TensorType(ir.DataType.INT32)
-    node.outputs[0].shape = ir.Shape((1, 16))
-    graph = ir.Graph(
-        [left], node.outputs, nodes=[node], initializers=[weight], opset_imports={"": 13}, name="p"
-    )
-    from onnxpress import model_file  # noqa: PLC0415
-
-    model_file.save(ir.Model(graph, ir_version=8), path)
