@@ -213,6 +213,8 @@ class _Searcher:
 
     def refined(self, trial: _Trial) -> _Trial:
         """The trial, or the same fitted on its own activations where that is nearer."""
+        if any(decision.candidate.parameters.get("refined") for decision in trial.decisions):
+            return trial
         known = self.calibration is not None and self.context.statistics is not None
         if not self.pass_.refines or not known or time.monotonic() > self.deadline:
             return trial
@@ -256,7 +258,7 @@ class _Searcher:
             found += self._within_tolerance(weighed)
             if changes_kernels and neutral and not gentle_holds:
                 found += self._within_tolerance(_filtered(weighed, lambda c: c.neutral, [], ""))
-        return [self.refined(trial) for trial in found if trial is not None]
+        return [trial for trial in found if trial is not None]
 
     def _faster(self, wholes: Sequence[tuple[Decision, ...]]) -> list[tuple[Decision, ...]]:
         """Those that run faster than the kernels of before, which neutral candidates keep.
@@ -284,7 +286,7 @@ class _Searcher:
     def _on_hull(self, proposals: Sequence[Proposal], quota: Quota | None) -> list[_Trial]:
         """Choices by what each saves for its error, all sites against each other."""
         if quota is None:
-            strongest = self.refined(self.measure(choose(proposals, _by_error, float("inf"))))
+            strongest = self.measure(choose(proposals, _by_error, float("inf")))
             if self.holds(strongest):
                 return [strongest]
         weighed = self._magnified(proposals)
@@ -302,7 +304,7 @@ class _Searcher:
                 if self.holds(strongest):
                     return [strongest]
             trial = self._bisect(ladder)
-            found += [] if trial is None else [self.refined(trial)]
+            found += [] if trial is None else [trial]
         return [trial for trial in found if self.holds(trial)]
 
     def _saving(self, quota: Quota) -> Callable[[Sequence[Decision]], float]:
@@ -541,6 +543,8 @@ def search_stage(
             left += [Skip(d.site, f"undone: {note}") for d in found[0].decisions]
             return replace(nothing, left=tuple(left), note=f"undone: {note}")
         best = chosen
+    # Refitting changes neither size nor speed, so only what was chosen is refitted.
+    best = searcher.refined(best)
     left += _restored(proposals, best.decisions)
     note = note or searcher.note or _short_of(pass_, context, best.decisions)
     return StageResult(

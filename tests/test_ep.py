@@ -15,7 +15,7 @@ import pytest
 import onnxpress
 from onnxpress import model_file, registry, targets
 from onnxpress.data import load_samples
-from onnxpress.runtime import Session
+from onnxpress.runtime import EXACT, Session
 from onnxpress.validation import Budget, Evaluator
 from onnxpress.validation.providers import (
     PROVIDERS,
@@ -204,7 +204,10 @@ def test_phone_model_passes_on_every_phone_provider(
         verdict = check(states, name, phone_model, original, evaluator)
         assert verdict.counts, str(verdict)
         assert verdict.measurement is not None
-        assert verdict.measurement.worst_sqnr_db > 25
+        exact = evaluator.measure(
+            Session(phone_model, config=EXACT), most=verdict.measurement.samples
+        )
+        assert verdict.measurement.worst_sqnr_db > exact.worst_sqnr_db - 3  # half the power
     assert verdict.placement is not None
     assert verdict.placement.multiply_add_share > 0.99
     assert verdict.placement.partitions in (1, None)

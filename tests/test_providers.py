@@ -208,6 +208,18 @@ def test_wrong_outputs_fail_whatever_was_placed(
     assert "SQNR is 0.0 dB; the budget wants 20" in verdict.detail
 
 
+def test_a_provider_that_ran_the_model_before_time_was_up_keeps_its_verdict(
+    tmp_path: Path, pair: tuple[ir.Model, Evaluator]
+) -> None:
+    change = 'del report["status"], report["times"]\nreport["stage"] = "timing"'
+    body = FALSE_PROVIDER.replace("CHANGE", change) + "import time\ntime.sleep(600)\n"
+    config = configured(tmp_path, "cpu", interpreter(tmp_path / "python", body))
+    verdict = check(pair, "cpu", config=config, limit=8)["cpu"]
+    assert verdict.status is Status.RAN
+    assert verdict.latency is None
+    assert "the time limit ended it while timing" in verdict.warnings
+
+
 def test_a_processor_with_dot_products_is_no_proof_for_one_without(
     tmp_path: Path, pair: tuple[ir.Model, Evaluator]
 ) -> None:

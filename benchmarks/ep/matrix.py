@@ -128,7 +128,9 @@ def press(name: str, layout: str, folder: Path) -> Path:
     return target
 
 
-def check(name: str, layout: str, providers: Sequence[str], folder: Path, limit: float) -> None:
+def check(
+    name: str, layout: str, providers: Sequence[str], folder: Path, limit: float, *, timed: bool
+) -> None:
     """Check one model on providers and keep what came of it."""
     original, _, evaluation = FILES[name]
     session = Session(original)
@@ -144,10 +146,13 @@ def check(name: str, layout: str, providers: Sequence[str], folder: Path, limit:
         (verdict,) = check_providers(options, model, reference, evaluator, threads=1)
         results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
         found = provider_document(verdict)
+        if not timed:
+            found["latency"] = None
         found["date"] = dt.datetime.now(tz=dt.UTC).date().isoformat()
         results[f"{name}/{layout}/{provider}"] = found
         ordered = dict(sorted(results.items()))
-        RESULTS.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
+        with model_file.replace_file(RESULTS) as temporary:
+            temporary.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
         print(name, layout, provider, verdict, provider_cells(found), flush=True)
 
 
@@ -166,8 +171,9 @@ def page(results: Mapping[str, Any]) -> str:
         "what its rules say); *SQNR* and *to exact* in dB on the worst output, against the float",
         "original and against the same file computed exactly; *int8* counts kernels that computed",
         "in integers (`?`: inside one compiled kernel, not visible); *speed* is relative to the",
-        "float original on that provider, in brackets the simulator's own; an emulated processor's",
-        "is not given.",
+        "float original on that provider with the quartiles of the rounds (wide where the machine",
+        "was not quiet); not given under emulation, where it says nothing, nor where other work",
+        "ran beside it (`--no-speed`).",
         "",
     ]
     for name in FILES:
@@ -185,10 +191,20 @@ def page(results: Mapping[str, Any]) -> str:
             found = results[f"{name}/{layout}/{provider}"]
             detail = found["detail"].split("; get it")[0].removesuffix("; by its rules")
             verdict = f"{found['status']} ({detail})" if detail else found["status"]
-            cells = " | ".join((layout, provider, verdict, *provider_cells(found)))
+            cells = " | ".join(
+                (layout, provider, verdict, *provider_cells(found)[:-1], _speed(found))
+            )
             lines.append(f"| {cells} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _speed(found: Mapping[str, Any]) -> str:
+    latency = found["latency"]
+    if latency is None:
+        return ""
+    low, high = latency["quartiles"]
+    return f"{latency['speedup']:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _versions(results: Mapping[str, Any]) -> list[str]:
@@ -219,6 +235,7 @@ def main() -> None:
     parser.add_argument("--ep", action="append", choices=provider_names(), default=None)
     parser.add_argument("--folder", type=Path, default=Path(".venv-ep/matrix"))
     parser.add_argument("--time-limit", type=float, default=300.0, help="seconds for each")
+    parser.add_argument("--no-speed", action="store_true", help="the machine is not quiet")
     options = parser.parse_args()
     for name in options.model or FILES:
         if not all(path.exists() for path in FILES[name]):
@@ -226,7 +243,14 @@ def main() -> None:
             continue
         for layout in options.layout or LAYOUTS:
             providers = options.ep or provider_names()
-            check(name, layout, providers, options.folder, options.time_limit)
+            check(
+                name,
+                layout,
+                providers,
+                options.folder,
+                options.time_limit,
+                timed=not options.no_speed,
+            )
     if RESULTS.exists():
         text = page(json.loads(RESULTS.read_text(encoding="utf-8")))
         PAGE.write_text(text.rstrip() + "\n", encoding="utf-8")

@@ -12,11 +12,16 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import onnxruntime as ort
+
 from onnxpress.errors import OutputError
 from onnxpress.model_file import replace_file
 from onnxpress.targets import Target
 
 __all__ = ["write_ort"]
+
+_WARNING, _ERROR = 2, 3
+"""onnxruntime's severities; warnings are its default."""
 
 
 def write_ort(path: Path, target: Target) -> list[Path]:
@@ -45,6 +50,8 @@ def write_ort(path: Path, target: Target) -> list[Path]:
         for data in path.parent.glob(f"{path.name}.*.data"):
             shutil.copyfile(data, Path(folder, data.name))
         said = io.StringIO()
+        # The tool opens sessions of its own, which tell of every initializer they drop.
+        ort.set_default_logger_severity(_ERROR)
         try:
             with contextlib.redirect_stdout(said), warnings.catch_warnings():
                 # onnxruntime 1.32 leaves the closing of files to the garbage collector.
@@ -54,6 +61,8 @@ def write_ort(path: Path, target: Target) -> list[Path]:
             # onnxruntime raises bare C++ exceptions of many types.
             reason = " ".join(str(error).split())[:200]
             raise OutputError(f"{path}: onnxruntime cannot convert it to .ort: {reason}") from error
+        finally:
+            ort.set_default_logger_severity(_WARNING)
         for made, final in (
             (".ort", path.with_suffix(".ort")),
             (".config", path.with_suffix(".required_operators.config")),

@@ -75,7 +75,7 @@ def print_validation(validation: Mapping[str, Any], console: Console) -> None:
 
 
 def print_providers(verdicts: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Print what each execution provider did; speed in brackets is an emulator's own."""
+    """Print what each execution provider did; an emulator's speed says nothing and is not there."""
     if not verdicts:
         return
     table = Table(box=None, pad_edge=False)
@@ -120,8 +120,6 @@ def provider_cells(verdict: Mapping[str, Any]) -> tuple[str, ...]:
         sqnr = "equal" if verdict["identical"] else f"{_plain(measured['worst_sqnr_db'])}"
         exact = "equal" if verdict["exact_sqnr_db"] is None else f"{verdict['exact_sqnr_db']:.3g}"
     speed = "" if latency is None else f"{latency['speedup']:.2f}x"
-    if speed and verdict["status"] == "emulated":
-        speed = f"({speed})"
     counted = "?" if measured is not None else ""
     return share, sqnr, exact, counted if kernels is None else str(sum(kernels.values())), speed
 

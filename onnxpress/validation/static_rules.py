@@ -294,7 +294,7 @@ def _lone(node: ir.Node) -> str:
     for use in node.outputs[0].uses():
         if use.node.op_type in _ACTIVATIONS:
             return (
-                f"{node_label(use.node)} stands between it and its QuantizeLinear, so that it is "
+                f"{use.node.op_type} stands between it and its QuantizeLinear, so that it is "
                 "computed in float with a weight that is not constant"
             )
     return "its weight is in integers, but it is not between Q and DQ on all sides"

@@ -37,7 +37,7 @@ class Provider:
         needs_gpu: only a machine with an NVIDIA GPU can run it.
         needs_interpreter: this interpreter can never be the one.
         saturates: it is checked that 16-bit sums saturate there, as they do without VNNI.
-        timed: whether its latency says anything; an emulated processor's does not.
+        timed: whether its latency says anything; an emulator's does not.
         samples: how many are run at most; emulated providers take less.
         install: the one command that brings it.
     """
@@ -136,6 +136,7 @@ _ALL = (
         dump={"dump_json_qnn_graph": "1", "json_qnn_graph_dir": "{folder}"},
         emulator="HTP simulator",
         static_shapes=True,
+        timed=False,
         samples=32,
         install=f"{_INSTALL} qnn",
     ),

@@ -33,11 +33,13 @@ class Answer:
         report: the worker's, as far as it got.
         failure: crash, hang or silence, in words; empty: the worker ended by itself.
         absent: the interpreter or the package is not there, in words.
+        late: the time limit ended it.
     """
 
     report: Mapping[str, Any]
     failure: str = ""
     absent: str = ""
+    late: bool = False
 
 
 def launch(entry: Provider, place: Place, folder: Path, *, time_limit: float) -> Answer:
@@ -63,7 +65,7 @@ def launch(entry: Provider, place: Place, folder: Path, *, time_limit: float) ->
         try:
             code = process.wait(timeout=time_limit)
         except subprocess.TimeoutExpired:
-            return Answer(_report(folder), failure=_late(folder, time_limit))
+            return Answer(_report(folder), failure=_late(folder, time_limit), late=True)
     return Answer(_report(folder), failure=_ended(code, folder))
 
 
@@ -177,7 +179,7 @@ def _await_page(process: Any, folder: Path, time_limit: float) -> Answer:  # noq
         if code is not None:
             return Answer(_report(folder), failure=_ended(code, folder))
         time.sleep(_POLL_S)
-    return Answer(_report(folder), failure=_late(folder, time_limit))
+    return Answer(_report(folder), failure=_late(folder, time_limit), late=True)
 
 
 class _Files(http.server.SimpleHTTPRequestHandler):

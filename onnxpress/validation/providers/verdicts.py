@@ -52,7 +52,7 @@ class ProviderVerdict:
         measurement: against the original in float, on the samples that ran.
         exact_sqnr_db: worst output against the same model computed exactly on the CPU.
         floor_db: worst output of the original on the provider: its own rounding.
-        latency: of the model against the original on this provider; an emulator's is its own.
+        latency: of the model against the original on this provider; `None` under emulation.
         integer_kernels: which computed in integers, and how many; `None`: cannot be seen.
         warnings: what the user should know, in sentences.
         advice: what would make the provider take more, in sentences.
