@@ -20,7 +20,7 @@ __all__ = ["Reading", "magnitude_order", "removal_order", "solve_kept"]
 Float64 = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-_STEPS = 96
+_STEPS = 48
 """Scores are renewed after each step; a step takes several units of wide groups."""
 
 
@@ -69,23 +69,21 @@ def removal_order(readings: Sequence[Reading]) -> tuple[list[int], list[float]]:
 
 
 class _State:
-    """H⁻¹ and G of one reader while units go."""
+    """H⁻¹ and G of one reader, of the features that are left."""
 
     def __init__(self, reading: Reading) -> None:
-        self._features = reading.features
         w = reading.weights
         power = np.einsum("goi,gij,goj->", w, reading.gram, w, optimize=True)
-        damped = damped_gram(reading.gram, reading.rows)
-        self._inverse = np.linalg.inv(damped)
+        self._inverse = np.linalg.inv(damped_gram(reading.gram, reading.rows))
         # Output power in the unit: what remains of it is a share.
-        scale = 1.0 / power if power > 0 else 0.0
-        self._product = scale * (w.swapaxes(1, 2) @ w)
+        self._product = (1.0 / power if power > 0 else 0.0) * (w.swapaxes(1, 2) @ w)
+        self._features = dict(enumerate(reading.features))
 
     def scores(self, units: Indices) -> Float64:
-        sizes = {len(self._features[unit]) for unit in units}
+        sizes = {len(self._features[unit]) for unit in units.tolist()}
         if len(sizes) == 1:
-            return self._batch([self._features[unit] for unit in units])
-        return np.array([self._batch([self._features[unit]])[0] for unit in units])
+            return self._batch([self._features[unit] for unit in units.tolist()])
+        return np.array([self._batch([self._features[unit]])[0] for unit in units.tolist()])
 
     def _batch(self, features: Sequence[Indices]) -> Float64:
         places = np.stack(features)
@@ -99,19 +97,21 @@ class _State:
         return np.maximum(total, 0.0)
 
     def remove(self, units: Indices) -> None:
-        b = np.concatenate([self._features[unit] for unit in units])
-        if not len(b):
-            return
+        b = np.concatenate([self._features.pop(unit) for unit in units.tolist()])
+        size = self._inverse.shape[1]
+        left = np.delete(np.arange(size), b)
+        inverses, products = [], []
         for inverse, product in zip(self._inverse, self._product, strict=True):
-            # W' = W − W_b·R with R = [H⁻¹]_bb⁻¹·[H⁻¹]_b:
-            r = np.linalg.solve(inverse[np.ix_(b, b)], inverse[b])
-            left = product[:, b] @ r
-            np.subtract(product, left + left.T - r.T @ (product[np.ix_(b, b)] @ r), out=product)
-            np.subtract(inverse, inverse[:, b] @ r, out=inverse)
-            # Exactly gone, so that rounding does not bring them back.
-            inverse[b], product[b], product[:, b] = 0.0, 0.0, 0.0
-            inverse[:, b] = 0.0
-            inverse[b, b] = 1.0
+            # W' = W − W_b·R with R = [H⁻¹]_bb⁻¹·[H⁻¹]_b:, of which only what is left counts.
+            r = np.linalg.solve(inverse[np.ix_(b, b)], inverse[np.ix_(b, left)])
+            half = product[np.ix_(left, b)] - 0.5 * r.T @ product[np.ix_(b, b)]
+            change = half @ r
+            inverses.append(inverse[np.ix_(left, left)] - inverse[np.ix_(left, b)] @ r)
+            products.append(product[np.ix_(left, left)] - change - change.T)
+        self._inverse, self._product = np.stack(inverses), np.stack(products)
+        places = np.full(size, -1)
+        places[left] = np.arange(len(left))
+        self._features = {unit: places[own] for unit, own in self._features.items()}
 
 
 def magnitude_order(norms: Float64) -> list[int]:
