@@ -140,7 +140,8 @@ def main() -> None:
     samples = list(feeds(data))
     started = time.monotonic()
     PEERS[peer](layout, model, samples, output)
-    print(f"{time.monotonic() - started:.1f}")
+    # Some peers leave a progress bar on the line.
+    print(f"\n{time.monotonic() - started:.1f}")
 
 
 if __name__ == "__main__":
