@@ -5,6 +5,7 @@ A decision is a candidate that was chosen; what a stage decided is enough to rep
 """
 
 import enum
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -163,6 +164,21 @@ class Context:
     def moments(self, layer: Layer) -> LayerStatistics | None:
         """What was observed of the layer's inputs."""
         return None if self.statistics is None else self.statistics.layers.get(layer.name)
+
+    def multiply_adds(self, layer: Layer) -> float:
+        """Of one run; of one application of the weight where the layer was not observed."""
+        if layer.op_type == "Gather":
+            return 0.0
+        moments = self.moments(layer)
+        rows = 1.0 if moments is None else moments.rows_per_sample
+        return float(rows * math.prod(layer.shape))
+
+    def quota_of(self, ratio: float) -> Quota | None:
+        """The multiply-adds to save to keep `ratio` of them; `None` for a ratio of 0."""
+        if not ratio:
+            return None
+        total = sum(self.multiply_adds(layer) for layer in self.layers)
+        return Quota("saved_multiply_adds", (1 - ratio) * total)
 
     def cached(self, key: Hashable, layers: Sequence[Layer], make: Callable[[], T]) -> T:
         """What `make` returns, kept as long as the statistics of the layers stay the same."""

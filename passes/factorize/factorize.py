@@ -101,10 +101,7 @@ class Factorize(Pass):
 
     def quota(self, context: Context) -> Quota | None:
         """The multiply-adds to save for the wanted ratio."""
-        if not self.ratio:
-            return None
-        total = sum(_multiply_adds(context, layer) for layer in context.layers)
-        return Quota("saved_multiply_adds", (1 - self.ratio) * total)
+        return context.quota_of(self.ratio)
 
     def propose(self, context: Context) -> list[Proposal | Skip]:
         """Forms and ranks for every layer, the cheapest first."""
@@ -226,7 +223,7 @@ class Factorize(Pass):
             parameters,
             predicted_error=error,
             saved_bytes=(whole - numbers) * size - _NODE_BYTES,
-            saved_multiply_adds=_multiply_adds(context, layer) * (1 - cost / whole),
+            saved_multiply_adds=context.multiply_adds(layer) * (1 - cost / whole),
         )
 
     def _observed(self, context: Context, layer: Layer) -> bool:
@@ -436,13 +433,6 @@ def _rows(context: Context, layer: Layer) -> float:
     """How often the weight is applied in one run; 1 where it was not observed."""
     moments = context.moments(layer)
     return 1.0 if moments is None else moments.rows_per_sample
-
-
-def _multiply_adds(context: Context, layer: Layer) -> float:
-    """Of one run; by the weights alone where nothing was observed."""
-    if layer.op_type == "Gather":
-        return 0.0
-    return math.prod(layer.shape) * _rows(context, layer)
 
 
 def _most_rank(layer: Layer) -> int:

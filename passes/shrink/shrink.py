@@ -128,10 +128,7 @@ class Shrink(Pass):
 
     def quota(self, context: Context) -> Quota | None:
         """The multiply-adds to save for the wanted ratio."""
-        if not self.ratio:
-            return None
-        total = sum(_multiply_adds(context, layer) for layer in context.layers)
-        return Quota("saved_multiply_adds", (1 - self.ratio) * total)
+        return context.quota_of(self.ratio)
 
     def propose(self, context: Context) -> list[Proposal | Skip]:
         """Counts for every group, the fewest units first, and every residual block."""
@@ -204,7 +201,7 @@ class Shrink(Pass):
     ) -> Candidate:
         units = [group.units[index] for index in gone]
         saved = sum(
-            _multiply_adds(context, layer) * (1 - layout.sides[layer.name].share(units))
+            context.multiply_adds(layer) * (1 - layout.sides[layer.name].share(units))
             for layer in context.layers
         )
         return Candidate(
@@ -333,7 +330,7 @@ class Shrink(Pass):
         sites = {decision.site for decision in decisions}
         dead = {n for b in _blocks(context, layout) if b.name in sites for n in b.inside}
         return sum(
-            _multiply_adds(context, layer)
+            context.multiply_adds(layer)
             * (1 - (0 if layer.name in dead else layout.sides[layer.name].share(units)))
             for layer in context.layers
         )
@@ -356,15 +353,6 @@ def _blocks(context: Context, layout: Layout) -> list[Block]:
     return context.cached(
         "blocks", [], lambda: find_blocks(context.model, context.layers, layout.reader)
     )
-
-
-def _multiply_adds(context: Context, layer: Layer) -> float:
-    """Of one run; where the layer was not observed, of one application of its weight."""
-    if layer.op_type == "Gather":
-        return 0.0
-    moments = context.moments(layer)
-    rows = 1.0 if moments is None else moments.rows_per_sample
-    return float(rows * layer.read().size)
 
 
 def _saved_bytes(context: Context, layout: Layout, units: Sequence[int]) -> int:
@@ -393,7 +381,7 @@ def _block(context: Context, block: Block) -> Proposal | Skip:
                 {"members": "\n".join(block.readers)},
                 predicted_error=added / power if power > 0 else 1.0,
                 saved_bytes=sum(layer.nbytes for layer in inside),
-                saved_multiply_adds=sum(_multiply_adds(context, layer) for layer in inside),
+                saved_multiply_adds=sum(context.multiply_adds(layer) for layer in inside),
             ),
         ),
     )
