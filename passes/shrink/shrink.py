@@ -214,6 +214,8 @@ class Shrink(Pass):
             predicted_error=error,
             saved_bytes=_saved_bytes(context, layout, units),
             saved_multiply_adds=saved,
+            # What is free is taken whatever the clock says of so small a layer.
+            neutral=error == 0,
         )
 
     def _counts(self, context: Context, group: Group) -> list[int]:
