@@ -550,6 +550,99 @@ def test_dead_and_copied_channels_go_without_data_and_without_loss() -> None:
     assert result.validation.measurement.worst_sqnr_db > 120
 
 
+def gemm_pair(first: Float64, bias: Float64, second: Float64, *between: str) -> ir.Model:
+    """x[batch, in] → Gemm → operators → Gemm → y."""
+    b = Builder(0, 0)
+    weights = [b.constant(array.astype(np.float32)) for array in (first, bias, second)]
+    value = b.add("Gemm", "x", weights[0], weights[1], transB=1)[0]
+    for op_type in between:
+        extra = [b.constant(np.ones((), np.float32))] if op_type == "Add" else []
+        value = b.add(op_type, value, *extra)[0]
+    output = b.add("Gemm", value, weights[2], transB=1)[0]
+    graph = make_graph(
+        b.nodes,
+        "pair",
+        [make_tensor_value_info("x", TensorProto.FLOAT, ["batch", first.shape[1]])],
+        [make_tensor_value_info(output, TensorProto.FLOAT, ["batch", len(second)])],
+        b.weights,
+    )
+    return ir.serde.deserialize_model(
+        make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=9)
+    )
+
+
+@pytest.mark.parametrize("between", [("Sigmoid",), ("Add",), ("Relu", "Add"), ("Softplus", "Relu")])
+def test_unit_of_zeros_stays_where_what_follows_makes_something_of_it(
+    between: tuple[str, ...],
+) -> None:
+    rng = np.random.default_rng(0)
+    first, bias, second = (rng.standard_normal(shape) for shape in ((8, 6), (8,), (4, 8)))
+    first[3], bias[3] = 0, 0
+    model = gemm_pair(first, bias, second, *between)
+    for item in Shrink().propose(Context(model, load_target("cpu"))):
+        assert isinstance(item, Skip), "nothing is free here"
+
+
+def test_old_softmax_blocks_every_axis_behind_its_first() -> None:
+    b = Builder(0, 3)
+    b.conv(8)
+    (b.value,) = b.add("Softmax", b.value)
+    b.conv(4)
+    graph = make_graph(
+        b.nodes,
+        "old",
+        [make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 6, 6])],
+        [make_tensor_value_info(b.value, TensorProto.FLOAT, [2, 4, 6, 6])],
+        b.weights,
+    )
+    proto = make_model(graph, opset_imports=[make_opsetid("", 11)], ir_version=6)
+    layout = Layout(model := ir.serde.deserialize_model(proto), find_layers(model))
+    assert all(group.blocked for group in layout.groups.values())
+
+
+def test_split_of_an_old_opset_gets_its_sizes_as_an_attribute() -> None:
+    b = Builder(0, 3)
+    b.conv(8)
+    halves = b.add("Split", b.value, outputs=2, axis=1)
+    (b.value,) = b.add("Mul", *halves)
+    b.channels = 4
+    b.conv(4)
+    graph = make_graph(
+        b.nodes,
+        "old",
+        [make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 6, 6])],
+        [make_tensor_value_info(b.value, TensorProto.FLOAT, [2, 4, 6, 6])],
+        b.weights,
+    )
+    proto = make_model(graph, opset_imports=[make_opsetid("", 11)], ir_version=6)
+    worst, _ = compared(ir.serde.deserialize_model(proto), 0.5)
+    assert worst > SAME_DB
+
+
+def test_depthwise_transposed_convolution_keeps_its_weights(tmp_path: Path) -> None:
+    b = Builder(0, 3)
+    b.conv(16)
+    (b.value,) = b.add("Relu", b.value)
+    weight = b.drawn(16, 1, 3, 3)
+    (b.value,) = b.add("ConvTranspose", b.value, weight, group=16, pads=[1, 1, 1, 1])
+    b.conv(4)
+    graph = make_graph(
+        b.nodes,
+        "transposed",
+        [make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 6, 6])],
+        [make_tensor_value_info(b.value, TensorProto.FLOAT, [1, 4, 6, 6])],
+        b.weights,
+    )
+    proto = make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=9)
+    model = ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(proto))
+    data = {"x": np.random.default_rng(1).standard_normal((64, 3, 6, 6)).astype(np.float32)}
+    pass_ = Shrink(ratio=0.6, importance="magnitude")
+    narrow = PressPass(pass_, calibration=data)(model.clone()).model
+    left = {layer.name: layer for layer in find_layers(narrow)}[weight]
+    assert left.shape[0] < 16
+    assert all(np.abs(row).max() > 0 for row in left.read())
+
+
 def test_half_of_the_residual_network_costs_less_than_two_points(models: Path) -> None:
     result = onnxpress.optimize(
         models / "fashion_cnn.onnx",

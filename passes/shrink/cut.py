@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.graph import add_initializer, attribute, constant
+from onnxpress.graph import add_initializer, attribute, constant, unique_name
 from onnxpress.passes.shrink.coupling import Atoms, Coupling, Dynamic
 from onnxpress.passes.shrink.operators import Reader, bounds, split_sizes
 
@@ -105,8 +105,7 @@ class _Cut:
         graph, source = node.graph, node.inputs[0]
         assert isinstance(graph, ir.Graph)
         assert source is not None
-        assert source.shape is not None
-        rank = len(source.shape)
+        rank = len(self.reader.axes(source) or [])
         stem = node.name or node.outputs[0].name or "LRN"
         pads = np.zeros(2 * rank, np.int64)
         pads[rank + 1] = 1
@@ -114,19 +113,21 @@ class _Cut:
         places = np.where(keep, np.cumsum(keep) - 1, keep.sum()).astype(np.int64)
         output = node.outputs[0]
         users = list(output.uses())
-        pad = _node("Pad", [source], f"{stem}_pad")
-        if graph.opset_imports.get("", 13) < 11:
+        pad = _node(graph, "Pad", [source], f"{stem}_pad")
+        if self.reader.opset < 11:
             pad.attributes["pads"] = ir.AttrInt64s("pads", pads.tolist())
         else:
             pad.resize_inputs(2)
             pad.replace_input_with(1, add_initializer(graph, f"{stem}_pads", pads))
         wide = _node(
+            graph,
             "Gather",
             [pad.outputs[0], add_initializer(graph, f"{stem}_all", places)],
             f"{stem}_spread",
             axis=1,
         )
         narrow = _node(
+            graph,
             "Gather",
             [output, add_initializer(graph, f"{stem}_kept", np.flatnonzero(keep))],
             f"{stem}_gather",
@@ -141,9 +142,11 @@ class _Cut:
             user.replace_input_with(index, narrow.outputs[0])
 
 
-def _node(op_type: str, inputs: list[ir.Value], name: str, **attributes: int) -> ir.Node:
+def _node(
+    graph: ir.Graph, op_type: str, inputs: list[ir.Value], name: str, **attributes: int
+) -> ir.Node:
     node = ir.node(op_type, inputs, attributes=attributes, name=name)
-    node.outputs[0].name = f"{name}_output"
+    node.outputs[0].name = unique_name(graph, f"{name}_output")
     node.outputs[0].type = inputs[0].type
     return node
 
@@ -195,7 +198,7 @@ def _shift(cut: _Cut, node: ir.Node, index: int, shift: npt.NDArray[np.int64]) -
         changed = (array + shift.astype(array.dtype)).astype(array.dtype)
         node.replace_input_with(index, add_initializer(graph, stem, changed))
         return
-    added = _node("Add", [source, add_initializer(graph, f"{stem}_change", shift)], stem)
+    added = _node(graph, "Add", [source, add_initializer(graph, f"{stem}_change", shift)], stem)
     assert node.graph is not None
     node.graph.insert_before(node, [added])
     node.replace_input_with(index, added.outputs[0])
@@ -219,7 +222,7 @@ def _split(cut: _Cut, node: ir.Node) -> None:
     assert sizes is not None
     ends = np.cumsum(sizes)
     left = [int(keep[end - size : end].sum()) for size, end in zip(sizes, ends, strict=True)]
-    if "split" in node.attributes or (node.version or 13) < 13:
+    if "split" in node.attributes or cut.reader.opset < 13:
         node.attributes["split"] = ir.AttrInt64s("split", left)
         return
     node.attributes.pop("num_outputs", None)

@@ -26,6 +26,8 @@ def narrower(
     gone = np.asarray(sorted(units), np.int64)
     outputs, inputs = ((~np.isin(axis, gone)).mean() for axis in (side.outputs, side.inputs))
     groups = attribute(layer.node, "group", 1)
+    if layer.op_type == "ConvTranspose" and groups > 1:
+        return None
     depthwise = layer.op_type == "Conv" and groups > 1 and layer.shape[1] == 1
     if depthwise:
         inputs = outputs

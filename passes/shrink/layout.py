@@ -1,7 +1,8 @@
 """What a model's groups mean for its layers: who makes the units and who reads them."""
 
+import collections
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -50,8 +51,11 @@ class Layout:
             for node, index in value.uses()
             if node.op_type in ("LSTM", "GRU", "RNN") and index == 1
         }
+        counts = collections.Counter(value.name for value in coupling.constants)
+        shared = {name for name, count in counts.items() if count > 1}
         self.groups: Mapping[str, Group] = {
-            group.name: group for group in coupling.groups({**produced, **rest})
+            group.name: _unless_shared(group, shared)
+            for group in coupling.groups({**produced, **rest})
         }
         self.sides: dict[str, Side] = {layer.name: self._side(layer) for layer in layers}
 
@@ -69,6 +73,9 @@ class Layout:
         if layer.op_type == "Conv":
             return Side(np.repeat(roots[1], kernel), roots[0], kernel)
         if layer.op_type == "ConvTranspose":
+            if layer.groups > 1 and matrix[1] == 1:
+                # Depthwise: its rows are what it reads, and it makes nothing new of them.
+                return Side(fixed(1), np.repeat(roots[0], matrix[0] // layer.groups), 1)
             inputs = roots[0][: matrix[1]]
             return Side(inputs, np.tile(np.repeat(roots[1], kernel), layer.groups), 1)
         if layer.op_type in ("Gemm", "MatMul") and len(layer.shape) == 2:
@@ -93,7 +100,7 @@ class Layout:
         return self._read_axes.get(value, -1) == axis
 
     def summed_unweighted(self, group: Group) -> bool:
-        """Whether the group's units are summed over by other things than layers."""
+        """Whether the group's units are summed over by others than layers with constants."""
         return self._any(self.reader.summed, group)
 
     def runs_on_all(self, group: Group) -> bool:
@@ -101,10 +108,31 @@ class Layout:
         axes = [self.reader.axes(node.inputs[0]) for node in self.reader.needs_all]
         return self._any([found[1] for found in axes if found is not None], group)
 
+    def arrives_as_zero(self, group: Group) -> bool:
+        """Whether a unit whose constants are all zero is zero where it is read."""
+        units = np.asarray(group.units)
+        coupling = self.reader.coupling
+        for value, axes in coupling.axes.items():
+            carried = any(
+                not isinstance(axis, Dynamic) and np.isin(coupling.roots(axis), units).any()
+                for axis in axes
+            )
+            if carried and value.const_value is None and not self.reader.vanishes(value):
+                return False
+        return True
+
     def _any(self, axes: Iterable[Atoms | Dynamic], group: Group) -> bool:
         units = np.asarray(group.units)
         roots = self.reader.coupling.roots
         return any(not isinstance(a, Dynamic) and np.isin(roots(a), units).any() for a in axes)
+
+
+def _unless_shared(group: Group, names: Collection[str | None]) -> Group:
+    """Blocked where bodies of an If give the same name to different constants."""
+    for name, _ in group.constants:
+        if name in names:
+            return replace(group, blocked=f"there are several constants named {name!r}")
+    return group
 
 
 def _in_axis(layer: Layer) -> int:

@@ -125,7 +125,8 @@ _TO_THE_END = frozenset(("LayerNormalization", "RMSNormalization", "SimplifiedLa
 class Reader:
     """Walks a graph and fills in a coupling."""
 
-    def __init__(self) -> None:
+    def __init__(self, opset: int = 13) -> None:
+        self.opset = opset
         self.coupling = Coupling()
         self.shapes: dict[ir.Value, list[Element]] = {}
         """Elements of tensors that hold shapes."""
@@ -170,9 +171,25 @@ class Reader:
         if known is not None:
             return known
         array = constant(value)
-        if array is None:
+        if array is None or array.dtype.kind not in "fiub":
             return False
-        return any(size > 1 for size in array.shape) or not array.astype(np.float64).any()
+        return any(size > 1 for size in array.shape) or not array.any()
+
+    def vanishes_in(self, value: ir.Value | None, result: Axes) -> bool:
+        """`vanishes` for an operand that may be broadcast: what has no such axis stays as it is."""
+        array = constant(value)
+        if array is not None and not array.any():
+            return True
+        axes = self.axes(value)
+        if axes is None or not self.vanishes(value):
+            return False
+        padded = [fixed(1)] * (len(result) - len(axes)) + axes
+        return all(
+            isinstance(whole, Dynamic)
+            or not (whole >= 0).any()
+            or (not isinstance(mine, Dynamic) and len(mine) == len(whole))
+            for mine, whole in zip(padded, result, strict=True)
+        )
 
     def elements(self, value: ir.Value | None) -> list[Element] | None:
         """A shape element by element, or `None` where it is not known how it comes about."""
@@ -313,7 +330,7 @@ def _unknown(value: ir.Value | None) -> list[Element]:
 
 def analyse(model: ir.Model) -> Reader:
     """Read the whole model and settle every choice."""
-    reader = Reader()
+    reader = Reader(model.graph.opset_imports.get("", 13))
     reader.graph(model.graph)
     reader.coupling.settle()
     return reader
@@ -370,6 +387,8 @@ def _conv(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
     if isinstance(mine, Dynamic) or isinstance(outer, Dynamic):
         return None
     inputs, reason = axes[1], f"{label} computes with them"
+    if constant(node.inputs[1]) is None:
+        reader.summed.append(inputs)
     if groups == 1:
         coupling.relate(mine, inputs, reason)
         outputs = outer
@@ -383,23 +402,35 @@ def _conv(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
         else:
             coupling.relate(outer, outputs, reason)
     else:
-        # Every group loses as many as the others: those at the same place.
         reason = f"{label} needs as many in each of its {groups} groups"
-        size = len(inputs) // groups
-        for start in range(size, len(inputs), size):
-            coupling.relate(inputs[start : start + size], inputs[:size], reason)
-        coupling.relate(mine, inputs if transposed else inputs[:size], reason)
-        if transposed:
-            outputs = np.tile(outer, groups)
-        else:
-            made = len(outer) // groups
-            for start in range(made, len(outer), made):
-                coupling.relate(outer[start : start + made], outer[:made], reason)
-            outputs = outer
+        outputs = _grouped(coupling, inputs, mine, outer, groups, reason, transposed=transposed)
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         reader.adopt(node.inputs[2], [outputs], reason)
     coupling.vanishes[node.outputs[0]] = True
     return [[axes[0], outputs, *_spatial(node, axes)]]
+
+
+def _grouped(
+    coupling: Coupling,
+    inputs: Atoms,
+    mine: Atoms,
+    outer: Atoms,
+    groups: int,
+    reason: str,
+    *,
+    transposed: bool,
+) -> Atoms:
+    """Every group of a convolution loses as many as the others: those at the same place."""
+    size = len(inputs) // groups
+    for start in range(size, len(inputs), size):
+        coupling.relate(inputs[start : start + size], inputs[:size], reason)
+    coupling.relate(mine, inputs if transposed else inputs[:size], reason)
+    if transposed:
+        return np.tile(outer, groups)
+    made = len(outer) // groups
+    for start in range(made, len(outer), made):
+        coupling.relate(outer[start : start + made], outer[:made], reason)
+    return outer
 
 
 @_rule("Gemm")
@@ -411,9 +442,13 @@ def _gemm(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
     other, outputs = second[::-1] if attribute(node, "transB", 0) else second
     reader.coupling.relate(inner, other, f"{node_label(node)} sums over them")
     made: Axes = [rows, outputs]
+    zero = True
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         reader.adopt(node.inputs[2], made, f"{node_label(node)} computes with them")
-    reader.coupling.vanishes[node.outputs[0]] = True
+        zero = reader.vanishes_in(node.inputs[2], [fixed(1), made[1]])
+    if constant(node.inputs[1]) is None and not isinstance(inner, Dynamic):
+        reader.summed.append(inner)
+    reader.coupling.vanishes[node.outputs[0]] = zero
     return [made]
 
 
@@ -471,11 +506,17 @@ def _elementwise(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
             return None
     outputs = [_broadcast(reader, operands, f"{label} computes with them")]
     coupling = reader.coupling
-    zeros = [reader.vanishes(value) for value in node.inputs if value is not None]
+    given = [value for value in node.inputs if value is not None]
+    zeros = [reader.vanishes_in(value, outputs[0]) for value in given]
     if node.op_type == "Mul":
         zero = any(zeros)
-    elif node.op_type in ("Div", "Pow"):
+    elif node.op_type == "Div":
         zero = zeros[0]
+    elif node.op_type == "Pow":
+        power = constant(node.inputs[1])
+        zero = zeros[0] and power is not None and bool((power.astype(np.float64) > 0).all())
+    elif node.op_type in ("Equal", "GreaterOrEqual", "LessOrEqual", "Where"):
+        zero = False
     elif node.op_type == "Clip":
         zero = zeros[0] and _clip_keeps_zero(node)
     elif node.op_type in _UNARY:
@@ -548,7 +589,11 @@ def _normalize_rest(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
     if axes is None:
         return None
     start = attribute(node, "axis", -1)
-    reader.coupling.block_all(axes[start:], f"{node_label(node)} normalizes over them")
+    reason = f"{node_label(node)} normalizes over them"
+    reader.coupling.block_all(axes[start:], reason)
+    for value in node.inputs[1:]:
+        # The same constant may be the parameter of something else too.
+        reader.coupling.block_all(reader.axes(value) or [], reason)
     return [list(axes), *([None] * (len(node.outputs) - 1))]
 
 
@@ -558,8 +603,9 @@ def _along(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
     if axes is None:
         return None
     default = _ALONG[node.op_type]
-    version = node.version if node.version is not None else 13
-    place = attribute(node, "axis", 1 if default == -1 and version < 13 else default)
+    # Softmax and its kin used to run over all axes from a first one on.
+    flattens = reader.opset < 13 and node.op_type.endswith("max") and default == -1
+    place = attribute(node, "axis", 1 if flattens else default)
     if node.op_type == "CumSum":
         found = constant(node.inputs[1])
         if found is None:
@@ -571,8 +617,7 @@ def _along(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
         rest = [axis for at, axis in enumerate(axes) if at != place % len(axes)]
         reader.coupling.block_all(rest, reason)
         return None
-    # Before opset 13 Softmax runs over all axes from here on.
-    until = len(axes) if version < 13 and default == -1 else place % len(axes) + 1
+    until = len(axes) if flattens else place % len(axes) + 1
     reader.coupling.block_all(axes[place % len(axes) : until], reason)
     return [list(axes)]
 
@@ -722,6 +767,8 @@ def _squeeze(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
     if not places:
         if any(isinstance(axis, Dynamic) for axis in axes):
             return None
+        # An axis that becomes one long would go too.
+        reader.coupling.block_all(axes, f"{node_label(node)} drops axes of one by their size")
         places = [
             at for at, axis in enumerate(axes) if not isinstance(axis, Dynamic) and len(axis) == 1
         ]
@@ -755,8 +802,10 @@ def _pad(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
         if pads[index] or pads[index + len(places)]:
             reader.coupling.block(axes[at], f"{node_label(node)} puts others beside them")
             made[at] = _sized(node.outputs[0], at % len(axes), len(axes))
-    value = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    zero = value is None or not value.any()
+    zero = "value" not in node.attributes or node.attributes["value"].as_float() == 0
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        filling = constant(node.inputs[2])
+        zero = filling is not None and not filling.any()
     reader.coupling.vanishes[node.outputs[0]] = zero and reader.vanishes(node.inputs[0])
     return [made]
 
@@ -842,6 +891,7 @@ def _recurrent(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
     if axes is None or weight is None:
         return None
     reason = f"{node_label(node)} carries them from step to step"
+    reader.coupling.block_all(axes[:2], reason)
     reader.coupling.relate(axes[2], weight[2], f"{node_label(node)} computes with them")
     for value in [node.inputs[1], *node.inputs[2:]]:
         known = reader.axes(value)

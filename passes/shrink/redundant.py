@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.graph import Layer, constant, is_standard
+from onnxpress.graph import Layer, constant, is_scaled_gemm, is_standard
 from onnxpress.passes.shrink.coupling import Dynamic, Group
 from onnxpress.passes.shrink.layout import Layout
 
@@ -96,17 +96,24 @@ def find_redundant(layout: Layout, group: Group, layers: Sequence[Layer]) -> Red
         np.concatenate([part[unit] for part in reading]) if reading else np.ones(1)
         for unit in range(len(group.units))
     ]
-    never = _never_positive(layout, group, layers)
-    weighted = not layout.summed_unweighted(group)
+    names = {name for name, _ in group.constants}
+    # Whether the constants that read the units are all there is to know of how they are used.
+    weighted = not (
+        layout.summed_unweighted(group)
+        or layout.runs_on_all(group)
+        or any(layer.unsafe or len(layer.uses) > 1 for layer in layers if layer.name in names)
+    )
+    zero = layout.arrives_as_zero(group)
+    never = _never_positive(layout, group, layers) if zero else set()
     dead = [
         unit
         for unit in range(len(group.units))
-        if not made[unit].any() or unit in never or (weighted and not read[unit].any())
+        if (zero and not made[unit].any()) or unit in never or (weighted and not read[unit].any())
     ]
     if len(dead) == len(group.units):
         dead = dead[1:]
     copies: list[tuple[int, int, float]] = []
-    if weighted and reading and not layout.runs_on_all(group):
+    if weighted and reading:
         scaled = _is_homogeneous(layout, group)
         first: dict[bytes, int] = {}
         for unit in range(len(group.units)):
@@ -174,12 +181,20 @@ def _never_positive(layout: Layout, group: Group, layers: Sequence[Layer]) -> se
     layer = next(layer for layer in layers if layer.name == makers[0])
     users = [user for user, _ in layer.node.outputs[0].uses()]
     plain = layer.op_type in ("Conv", "Gemm") and len(layer.uses) == 1
+    plain = plain and layer.unsafe is None and not is_scaled_gemm(layer.node)
     if not plain or len(users) != 1 or users[0].op_type != "Relu" or not is_standard(users[0]):
         return set()
     if layer.node.outputs[0].is_graph_output():
         return set()
     weights = layer.read()
     bias_value = layer.node.inputs[2] if len(layer.node.inputs) > 2 else None
+    own = {layer.name, None if bias_value is None else bias_value.name}
+    made = {
+        name for name, axis in group.constants if not layout.reads(layout.constants[name], axis)
+    }
+    if not made <= own:
+        # What something else makes of the zero is not known to be zero.
+        return set()
     bias = constant(bias_value)
     if bias_value is not None and (bias is None or bias.size != len(weights)):
         return set()
@@ -222,5 +237,11 @@ def _is_homogeneous(layout: Layout, group: Group) -> bool:
     nodes = {user for value in touched for user, _ in value.uses()}
     if any(node.op_type not in _HOMOGENEOUS or not is_standard(node) for node in nodes):
         return False
-    # A layer between that neither makes nor reads (depthwise) would count its constants twice.
-    return len(layout.makers(group)) == 1
+    for node in nodes:
+        # Two activations make a square of the factor.
+        if node.op_type == "MatMul" and all(constant(value) is None for value in node.inputs):
+            return False
+    makers = layout.makers(group)
+    # A layer between that neither makes nor reads (depthwise) would count its constants twice,
+    # and a bias that is one number for all does not follow the factor.
+    return len(makers) == 1 and layout.arrives_as_zero(group)

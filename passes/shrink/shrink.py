@@ -19,7 +19,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxpress.bias import shift_bias, takes_bias
 from onnxpress.errors import RecipeError, UsageError
-from onnxpress.graph import Layer
+from onnxpress.graph import Layer, constant
 from onnxpress.passes.shrink.blocks import Block, find_blocks, remove_block
 from onnxpress.passes.shrink.coupling import Group
 from onnxpress.passes.shrink.cut import remove
@@ -53,6 +53,9 @@ _MOST_COUNTS = 8
 """Candidates of a group: each is timed."""
 _HOPELESS_ERROR = 0.5
 """Of a group's readers, by prediction: beyond it nothing is left to build on."""
+
+_CONSTANT = 1e-12
+"""Of the inputs' power: what varies less than float32 resolves does not vary."""
 
 Float64 = npt.NDArray[np.float64]
 
@@ -186,7 +189,7 @@ class Shrink(Pass):
                         self._removal(context, layout, group, gone, errors[len(gone)])
                     )
         if spare:
-            candidates.append(self._removal(context, layout, group, spare, 0.0))
+            candidates.append(self._removal(context, layout, group, spare, 0.0, exact=True))
         if not candidates:
             return Skip(group.name, reason)
         return Proposal(group.name, tuple(candidates))
@@ -198,6 +201,8 @@ class Shrink(Pass):
         group: Group,
         gone: Sequence[int],
         error: float,
+        *,
+        exact: bool = False,
     ) -> Candidate:
         units = [group.units[index] for index in gone]
         saved = sum(
@@ -208,14 +213,14 @@ class Shrink(Pass):
             {
                 "removed": _ranges(sorted(gone)),
                 "kept": len(group.units) - len(gone),
-                "exact": error == 0,
+                "exact": exact,
                 "members": "\n".join(layout.readers(group)),
             },
             predicted_error=error,
             saved_bytes=_saved_bytes(context, layout, units),
             saved_multiply_adds=saved,
             # What is free is taken whatever the clock says of so small a layer.
-            neutral=error == 0,
+            neutral=exact,
         )
 
     def _counts(self, context: Context, group: Group) -> list[int]:
@@ -242,7 +247,11 @@ class Shrink(Pass):
                 continue
             w = np.asarray(layer.read(), np.float64)
             gram = moments.centred_gram if takes_bias(layer) else moments.gram
-            assert gram is not None
+            if gram is None or output_energy(w, gram) <= _CONSTANT * output_energy(w, moments.gram):
+                # Inputs that never vary: what the bias cannot take up on other data.
+                gram = moments.gram
+            if not output_energy(w, gram) > 0:
+                continue
             side = layout.sides[name]
             features = tuple(np.flatnonzero(side.inputs == unit) for unit in group.units)
             found.append(
@@ -399,8 +408,13 @@ def _by_magnitude(context: Context, layout: Layout, group: Group) -> tuple[list[
     """Units by the norm of their rows in all layers that make them (L2, Li et al. 2017)."""
     norms, total = np.zeros(len(group.units)), 0.0
     for name in layout.makers(group):
-        w = np.square(np.asarray(context.layer(name).read(), np.float64)).sum(axis=1)
+        layer = context.layer(name)
+        w = np.square(np.asarray(layer.read(), np.float64)).sum(axis=1)
         outputs = layout.sides[name].outputs
+        bias = layer.node.inputs[2] if len(layer.node.inputs) > 2 else None
+        offset = constant(bias)
+        if offset is not None and offset.size == len(w):
+            w = w + np.square(offset.reshape(-1).astype(np.float64))
         norms += [w[outputs == unit].sum() for unit in group.units]
         total += float(w.sum())
     order = magnitude_order(norms)
@@ -414,6 +428,8 @@ def _solve(context: Context, layer: Layer, side: Side, units: set[int]) -> None:
     if moments is None or moments.gram is None or len(layer.uses) != 1 or layer.unsafe:
         return
     kept = np.flatnonzero(~np.isin(side.inputs, sorted(units)))
+    if not len(kept):
+        return
     biased = takes_bias(layer)
     w = np.asarray(layer.read(), np.float64)
     grouped = w.reshape(len(moments.gram), -1, w.shape[1])
