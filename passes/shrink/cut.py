@@ -145,8 +145,10 @@ class _Cut:
 def _node(
     graph: ir.Graph, op_type: str, inputs: list[ir.Value], name: str, **attributes: int
 ) -> ir.Node:
-    node = ir.node(op_type, inputs, attributes=attributes, name=name)
-    node.outputs[0].name = unique_name(graph, f"{name}_output")
+    # Nodes need not have names, so that two may share a stem; their outputs never do.
+    output = unique_name(graph, f"{name}_output")
+    node = ir.node(op_type, inputs, attributes=attributes, name=output)
+    node.outputs[0].name = output
     node.outputs[0].type = inputs[0].type
     return node
 
