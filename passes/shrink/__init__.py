@@ -1,8 +1,10 @@
 """Remove whole channels, heads and blocks (structured pruning).
 
 - `shrink`: the pass: how many of which group, and what their readers become.
-- `coupling`: which indices go together; `operators`: what each operator says of that.
-- `layout`: groups and layers; `importance`: which units to remove; `blocks`: residual blocks.
+- `coupling`: which indices go together; `reader`: the walk that finds out; `operators`, `moving`:
+  what each operator says of that.
+- `layout`: groups and layers; `importance`: which units to remove; `redundant`: which
+  are free; `blocks`: residual blocks.
 - `cut`: take units out of the graph.
 """
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxpress.graph import Layer, constant, is_standard
 from onnxpress.passes.shrink.coupling import Atoms, Dynamic
-from onnxpress.passes.shrink.operators import Reader
+from onnxpress.passes.shrink.reader import Reader
 
 __all__ = ["Block", "find_blocks", "remove_block"]
 

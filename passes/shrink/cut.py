@@ -11,7 +11,8 @@ import onnx_ir as ir
 
 from onnxpress.graph import add_initializer, attribute, constant, unique_name
 from onnxpress.passes.shrink.coupling import Atoms, Coupling, Dynamic
-from onnxpress.passes.shrink.operators import Reader, bounds, split_sizes
+from onnxpress.passes.shrink.moving import split_sizes
+from onnxpress.passes.shrink.reader import Reader, bounds
 
 __all__ = ["remove", "zeroed"]
 

@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from onnxpress.graph import Layer, output_channel_axis
 from onnxpress.passes.shrink.coupling import Atoms, Dynamic, Group, fixed
-from onnxpress.passes.shrink.operators import Reader, analyse
+from onnxpress.passes.shrink.operators import analyse
+from onnxpress.passes.shrink.reader import Reader
 
 __all__ = ["Layout", "Side"]
 
