@@ -100,13 +100,14 @@ class _Cut:
 
     def surround(self, node: ir.Node) -> None:
         """Put removed channels back as zeros before a node that looks at neighbours (LRN)."""
-        keep = self.along(node.inputs[0], 1)
+        # By its output: its input may come from another such node, which has been surrounded.
+        keep = self.along(node.outputs[0], 1)
         if keep is None:
             return
         graph, source = node.graph, node.inputs[0]
         assert isinstance(graph, ir.Graph)
         assert source is not None
-        rank = len(self.reader.axes(source) or [])
+        rank = len(self.reader.axes(node.outputs[0]) or [])
         stem = node.name or node.outputs[0].name or "LRN"
         pads = np.zeros(2 * rank, np.int64)
         pads[rank + 1] = 1
