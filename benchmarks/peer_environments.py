@@ -40,3 +40,26 @@ def write_feeds(samples: Samples, path: Path) -> None:
     """What the workers read."""
     arrays = {f"{n}/{name}": a for n, feed in enumerate(samples) for name, a in feed.items()}
     np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+def run_worker(environment: str, worker: str, *arguments: object) -> float:
+    """Run a script of `peers/` in its environment; the seconds it says it took.
+
+    Raises:
+        RuntimeError: it failed; the message is its last line.
+    """
+    script = Path(__file__).parent / "peers" / worker
+    done = subprocess.run(
+        [str(interpreter(environment)), str(script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
+    return float(done.stdout.split()[-1])
+
+
+def print_row(cells: tuple[str, ...]) -> None:
+    """A row of a Markdown table, as soon as it is known."""
+    print("| " + " | ".join(cells) + " |", flush=True)

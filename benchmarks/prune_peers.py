@@ -10,7 +10,6 @@ time to open a session, whose expanded weights then take what dense ones take.
 
 import argparse
 import datetime as dt
-import subprocess
 import tempfile
 import time
 import zlib
@@ -18,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from peer_environments import interpreter, write_feeds
+from peer_environments import print_row, run_worker, write_feeds
 from press import paths
 
 import onnxpress
@@ -71,17 +70,10 @@ def by_peer(
     feeds, output = folder / "feeds.npz", folder / "peer.onnx"
     write_feeds(samples, feeds)
     output.unlink(missing_ok=True)
-    worker = Path(__file__).parent / "peers" / "worker.py"
-    command = [str(interpreter("onnxsim")), str(worker), f"{configuration} {setting}"]
-    done = subprocess.run(
-        [*command, str(model), str(feeds), str(output)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode or not output.exists():
-        raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
-    return output, float(done.stdout.split()[-1])
+    seconds = run_worker("onnxsim", "worker.py", f"{configuration} {setting}", model, feeds, output)
+    if not output.exists():
+        raise RuntimeError("no message")
+    return output, seconds
 
 
 def compare(name: str, settings: list[str]) -> None:
@@ -124,11 +116,6 @@ def compare(name: str, settings: list[str]) -> None:
                     print_row(row(evaluator, name, setting, peer, path, seconds))
                 except RuntimeError as error:
                     print_row((name, setting, peer, *[""] * 5, f"fails: {error}"[:90]))
-
-
-def print_row(cells: tuple[str, ...]) -> None:
-    """A row of the table, as soon as it is known."""
-    print("| " + " | ".join(cells) + " |", flush=True)
 
 
 def main() -> None:

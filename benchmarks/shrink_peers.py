@@ -11,7 +11,6 @@ against the original as shipped; "narrower alone" against the simplified origina
 
 import argparse
 import datetime as dt
-import subprocess
 import tempfile
 import time
 from importlib import metadata
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from peer_environments import interpreter, write_feeds
+from peer_environments import print_row, run_worker, write_feeds
 from press import paths
 
 import onnxpress
@@ -112,7 +111,7 @@ def by_onnxsim(
     best.unlink(missing_ok=True)
     for _ in range(6):
         amount = (low + high) / 2
-        seconds = run_peer(
+        seconds = run_worker(
             "onnxsim", "worker.py", f"onnxsim {method} {amount}", plain, feeds, output
         )
         if multiply_adds(output, samples) > ratio * row.whole:
@@ -123,20 +122,6 @@ def by_onnxsim(
     if not best.exists():
         raise RuntimeError(f"never below {ratio:.0%} of the multiply-adds")
     return best, seconds
-
-
-def run_peer(environment: str, worker: str, *arguments: object) -> float:
-    """Run a worker in its environment; the seconds it says it took."""
-    script = Path(__file__).parent / "peers" / worker
-    done = subprocess.run(
-        [str(interpreter(environment)), str(script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
-    return float(done.stdout.split()[-1])
 
 
 def compare(name: str, ratios: list[str], methods: list[str]) -> None:
@@ -177,7 +162,7 @@ def compare(name: str, ratios: list[str], methods: list[str]) -> None:
                 try:
                     if tool == "torch-pruning":
                         path = folder / "torch.onnx"
-                        seconds = run_peer("torch-pruning", "torch_prune.py", model, ratio, path)
+                        seconds = run_worker("torch-pruning", "torch_prune.py", model, ratio, path)
                     else:
                         path, seconds = by_onnxsim(
                             method, float(ratio), plain, samples, row, folder
@@ -186,11 +171,6 @@ def compare(name: str, ratios: list[str], methods: list[str]) -> None:
                     row(ratio, peer, path, seconds)
                 except (RuntimeError, onnx.checker.ValidationError) as error:
                     print_row((name, ratio, peer, *[""] * 6, f"fails: {error}"[:90]))
-
-
-def print_row(cells: tuple[str, ...]) -> None:
-    """A row of the table, as soon as it is known."""
-    print("| " + " | ".join(cells) + " |", flush=True)
 
 
 def main() -> None:

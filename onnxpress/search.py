@@ -164,11 +164,12 @@ def _levels(layers: Sequence[Layer]) -> list[list[Layer]]:
 
 @dataclass
 class _Trial:
-    """A choice that was built and measured."""
+    """A choice that was built and measured; `refitted`: with the better of both fits."""
 
     decisions: tuple[Decision, ...]
     model: ir.Model
     measurement: Measurement
+    refitted: bool = False
 
 
 class _Searcher:
@@ -213,7 +214,7 @@ class _Searcher:
 
     def refined(self, trial: _Trial) -> _Trial:
         """The trial, or the same fitted on its own activations where that is nearer."""
-        if any(decision.candidate.parameters.get("refined") for decision in trial.decisions):
+        if trial.refitted:
             return trial
         known = self.calibration is not None and self.context.statistics is not None
         if not self.pass_.refines or not known or time.monotonic() > self.deadline:
@@ -225,7 +226,7 @@ class _Searcher:
             )
         )
         nearer = found.measurement.worst_sqnr_db >= trial.measurement.worst_sqnr_db
-        return found if nearer else trial
+        return replace(found if nearer else trial, refitted=True)
 
     def holds(self, trial: _Trial) -> bool:
         return self.evaluator.holds(trial.measurement, self.share)

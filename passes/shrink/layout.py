@@ -1,6 +1,7 @@
 """What a model's groups mean for its layers: who makes the units and who reads them."""
 
 import collections
+import functools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -22,12 +23,10 @@ class Side:
     Attributes:
         inputs: `[in]` the unit of every column of the layer's matrix, −1: stays.
         outputs: `[out]` the unit of every row.
-        kernel: columns for each input channel, which run fastest.
     """
 
     inputs: Atoms
     outputs: Atoms
-    kernel: int
 
     def share(self, units: Collection[int]) -> float:
         """Of the layer's multiply-adds, what is left without the units."""
@@ -63,7 +62,7 @@ class Layout:
     def _side(self, layer: Layer) -> Side:
         axes = self.reader.axes(layer.weight)
         matrix = layer.read().shape
-        nothing = Side(fixed(matrix[1]), fixed(matrix[0]), 1)
+        nothing = Side(fixed(matrix[1]), fixed(matrix[0]))
         if axes is None:
             return nothing
         roots = [
@@ -72,18 +71,18 @@ class Layout:
         ]
         kernel = int(np.prod(layer.shape[2:]))
         if layer.op_type == "Conv":
-            return Side(np.repeat(roots[1], kernel), roots[0], kernel)
+            return Side(np.repeat(roots[1], kernel), roots[0])
         if layer.op_type == "ConvTranspose":
             if layer.groups > 1 and matrix[1] == 1:
                 # Depthwise: its rows are what it reads, and it makes nothing new of them.
-                return Side(fixed(1), np.repeat(roots[0], matrix[0] // layer.groups), 1)
+                return Side(fixed(1), np.repeat(roots[0], matrix[0] // layer.groups))
             inputs = roots[0][: matrix[1]]
-            return Side(inputs, np.tile(np.repeat(roots[1], kernel), layer.groups), 1)
+            return Side(inputs, np.tile(np.repeat(roots[1], kernel), layer.groups))
         if layer.op_type in ("Gemm", "MatMul") and len(layer.shape) == 2:
             out = _out_axis(layer)
-            return Side(roots[1 - out], roots[out], 1)
+            return Side(roots[1 - out], roots[out])
         if layer.op_type == "Gather":
-            return Side(roots[0], roots[1], 1)
+            return Side(roots[0], roots[1])
         return nothing
 
     def readers(self, group: Group) -> list[str]:
@@ -109,18 +108,34 @@ class Layout:
         axes = [self.reader.axes(node.inputs[0]) for node in self.reader.needs_all]
         return self._any([found[1] for found in axes if found is not None], group)
 
-    def arrives_as_zero(self, group: Group) -> bool:
-        """Whether a unit whose constants are all zero is zero where it is read."""
-        units = np.asarray(group.units)
+    def roots(self, value: ir.Value, axis: int) -> Atoms:
+        """The unit of every index along a constant's axis."""
+        atoms = self.reader.coupling.constants[value][axis]
+        assert not isinstance(atoms, Dynamic)
+        return self.reader.coupling.roots(atoms)
+
+    @functools.cached_property
+    def _carriers(self) -> dict[int, set[ir.Value]]:
+        """The tensors that each unit runs through."""
+        found: dict[int, set[ir.Value]] = {}
         coupling = self.reader.coupling
         for value, axes in coupling.axes.items():
-            carried = any(
-                not isinstance(axis, Dynamic) and np.isin(coupling.roots(axis), units).any()
-                for axis in axes
-            )
-            if carried and value.const_value is None and not self.reader.vanishes(value):
-                return False
-        return True
+            for axis in axes:
+                if not isinstance(axis, Dynamic):
+                    for root in set(coupling.roots(axis).tolist()):
+                        found.setdefault(root, set()).add(value)
+        return found
+
+    def carriers(self, group: Group) -> set[ir.Value]:
+        """The tensors, constants too, that any of the group's units runs through."""
+        return set().union(*(self._carriers.get(unit, set()) for unit in group.units))
+
+    def arrives_as_zero(self, group: Group) -> bool:
+        """Whether a unit whose constants are all zero is zero where it is read."""
+        return all(
+            value.const_value is not None or self.reader.vanishes(value)
+            for value in self.carriers(group)
+        )
 
     def _any(self, axes: Iterable[Atoms | Dynamic], group: Group) -> bool:
         units = np.asarray(group.units)

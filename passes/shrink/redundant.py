@@ -15,53 +15,20 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.graph import Layer, constant, is_scaled_gemm, is_standard
-from onnxpress.passes.shrink.coupling import Dynamic, Group
+from onnxpress.passes.shrink.coupling import Group
 from onnxpress.passes.shrink.layout import Layout
 
 __all__ = ["Redundancy", "find_redundant", "merge_copies"]
 
-_HOMOGENEOUS = frozenset(
-    [
-        "Relu",
-        "LeakyRelu",
-        "Identity",
-        "Flatten",
-        "Reshape",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "Dropout",
-        "Concat",
-        "MaxPool",
-        "AveragePool",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Conv",
-        "Gemm",
-        "MatMul",
-    ]
+_MOVES = frozenset(
+    ["Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Dropout", "Identity", "Concat"]
 )
+_POOLS = frozenset(["MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"])
+_HOMOGENEOUS = _MOVES | _POOLS | {"Relu", "LeakyRelu", "Conv", "Gemm", "MatMul"}
 _NOT_NEGATIVE = frozenset(
     ["Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Softplus", "Abs", "Sqrt"]
 )
-_KEEPS_SIGN = frozenset(
-    [
-        "MaxPool",
-        "AveragePool",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Flatten",
-        "Reshape",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "Dropout",
-        "Identity",
-        "Concat",
-        "Add",
-        "Mul",
-    ]
-)
+_KEEPS_SIGN = _MOVES | _POOLS | {"Add", "Mul"}
 _SAME = 1e-6
 """Relative; a factor between two rows is known no better in float32."""
 
@@ -88,7 +55,7 @@ class Redundancy:
 
 def find_redundant(layout: Layout, group: Group, layers: Sequence[Layer]) -> Redundancy:
     """What may go of a group that is not blocked."""
-    columns = [_of_units(layout, group, name, axis, layers) for name, axis in group.constants]
+    columns = [_of_units(layout, group, name, axis) for name, axis in group.constants]
     making = [values for values, reading in columns if not reading]
     reading = [values for values, reading in columns if reading]
     made = [np.concatenate([part[unit] for part in making]) for unit in range(len(group.units))]
@@ -128,16 +95,12 @@ def find_redundant(layout: Layout, group: Group, layers: Sequence[Layer]) -> Red
     return Redundancy(tuple(dead), tuple(copies))
 
 
-def _of_units(
-    layout: Layout, group: Group, name: str, axis: int, layers: Sequence[Layer]
-) -> tuple[list[Float64], bool]:
+def _of_units(layout: Layout, group: Group, name: str, axis: int) -> tuple[list[Float64], bool]:
     """Every unit's part of a constant, and whether the constant reads the units."""
     value = layout.constants[name]
     assert value.const_value is not None
     array = np.asarray(value.const_value.numpy(), np.float64)
-    atoms = layout.reader.coupling.constants[value][axis]
-    assert not isinstance(atoms, Dynamic)
-    roots = layout.reader.coupling.roots(atoms)
+    roots = layout.roots(value, axis)
     parts = [np.compress(roots == unit, array, axis=axis).reshape(-1) for unit in group.units]
     return parts, layout.reads(value, axis)
 
@@ -157,9 +120,7 @@ def merge_copies(
         known = layout.constants[name]
         if not layout.reads(known, axis):
             continue
-        atoms = layout.reader.coupling.constants[known][axis]
-        assert not isinstance(atoms, Dynamic)
-        roots = layout.reader.coupling.roots(atoms)
+        roots = layout.roots(known, axis)
         value = constants[name]
         assert value.const_value is not None
         stored = value.const_value.numpy()
@@ -224,17 +185,7 @@ def _not_negative(value: ir.Value | None, seen: set[ir.Value]) -> bool:
 
 def _is_homogeneous(layout: Layout, group: Group) -> bool:
     """Whether a positive factor on a unit passes from its makers to its readers."""
-    units = np.asarray(group.units)
-    coupling = layout.reader.coupling
-    touched = {
-        value
-        for value, axes in coupling.axes.items()
-        if any(
-            not isinstance(axis, Dynamic) and np.isin(coupling.roots(axis), units).any()
-            for axis in axes
-        )
-    }
-    nodes = {user for value in touched for user, _ in value.uses()}
+    nodes = {user for value in layout.carriers(group) for user, _ in value.uses()}
     if any(node.op_type not in _HOMOGENEOUS or not is_standard(node) for node in nodes):
         return False
     for node in nodes:
