@@ -88,10 +88,10 @@ def repaired(
     if moments is None or moments.cross is None or moments.gram is None:
         return w, nothing
     assert moments.reference_mean is not None
-    own, cross = moments.gram, moments.cross
-    if biased:
-        own = own - moments.mean[:, :, None] * moments.mean[:, None, :]
-        cross = cross - moments.reference_mean[:, :, None] * moments.mean[:, None, :]
+    own = moments.centred_gram if biased else moments.gram
+    cross = moments.centred_cross if biased else moments.cross
+    assert own is not None
+    assert cross is not None
     groups, inputs = own.shape[:2]
     damped = damped_gram(own, moments.rows)
     grouped = w.reshape(groups, -1, inputs)

@@ -8,27 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from click.testing import CliRunner, Result
+from command_line import message, run
 
 from onnxpress import model_file
-from onnxpress.cli import cli
-from onnxpress.errors import OnnxpressError, OutputError
-
-
-def run(*arguments: object) -> Result:
-    """Run the command line as `main` does."""
-    runner = CliRunner()
-    result = runner.invoke(cli, [str(argument) for argument in arguments])
-    if isinstance(result.exception, OnnxpressError):
-        result.exit_code = 2
-    return result
-
-
-def message(result: Result) -> str:
-    assert "Traceback" not in result.output
-    if isinstance(result.exception, OnnxpressError):
-        return str(result.exception)
-    return result.output
+from onnxpress.errors import OutputError
 
 
 def test_missing_model_is_named(tmp_path: Path) -> None:

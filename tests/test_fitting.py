@@ -8,14 +8,12 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from click.testing import CliRunner, Result
+from command_line import message, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onnxpress
-from onnxpress.cli import cli
 from onnxpress.data import random_samples
-from onnxpress.errors import OnnxpressError
 from onnxpress.fitting import Fit, fit_form, fit_interface, fit_shapes, write_ort
 from onnxpress.fitting.rewrites import drop_performed_activations, pool_by_window
 from onnxpress.model_file import save, to_bytes
@@ -24,19 +22,6 @@ from onnxpress.runtime import Session
 from onnxpress.targets import load_target
 
 FLOAT = onnx.TensorProto.FLOAT
-
-
-def run(*arguments: object) -> Result:
-    """Run the command line as `main` does."""
-    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
-    if isinstance(result.exception, OnnxpressError):
-        result.exit_code = 2
-    return result
-
-
-def message(result: Result) -> str:
-    assert "Traceback" not in result.output
-    return str(result.exception) if result.exit_code == 2 and not result.output else result.output
 
 
 def sqnr_db(wanted: np.ndarray, found: np.ndarray) -> float:

@@ -10,15 +10,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from click.testing import CliRunner, Result
+from command_line import message, run
 from hypothesis import given
 from hypothesis import strategies as st
 from onnxruntime.quantization import quantize_dynamic
 
 from onnxpress import model_file
-from onnxpress.cli import cli
 from onnxpress.data import Samples, load_samples
-from onnxpress.errors import OnnxpressError
 from onnxpress.runtime import Session, executed_operators
 from onnxpress.validation import Budget, Evaluator
 from onnxpress.validation.providers import (
@@ -35,21 +33,6 @@ from onnxpress.validation.providers.placement import place_nodes
 from onnxpress.validation.providers.prepare import multiply_adds, write_model
 
 WORKER = Path(__file__).parents[1] / "onnxpress" / "validation" / "providers" / "worker.py"
-
-
-def run(*arguments: object) -> Result:
-    """Run the command line as `main` does."""
-    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
-    if isinstance(result.exception, OnnxpressError):
-        result.exit_code = 2
-    return result
-
-
-def message(result: Result) -> str:
-    assert "Traceback" not in result.output
-    if isinstance(result.exception, OnnxpressError):
-        return str(result.exception)
-    return result.output
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,11 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import pytest
-from click.testing import CliRunner, Result
+from command_line import message, run
 from onnxruntime.tools.mobile_helpers import usability_checker as checker
 
 import onnxpress
-from onnxpress.cli import cli
-from onnxpress.errors import OnnxpressError, UsageError
+from onnxpress.errors import UsageError
 from onnxpress.fitting import Fit, fit_shapes
 from onnxpress.graph import multiply_adds
 from onnxpress.opset import change_opset
@@ -22,19 +21,6 @@ from onnxpress.targets import load_target, target_names
 from onnxpress.validation import StaticReport, static_report
 
 FLOAT = onnx.TensorProto.FLOAT
-
-
-def run(*arguments: object) -> Result:
-    """Run the command line as `main` does."""
-    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
-    if isinstance(result.exception, OnnxpressError):
-        result.exit_code = 2
-    return result
-
-
-def message(result: Result) -> str:
-    assert "Traceback" not in result.output
-    return str(result.exception) if result.exit_code == 2 and not result.output else result.output
 
 
 def check(nodes: list[onnx.NodeProto], shape: list[object], target: str) -> StaticReport:

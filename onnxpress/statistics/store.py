@@ -123,6 +123,13 @@ class LayerStatistics:
             return None
         return self.gram - self.mean[:, :, None] * self.mean[:, None, :]
 
+    @property
+    def centred_cross(self) -> Float64 | None:
+        """C − μ·μ̂ᵀ, likewise; `None` where no reference was observed beside."""
+        if self.cross is None or self.reference_mean is None:
+            return None
+        return self.cross - self.reference_mean[:, :, None] * self.mean[:, None, :]
+
     def merge(self, other: Self) -> None:
         """Add what another collector saw; `other` is not changed."""
         total = self.rows + other.rows

@@ -479,13 +479,10 @@ def _drifted(
         moments: of x̂, with `cross` `[groups, in, kept]`.
         biased: whether a bias takes up the means.
     """
-    assert moments.gram is not None
-    assert moments.cross is not None
-    assert moments.reference_mean is not None
-    own, cross = moments.gram, moments.cross
-    if biased:
-        own = own - moments.mean[:, :, None] * moments.mean[:, None, :]
-        cross = cross - moments.reference_mean[:, :, None] * moments.mean[:, None, :]
+    own = moments.centred_gram if biased else moments.gram
+    cross = moments.centred_cross if biased else moments.cross
+    assert own is not None
+    assert cross is not None
     step = weights @ cross - start @ own
     damped = damped_gram(own, moments.rows)
     return start + np.linalg.solve(damped, step.swapaxes(1, 2)).swapaxes(1, 2)
