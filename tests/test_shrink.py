@@ -211,6 +211,22 @@ class Builder:
         (self.value,) = self.add("Conv", self.value, weight, bias, group=groups, pads=pads)
         self.channels = channels
 
+    def model(
+        self, inputs: list[int | str], outputs: list[int | str] | None, opset: int = 17
+    ) -> ir.Model:
+        """From x through what was added to its last output, shapes inferred."""
+        output = self.nodes[-1].output[0]
+        graph = make_graph(
+            self.nodes,
+            "built",
+            [make_tensor_value_info("x", TensorProto.FLOAT, inputs)],
+            [make_tensor_value_info(output, TensorProto.FLOAT, outputs)],
+            self.weights,
+        )
+        ir_version = 6 if opset < 13 else 9
+        proto = make_model(graph, opset_imports=[make_opsetid("", opset)], ir_version=ir_version)
+        return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(proto))
+
 
 def _conv(b: Builder) -> None:
     b.conv(int(b.rng.integers(2, 5)) * 4)
@@ -367,16 +383,7 @@ def build(steps: list[Callable[[Builder], None]], seed: int) -> ir.Model:
     b.conv(8)
     flat = b.add("Flatten", b.value)
     b.add("Gemm", flat[0], b.drawn(8 * 36, 5), b.drawn(5))
-    output = b.nodes[-1].output[0]
-    graph = make_graph(
-        b.nodes,
-        "generated",
-        [make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 6, 6])],
-        [make_tensor_value_info(output, TensorProto.FLOAT, [2, 5])],
-        b.weights,
-    )
-    model = make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=9)
-    return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(model))
+    return b.model([2, 3, 6, 6], [2, 5])
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -421,15 +428,7 @@ def attention(heads: int = 4, width: int = 16) -> ir.Model:
     (steps,) = b.add("Transpose", hidden, perm=[1, 0, 2])
     recurrent = [b.drawn(1, 15, 12), b.drawn(1, 15, 5)]
     b.add("GRU", steps, *recurrent, hidden_size=5)
-    graph = make_graph(
-        b.nodes,
-        "attention",
-        [make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "steps", 16])],
-        [make_tensor_value_info(b.nodes[-1].output[0], TensorProto.FLOAT, None)],
-        b.weights,
-    )
-    model = make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=9)
-    return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(model))
+    return b.model(["batch", "steps", 16], None)
 
 
 def test_heads_and_the_input_side_of_a_gru_are_cut_exactly() -> None:
@@ -560,17 +559,8 @@ def gemm_pair(first: Float64, bias: Float64, second: Float64, *between: str) -> 
     for op_type in between:
         extra = [b.constant(np.ones((), np.float32))] if op_type == "Add" else []
         value = b.add(op_type, value, *extra)[0]
-    output = b.add("Gemm", value, weights[2], transB=1)[0]
-    graph = make_graph(
-        b.nodes,
-        "pair",
-        [make_tensor_value_info("x", TensorProto.FLOAT, ["batch", first.shape[1]])],
-        [make_tensor_value_info(output, TensorProto.FLOAT, ["batch", len(second)])],
-        b.weights,
-    )
-    return ir.serde.deserialize_model(
-        make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=9)
-    )
+    b.add("Gemm", value, weights[2], transB=1)
+    return b.model(["batch", first.shape[1]], ["batch", len(second)])
 
 
 @pytest.mark.parametrize("between", [("Sigmoid",), ("Add",), ("Relu", "Add"), ("Softplus", "Relu")])
@@ -590,15 +580,8 @@ def test_old_softmax_blocks_every_axis_behind_its_first() -> None:
     b.conv(8)
     (b.value,) = b.add("Softmax", b.value)
     b.conv(4)
-    graph = make_graph(
-        b.nodes,
-        "old",
-        [make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 6, 6])],
-        [make_tensor_value_info(b.value, TensorProto.FLOAT, [2, 4, 6, 6])],
-        b.weights,
-    )
-    proto = make_model(graph, opset_imports=[make_opsetid("", 11)], ir_version=6)
-    layout = Layout(model := ir.serde.deserialize_model(proto), find_layers(model))
+    model = b.model([2, 3, 6, 6], [2, 4, 6, 6], opset=11)
+    layout = Layout(model, find_layers(model))
     assert all(group.blocked for group in layout.groups.values())
 
 
@@ -609,34 +592,18 @@ def test_split_of_an_old_opset_gets_its_sizes_as_an_attribute() -> None:
     (b.value,) = b.add("Mul", *halves)
     b.channels = 4
     b.conv(4)
-    graph = make_graph(
-        b.nodes,
-        "old",
-        [make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 6, 6])],
-        [make_tensor_value_info(b.value, TensorProto.FLOAT, [2, 4, 6, 6])],
-        b.weights,
-    )
-    proto = make_model(graph, opset_imports=[make_opsetid("", 11)], ir_version=6)
-    worst, _ = compared(ir.serde.deserialize_model(proto), 0.5)
+    worst, _ = compared(b.model([2, 3, 6, 6], [2, 4, 6, 6], opset=11), 0.5)
     assert worst > SAME_DB
 
 
-def test_depthwise_transposed_convolution_keeps_its_weights(tmp_path: Path) -> None:
+def test_depthwise_transposed_convolution_keeps_its_weights() -> None:
     b = Builder(0, 3)
     b.conv(16)
     (b.value,) = b.add("Relu", b.value)
     weight = b.drawn(16, 1, 3, 3)
     (b.value,) = b.add("ConvTranspose", b.value, weight, group=16, pads=[1, 1, 1, 1])
     b.conv(4)
-    graph = make_graph(
-        b.nodes,
-        "transposed",
-        [make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 6, 6])],
-        [make_tensor_value_info(b.value, TensorProto.FLOAT, [1, 4, 6, 6])],
-        b.weights,
-    )
-    proto = make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=9)
-    model = ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(proto))
+    model = b.model([1, 3, 6, 6], [1, 4, 6, 6])
     data = {"x": np.random.default_rng(1).standard_normal((64, 3, 6, 6)).astype(np.float32)}
     pass_ = Shrink(ratio=0.6, importance="magnitude")
     narrow = PressPass(pass_, calibration=data)(model.clone()).model
