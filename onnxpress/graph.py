@@ -28,13 +28,16 @@ __all__ = [
     "add_initializer",
     "attribute",
     "constant",
+    "drop_unused",
     "find_layers",
     "from_matrix",
+    "insert_behind",
     "is_scaled_gemm",
     "is_standard",
     "multiply_adds",
     "node_label",
     "output_channel_axis",
+    "prepend",
     "remembered_names",
     "static_shape",
     "take_over",
@@ -387,3 +390,26 @@ def _is_weight_use(node: ir.Node, index: int, value: ir.Value) -> bool:
     if node.op_type == "Gemm":
         return rank == 2 and constant(node.inputs[0]) is None
     return rank >= 3
+
+
+def prepend(graph: ir.Graph, nodes: list[ir.Node]) -> None:
+    """Insert before everything else."""
+    if len(graph):
+        graph.insert_before(graph[0], nodes)
+    else:
+        graph.extend(nodes)
+
+
+def insert_behind(graph: ir.Graph, value: ir.Value, nodes: list[ir.Node]) -> None:
+    """After the node that computes a value, or first where none of this graph does."""
+    producer = value.producer()
+    if producer is None or producer.graph is not graph:
+        prepend(graph, nodes)
+    else:
+        graph.insert_after(producer, nodes)
+
+
+def drop_unused(value: ir.Value) -> None:
+    """Remove an initializer that nothing reads any more."""
+    if not value.uses() and value.graph is not None and not value.is_graph_output():
+        del value.graph.initializers[value.name or ""]

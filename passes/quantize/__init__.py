@@ -8,7 +8,9 @@ Two candidates per layer:
 - *weight_only*: int8 weights that the runtime expands when it loads the model. No data, no
   change of kernels; the file is smaller, memory and speed stay as they were.
 
-Ranges: `ranges`. Integers: `weights`. Where the pairs go: `placement`.
+Where pairs may go: `placement`. Ranges: `ranges`, and which tensor gets which: `activations`.
+Integers: `weights`, `rounding`, and by layer and form: `integers`. Division of inputs before:
+`smoothing`, `equalizing`, `folding`. The rewrite: `writing`.
 """
 
 from onnxpress.passes.quantize.quantize import Quantize

@@ -1,0 +1,215 @@
+"""The integers of a layer's weight in each form, with the error they cause."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxpress.bias import takes_bias
+from onnxpress.graph import (
+    Layer,
+    constant,
+    from_matrix,
+    output_channel_axis,
+    to_matrix,
+)
+from onnxpress.passes.quantize.equalizing import smoothing_factors
+from onnxpress.passes.quantize.rounding import round_compensated
+from onnxpress.passes.quantize.weights import QuantizedWeight, quantize_weight
+from onnxpress.plan import Context, Parameter
+from onnxpress.reconstruction import output_energy, relative_error, repaired
+
+__all__ = [
+    "Rounded",
+    "compensable",
+    "constant_bias",
+    "dynamic_integers",
+    "static_integers",
+    "weight_only_integers",
+]
+
+Parameters = Mapping[str, Parameter]
+
+_BIAS_LIMIT = 2.0**30
+_PRUNED_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A layer's weight in integers.
+
+    Attributes:
+        weight: of the smoothed weight, where the input is smoothed.
+        offset: `[out]` what the bias has to take up (ΔW·μ; arXiv 1906.04721), or `None`.
+        error: power of the output's change, by weights alone, over that of the output.
+    """
+
+    weight: QuantizedWeight
+    offset: npt.NDArray[np.float64] | None
+    error: float
+
+
+def static_integers(context: Context, layer: Layer, parameters: Parameters) -> Rounded:
+    """The weight for an integer kernel, its scales large enough for an int32 bias."""
+    strength = float(parameters.get("smoothing", 0.0))
+    input_scale = float(parameters["input_scale"])
+    key = ("static", input_scale, strength)
+    return context.cached(
+        key, [layer], lambda: _static_rounded(context, layer, input_scale, strength)
+    )
+
+
+def _static_rounded(context: Context, layer: Layer, input_scale: float, strength: float) -> Rounded:
+    target = context.target
+    bias = constant_bias(layer)
+    least: npt.NDArray[np.float64] | float = 0.0
+    if bias is not None:
+        least = np.abs(bias) / (input_scale * _BIAS_LIMIT)
+        if not target.per_channel:
+            least = float(least.max())
+    stored, factors = _smoothed_weight(context, layer, strength)
+    weight = quantize_weight(
+        stored,
+        output_channel_axis(layer) if target.per_channel else None,
+        bits=target.weight_bits,
+        unsigned=target.weight_type == "uint8",
+        least_scales=least,
+    )
+    return _rounded(context, layer, weight, factors)
+
+
+def dynamic_integers(context: Context, layer: Layer, parameters: Parameters) -> Rounded:
+    """The weight for MatMulInteger, of the smoothed weight where `parameters` say so."""
+    strength = float(parameters.get("smoothing", 0.0))
+
+    def make() -> Rounded:
+        stored, factors = _smoothed_weight(context, layer, strength)
+        bits = context.target.weight_bits
+        weight = quantize_weight(stored, output_channel_axis(layer), bits=bits)
+        return _rounded(context, layer, weight, factors)
+
+    return context.cached(("dynamic", strength), [layer], make)
+
+
+def weight_only_integers(context: Context, layer: Layer) -> Rounded:
+    """The weight in integers that the runtime expands when it loads the model."""
+
+    def make() -> Rounded:
+        assert layer.weight.const_value is not None
+        # An embedding's rows are words of very different norms: a scale each.
+        axis = 0 if layer.op_type == "Gather" else output_channel_axis(layer)
+        weight = quantize_weight(layer.weight.const_value.numpy(), 0 if axis is None else axis)
+        return _nearest(layer, weight) if axis is None else _rounded(context, layer, weight)
+
+    return context.cached("weight_only", [layer], make)
+
+
+def _nearest(layer: Layer, weight: QuantizedWeight) -> Rounded:
+    matrix = layer.read()
+    delta = _matrix(layer, weight.dequantize()) - matrix
+    return Rounded(weight, None, relative_error(delta, matrix, None))
+
+
+def _rounded(
+    context: Context,
+    layer: Layer,
+    weight: QuantizedWeight,
+    factors: npt.NDArray[np.floating] | None = None,
+) -> Rounded:
+    """Round so that errors cancel, where the layer's inputs were observed.
+
+    Args:
+        context: with statistics, or without for nearest rounding.
+        layer: whose weight it is.
+        weight: rounded to the nearest.
+        factors: `[out, in]` the smoothing that is in `weight` already.
+    """
+    moments = context.moments(layer) if compensable(layer) else None
+    matrix = layer.read().astype(np.float64)
+    found = weight
+    biased = moments is not None and takes_bias(layer)
+    gram = None
+    if moments is not None and moments.rows:
+        gram = moments.centred_gram if biased else moments.gram
+    one = np.ones(1) if factors is None else np.asarray(factors, np.float64)
+    groups = 1 if moments is None else len(moments.mean)
+    # Zeros that were made on purpose are worth more than what rounding them away gains.
+    pruned = bool((matrix == 0).mean() > _PRUNED_SHARE)
+    target, drift = repaired(matrix, moments, biased=biased)
+    if pruned:
+        target = np.where(matrix == 0, 0.0, target)
+    if gram is not None and weight.axis is not None and not context.draft:
+        shape = weight.values.shape
+        scales = _matrix(
+            layer, np.broadcast_to(weight.broadcast_scales(), shape).astype(np.float64)
+        )[:, 0]
+        smoothed_gram = gram
+        if factors is not None:
+            # All rows of a group have the factors of the group.
+            of_group = one[:: len(one) // groups]
+            smoothed_gram = gram / (of_group[:, :, None] * of_group[:, None, :])
+        # Static, dynamic and weight-only forms mostly have the same scales.
+        key = ("integers", weight.highest, scales.tobytes(), one.tobytes())
+        integers = context.cached(
+            key,
+            [layer],
+            lambda: round_compensated(
+                target * one, scales, smoothed_gram, weight.highest, keep_zeros=pruned
+            ).astype(np.int8),
+        )
+        whole_numbers = integers.astype(np.float64)
+        stored = from_matrix(whole_numbers, layer.shape, layer.uses[0], layer.groups)
+        whole = stored + weight.zero_point
+        values = whole.astype(np.uint8) if weight.zero_point else whole.astype(np.int8)
+        found = replace(weight, values=values)
+    delta = _matrix(layer, found.dequantize()) / one - target
+    if moments is None or not moments.rows:
+        return Rounded(found, None, relative_error(delta, matrix, None))
+    energy = output_energy(matrix, moments.gram, moments.second_moment)
+    offset = None
+    if biased:
+        grouped = delta.reshape(len(moments.mean), -1, delta.shape[1])
+        offset = drift - (grouped @ moments.mean[:, :, None]).reshape(-1)
+        if gram is None:
+            # The variance of the inputs is all that is left once the mean is taken up.
+            second = np.maximum(moments.second_moment - moments.mean**2, 0.0)
+            lost = output_energy(delta, None, second)
+        else:
+            lost = output_energy(delta, gram)
+    else:
+        lost = output_energy(delta, moments.gram, moments.second_moment)
+    return Rounded(found, offset, max(lost, 0.0) / energy if energy > 0 else 0.0)
+
+
+def _smoothed_weight(
+    context: Context, layer: Layer, strength: float
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.float32] | None]:
+    """The weight as stored, times smoothing scales, and those `[out, in]`; `None` at strength 0."""
+    assert layer.weight.const_value is not None
+    stored = layer.weight.const_value.numpy()
+    if not strength:
+        return stored, None
+    factors = smoothing_factors(context, layer, strength)
+    matrix = np.asarray(layer.read() * factors, stored.dtype)
+    return from_matrix(matrix, layer.shape, layer.uses[0], layer.groups), factors
+
+
+def constant_bias(layer: Layer) -> npt.NDArray[np.float64] | None:
+    """`[out]` the layer's bias; `None` where it has none or computes it."""
+    inputs = layer.node.inputs
+    values = constant(inputs[2]) if len(inputs) > 2 else None
+    if values is None:
+        return None
+    outputs = layer.read().shape[0]
+    return np.broadcast_to(np.asarray(values, np.float64).reshape(-1), (outputs,))
+
+
+def compensable(layer: Layer) -> bool:
+    """Whether the inputs of the one node that reads the weight say how to round it."""
+    return len(layer.uses) == 1 and not layer.in_subgraph and layer.op_type != "Gather"
+
+
+def _matrix(layer: Layer, array: npt.NDArray[np.float64]) -> npt.NDArray[np.floating]:
+    """An array of the weight's shape as `[out, in]`."""
+    return to_matrix(array, layer.uses[0], layer.groups)
