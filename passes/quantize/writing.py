@@ -40,6 +40,7 @@ SIXTEEN_BIT_OPSET = 21
 
 
 def write_static(context: Context, layer: Layer, parameters: Parameters) -> None:
+    """Integer weight and bias behind DequantizeLinear; the pairs around are `Pairs`' work."""
     graph, node = layer.graph, layer.node
     input_scale = float(parameters["input_scale"])
     rounded = static_integers(context, layer, parameters)
@@ -121,6 +122,7 @@ def write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> list[S
 
 
 def write_weight_only(context: Context, layer: Layer) -> None:
+    """Integers behind Cast and Mul in place of the weight."""
     graph = layer.graph
     rounded = weight_only_integers(context, layer)
     weight = rounded.weight
