@@ -52,8 +52,10 @@ _TOLERANCES = 64
 _REACHED = 0.99
 """Of a quota: steps are whole percents of a layer."""
 _TINY_ERROR = 1e-12
-_RESOLUTION = 4
-"""Layers whose error is below a quarter of the average are not told apart by measurement."""
+_RESOLUTION = 16
+"""Layers that together take less than such a part of what all lose are not told apart."""
+_NEARLY_ALL = 0.95
+"""Of the bytes: then another order of giving layers up is not worth its measurements."""
 _LEVELS = 16
 """Each costs a run over the calibration samples; deeper models take several levels at once."""
 _LEAST_GAIN = 0.02
@@ -350,7 +352,11 @@ class _Searcher:
             if len(tolerances) > _TOLERANCES:
                 picked = np.linspace(0, len(tolerances) - 1, _TOLERANCES).round().astype(int)
                 tolerances = [tolerances[index] for index in picked]
-            found.append(self._bisect([choose(proposals, order, t) for t in tolerances]))
+            trial = self._bisect([choose(proposals, order, t) for t in tolerances])
+            found.append(trial)
+            everything, _ = _saved([Decision(p.site, p.candidates[0]) for p in proposals])
+            if trial is not None and _saved(trial.decisions)[0] >= _NEARLY_ALL * everything:
+                break
         return found
 
     def _weigh(
@@ -361,8 +367,8 @@ class _Searcher:
         """The proposals with errors measured at the model's outputs, by halving.
 
         All candidates of a form are measured together, then half of them, and so on down to
-        those that alone take more than their share of what may be lost; a half that takes less
-        is shared out by prediction. Most layers are harmless, so this takes far fewer runs than
+        those that alone take a good part of what may be lost; a group that takes less is shared
+        out by prediction. Most layers are harmless, so this takes far fewer runs than
         one for each. Candidates that are not `wanted` count as free of error.
 
         Args:
@@ -380,8 +386,8 @@ class _Searcher:
             error = self._together((*group, *carried))
             if share is None:
                 # Where a metric is the budget, no more is known than that the whole fails.
-                share = min(allowed, error / _RESOLUTION) / len(group)
-            if len(group) == 1 or error <= share * len(group):
+                share = min(allowed, error) / _RESOLUTION
+            if len(group) == 1 or error <= share:
                 predicted = [d.candidate.predicted_error + _TINY_ERROR for d in group]
                 for decision, part in zip(group, predicted, strict=True):
                     measured[id(decision.candidate)] = error * part / sum(predicted)
