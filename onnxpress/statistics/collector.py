@@ -10,6 +10,7 @@ both, and E[x·x̂ᵀ] says how far what a layer is fed has moved.
 
 import itertools
 import logging
+import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -57,6 +58,9 @@ class Observations:
     gram: bool = False
 
 
+_Sums = npt.NDArray[np.float64]
+
+
 class _RowSums:
     """Sums over a layer's input rows; rows are buffered so that products are large."""
 
@@ -101,6 +105,9 @@ class _RowSums:
         if _by_samples(layer, arrays[0]):
             limit *= len(arrays)
             arrays = [_stacked(arrays)]
+            low, high = _extremes(layer, arrays[0])
+            self._minimum = np.minimum(self._minimum, low)
+            self._maximum = np.maximum(self._maximum, high)
             beside = None if beside is None else [_stacked(beside)]
         for number, array in enumerate(arrays):
             rows, applied = _rows(layer, array, limit, seed + number)
@@ -132,11 +139,13 @@ class _RowSums:
         self._buffer, self._buffered = [], 0
         self._rows += len(rows)
         self._sum = self._sum + _total(rows)
+        # Of the padding, too, which the tensor itself does not hold.
         self._minimum = np.minimum(self._minimum, rows.min(axis=0))
         self._maximum = np.maximum(self._maximum, rows.max(axis=0))
         grouped = rows.transpose(1, 0, 2)
         if self._wants_gram and self._shape[1] <= GRAM_LIMIT:
-            self._gram = self._gram + (grouped.transpose(0, 2, 1) @ grouped).astype(np.float64)
+            gram = grouped.transpose(0, 2, 1) @ grouped
+            self._gram = _added(self._gram, gram)
         else:
             self._squares = self._squares + np.square(rows, dtype=np.float64).sum(axis=0)
         if self._references:
@@ -147,7 +156,7 @@ class _RowSums:
             self._reference_sum = total if before is None else before + total
             if self._shape[1] <= GRAM_LIMIT:
                 theirs = references.transpose(1, 2, 0)
-                self._cross = self._cross + (theirs @ grouped).astype(np.float64)
+                self._cross = _added(self._cross, theirs @ grouped)
 
     def finish(self, samples: int) -> LayerStatistics:
         self._reduce()
@@ -177,12 +186,37 @@ def _total(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     return flat.astype(np.float64).reshape(rows.shape[1:])
 
 
+def _added(total: npt.NDArray[np.float64] | float, more: npt.NDArray[np.float32]) -> _Sums:
+    """`total + more` in float64, in place where there is a place."""
+    if isinstance(total, float):
+        return more.astype(np.float64)
+    total += more
+    return total
+
+
+def _extremes(layer: Layer, array: Array) -> tuple[npt.NDArray[np.float32], ...]:
+    """`[groups, in]` lowest and highest number of each input over the whole tensor."""
+    if layer.op_type in ("Conv", "ConvTranspose"):
+        rows = array.reshape(*array.shape[:2], -1)
+        # Every place of the kernel sees nearly every number of its channel.
+        kernel = math.prod(layer.shape[2:]) if layer.op_type == "Conv" else 1
+        found = [np.repeat(f(f(rows, axis=2), axis=0), kernel) for f in (np.min, np.max)]
+    else:
+        rows = array.reshape(-1, array.shape[-1])
+        found = [rows.min(axis=0), rows.max(axis=0)]
+    return tuple(np.asarray(ends.reshape(layer.groups, -1), np.float32) for ends in found)
+
+
 def _by_samples(layer: Layer, array: Array) -> bool:
     """Whether inputs of several runs may be joined along their first axis, as one batch."""
+    if len(layer.shape) > 2 and layer.op_type == "MatMul":
+        return False
+    if layer.op_type == "Gather":
+        return False
     if layer.op_type == "Gemm":
         return not attribute(layer.node, "transA", 0)
     if layer.op_type == "MatMul":
-        return array.ndim > 2 or (array.ndim == 2 and layer.uses[0].index == 1)
+        return array.ndim > 1 and layer.uses[0].index == 1
     return True
 
 

@@ -5,7 +5,6 @@ few are drawn, because neighbours repeat each other. Padding follows the ONNX Co
 (`pads` or `auto_pad`).
 """
 
-import itertools
 import math
 
 import numpy as np
@@ -64,33 +63,19 @@ def _conv_rows(
     spans = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
     pads = _pads(node, tensor.shape[2:], spans, strides)
     padded = np.pad(tensor, [(0, 0), (0, 0), *pads]) if np.any(pads) else tensor
-    sizes = padded.shape[2:]
-    counts = [
-        (size - span) // stride + 1
-        for size, span, stride in zip(sizes, spans, strides, strict=True)
-    ]
-    per_image = math.prod(counts)
-    total = per_image * len(padded)
-    if total <= 0:
+    if any(size < span for size, span in zip(padded.shape[2:], spans, strict=True)):
         return np.zeros((0, layer.groups, math.prod(layer.shape[1:])), np.float32), 0
-    chosen = np.sort(rng.choice(total, limit, replace=False)) if total > limit else np.arange(total)
-    image, position = np.divmod(chosen, per_image)
-    origin = np.unravel_index(position, counts)
-    weights = [math.prod(sizes[axis + 1 :]) for axis in range(axes)]
-    start = sum(origin[axis] * strides[axis] * weights[axis] for axis in range(axes))
-    offsets = np.asarray(
-        [
-            sum(step * dilations[axis] * weights[axis] for axis, step in enumerate(steps))
-            for steps in itertools.product(*(range(size) for size in kernel))
-        ]
+    # [images, channels, positions..., kernel...], a view.
+    windows = np.lib.stride_tricks.sliding_window_view(
+        padded, spans, axis=tuple(range(2, 2 + axes))
     )
-    flat = padded.reshape(*padded.shape[:2], -1)
-    # [rows, channels, kernel]: the order of the flattened Conv weight.
-    rows = flat[
-        image[:, None, None],
-        np.arange(flat.shape[1])[None, :, None],
-        (np.asarray(start)[:, None] + offsets)[:, None, :],
-    ]
+    steps = [slice(None, None, step) for step in (*strides, *dilations)]
+    windows = np.moveaxis(windows[(slice(None), slice(None), *steps)], 1, 1 + axes)
+    places = windows.shape[: 1 + axes]
+    total = math.prod(places)
+    chosen = np.sort(rng.choice(total, limit, replace=False)) if total > limit else np.arange(total)
+    # [rows, channels, kernel...]: the order of the flattened Conv weight.
+    rows = windows[np.unravel_index(chosen, places)]
     grouped = rows.reshape(len(chosen), layer.groups, -1)
     return np.ascontiguousarray(grouped, dtype=np.float32), total
 
