@@ -476,12 +476,20 @@ def _by_error_for_saving(candidate: Candidate) -> float:
     return candidate.predicted_error / max(candidate.saved_bytes, candidate.zeroed_weights, 1)
 
 
-def _saved(decisions: Sequence[Decision]) -> tuple[int, float]:
-    """What a choice is worth: bytes and zeros, then multiply-adds and integer kernels."""
+def _saved(
+    context: Context, proposals: Sequence[Proposal], decisions: Sequence[Decision]
+) -> tuple[int, float, float]:
+    """What a choice is worth: bytes and zeros, then multiply-adds and integer kernels.
+
+    Of equals the one that does most multiply-adds in the strongest form of their site.
+    """
     candidates = [decision.candidate for decision in decisions]
+    strongest = {proposal.site: proposal.candidates[0] for proposal in proposals}
+    full = {d.site for d in decisions if d.candidate.parameters == strongest[d.site].parameters}
     return (
         sum(c.saved_bytes + c.zeroed_weights for c in candidates),
         sum(c.saved_multiply_adds + (not c.neutral) for c in candidates),
+        sum(context.multiply_adds(layer) for layer in context.layers if layer.name in full),
     )
 
 
@@ -548,7 +556,7 @@ def search_stage(
         left += [Skip(p.site, "restored: the budget would break") for p in proposals]
         return replace(nothing, left=tuple(left), note=reason)
     if goal == "size":
-        best = max(found, key=lambda trial: _saved(trial.decisions))
+        best = max(found, key=lambda trial: _saved(context, proposals, trial.decisions))
         note, latency = "", None
     else:
         chosen, latency, note = _fastest(context, found, evaluator, threads)

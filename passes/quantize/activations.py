@@ -16,8 +16,17 @@ from onnxpress.passes.quantize.placement import (
 from onnxpress.passes.quantize.ranges import BOUNDS, ActivationRange, choose_range
 from onnxpress.plan import Context
 from onnxpress.statistics import TensorStatistics
+from onnxpress.targets import LAYOUTS
 
-__all__ = ["activation_range", "integer_type", "operators_between", "scale_keepers"]
+__all__ = [
+    "activation_range",
+    "computes_wide",
+    "integer_type",
+    "operators_between",
+    "regridded",
+    "scale_keepers",
+    "widened",
+]
 
 _LARGEST_STEP = 2.0
 """A tensor may lose a bit to have one scale with the Concat that reads it, which then copies."""
@@ -81,6 +90,35 @@ def integer_type(context: Context) -> tuple[bool, int]:
     """Whether the integers of activations are signed, and their bits."""
     kind = np.iinfo(context.target.activation_type)
     return kind.min < 0, kind.bits
+
+
+def widened(context: Context) -> Context:
+    """The context with activations of 16 bits in place of 8."""
+    kind = context.target.activation_type.replace("8", "16")
+    return replace(context, target=replace(context.target, activation_type=kind))
+
+
+def computes_wide(context: Context) -> bool:
+    """Whether the target computes with activations of 16 bits beside those of 8.
+
+    Weights stay as they are: of the same type, and with a scale per channel where they have one.
+    """
+    target = context.target
+    wide = widened(context).target
+    wanted = wide.activation_type, wide.weight_type
+    return target.activation_type != wide.activation_type and any(
+        (LAYOUTS[name].activation_type, LAYOUTS[name].weight_type) == wanted
+        and (not target.per_channel or name in target.per_channel_layouts)
+        for name in target.layouts
+    )
+
+
+def regridded(scale: float, zero_point: int, *, signed: bool, finer: bool) -> tuple[float, int]:
+    """The same range in 16 bits instead of 8 (`finer`), which holds all numbers of 8; or back."""
+    steps = 32767 / 127 if signed else 65535 / 255
+    if finer:
+        return float(np.float32(scale / steps)), round(zero_point * steps)
+    return float(np.float32(scale * steps)), round(zero_point / steps)
 
 
 def scale_keepers(context: Context) -> dict[str, ir.Node]:

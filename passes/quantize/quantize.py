@@ -11,7 +11,15 @@ import onnx_ir as ir
 from onnxpress.errors import UsageError
 from onnxpress.graph import Layer, remembered_names
 from onnxpress.opset import standard_opset
-from onnxpress.passes.quantize.activations import activation_range, operators_between, scale_keepers
+from onnxpress.passes.quantize.activations import (
+    activation_range,
+    computes_wide,
+    integer_type,
+    operators_between,
+    regridded,
+    scale_keepers,
+    widened,
+)
 from onnxpress.passes.quantize.equalizing import (
     fold_smoothing,
     insert_smoothing,
@@ -24,6 +32,7 @@ from onnxpress.passes.quantize.integers import (
     static_integers,
     weight_only_integers,
 )
+from onnxpress.passes.quantize.pairs import SIXTEEN_BIT_OPSET, Pairs
 from onnxpress.passes.quantize.placement import (
     dynamic_refusal,
     fused_output,
@@ -34,13 +43,7 @@ from onnxpress.passes.quantize.placement import (
 from onnxpress.passes.quantize.ranges import RANGE_METHODS, ActivationRange, range_between
 from onnxpress.passes.quantize.restoring import integer_weights, restored
 from onnxpress.passes.quantize.weights import QuantizedWeight
-from onnxpress.passes.quantize.writing import (
-    SIXTEEN_BIT_OPSET,
-    Pairs,
-    write_dynamic,
-    write_static,
-    write_weight_only,
-)
+from onnxpress.passes.quantize.writing import write_dynamic, write_static, write_weight_only
 from onnxpress.plan import Candidate, Context, Decision, Parameter, Pass, Proposal, Skip, Stage
 from onnxpress.reconstruction import output_energy
 from onnxpress.statistics import LayerStatistics, Observations
@@ -58,6 +61,7 @@ _LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     "u16s8": {"activation_type": "uint16", "weight_type": "int8", "weight_bits": 8},
     "u16u8": {"activation_type": "uint16", "weight_type": "uint8", "weight_bits": 8},
 }
+_STATIC, _WIDE = "static", "static_16_bit"
 _LEAST_SHARE = 5e-4
 """Of the bytes of all weights: less is not worth any loss, and small layers are sensitive."""
 
@@ -85,6 +89,13 @@ class Quantize(Pass):
             "help": "Types of activations and weights: u8s8, u8u8, s8s8 (zero point 0), u8s7 (no "
             "saturation without fused 8-bit dot products), u16s8, u16u8 (16-bit activations, for "
             "NPUs), or auto: as the target wants."
+        },
+    )
+    sixteen_bit: str = field(
+        default="",
+        metadata={
+            "help": "Layers that compute with 16-bit activations amid 8-bit ones, by name, "
+            "separated by commas; empty: the worst ones, where the target has such kernels."
         },
     )
     per_channel: bool = field(
@@ -131,7 +142,12 @@ class Quantize(Pass):
     @property
     def needed_opset(self) -> int:
         """Sixteen-bit integers came with 21; where it cannot be raised, another domain serves."""
-        return SIXTEEN_BIT_OPSET if self.layout.startswith("u16") else self.minimum_opset
+        wide = self.layout.startswith("u16") or self._forced
+        return SIXTEEN_BIT_OPSET if wide else self.minimum_opset
+
+    @property
+    def _forced(self) -> frozenset[str]:
+        return frozenset(name.strip() for name in self.sixteen_bit.split(",") if name.strip())
 
     def prepare(self, model: ir.Model) -> ir.Model:
         """Without the integers that are in it already, where they shall be replaced."""
@@ -172,6 +188,12 @@ class Quantize(Pass):
         Errors are predicted for nearest rounding; what is decided is then rounded better.
         """
         context = replace(self._fitted(context), draft=True)
+        unknown = self._forced - {layer.name for layer in context.layers}
+        if unknown:
+            raise UsageError(
+                f"quantize: sixteen_bit names {min(unknown)!r}, which is no layer of this model "
+                "with a constant weight; `onnxpress inspect` lists them"
+            )
         proposals: list[Proposal | Skip] = []
         for layer in context.layers:
             reason = "its weight has no elements" if 0 in layer.shape else layer.unsafe
@@ -184,7 +206,7 @@ class Quantize(Pass):
             limit: str | None = None
             if self.form in ("auto", "static"):
                 static, limit = self._static(context, layer)
-                candidates += [static] if static is not None else []
+                candidates += static
             if self.form in ("auto", "dynamic"):
                 dynamic, reason = self._dynamic(context, layer)
                 candidates += [dynamic] if dynamic is not None else []
@@ -205,35 +227,77 @@ class Quantize(Pass):
             proposals += self._between(context)
         return proposals
 
-    def _static(self, context: Context, layer: Layer) -> tuple[Candidate | None, str | None]:
+    def _static(self, context: Context, layer: Layer) -> tuple[list[Candidate], str | None]:
+        """With activations of 8 bits, and of 16 where that is possible and nearer."""
         reason = static_refusal(layer, context.target.quantized_operators)
         if reason is None and standard_opset(context.model) < context.target.minimum_opset:
             reason = f"opset {standard_opset(context.model)} has no per-channel QDQ"
         if reason is None and context.statistics is None:
             reason = "without calibration data the ranges of its activations are unknown"
         if reason is not None:
-            return None, reason
+            return [], reason
+        moments = context.moments(layer)
+        plain = self._ranges(context, layer)
+        if plain is None:
+            return [], "its activations were not observed, or are not finite"
+        if moments is None or moments.rows == 0 or not moments.absolute_maximum.any():
+            return [], "the calibration data never exercises it: its inputs are all zero"
+        wide = self._ranges(widened(context), layer) if self._mixes(context) else None
+        found = [self._candidate(context, layer, plain, wide, form=_STATIC)]
+        if wide is not None:
+            nearer = self._candidate(context, layer, wide, plain, form=_WIDE)
+            if layer.name in self._forced:
+                return [nearer], None
+            found += [nearer] if nearer.predicted_error < found[0].predicted_error else []
+        return found, None
+
+    def _mixes(self, context: Context) -> bool:
+        return computes_wide(context) or bool(self._forced)
+
+    def _ranges(
+        self, context: Context, layer: Layer
+    ) -> tuple[ActivationRange, ActivationRange] | None:
+        """Of the layer's input and output."""
         source = activation_range(context, input_of(layer), self.ranges)
         result = activation_range(context, fused_output(layer.node), self.ranges)
-        if source is None or result is None:
-            return None, "its activations were not observed, or are not finite"
+        return None if source is None or result is None else (source, result)
+
+    def _candidate(
+        self,
+        context: Context,
+        layer: Layer,
+        own: tuple[ActivationRange, ActivationRange],
+        other: tuple[ActivationRange, ActivationRange] | None,
+        *,
+        form: str,
+    ) -> Candidate:
+        """Of one width of activations; `other`: the ranges in the other width, if both may meet."""
         moments = context.moments(layer)
-        if moments is None or moments.rows == 0 or not moments.absolute_maximum.any():
-            return None, "the calibration data never exercises it: its inputs are all zero"
-        matrix = layer.read()
-        smoothing = smoothing_of(context, layer, source)
-        parameters: dict[str, Parameter] = {"form": "static"}
+        assert moments is not None
+        (source, result), matrix = own, layer.read()
+        # One division for all that read the tensor, whatever their width.
+        narrow = own if other is None or form == _STATIC else other
+        smoothing = smoothing_of(context, layer, narrow[0])
+        parameters: dict[str, Parameter] = {"form": form}
         read = matrix
         if smoothing is not None:
             source = smoothing.range
+            if form == _WIDE:
+                signed, _ = integer_type(context)
+                finer = regridded(source.scale, source.zero_point, signed=signed, finer=True)
+                source = replace(
+                    source, scale=finer[0], zero_point=finer[1], noise=finer[0] ** 2 / 12
+                )
             parameters["smoothing"] = smoothing.strength
             read = matrix * smoothing_factors(context, layer, smoothing.strength)
         parameters |= _named("input", source) | _named("output", result)
+        if other is not None:
+            parameters |= _named("other_output", other[1])
         rounded = static_integers(context, layer, parameters)
         error = rounded.error + _input_error(matrix, moments, read, source)
         if layer.op_type == "Conv":
             error += result.error
-        return Candidate(parameters, error, _saved(layer, rounded.weight)), None
+        return Candidate(parameters, error, _saved(layer, rounded.weight))
 
     def _dynamic(self, context: Context, layer: Layer) -> tuple[Candidate | None, str | None]:
         """MatMulInteger on an input that is quantized by its own range at every run."""
@@ -268,8 +332,13 @@ class Quantize(Pass):
         for node in operators_between(context):
             result = activation_range(context, fused_output(node), self.ranges)
             if result is not None:
-                parameters: dict[str, Parameter] = {"form": "static"}
+                parameters: dict[str, Parameter] = {"form": _STATIC}
                 parameters |= _named("output", result)
+                wide = None
+                if self._mixes(context):
+                    wide = activation_range(widened(context), fused_output(node), self.ranges)
+                if wide is not None:
+                    parameters |= _named("other_output", wide)
                 candidate = Candidate(parameters, result.error, carried=True)
                 proposals.append(Proposal(node.name or "", (candidate,)))
         return proposals
@@ -281,33 +350,29 @@ class Quantize(Pass):
 
     def _rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
         nodes = {node.name: node for node in operators_between(context)}
-        static = {
-            decision.site: decision.candidate.parameters
-            for decision in decisions
-            if decision.candidate.parameters["form"] == "static"
-        }
+        by_form: dict[str, dict[str, Parameters]] = {}
+        for decision in decisions:
+            parameters = decision.candidate.parameters
+            by_form.setdefault(str(parameters["form"]), {})[decision.site] = parameters
+        wide = by_form.get(_WIDE, {})
+        static = by_form.get(_STATIC, {}) | wide
         pairs = Pairs(context)
         layers = [context.layer(site) for site in static if site not in nodes]
         smoothed = insert_smoothing(context, layers, static)
         for layer in layers:
-            pairs.want_input(layer, static[layer.name])
+            pairs.want_input(layer, static[layer.name], wide=layer.name in wide)
             if layer.op_type == "Conv":
-                pairs.want_output(layer.node, static[layer.name])
+                pairs.want_output(layer.node, static[layer.name], wide=layer.name in wide)
         for node in context.model.graph:
             if node.name in static and node.name in nodes:
                 pairs.join(node, static[node.name])
-        pairs.fill_outputs(layers)
+        pairs.fill_outputs(layers, static)
+        pairs.widen(smoothed)
         for layer in layers:
-            write_static(context, layer, static[layer.name])
-        dynamic = {
-            decision.site: decision.candidate.parameters
-            for decision in decisions
-            if decision.candidate.parameters["form"] == "dynamic"
-        }
-        smoothed += write_dynamic(context, dynamic)
-        for decision in decisions:
-            if decision.candidate.parameters["form"] == "weight_only":
-                write_weight_only(context, context.layer(decision.site))
+            write_static(context, layer, static[layer.name], pairs.input_scale(layer))
+        smoothed += write_dynamic(context, by_form.get("dynamic", {}))
+        for site in by_form.get("weight_only", {}):
+            write_weight_only(context, context.layer(site))
         # Last, so that what is folded into weights meets them in their final form.
         pairs.move(fold_smoothing(smoothed, pairs.tensors))
         pairs.insert()
