@@ -160,9 +160,11 @@ class Quantize(Pass):
 
     def _fitted(self, context: Context) -> Context:
         """The context with the layout that was asked for in place of the target's."""
+        target = context.target
+        allowed = target.per_channel or self.layout in target.per_channel_layouts
         target = replace(
-            context.target,
-            per_channel=context.target.per_channel and self.per_channel,
+            target,
+            per_channel=allowed and self.per_channel,
             **({} if self.layout == "auto" else _LAYOUTS[self.layout]),
         )
         return replace(context, target=target)
