@@ -56,13 +56,18 @@ def images(seed: int, count: int = 12) -> dict[str, Array]:
 
 
 def pressed(
-    sixteen_bit: str = "", *, opset: int = 21, target: str = "cpu", min_sqnr: float = 5.0
+    sixteen_bit: str = "",
+    *,
+    opset: int = 21,
+    target: str = "cpu",
+    layout: str = "auto",
+    min_sqnr: float = 5.0,
 ) -> onnxpress.Result:
     return onnxpress.optimize(
         network(opset),
         calibration=images(1),
         evaluation=images(2),
-        passes=[Quantize(form="static", layout="u8s8", sixteen_bit=sixteen_bit)],
+        passes=[Quantize(form="static", layout=layout, sixteen_bit=sixteen_bit)],
         min_sqnr=min_sqnr,
         goal="size",
         target=target,
@@ -157,15 +162,7 @@ def test_what_a_wide_layer_reads_was_not_rounded_to_eight_bits_before() -> None:
 
 
 def test_pairs_are_in_onnxruntimes_domain_below_opset_21() -> None:
-    made = onnxpress.optimize(
-        network(17),
-        calibration=images(1),
-        evaluation=images(2),
-        passes=[Quantize(form="static", layout="u8s8")],
-        min_sqnr=36.0,
-        goal="size",
-        target="qnn",
-    )
+    made = pressed(opset=17, target="qnn", min_sqnr=36.0)
     check(made)
     domains = {
         node.domain
@@ -187,8 +184,49 @@ def test_worst_layers_alone_are_kept_in_sixteen_bits_where_the_target_has_them()
     check(result)
 
 
-def test_sixteen_bits_are_not_offered_where_the_target_computes_them_in_float() -> None:
-    assert "static_16_bit" not in forms(pressed(min_sqnr=30.0)).values()
+@pytest.mark.parametrize(("target", "layout"), [("cpu", "auto"), ("qnn", "u8s8")])
+def test_sixteen_bits_are_not_offered_in_float_nor_beside_a_layout_that_was_named(
+    target: str, layout: str
+) -> None:
+    """Onnxruntime's CPU provider has no kernels for them."""
+    result = pressed(target=target, layout=layout, min_sqnr=36.0)
+    assert "static_16_bit" not in forms(result).values()
+
+
+CLIPPED = """<ir_version: 8, opset_import: ["" : 21]>
+    g (float[1, 4, 12, 12] x, float[8, 4, 3, 3] stem, float low, float six)
+    => (float[1, 8, 10, 10] y) { a = Conv (x, stem)  y = Clip (a, low, six) }"""
+
+
+def test_sixteen_bit_range_performs_the_clip_and_otherwise_reaches_beyond_what_was_seen() -> None:
+    """So that a kernel for integers takes Conv and Clip together."""
+    made = ir.from_onnx_text(CLIPPED)
+    arrays = {
+        "stem": 2 * np.random.default_rng(0).standard_normal((8, 4, 3, 3)),
+        "low": np.asarray(0.0),
+        "six": np.asarray(6.0),
+    }
+    for value in list(made.graph.inputs)[1:]:
+        made.graph.inputs.remove(value)
+        array = arrays[value.name or ""].astype(np.float32)
+        value.const_value = ir.Tensor(array, name=value.name)
+        made.graph.register_initializer(value)
+    data = images(1)
+    result = onnxpress.optimize(
+        made,
+        calibration=data,
+        evaluation=images(2),
+        passes=[Quantize(form="static", sixteen_bit="stem")],
+        min_sqnr=20.0,
+        goal="size",
+    )
+    top = {}
+    for name, value in result.model.graph.initializers.items():
+        if name.endswith("_wide_scale") and value.const_value is not None:
+            top[name[0]] = float(value.const_value.numpy()) * 65535
+    assert top["y"] == pytest.approx(6.0)
+    seen = data["x"].max() - data["x"].min()
+    assert top["x"] == pytest.approx(2 * seen, rel=0.02)
 
 
 def test_unknown_layer_is_named() -> None:

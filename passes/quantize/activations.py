@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress.graph import is_standard
+from onnxpress.graph import constant, is_standard
 from onnxpress.passes.quantize.placement import (
     WITHOUT_WEIGHTS,
     joined_by_concat,
@@ -42,13 +42,30 @@ def _chosen(
     seen: TensorStatistics,
     method: str,
     bounds: tuple[float, float] | None = None,
+    limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> ActivationRange | None:
     signed, bits = integer_type(context)
     found = choose_range(seen, signed=signed, bits=bits, method=method, bounds=bounds)
     if found is None or bits == _NARROW or method != "mse" or bounds is not None:
         return found
-    spare = range_between(_SPARE * seen.minimum, _SPARE * seen.maximum, signed=signed, bits=bits)
+    low, high = limits
+    spare = range_between(
+        max(_SPARE * seen.minimum, low), min(_SPARE * seen.maximum, high), signed=signed, bits=bits
+    )
     return replace(spare, signal=found.signal)
+
+
+def _limits(source: ir.Value) -> tuple[float, float]:
+    """Of a Clip's output, so that the range performs the Clip, which is then dropped."""
+    node = source.producer()
+    if node is None or node.op_type != "Clip" or not is_standard(node):
+        return -np.inf, np.inf
+    ends = [constant(value) for value in (*node.inputs[1:], None, None)[:2]]
+    low, high = (
+        default if end is None else float(end.reshape(-1)[0])
+        for end, default in zip(ends, (-np.inf, np.inf), strict=True)
+    )
+    return low, high
 
 
 def _own_range(context: Context, source: ir.Value, method: str) -> ActivationRange | None:
@@ -64,7 +81,7 @@ def _own_range(context: Context, source: ir.Value, method: str) -> ActivationRan
     return context.cached(
         ("range", source.name, method, signed, bits),
         [],
-        lambda: _chosen(context, found, method, bounds),
+        lambda: _chosen(context, found, method, bounds, _limits(source)),
     )
 
 

@@ -88,7 +88,7 @@ class Quantize(Pass):
         metadata={
             "help": "Types of activations and weights: u8s8, u8u8, s8s8 (zero point 0), u8s7 (no "
             "saturation without fused 8-bit dot products), u16s8, u16u8 (16-bit activations, for "
-            "NPUs), or auto: as the target wants."
+            "NPUs), or auto: as the target wants, which may be 8 and 16 bits in one model."
         },
     )
     sixteen_bit: str = field(
@@ -254,7 +254,7 @@ class Quantize(Pass):
         return found, None
 
     def _mixes(self, context: Context) -> bool:
-        return computes_wide(context) or bool(self._forced)
+        return bool(self._forced) or (self.layout == "auto" and computes_wide(context))
 
     def _ranges(
         self, context: Context, layer: Layer
