@@ -57,10 +57,11 @@ class Pairs:
     def want_output(self, node: ir.Node, parameters: Parameters, *, wide: bool) -> None:
         """Everyone reads the node's output, behind a fused activation, through a pair."""
         value = fused_output(node)
+        # Who reads it may want another range than its own: less was absorbed into a bias.
         found = self._ranges.setdefault(value, {})
-        found[wide] = _range(parameters, "output")
+        found.setdefault(wide, _range(parameters, "output"))
         if "other_output_scale" in parameters:
-            found[not wide] = _range(parameters, "other_output")
+            found.setdefault(not wide, _range(parameters, "other_output"))
         self._integer[value] = node
 
     def join(self, node: ir.Node, parameters: Parameters) -> None:

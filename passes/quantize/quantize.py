@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnxpress.errors import UsageError
 from onnxpress.graph import Layer, remembered_names
 from onnxpress.opset import standard_opset
+from onnxpress.passes.quantize.absorbing import absorb, shorter_range
 from onnxpress.passes.quantize.activations import (
     activation_range,
     computes_wide,
@@ -107,6 +108,13 @@ class Quantize(Pass):
         metadata={
             "help": "How activation ranges are chosen: mse (least squared error), minmax, "
             "percentile (99.99%) or entropy."
+        },
+    )
+    absorption: bool = field(
+        default=False,
+        metadata={
+            "help": "Move what a channel behind Relu always exceeds into the next bias, where that "
+            "shortens its 8-bit range; gained 0.15 dB at best on the public models."
         },
     )
     requantize: bool = field(
@@ -292,6 +300,14 @@ class Quantize(Pass):
                 )
             parameters["smoothing"] = smoothing.strength
             read = matrix * smoothing_factors(context, layer, smoothing.strength)
+        shorter = None
+        # A 16-bit range is fine enough; refinement sees the shorter inputs itself.
+        if self.absorption and not self.refinement and form == _STATIC:
+            strength = 0.0 if smoothing is None else smoothing.strength
+            shorter = shorter_range(context, layer, source, strength)
+        if shorter is not None:
+            source = shorter
+            parameters["absorbed"] = True
         parameters |= _named("input", source) | _named("output", result)
         if other is not None:
             parameters |= _named("other_output", other[1])
@@ -360,9 +376,11 @@ class Quantize(Pass):
         static = by_form.get(_STATIC, {}) | wide
         pairs = Pairs(context)
         layers = [context.layer(site) for site in static if site not in nodes]
+        absorb(context, layers, static)
         smoothed = insert_smoothing(context, layers, static)
         for layer in layers:
             pairs.want_input(layer, static[layer.name], wide=layer.name in wide)
+        for layer in layers:
             if layer.op_type == "Conv":
                 pairs.want_output(layer.node, static[layer.name], wide=layer.name in wide)
         for node in context.model.graph:

@@ -14,8 +14,10 @@ from onnxpress.graph import (
     insert_behind,
     prepend,
     take_over,
+    to_matrix,
     unique_name,
 )
+from onnxpress.passes.quantize.absorbing import carried_over
 from onnxpress.passes.quantize.equalizing import Smoothed, insert_smoothing
 from onnxpress.passes.quantize.integers import (
     constant_bias,
@@ -48,6 +50,10 @@ def write_static(
     scales = weight.scales if weight.axis is not None else weight.scales.reshape(())
     if rounded.offset is not None:
         shift_bias(graph, node, rounded.offset)
+    if parameters.get("absorbed"):
+        matrix = to_matrix(weight.dequantize(), layer.uses[0], layer.groups)
+        strength = float(parameters.get("smoothing", 0.0))
+        shift_bias(graph, node, carried_over(context, layer, matrix, strength))
     bias = constant_bias(layer)
     node.replace_input_with(
         layer.uses[0].index,
