@@ -52,8 +52,10 @@ _TOLERANCES = 64
 _REACHED = 0.99
 """Of a quota: steps are whole percents of a layer."""
 _TINY_ERROR = 1e-12
-_RESOLUTION = 4
-"""Layers whose error is below a quarter of the average are not told apart by measurement."""
+_RESOLUTION = 16
+"""Layers that together take less than such a part of what all lose are not told apart."""
+_NEARLY_ALL = 0.95
+"""Of the bytes: then another order of giving layers up is not worth its measurements."""
 _LEVELS = 16
 """Each costs a run over the calibration samples; deeper models take several levels at once."""
 _LEAST_GAIN = 0.02
@@ -350,7 +352,11 @@ class _Searcher:
             if len(tolerances) > _TOLERANCES:
                 picked = np.linspace(0, len(tolerances) - 1, _TOLERANCES).round().astype(int)
                 tolerances = [tolerances[index] for index in picked]
-            found.append(self._bisect([choose(proposals, order, t) for t in tolerances]))
+            trial = self._bisect([choose(proposals, order, t) for t in tolerances])
+            found.append(trial)
+            everything, _ = _saved([Decision(p.site, p.candidates[0]) for p in proposals])
+            if trial is not None and _saved(trial.decisions)[0] >= _NEARLY_ALL * everything:
+                break
         return found
 
     def _weigh(
@@ -361,8 +367,8 @@ class _Searcher:
         """The proposals with errors measured at the model's outputs, by halving.
 
         All candidates of a form are measured together, then half of them, and so on down to
-        those that alone take more than their share of what may be lost; a half that takes less
-        is shared out by prediction. Most layers are harmless, so this takes far fewer runs than
+        those that alone take a good part of what may be lost; a group that takes less is shared
+        out by prediction. Most layers are harmless, so this takes far fewer runs than
         one for each. Candidates that are not `wanted` count as free of error.
 
         Args:
@@ -380,8 +386,8 @@ class _Searcher:
             error = self._together((*group, *carried))
             if share is None:
                 # Where a metric is the budget, no more is known than that the whole fails.
-                share = min(allowed, error / _RESOLUTION) / len(group)
-            if len(group) == 1 or error <= share * len(group):
+                share = min(allowed, error) / _RESOLUTION
+            if len(group) == 1 or error <= share:
                 predicted = [d.candidate.predicted_error + _TINY_ERROR for d in group]
                 for decision, part in zip(group, predicted, strict=True):
                     measured[id(decision.candidate)] = error * part / sum(predicted)
@@ -476,21 +482,22 @@ def _by_error_for_saving(candidate: Candidate) -> float:
     return candidate.predicted_error / max(candidate.saved_bytes, candidate.zeroed_weights, 1)
 
 
-def _saved(
-    context: Context, proposals: Sequence[Proposal], decisions: Sequence[Decision]
-) -> tuple[int, float, float]:
-    """What a choice is worth: bytes and zeros, then multiply-adds and integer kernels.
-
-    Of equals the one that does most multiply-adds in the strongest form of their site.
-    """
+def _saved(decisions: Sequence[Decision]) -> tuple[int, float]:
+    """What a choice is worth: bytes and zeros, then multiply-adds and integer kernels."""
     candidates = [decision.candidate for decision in decisions]
-    strongest = {proposal.site: proposal.candidates[0] for proposal in proposals}
-    full = {d.site for d in decisions if d.candidate.parameters == strongest[d.site].parameters}
     return (
         sum(c.saved_bytes + c.zeroed_weights for c in candidates),
         sum(c.saved_multiply_adds + (not c.neutral) for c in candidates),
-        sum(context.multiply_adds(layer) for layer in context.layers if layer.name in full),
     )
+
+
+def _at_full_strength(
+    context: Context, proposals: Sequence[Proposal], decisions: Sequence[Decision]
+) -> float:
+    """The multiply-adds of layers that got their strongest candidate."""
+    strongest = {proposal.site: proposal.candidates[0].parameters for proposal in proposals}
+    full = {d.site for d in decisions if d.candidate.parameters == strongest[d.site]}
+    return sum(context.multiply_adds(layer) for layer in context.layers if layer.name in full)
 
 
 def choose(proposals: Sequence[Proposal], order: Order, tolerance: float) -> tuple[Decision, ...]:
@@ -556,7 +563,13 @@ def search_stage(
         left += [Skip(p.site, "restored: the budget would break") for p in proposals]
         return replace(nothing, left=tuple(left), note=reason)
     if goal == "size":
-        best = max(found, key=lambda trial: _saved(context, proposals, trial.decisions))
+        best = max(
+            found,
+            key=lambda t: (
+                *_saved(t.decisions),
+                _at_full_strength(context, proposals, t.decisions),
+            ),
+        )
         note, latency = "", None
     else:
         chosen, latency, note = _fastest(context, found, evaluator, threads)
@@ -606,12 +619,13 @@ def _fastest(
     """
     weighed: list[tuple[float, int, Latency | None]] = []
     slowest = ""
-    before = Session(context.model, threads=threads)
+    before: Session | None = None
     for index, trial in enumerate(trials):
         latency, speedup = trial.latency, 1.0
         if latency is not None:
             speedup = latency.speedup
         elif not all(decision.candidate.neutral for decision in trial.decisions):
+            before = before or Session(context.model, threads=threads)
             after = Session(trial.model, threads=threads)
             latency = compare_latency(before, after, evaluator.samples.feeds[0])
             speedup = latency.speedup

@@ -134,27 +134,28 @@ def write_weight_only(context: Context, layer: Layer) -> None:
     weight = rounded.weight
     if rounded.offset is not None:
         shift_bias(graph, layer.node, rounded.offset)
-    stored = layer.weight.const_value
-    assert stored is not None
-    scales = weight.broadcast_scales().astype(stored.numpy().dtype)
+    # onnxruntime's CPU provider has no Mul for half types, so it would not fold one when it loads.
+    wide = layer.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+    dtype = ir.DataType.FLOAT if wide else layer.dtype
+    scales = weight.broadcast_scales().astype(dtype.numpy())
     integers = add_initializer(graph, f"{layer.name}_quantized", weight.values)
-    factor = add_initializer(graph, f"{layer.name}_scale", scales, layer.dtype)
-    cast = ir.Node(
-        "",
-        "Cast",
-        [integers],
-        [ir.AttrInt64("to", int(layer.dtype))],
-        name=f"{layer.name}_Cast",
-    )
-    cast.outputs[0].name = unique_name(graph, f"{layer.name}_cast")
-    scaled = ir.Node("", "Mul", [cast.outputs[0], factor], name=f"{layer.name}_Mul")
-    for node in (cast, scaled):
-        node.outputs[0].type = ir.TensorType(layer.dtype)
+    factor = add_initializer(graph, f"{layer.name}_scale", scales, dtype)
+    cast = ir.Node("", "Cast", [integers], [ir.AttrInt64("to", int(dtype))])
+    scaled = ir.Node("", "Mul", [cast.outputs[0], factor])
+    nodes = [cast, scaled]
+    if wide:
+        to = ir.AttrInt64("to", int(layer.dtype))
+        nodes.append(ir.Node("", "Cast", [scaled.outputs[0]], [to]))
+    for node, suffix in zip(nodes, ("Cast", "Mul", "Half"), strict=False):
+        node.name = f"{layer.name}_{suffix}"
+        node.outputs[0].name = unique_name(graph, f"{layer.name}_{suffix.lower()}")
+        node.outputs[0].type = ir.TensorType(layer.dtype if suffix == "Half" else dtype)
         node.outputs[0].shape = ir.Shape(layer.shape)
-    prepend(graph, [cast, scaled])
-    ir.convenience.replace_all_uses_with(layer.weight, scaled.outputs[0])
+    prepend(graph, nodes)
+    result = nodes[-1].outputs[0]
+    ir.convenience.replace_all_uses_with(layer.weight, result)
     del graph.initializers[layer.name]
-    scaled.outputs[0].name = layer.name
+    result.name = layer.name
 
 
 def _dequantize(
