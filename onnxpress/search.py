@@ -491,6 +491,15 @@ def _saved(decisions: Sequence[Decision]) -> tuple[int, float]:
     )
 
 
+def _at_full_strength(
+    context: Context, proposals: Sequence[Proposal], decisions: Sequence[Decision]
+) -> float:
+    """The multiply-adds of layers that got their strongest candidate."""
+    strongest = {proposal.site: proposal.candidates[0].parameters for proposal in proposals}
+    full = {d.site for d in decisions if d.candidate.parameters == strongest[d.site]}
+    return sum(context.multiply_adds(layer) for layer in context.layers if layer.name in full)
+
+
 def choose(proposals: Sequence[Proposal], order: Order, tolerance: float) -> tuple[Decision, ...]:
     """For each site its strongest candidate within the tolerance; carried ones always."""
     decisions = []
@@ -554,7 +563,13 @@ def search_stage(
         left += [Skip(p.site, "restored: the budget would break") for p in proposals]
         return replace(nothing, left=tuple(left), note=reason)
     if goal == "size":
-        best = max(found, key=lambda trial: _saved(trial.decisions))
+        best = max(
+            found,
+            key=lambda t: (
+                *_saved(t.decisions),
+                _at_full_strength(context, proposals, t.decisions),
+            ),
+        )
         note, latency = "", None
     else:
         chosen, latency, note = _fastest(context, found, evaluator, threads)

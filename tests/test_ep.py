@@ -48,12 +48,13 @@ def cnn() -> tuple[ir.Model, Evaluator]:
     return model_file.load(path), Evaluator(session, samples.take(range(64)), Budget())
 
 
-def quantized(layout: str, *, per_channel: bool) -> ir.Model:
+def quantized(layout: str, *, per_channel: bool, sixteen_bit: str = "") -> ir.Model:
     """The network with every layer in a layout, whatever it costs."""
     settings: dict[str, bool | int | float | str] = {
         "form": "static",
         "layout": layout,
         "per_channel": per_channel,
+        "sixteen_bit": sixteen_bit,
     }
     return onnxpress.optimize(
         ROOT / "models" / "fashion_cnn.onnx",
@@ -114,6 +115,22 @@ def test_convolutions_are_proven_to_compute_in_integers(
     kernels = verdict_on(name).integer_kernels
     assert kernels is not None
     assert kernels["Conv2d" if name == "qnn" else "QLinearConv"] == 15
+
+
+def test_layers_of_both_widths_compute_in_integers_on_one_npu(
+    states: dict[str, tuple[str, str]], cnn: tuple[ir.Model, Evaluator]
+) -> None:
+    """16-bit activations in a residual block and in the last convolution, 8-bit elsewhere."""
+    names = "stage2.block0.conv2.weight,stage3.block1.conv2.weight"
+    model = quantized("u8s8", per_channel=True, sixteen_bit=names)
+    kinds = [node.outputs[0].dtype for node in model.graph if node.op_type == "QuantizeLinear"]
+    assert {ir.DataType.UINT8, ir.DataType.UINT16} == set(kinds)
+    verdict = check(states, "qnn", model, *cnn)
+    assert verdict.counts, str(verdict)
+    assert verdict.integer_kernels is not None
+    assert verdict.integer_kernels["Conv2d"] == 15
+    assert verdict.exact_sqnr_db is not None
+    assert verdict.exact_sqnr_db > 30
 
 
 @pytest.mark.parametrize("name", ["qnn", "webgpu"])

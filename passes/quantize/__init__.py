@@ -1,16 +1,17 @@
 """Store weights as 8-bit integers, and compute in integers where the target has kernels.
 
-Two candidates per layer:
+Candidates per layer:
 
 - *static*: QuantizeLinear/DequantizeLinear pairs around the layer with fixed ranges from the
   calibration data, int8 weights per channel, int32 bias at scale_x·scale_w (ONNX operators
   QuantizeLinear and DequantizeLinear; arXiv 1712.05877 for the arithmetic);
+- *static_16_bit*: the same with activations of 16 bits, where the target has kernels for both;
 - *weight_only*: int8 weights that the runtime expands when it loads the model. No data, no
   change of kernels; the file is smaller, memory and speed stay as they were.
 
 Where pairs may go: `placement`. Ranges: `ranges`, and which tensor gets which: `activations`.
 Integers: `weights`, `rounding`, and by layer and form: `integers`. Division of inputs before:
-`smoothing`, `equalizing`, `folding`. The rewrite: `writing`.
+`smoothing`, `equalizing`, `folding`, `absorbing`. The rewrite: `writing`, `pairs`.
 """
 
 from onnxpress.passes.quantize.quantize import Quantize

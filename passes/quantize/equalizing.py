@@ -19,7 +19,15 @@ from onnxpress.passes.quantize.smoothing import Smoothing, choose_smoothing, smo
 from onnxpress.plan import Context, Parameter
 from onnxpress.statistics import LayerStatistics
 
-__all__ = ["Smoothed", "fold_smoothing", "insert_smoothing", "smoothing_factors", "smoothing_of"]
+__all__ = [
+    "Smoothed",
+    "channels_of",
+    "fold_smoothing",
+    "insert_smoothing",
+    "scales_of",
+    "smoothing_factors",
+    "smoothing_of",
+]
 
 
 def _readers(context: Context, layer: Layer) -> list[tuple[Layer, LayerStatistics]]:
@@ -36,7 +44,7 @@ def _readers(context: Context, layer: Layer) -> list[tuple[Layer, LayerStatistic
     ]
 
 
-def _channels(layer: Layer) -> npt.NDArray[np.intp]:
+def channels_of(layer: Layer) -> npt.NDArray[np.intp]:
     """`[groups, in]`: which channel of its input tensor each input of a row is."""
     inputs = int(layer.read().shape[1])
     if layer.op_type != "Conv":
@@ -71,7 +79,7 @@ def smoothing_of(
                 plain,
                 signed=signed,
                 bits=bits,
-                channels=[_channels(reader) for reader, _ in readers],
+                channels=[channels_of(reader) for reader, _ in readers],
                 free=free,
             )
             if readers and (free or layer.op_type != "Conv")
@@ -80,7 +88,7 @@ def smoothing_of(
     return cast("Smoothing | None", context.cache[key])
 
 
-def _smoothing_scales(context: Context, layer: Layer, strength: float) -> npt.NDArray[np.float32]:
+def scales_of(context: Context, layer: Layer, strength: float) -> npt.NDArray[np.float32]:
     """`[channels]` of the layer's input."""
     # Kept by layer: a rewrite has changed what the layers read when it asks again.
     key = ("smoothing scales", layer.name, strength)
@@ -90,7 +98,7 @@ def _smoothing_scales(context: Context, layer: Layer, strength: float) -> npt.ND
             [reader.read() for reader, _ in readers],
             [moments for _, moments in readers],
             strength,
-            [_channels(reader) for reader, _ in readers],
+            [channels_of(reader) for reader, _ in readers],
         )
         for reader, _ in readers:
             context.cache["smoothing scales", reader.name, strength] = scales
@@ -99,9 +107,9 @@ def _smoothing_scales(context: Context, layer: Layer, strength: float) -> npt.ND
 
 def smoothing_factors(context: Context, layer: Layer, strength: float) -> npt.NDArray[np.float32]:
     """`[out, in]` what the layer's matrix is multiplied with where its input is smoothed."""
-    channels = _channels(layer)
+    channels = channels_of(layer)
     rows = layer.read().shape[0] // len(channels)
-    return np.repeat(_smoothing_scales(context, layer, strength)[channels], rows, axis=0)
+    return np.repeat(scales_of(context, layer, strength)[channels], rows, axis=0)
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ def insert_smoothing(
     graph = context.model.graph
     smoothed = [layer for layer in layers if chosen[layer.name].get("smoothing")]
     found = {
-        layer.name: _smoothing_scales(context, layer, float(chosen[layer.name]["smoothing"]))
+        layer.name: scales_of(context, layer, float(chosen[layer.name]["smoothing"]))
         for layer in smoothed
     }
     made: dict[ir.Value, Smoothed] = {}

@@ -1,4 +1,4 @@
-"""Rewrite layers to their integer forms, and put QDQ pairs around what computes in integers."""
+"""Rewrite layers to their integer forms."""
 
 from collections.abc import Mapping
 
@@ -14,10 +14,10 @@ from onnxpress.graph import (
     insert_behind,
     prepend,
     take_over,
+    to_matrix,
     unique_name,
 )
-from onnxpress.opset import standard_opset
-from onnxpress.passes.quantize.activations import scale_keepers
+from onnxpress.passes.quantize.absorbing import carried_over
 from onnxpress.passes.quantize.equalizing import Smoothed, insert_smoothing
 from onnxpress.passes.quantize.integers import (
     constant_bias,
@@ -25,29 +25,35 @@ from onnxpress.passes.quantize.integers import (
     static_integers,
     weight_only_integers,
 )
-from onnxpress.passes.quantize.placement import (
-    fused_output,
-    input_of,
-    operator_inputs,
-)
+from onnxpress.passes.quantize.placement import input_of
 from onnxpress.plan import Context, Parameter
 
-__all__ = ["SIXTEEN_BIT_OPSET", "Pairs", "write_dynamic", "write_static", "write_weight_only"]
+__all__ = ["write_dynamic", "write_static", "write_weight_only"]
 
 Parameters = Mapping[str, Parameter]
 
-SIXTEEN_BIT_OPSET = 21
 
+def write_static(
+    context: Context, layer: Layer, parameters: Parameters, input_scale: float
+) -> None:
+    """Integer weight and bias behind DequantizeLinear; the pairs around are `Pairs`' work.
 
-def write_static(context: Context, layer: Layer, parameters: Parameters) -> None:
-    """Integer weight and bias behind DequantizeLinear; the pairs around are `Pairs`' work."""
+    Args:
+        context: of the rewrite.
+        layer: with a kernel for integers.
+        parameters: of its candidate.
+        input_scale: of the pair it reads through.
+    """
     graph, node = layer.graph, layer.node
-    input_scale = float(parameters["input_scale"])
-    rounded = static_integers(context, layer, parameters)
+    rounded = static_integers(context, layer, {**parameters, "input_scale": input_scale})
     weight = rounded.weight
     scales = weight.scales if weight.axis is not None else weight.scales.reshape(())
     if rounded.offset is not None:
         shift_bias(graph, node, rounded.offset)
+    if parameters.get("absorbed"):
+        matrix = to_matrix(weight.dequantize(), layer.uses[0], layer.groups)
+        strength = float(parameters.get("smoothing", 0.0))
+        shift_bias(graph, node, carried_over(context, layer, matrix, strength))
     bias = constant_bias(layer)
     node.replace_input_with(
         layer.uses[0].index,
@@ -128,27 +134,28 @@ def write_weight_only(context: Context, layer: Layer) -> None:
     weight = rounded.weight
     if rounded.offset is not None:
         shift_bias(graph, layer.node, rounded.offset)
-    stored = layer.weight.const_value
-    assert stored is not None
-    scales = weight.broadcast_scales().astype(stored.numpy().dtype)
+    # onnxruntime's CPU provider has no Mul for half types, so it would not fold one when it loads.
+    wide = layer.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+    dtype = ir.DataType.FLOAT if wide else layer.dtype
+    scales = weight.broadcast_scales().astype(dtype.numpy())
     integers = add_initializer(graph, f"{layer.name}_quantized", weight.values)
-    factor = add_initializer(graph, f"{layer.name}_scale", scales, layer.dtype)
-    cast = ir.Node(
-        "",
-        "Cast",
-        [integers],
-        [ir.AttrInt64("to", int(layer.dtype))],
-        name=f"{layer.name}_Cast",
-    )
-    cast.outputs[0].name = unique_name(graph, f"{layer.name}_cast")
-    scaled = ir.Node("", "Mul", [cast.outputs[0], factor], name=f"{layer.name}_Mul")
-    for node in (cast, scaled):
-        node.outputs[0].type = ir.TensorType(layer.dtype)
+    factor = add_initializer(graph, f"{layer.name}_scale", scales, dtype)
+    cast = ir.Node("", "Cast", [integers], [ir.AttrInt64("to", int(dtype))])
+    scaled = ir.Node("", "Mul", [cast.outputs[0], factor])
+    nodes = [cast, scaled]
+    if wide:
+        to = ir.AttrInt64("to", int(layer.dtype))
+        nodes.append(ir.Node("", "Cast", [scaled.outputs[0]], [to]))
+    for node, suffix in zip(nodes, ("Cast", "Mul", "Half"), strict=False):
+        node.name = f"{layer.name}_{suffix}"
+        node.outputs[0].name = unique_name(graph, f"{layer.name}_{suffix.lower()}")
+        node.outputs[0].type = ir.TensorType(layer.dtype if suffix == "Half" else dtype)
         node.outputs[0].shape = ir.Shape(layer.shape)
-    prepend(graph, [cast, scaled])
-    ir.convenience.replace_all_uses_with(layer.weight, scaled.outputs[0])
+    prepend(graph, nodes)
+    result = nodes[-1].outputs[0]
+    ir.convenience.replace_all_uses_with(layer.weight, result)
     del graph.initializers[layer.name]
-    scaled.outputs[0].name = layer.name
+    result.name = layer.name
 
 
 def _dequantize(
@@ -174,100 +181,3 @@ def _dequantize(
     output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(values.shape)
     prepend(graph, [node])
     return output
-
-
-class Pairs:
-    """The QDQ pairs of a rewrite: gathered first, then inserted, one per tensor."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._keepers = scale_keepers(context)
-        self._ranges: dict[ir.Value, tuple[float, int]] = {}
-        self._readers: dict[ir.Value, list[ir.Node]] = {}
-        self._integer: set[ir.Value] = set()
-
-    def want_input(self, layer: Layer, parameters: Parameters) -> None:
-        """The layer reads its input through a pair."""
-        value = input_of(layer)
-        self._ranges[value] = _scale(parameters, "input")
-        self._readers.setdefault(value, []).append(layer.node)
-
-    def want_output(self, node: ir.Node, parameters: Parameters) -> None:
-        """Everyone reads the node's output, behind a fused activation, through a pair."""
-        value = fused_output(node)
-        self._ranges[value] = _scale(parameters, "output")
-        self._integer.add(value)
-
-    def join(self, node: ir.Node, parameters: Parameters) -> None:
-        """An operator without weights computes in integers if all it reads is in integers."""
-        inputs = operator_inputs(node)
-        if inputs is not None and all(value in self._integer for value in inputs):
-            self.want_output(node, parameters)
-
-    def fill_outputs(self, layers: list[Layer]) -> None:
-        """Gemm and MatMul outputs that an integer kernel reads are integers themselves."""
-        for layer in layers:
-            output = fused_output(layer.node)
-            if layer.op_type != "Conv" and output in self._readers:
-                self._integer.add(output)
-
-    @property
-    def tensors(self) -> frozenset[ir.Value]:
-        """All that get a pair."""
-        return frozenset(self._ranges)
-
-    def move(self, moved: Mapping[ir.Value, ir.Value]) -> None:
-        """Pairs of tensors that are gone go to those in their place, with their ranges."""
-        for old, new in moved.items():
-            if old not in self._ranges:
-                continue
-            self._ranges[new] = self._ranges.pop(old)
-            self._readers.setdefault(new, []).extend(self._readers.pop(old, []))
-
-    def insert(self) -> None:
-        """Put every pair into the graph."""
-        graph = self._context.model.graph
-        for value, (scale, zero_point) in self._ranges.items():
-            self._insert(graph, value, scale, zero_point)
-
-    def _insert(self, graph: ir.Graph, value: ir.Value, scale: float, zero_point: int) -> None:
-        kind = np.dtype(self._context.target.activation_type)
-        # Sixteen bits came to ONNX's own operators with opset 21, to onnxruntime's before.
-        domain = ""
-        if kind.itemsize > 1 and standard_opset(self._context.model) < SIXTEEN_BIT_OPSET:
-            domain = "com.microsoft"
-            graph.opset_imports.setdefault(domain, 1)
-        stem = value.name or "tensor"
-        factor = add_initializer(graph, f"{stem}_scale", np.asarray(scale, np.float32))
-        zero = add_initializer(graph, f"{stem}_zero_point", np.asarray(zero_point, kind))
-        is_output = value.is_graph_output()
-        # Of a tensor computed in float only integer kernels read the rounded form.
-        everyone = value in self._integer
-        users = [usage for usage in value.uses() if everyone or usage.node in self._readers[value]]
-        quantize = ir.Node(domain, "QuantizeLinear", [value, factor, zero])
-        quantize.name = f"{stem}_QuantizeLinear"
-        dequantize = ir.Node(domain, "DequantizeLinear", [quantize.outputs[0], factor, zero])
-        dequantize.name = f"{stem}_DequantizeLinear"
-        quantize.outputs[0].name = unique_name(graph, f"{stem}_quantized")
-        quantize.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(kind))
-        quantize.outputs[0].shape = value.shape
-        result = dequantize.outputs[0]
-        result.name = unique_name(graph, f"{stem}_dequantized")
-        result.type, result.shape = value.type, value.shape
-        insert_behind(graph, value, [quantize, dequantize])
-        for node, index in users:
-            node.replace_input_with(index, result)
-        if is_output and everyone:
-            self._rename_output(graph, value, result)
-
-    def _rename_output(self, graph: ir.Graph, value: ir.Value, result: ir.Value) -> None:
-        name = value.name or ""
-        value.name = unique_name(graph, f"{name}_float")
-        result.name = name
-        for place, output in enumerate(graph.outputs):
-            if output is value:
-                graph.outputs[place] = result
-
-
-def _scale(parameters: Parameters, which: str) -> tuple[float, int]:
-    return float(parameters[f"{which}_scale"]), int(parameters[f"{which}_zero_point"])
