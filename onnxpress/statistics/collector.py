@@ -9,7 +9,7 @@ both, and E[x·x̂ᵀ] says how far what a layer is fed has moved.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,8 @@ import onnx_ir as ir
 
 from onnxpress.data import Samples
 from onnxpress.graph import Layer
-from onnxpress.runtime import Array, Feed, Session
+from onnxpress.runtime import Array
+from onnxpress.statistics.exposing import Observer, observable
 from onnxpress.statistics.rows import input_rows
 from onnxpress.statistics.store import LayerStatistics, Statistics, TensorStatistics
 
@@ -163,14 +164,6 @@ def _row_by_row(layer: Layer, first: tuple[int, ...], second: tuple[int, ...]) -
     return len(first) == len(second) and different == 1 and layer.groups == 1
 
 
-def observable(model: ir.Model) -> dict[str, ir.Value]:
-    """Tensors of the main graph that can be watched, by name; subgraph bodies are not run alone."""
-    values = {value.name: value for value in model.graph.inputs}
-    for node in model.graph:
-        values.update((value.name, value) for value in node.outputs if value.name)
-    return {name: value for name, value in values.items() if name is not None}
-
-
 def collect(
     model: ir.Model,
     layers: Sequence[Layer],
@@ -189,7 +182,7 @@ def collect(
         model: not changed.
         layers: the layers (`graph.find_layers`) of the model, or of `reference`.
         samples: calibration samples.
-        wanted: layers and tensors inside subgraphs are left out.
+        wanted: what cannot be observed (`exposing.observable`) is left out.
         reference: the model that `model` was rewritten from; layers whose input it has under
             the same name are compared row by row.
         seed: which rows of a layer are drawn.
@@ -198,17 +191,15 @@ def collect(
         progress: called with (samples done, all samples).
     """
     known = observable(model)
-    tensors = sorted(wanted.tensors & known.keys())
+    tensors = sorted(wanted.tensors & known)
     watched: dict[str, list[Layer]] = {}
     for layer in layers:
         source = _input_name(layer)
-        if layer.name in wanted.layers and source in known and not layer.in_subgraph:
+        if layer.name in wanted.layers and source in known:
             watched.setdefault(source, []).append(layer)
     names = sorted({*tensors, *watched})
-    inputs = {value.name for value in model.graph.inputs}
-    made = [name for name in names if name not in inputs]
-    session = Session(_with_outputs(model, made), threads=threads, arena=False)
-    other = None if reference is None else _beside(reference, made, threads)
+    observer = Observer(model, names, threads=threads)
+    other = None if reference is None else Observer(reference, names, threads=threads)
 
     result = Statistics(samples=len(samples))
     result.tensors = {name: TensorStatistics() for name in tensors}
@@ -224,41 +215,40 @@ def collect(
     sizes: dict[str, int] = {}
     for done, feed in enumerate(samples, 1):
         for chunk in chunks:
-            computed = [name for name in chunk if name not in inputs]
-            arrays = session.run(feed, computed) if computed else {}
-            theirs = {} if other is None else _run_beside(other, feed, computed)
+            arrays = observer.run(feed, chunk)
+            theirs = {} if other is None else other.run(feed, chunk)
             for name in chunk:
-                array = feed[name] if name in inputs else arrays[name]
-                sizes[name] = array.nbytes
-                if array.size == 0 or array.dtype.kind != "f":
-                    continue
-                if name in result.tensors:
-                    _update(result.tensors[name], array, drawn)
-                for layer in watched.get(name, []):
-                    # Drawn anew for each layer, so that both models give the same rows.
-                    draw = int(rng.integers(1 << 62))
-                    sums[layer.name].observe(
-                        layer, array, theirs.get(name), row_limits[layer.name], draw
-                    )
+                sizes[name] = sum(array.nbytes for array in arrays.get(name, []))
+                for array, beside in _paired(arrays.get(name, []), theirs.get(name)):
+                    if array.size == 0 or array.dtype.kind != "f":
+                        continue
+                    if name in result.tensors:
+                        _update(result.tensors[name], array, drawn)
+                    for layer in watched.get(name, []):
+                        # Drawn anew for each layer, so that both models give the same rows.
+                        draw = int(rng.integers(1 << 62))
+                        sums[layer.name].observe(layer, array, beside, row_limits[layer.name], draw)
         if done == 1:
             chunks = _chunks(names, sizes, memory_bytes)
         if progress is not None:
             progress(done, len(samples))
     finished = {name: row_sums.finish(len(samples)) for name, row_sums in sums.items()}
+    lost = {layer.name for name in observer.lost for layer in watched.get(name, [])}
     # A layer that gave no rows was not observed, which is not the same as inputs of zeros.
-    result.layers = {name: layer for name, layer in finished.items() if layer.rows}
+    result.layers = {
+        name: layer for name, layer in finished.items() if layer.rows and name not in lost
+    }
+    for name in observer.lost & result.tensors.keys():
+        del result.tensors[name]
     return result
 
 
-def _beside(reference: ir.Model, names: Sequence[str], threads: int) -> Session:
-    known = observable(reference)
-    outputs = [name for name in names if name in known]
-    return Session(_with_outputs(reference, outputs), threads=threads, arena=False)
-
-
-def _run_beside(other: Session, feed: Feed, names: Sequence[str]) -> dict[str, Array]:
-    asked = [name for name in names if name in other.output_names]
-    return {**feed, **(other.run(feed, asked) if asked else {})}
+def _paired(
+    arrays: Sequence[Array], others: Sequence[Array] | None
+) -> Iterator[tuple[Array, Array | None]]:
+    """Each time a tensor was computed, beside the same time of the reference."""
+    same = others is not None and len(arrays) == len(others)
+    return zip(arrays, others if others is not None and same else [None] * len(arrays), strict=True)
 
 
 def _rows(
@@ -303,13 +293,3 @@ def _input_name(layer: Layer) -> str:
     else:
         value = use.node.inputs[1 if layer.op_type == "Gather" else 0]
     return "" if value is None or value.name is None else value.name
-
-
-def _with_outputs(model: ir.Model, names: Iterable[str]) -> ir.Model:
-    copy = model.clone()
-    known = observable(copy)
-    present = {value.name for value in copy.graph.outputs}
-    for name in names:
-        if name not in present:
-            copy.graph.outputs.append(known[name])
-    return copy

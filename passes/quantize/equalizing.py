@@ -144,7 +144,7 @@ def insert_smoothing(
             node = ir.Node("", "Mul", [value, factor], name=f"{factor.name}_Mul")
             node.outputs[0].name = unique_name(graph, f"{stem}_smoothed")
             node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
-            insert_behind(graph, value, [node])
+            insert_behind(value.graph or graph, value, [node])
             made[value] = Smoothed(value, node, axis, scales)
         use = layer.uses[0]
         index = 1 - use.index if layer.op_type == "MatMul" else 0

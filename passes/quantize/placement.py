@@ -45,8 +45,6 @@ def static_refusal(layer: Layer, operators: Iterable[str]) -> str | None:
         return "its weight has no elements"
     if layer.op_type not in _LAYERS or layer.op_type not in operators:
         return f"no integer kernel for {layer.op_type} with a quantized weight on this target"
-    if layer.in_subgraph:
-        return "inside a subgraph, where activations are not observed"
     if len(layer.uses) > 1:
         return f"shared by {len(layer.uses)} nodes, whose inputs have different ranges"
     if layer.dtype != ir.DataType.FLOAT:

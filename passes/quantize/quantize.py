@@ -1,5 +1,6 @@
 """The pass itself: candidates by predicted noise, and how what is decided is carried out."""
 
+import collections
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -173,8 +174,11 @@ class Quantize(Pass):
         """
         context = replace(self._fitted(context), draft=True)
         proposals: list[Proposal | Skip] = []
+        times = collections.Counter(layer.name for layer in context.layers)
         for layer in context.layers:
             reason = "its weight has no elements" if 0 in layer.shape else layer.unsafe
+            if times[layer.name] > 1:
+                reason = "weights of several subgraphs have its name: simplify the model first"
             if reason is None and not np.isfinite(layer.read()).all():
                 reason = "its weight holds NaN or infinity"
             if reason is not None:
@@ -216,7 +220,7 @@ class Quantize(Pass):
         source = activation_range(context, input_of(layer), self.ranges)
         result = activation_range(context, fused_output(layer.node), self.ranges)
         if source is None or result is None:
-            return None, "its activations were not observed, or are not finite"
+            return None, _unobserved(context, layer)
         moments = context.moments(layer)
         if moments is None or moments.rows == 0 or not moments.absolute_maximum.any():
             return None, "the calibration data never exercises it: its inputs are all zero"
@@ -293,9 +297,9 @@ class Quantize(Pass):
             pairs.want_input(layer, static[layer.name])
             if layer.op_type == "Conv":
                 pairs.want_output(layer.node, static[layer.name])
-        for node in context.model.graph:
-            if node.name in static and node.name in nodes:
-                pairs.join(node, static[node.name])
+        for name, node in nodes.items():
+            if name in static:
+                pairs.join(node, static[name])
         pairs.fill_outputs(layers)
         for layer in layers:
             write_static(context, layer, static[layer.name])
@@ -311,6 +315,20 @@ class Quantize(Pass):
         # Last, so that what is folded into weights meets them in their final form.
         pairs.move(fold_smoothing(smoothed, pairs.tensors))
         pairs.insert()
+
+
+def _unobserved(context: Context, layer: Layer) -> str:
+    """Why there are no ranges for a layer."""
+    assert context.statistics is not None
+    keepers = scale_keepers(context)
+    for value in (input_of(layer), fused_output(layer.node)):
+        found = context.statistics.tensors.get(scale_source(value, keepers).name or "")
+        if found is None:
+            return "its activations cannot be observed"
+        if found.minimum > found.maximum:
+            where = " of the subgraph that it is in" if layer.in_subgraph else ""
+            return f"the calibration data never exercises it: no run{where} gave it an input"
+    return "its activations are not finite"
 
 
 def _named(which: str, found: ActivationRange) -> dict[str, Parameter]:

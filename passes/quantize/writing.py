@@ -41,7 +41,7 @@ SIXTEEN_BIT_OPSET = 21
 
 def write_static(context: Context, layer: Layer, parameters: Parameters) -> None:
     """Integer weight and bias behind DequantizeLinear; the pairs around are `Pairs`' work."""
-    graph, node = layer.graph, layer.node
+    graph, node = context.model.graph, layer.node
     input_scale = float(parameters["input_scale"])
     rounded = static_integers(context, layer, parameters)
     weight = rounded.weight
@@ -51,7 +51,9 @@ def write_static(context: Context, layer: Layer, parameters: Parameters) -> None
     bias = constant_bias(layer)
     node.replace_input_with(
         layer.uses[0].index,
-        _dequantize(context, layer.name, weight.values, scales, weight.zero_point, weight.axis),
+        _dequantize(
+            context, node, layer.name, weight.values, scales, weight.zero_point, weight.axis
+        ),
     )
     if bias is not None:
         bias_scales = (np.float32(input_scale) * scales).astype(np.float32)
@@ -65,7 +67,7 @@ def write_static(context: Context, layer: Layer, parameters: Parameters) -> None
         axis = 0 if bias_scales.ndim else None
         stem = f"{layer.name}_bias" if old is None else old.name
         name = unique_name(graph, f"{stem}_int32")
-        node.replace_input_with(2, _dequantize(context, name, integers, bias_scales, 0, axis))
+        node.replace_input_with(2, _dequantize(context, node, name, integers, bias_scales, 0, axis))
         if old is not None:
             drop_unused(old)
     drop_unused(layer.weight)
@@ -94,7 +96,7 @@ def write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> list[S
                 made.outputs, ("quantized", "scale", "zero_point"), strict=True
             ):
                 output.name = unique_name(graph, f"{value.name}_{part}")
-            insert_behind(graph, value, [made])
+            insert_behind(value.graph or graph, value, [made])
             quantized[value] = made
         values, scale, zero_point = quantized[value].outputs
         # MatMulInteger takes [in, out], whatever the Gemm had.
@@ -115,7 +117,8 @@ def write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> list[S
         for number, step in enumerate(steps):
             step.name = f"{stem}_dynamic_{number}"
             step.outputs[0].name = unique_name(graph, f"{layer.name}_dynamic_{number}")
-        graph.insert_before(node, steps)
+        assert isinstance(node.graph, ir.Graph)
+        node.graph.insert_before(node, steps)
         take_over(node, steps[-1])
         drop_unused(layer.weight)
     return smoothed
@@ -123,7 +126,7 @@ def write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> list[S
 
 def write_weight_only(context: Context, layer: Layer) -> None:
     """Integers behind Cast and Mul in place of the weight."""
-    graph = layer.graph
+    graph = context.model.graph
     rounded = weight_only_integers(context, layer)
     weight = rounded.weight
     if rounded.offset is not None:
@@ -145,21 +148,25 @@ def write_weight_only(context: Context, layer: Layer) -> None:
     for node in (cast, scaled):
         node.outputs[0].type = ir.TensorType(layer.dtype)
         node.outputs[0].shape = ir.Shape(layer.shape)
-    prepend(graph, [cast, scaled])
+    prepend(layer.graph, [cast, scaled])
     ir.convenience.replace_all_uses_with(layer.weight, scaled.outputs[0])
-    del graph.initializers[layer.name]
+    del layer.graph.initializers[layer.name]
     scaled.outputs[0].name = layer.name
 
 
 def _dequantize(
     context: Context,
+    user: ir.Node,
     stem: str,
     values: npt.NDArray[np.generic],
     scales: npt.NDArray[np.float32],
     zero_point: int,
     axis: int | None,
 ) -> ir.Value:
-    """Integers behind DequantizeLinear, as the first nodes of the graph."""
+    """Integers behind DequantizeLinear, as the first nodes of the graph that `user` is in.
+
+    onnxruntime fuses within one graph, but sees the constants of the graphs around it.
+    """
     graph = context.model.graph
     inputs = [
         add_initializer(graph, f"{stem}_quantized", values),
@@ -172,7 +179,8 @@ def _dequantize(
     output = node.outputs[0]
     output.name = unique_name(graph, f"{stem}_dequantized")
     output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(values.shape)
-    prepend(graph, [node])
+    assert isinstance(user.graph, ir.Graph)
+    prepend(user.graph, [node])
     return output
 
 
@@ -185,12 +193,14 @@ class Pairs:
         self._ranges: dict[ir.Value, tuple[float, int]] = {}
         self._readers: dict[ir.Value, list[ir.Node]] = {}
         self._integer: set[ir.Value] = set()
+        self._computing: set[ir.Node] = set()
 
     def want_input(self, layer: Layer, parameters: Parameters) -> None:
         """The layer reads its input through a pair."""
         value = input_of(layer)
         self._ranges[value] = _scale(parameters, "input")
         self._readers.setdefault(value, []).append(layer.node)
+        self._computing.add(layer.node)
 
     def want_output(self, node: ir.Node, parameters: Parameters) -> None:
         """Everyone reads the node's output, behind a fused activation, through a pair."""
@@ -203,6 +213,7 @@ class Pairs:
         inputs = operator_inputs(node)
         if inputs is not None and all(value in self._integer for value in inputs):
             self.want_output(node, parameters)
+            self._computing.add(node)
 
     def fill_outputs(self, layers: list[Layer]) -> None:
         """Gemm and MatMul outputs that an integer kernel reads are integers themselves."""
@@ -226,11 +237,16 @@ class Pairs:
 
     def insert(self) -> None:
         """Put every pair into the graph."""
-        graph = self._context.model.graph
         for value, (scale, zero_point) in self._ranges.items():
-            self._insert(graph, value, scale, zero_point)
+            self._insert(value, scale, zero_point)
 
-    def _insert(self, graph: ir.Graph, value: ir.Value, scale: float, zero_point: int) -> None:
+    def _insert(self, value: ir.Value, scale: float, zero_point: int) -> None:
+        """QuantizeLinear where the value is, DequantizeLinear in each graph that computes with it.
+
+        So a tensor that a body reads is quantized once, outside, and the runtime sees the other
+        half of the pair in the graph of the operator.
+        """
+        graph = self._context.model.graph
         kind = np.dtype(self._context.target.activation_type)
         # Sixteen bits came to ONNX's own operators with opset 21, to onnxruntime's before.
         domain = ""
@@ -246,27 +262,46 @@ class Pairs:
         users = [usage for usage in value.uses() if everyone or usage.node in self._readers[value]]
         quantize = ir.Node(domain, "QuantizeLinear", [value, factor, zero])
         quantize.name = f"{stem}_QuantizeLinear"
-        dequantize = ir.Node(domain, "DequantizeLinear", [quantize.outputs[0], factor, zero])
-        dequantize.name = f"{stem}_DequantizeLinear"
         quantize.outputs[0].name = unique_name(graph, f"{stem}_quantized")
         quantize.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(kind))
         quantize.outputs[0].shape = value.shape
-        result = dequantize.outputs[0]
+        home = value.graph or graph
+        insert_behind(home, value, [quantize])
+        results: dict[object, ir.Value] = {}
+
+        def dequantized(place: object) -> ir.Value:
+            if place not in results:
+                results[place] = self._dequantize(quantize, value, place)
+            return results[place]
+
+        if is_output and everyone:
+            self._replace_output(home, value, dequantized(home))
+        computing = {node.graph for node, _ in users if node in self._computing}
+        for node, index in users:
+            place = node.graph if node.graph in computing else home
+            node.replace_input_with(index, dequantized(place))
+
+    def _dequantize(self, quantize: ir.Node, value: ir.Value, place: object) -> ir.Value:
+        graph, stem = self._context.model.graph, value.name or "tensor"
+        inputs = [quantize.outputs[0], *quantize.inputs[1:]]
+        node = ir.Node(quantize.domain, "DequantizeLinear", inputs)
+        result = node.outputs[0]
         result.name = unique_name(graph, f"{stem}_dequantized")
         result.type, result.shape = value.type, value.shape
-        insert_behind(graph, value, [quantize, dequantize])
-        for node, index in users:
-            node.replace_input_with(index, result)
-        if is_output and everyone:
-            self._rename_output(graph, value, result)
+        node.name = f"{result.name.removesuffix('_dequantized')}_DequantizeLinear"
+        assert isinstance(place, ir.Graph)
+        insert_behind(place, quantize.outputs[0], [node])
+        return result
 
-    def _rename_output(self, graph: ir.Graph, value: ir.Value, result: ir.Value) -> None:
-        name = value.name or ""
-        value.name = unique_name(graph, f"{name}_float")
-        result.name = name
-        for place, output in enumerate(graph.outputs):
+    def _replace_output(self, home: ir.Graph, value: ir.Value, result: ir.Value) -> None:
+        graph = self._context.model.graph
+        if home is graph:
+            name = value.name or ""
+            value.name = unique_name(graph, f"{name}_float")
+            result.name = name
+        for place, output in enumerate(home.outputs):
             if output is value:
-                graph.outputs[place] = result
+                home.outputs[place] = result
 
 
 def _scale(parameters: Parameters, which: str) -> tuple[float, int]:

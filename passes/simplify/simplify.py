@@ -166,7 +166,7 @@ def simplify(
         common.TopologicalSortPass(),
         common.ShapeInferencePass(),
     )
-    _name_nodes(model)
+    _name_apart(model)
 
 
 def _own_constants(model: ir.Model) -> None:
@@ -192,8 +192,18 @@ def _fingerprint(model: ir.Model) -> tuple[int, int]:
     return nodes, sum(len(graph.initializers) for graph in model.graphs())
 
 
-def _name_nodes(model: ir.Model) -> None:
-    """Give every node a name of its own: plans and reports refer to nodes by name."""
+def _name_apart(model: ir.Model) -> None:
+    """Give nodes and tensors names of their own: plans, reports and statistics refer to them.
+
+    ONNX lets bodies beside each other use the same ones; only theirs are changed.
+    """
+    names = {name for graph in model.graphs() for name in graph.initializers}
+    names |= {value.name for value in _computed(model.graph)}
+    for value in (value for graph in model.graph.subgraphs() for value in _computed(graph)):
+        stem, number = value.name or "value", 1
+        while value.name in names:
+            value.name, number = f"{stem}_{number}", number + 1
+        names.add(value.name)
     taken: set[str] = set()
     for node in model.graph.all_nodes():
         stem = node.name or f"{node.op_type}_{node.outputs[0].name if node.outputs else ''}"
@@ -202,6 +212,10 @@ def _name_nodes(model: ir.Model) -> None:
             name, number = f"{stem}_{number}", number + 1
         taken.add(name)
         node.name = name
+
+
+def _computed(graph: ir.Graph) -> list[ir.Value]:
+    return [*graph.inputs, *(value for node in graph for value in node.outputs)]
 
 
 def _elements(value: ir.Value) -> int | None:
