@@ -19,7 +19,7 @@ import onnx_ir as ir
 from onnxpress.data import Samples
 from onnxpress.graph import Layer
 from onnxpress.runtime import Array
-from onnxpress.statistics.exposing import Observer, observable
+from onnxpress.statistics.exposing import Observer, input_key
 from onnxpress.statistics.rows import input_rows
 from onnxpress.statistics.store import LayerStatistics, Statistics, TensorStatistics
 
@@ -190,15 +190,14 @@ def collect(
         memory_bytes: about how much of the tensors of one run are held at a time.
         progress: called with (samples done, all samples).
     """
-    known = observable(model)
-    tensors = sorted(wanted.tensors & known)
+    read = {layer.name: input_key(layer) for layer in layers if layer.name in wanted.layers}
+    observer = Observer(model, sorted({*wanted.tensors, *read.values()}), threads=threads)
+    names = sorted(observer.names)
+    tensors = sorted(wanted.tensors & observer.names)
     watched: dict[str, list[Layer]] = {}
     for layer in layers:
-        source = _input_name(layer)
-        if layer.name in wanted.layers and source in known:
-            watched.setdefault(source, []).append(layer)
-    names = sorted({*tensors, *watched})
-    observer = Observer(model, names, threads=threads)
+        if read.get(layer.name) in observer.names:
+            watched.setdefault(read[layer.name], []).append(layer)
     other = None if reference is None else Observer(reference, names, threads=threads)
 
     result = Statistics(samples=len(samples))
@@ -284,12 +283,3 @@ def _chunks(names: Sequence[str], sizes: dict[str, int], limit: int) -> list[lis
         chunks[-1].append(name)
         held += sizes[name]
     return chunks
-
-
-def _input_name(layer: Layer) -> str:
-    use = layer.uses[0]
-    if layer.op_type == "MatMul":
-        value = use.node.inputs[1 - use.index]
-    else:
-        value = use.node.inputs[1 if layer.op_type == "Gather" else 0]
-    return "" if value is None or value.name is None else value.name

@@ -7,23 +7,26 @@ do not hold the tensor hand it on. At the end it holds one array for each time t
 whatever shape; none where the branch was never taken. A Scan cannot carry sequences: there the
 tensor becomes a scan output, stacked along a new first axis, which is taken apart again.
 
+What a body reads of the graphs around it is seen as often as the body runs, if it is asked for by
+its `input_key`; by its name, as often as it is computed.
+
 The sequences are those of ONNX's own operators (Sequence* from opset 11, in If and Loop from 13).
 """
 
 import collections
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxpress.errors import ModelError
-from onnxpress.graph import FLOAT_TYPES, is_standard, prepend, remembered_names, unique_name
+from onnxpress.graph import FLOAT_TYPES, Layer, is_standard, prepend, remembered_names, unique_name
 from onnxpress.opset import standard_opset
 from onnxpress.runtime import Array, Feed, Session
 
-__all__ = ["Observer", "observable"]
+__all__ = ["Observer", "input_key", "observable"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,8 @@ class Observer:
     """A session of a copy of a model that gives tensors by name.
 
     Attributes:
-        lost: tensors in bodies that onnxruntime turned out unable to give; what it gave of them
+        names: what it gives.
+        lost: what is in bodies and onnxruntime turned out unable to give; what it gave of them
             before is incomplete.
     """
 
@@ -59,21 +63,24 @@ class Observer:
 
         Args:
             model: not changed.
-            names: of tensors that are `observable`, or inputs; others are never given.
+            names: of tensors, or `input_key`s; what is not `observable` is never given.
             threads: of onnxruntime.
         """
         self.lost: frozenset[str] = frozenset()
         self._model, self._threads = model, threads
         inputs = {value.name for value in model.graph.inputs}
-        known = _places(model)
-        made = [name for name in names if name in known and name not in inputs]
-        self._plain = [name for name in made if not known[name].route]
+        places = _places(model)
+        found = {name: place for name in names if (place := _find(places, name)) is not None}
+        self.names = frozenset(found)
+        made = [name for name in found if name not in inputs]
+        self._plain = [name for name in made if not found[name].route]
         try:
             self._open(made)
         except ModelError as error:
             self._without_bodies(error)
 
     def _open(self, names: Sequence[str]) -> None:
+        self._outputs = dict.fromkeys(names, "")
         model, self._outputs, self._scans = _exposed(self._model, names)
         self._session = Session(model, threads=self._threads, arena=False)
 
@@ -118,6 +125,29 @@ def observable(model: ir.Model) -> frozenset[str]:
     what is inside bodies all that is not float, and what is in an If or Loop inside a Scan.
     """
     return frozenset(_places(model))
+
+
+def input_key(layer: Layer) -> str:
+    """The name of the tensor a layer reads, and where it does if that is in another graph."""
+    use = layer.uses[0]
+    if layer.op_type == "MatMul":
+        value = use.node.inputs[1 - use.index]
+    else:
+        value = use.node.inputs[1 if layer.op_type == "Gather" else 0]
+    name = "" if value is None else value.name or ""
+    if value is None or value.graph is use.node.graph:
+        return name
+    return f"{name}\n{use.node.outputs[0].name}"
+
+
+def _find(places: Mapping[str, "_Place"], key: str) -> "_Place | None":
+    """By a name or an `input_key`."""
+    name, _, beside = key.partition("\n")
+    place = places.get(name)
+    if not beside or place is None or beside not in places:
+        return None if beside else place
+    inner = places[beside]
+    return replace(place, route=inner.route) if place.value.dtype in FLOAT_TYPES else None
 
 
 def _places(model: ir.Model) -> dict[str, _Place]:
@@ -168,7 +198,8 @@ def _exposed(
     outputs = {name: name for name in names}
     present = {value.name for value in graph.outputs}
     with remembered_names(graph):
-        places = {name: _out_of_scans(graph, known[name]) for name in names}
+        found = {name: place for name in names if (place := _find(known, name)) is not None}
+        places = {name: _out_of_scans(graph, place) for name, place in found.items()}
         for name, place in places.items():
             if not place.route and place.value.name not in present:
                 graph.outputs.append(place.value)

@@ -155,14 +155,22 @@ class Quantize(Pass):
     def observes(self, context: Context) -> Observations:
         """Gram matrices of all layers; inputs and outputs of those with an integer kernel."""
         layers = frozenset(layer.name for layer in context.layers if compensable(layer))
-        if self.form in ("weight_only", "dynamic"):
+        if self.form == "weight_only":
             return Observations(layers=layers, gram=True)
         tensors: set[str] = set()
+        integer = [
+            layer
+            for layer in context.layers
+            if static_refusal(layer, context.target.quantized_operators) is None
+        ]
+        if self.form == "dynamic":
+            # That a branch is never taken shows in these.
+            tensors.update(layer.node.outputs[0].name or "" for layer in integer)
+            return Observations(frozenset(tensors), layers, gram=True)
         keepers = scale_keepers(context)
-        for layer in context.layers:
-            if static_refusal(layer, context.target.quantized_operators) is None:
-                for value in (input_of(layer), fused_output(layer.node)):
-                    tensors.add(scale_source(value, keepers).name or "")
+        for layer in integer:
+            for value in (input_of(layer), fused_output(layer.node)):
+                tensors.add(scale_source(value, keepers).name or "")
         for node in keepers.values():
             tensors.add(scale_source(fused_output(node), keepers).name or "")
         return Observations(frozenset(tensors), layers, gram=True)
@@ -220,7 +228,9 @@ class Quantize(Pass):
         source = activation_range(context, input_of(layer), self.ranges)
         result = activation_range(context, fused_output(layer.node), self.ranges)
         if source is None or result is None:
-            return None, _unobserved(context, layer)
+            keepers = scale_keepers(context)
+            values = [input_of(layer), fused_output(layer.node)]
+            return None, _unobserved(context, [scale_source(v, keepers) for v in values], layer)
         moments = context.moments(layer)
         if moments is None or moments.rows == 0 or not moments.absolute_maximum.any():
             return None, "the calibration data never exercises it: its inputs are all zero"
@@ -243,8 +253,10 @@ class Quantize(Pass):
         """MatMulInteger on an input that is quantized by its own range at every run."""
         reason = dynamic_refusal(layer, context.target.quantized_operators)
         moments = context.moments(layer)
-        if reason is None and (moments is None or moments.rows == 0):
+        if reason is None and context.statistics is None:
             reason = "without calibration data the error of its activations is unknown"
+        if reason is None and (moments is None or moments.rows == 0):
+            reason = _unobserved(context, layer.node.outputs, layer)
         if reason is not None or moments is None:
             return None, reason
         low, high = float(moments.minimum.min()), float(moments.maximum.max())
@@ -317,12 +329,11 @@ class Quantize(Pass):
         pairs.insert()
 
 
-def _unobserved(context: Context, layer: Layer) -> str:
-    """Why there are no ranges for a layer."""
+def _unobserved(context: Context, values: Sequence[ir.Value], layer: Layer) -> str:
+    """Why statistics of a layer's activations are missing or useless."""
     assert context.statistics is not None
-    keepers = scale_keepers(context)
-    for value in (input_of(layer), fused_output(layer.node)):
-        found = context.statistics.tensors.get(scale_source(value, keepers).name or "")
+    for value in values:
+        found = context.statistics.tensors.get(value.name or "")
         if found is None:
             return "its activations cannot be observed"
         if found.minimum > found.maximum:

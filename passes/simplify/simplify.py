@@ -197,10 +197,10 @@ def _name_apart(model: ir.Model) -> None:
 
     ONNX lets bodies beside each other use the same ones; only theirs are changed.
     """
-    names = {name for graph in model.graphs() for name in graph.initializers}
+    names: set[str | None] = {n for graph in model.graphs() for n in graph.initializers}
     names |= {value.name for value in _computed(model.graph)}
     for value in (value for graph in model.graph.subgraphs() for value in _computed(graph)):
-        stem, number = value.name or "value", 1
+        stem, number = value.name, 1
         while value.name in names:
             value.name, number = f"{stem}_{number}", number + 1
         names.add(value.name)
@@ -215,7 +215,9 @@ def _name_apart(model: ir.Model) -> None:
 
 
 def _computed(graph: ir.Graph) -> list[ir.Value]:
-    return [*graph.inputs, *(value for node in graph for value in node.outputs)]
+    """Without outputs that are left out, which have no name."""
+    values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
+    return [value for value in values if value.name]
 
 
 def _elements(value: ir.Value) -> int | None:
