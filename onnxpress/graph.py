@@ -257,13 +257,17 @@ def remembered_names(graph: ir.Graph) -> Iterator[None]:
     """Within it, `unique_name` looks the graph over once instead of at every call.
 
     For a rewrite that takes all new names from `unique_name`: a look costs milliseconds, and
-    a rewrite makes thousands of names.
+    a rewrite makes thousands of names. Names are then unique in the graph and all its bodies,
+    whichever of these is asked.
     """
-    _REMEMBERED[id(graph)] = _names(graph)
+    names = _names(graph)
+    graphs = [graph, *graph.subgraphs()]
+    _REMEMBERED.update((id(one), names) for one in graphs)
     try:
         yield
     finally:
-        del _REMEMBERED[id(graph)]
+        for one in graphs:
+            del _REMEMBERED[id(one)]
 
 
 def multiply_adds(node: ir.Node) -> int:

@@ -51,9 +51,7 @@ def write_static(context: Context, layer: Layer, parameters: Parameters) -> None
     bias = constant_bias(layer)
     node.replace_input_with(
         layer.uses[0].index,
-        _dequantize(
-            context, node, layer.name, weight.values, scales, weight.zero_point, weight.axis
-        ),
+        _dequantize(node, layer.name, weight.values, scales, weight.zero_point, weight.axis),
     )
     if bias is not None:
         bias_scales = (np.float32(input_scale) * scales).astype(np.float32)
@@ -67,7 +65,7 @@ def write_static(context: Context, layer: Layer, parameters: Parameters) -> None
         axis = 0 if bias_scales.ndim else None
         stem = f"{layer.name}_bias" if old is None else old.name
         name = unique_name(graph, f"{stem}_int32")
-        node.replace_input_with(2, _dequantize(context, node, name, integers, bias_scales, 0, axis))
+        node.replace_input_with(2, _dequantize(node, name, integers, bias_scales, 0, axis))
         if old is not None:
             drop_unused(old)
     drop_unused(layer.weight)
@@ -155,7 +153,6 @@ def write_weight_only(context: Context, layer: Layer) -> None:
 
 
 def _dequantize(
-    context: Context,
     user: ir.Node,
     stem: str,
     values: npt.NDArray[np.generic],
@@ -165,9 +162,11 @@ def _dequantize(
 ) -> ir.Value:
     """Integers behind DequantizeLinear, as the first nodes of the graph that `user` is in.
 
-    onnxruntime fuses within one graph, but sees the constants of the graphs around it.
+    onnxruntime fuses within one graph. Of weights it wants the constants there too: where it makes
+    MatMulNBits of a MatMul (16-bit activations), those of an outer graph stop it from loading.
     """
-    graph = context.model.graph
+    graph = user.graph
+    assert isinstance(graph, ir.Graph)
     inputs = [
         add_initializer(graph, f"{stem}_quantized", values),
         add_initializer(graph, f"{stem}_scale", scales),
@@ -179,8 +178,7 @@ def _dequantize(
     output = node.outputs[0]
     output.name = unique_name(graph, f"{stem}_dequantized")
     output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(values.shape)
-    assert isinstance(user.graph, ir.Graph)
-    prepend(user.graph, [node])
+    prepend(graph, [node])
     return output
 
 
