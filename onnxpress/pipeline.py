@@ -411,7 +411,15 @@ def _attempt(
     feeds = work.evaluator.samples.feeds[:_COMPARED]
     current, notes = fit_form(current, work.target, plan.fit, feeds)
     work.progress("validating")
-    validation = check_model(work.evaluator, work.original, current, threads=work.threads)
+    known = [stage.measurement for stage in stages if stage.model is current]
+    whole = [m for m in known if m is not None and m.samples == len(work.evaluator.samples)]
+    validation = check_model(
+        work.evaluator,
+        work.original,
+        current,
+        threads=work.threads,
+        measurement=whole[-1] if whole else None,
+    )
     return current, stages, replace(validation, warnings=(*validation.warnings, *notes))
 
 
@@ -493,11 +501,11 @@ def _difference(model: ir.Model, work: _Work) -> str | None:
     try:
         session = Session(model, threads=work.threads)
         for evaluator in _judges(work):
-            measured = evaluator.measure(session)
+            measured = evaluator.measure(session, evaluator.glance)
             wanted = dict.fromkeys(measured.outputs, _LOSSLESS_DB)
             if measured.worst_sqnr_db < _LOSSLESS_DB:
                 plain = Session(work.original_model, threads=work.threads, optimize=False)
-                floor = evaluator.measure(plain).outputs
+                floor = evaluator.measure(plain, evaluator.glance).outputs
                 wanted = {n: min(_LOSSLESS_DB, floor[n].sqnr_db - _ROUNDING_DB) for n in wanted}
             for name, output in measured.outputs.items():
                 if output.is_float and output.sqnr_db < wanted[name]:

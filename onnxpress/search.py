@@ -48,15 +48,14 @@ _SENSITIVITY_SAMPLES = 4
 """Enough to put layers in order: their errors differ by orders of magnitude."""
 _MAGNIFICATION_SAMPLES = 32
 """One candidate a site is measured, so more samples are affordable."""
-_GLANCE_SAMPLES = 16
-_GLANCE_SHARE = 8
-"""One in so many samples shows a choice that is far from the budget."""
 _TOLERANCES = 64
 _REACHED = 0.99
 """Of a quota: steps are whole percents of a layer."""
 _TINY_ERROR = 1e-12
-_RESOLUTION = 4
-"""Layers whose error is below a quarter of the average are not told apart by measurement."""
+_RESOLUTION = 16
+"""Layers that together take less than such a part of what all lose are not told apart."""
+_NEARLY_ALL = 0.95
+"""Of the bytes: then another order of giving layers up is not worth its measurements."""
 _LEVELS = 16
 """Each costs a run over the calibration samples; deeper models take several levels at once."""
 _LEAST_GAIN = 0.02
@@ -164,12 +163,21 @@ def _levels(layers: Sequence[Layer]) -> list[list[Layer]]:
 
 @dataclass
 class _Trial:
-    """A choice that was built and measured; `refitted`: with the better of both fits."""
+    """A choice that was built and measured.
+
+    Attributes:
+        decisions: the choice.
+        model: what it makes.
+        measurement: of that.
+        refitted: with the better of both fits.
+        latency: against the model before, where the clock came first.
+    """
 
     decisions: tuple[Decision, ...]
     model: ir.Model
     measurement: Measurement
     refitted: bool = False
+    latency: Latency | None = None
 
 
 class _Searcher:
@@ -198,10 +206,7 @@ class _Searcher:
             self.pass_, self.context, decisions, self.calibration, threads=self.threads
         )
         session = Session(model, threads=self.threads)
-        glance = max(_GLANCE_SAMPLES, len(self.evaluator.samples) // _GLANCE_SHARE)
-        measurement = self.evaluator.measure(session, glance)
-        if not self.evaluator.clearly_fails(measurement, self.share):
-            measurement = self.evaluator.measure(session)
+        measurement = self.evaluator.measure(session, share=self.share)
         self.progress(f"{self.pass_.name}: {len(decisions)} sites, attempt {self.tried}")
         logger.debug(
             "%s: %d sites: drop %.2f, worst SQNR %.1f dB",
@@ -239,50 +244,59 @@ class _Searcher:
         if all(decision.candidate.carried for decision in everything):
             return []
         neutral = _filtered(proposals, lambda c: c.neutral, [], "")
-        wholes = [everything, *_other_forms(proposals)]
         changes_kernels = not all(d.candidate.neutral for d in everything)
-        if changes_kernels and neutral and self.goal != "size":
-            wholes = self._faster(wholes)
+        timed = changes_kernels and bool(neutral) and self.goal != "size"
+        if timed:
+            wholes = self._faster([everything, *_other_forms(proposals)])
             if not wholes:
                 changes_kernels, proposals = False, neutral
-                wholes = [choose(neutral, _by_error, float("inf"))]
-        trials = [self.measure(whole) for whole in wholes]
-        found: list[_Trial | None] = [trial for trial in trials if self.holds(trial)]
+        if not timed or not wholes:
+            wholes = [(choose(proposals, _by_error, float("inf")), None)]
+        for decisions, latency in wholes:
+            trial = replace(self.measure(decisions), latency=latency)
+            if self.holds(trial):
+                return [trial]
+        found: list[_Trial | None] = []
         gentle_holds = False
         if changes_kernels and neutral:
             gentle = self.measure(choose(neutral, _by_error, float("inf")))
             gentle_holds = self.holds(gentle)
             found += [gentle] if gentle_holds else []
-        if not self.holds(trials[0]):
-            # Where all neutral candidates hold together, only the others need to be weighed.
-            weighed = self._weigh(proposals, lambda c: not (gentle_holds and c.neutral))
-            found += self._within_tolerance(weighed)
-            if changes_kernels and neutral and not gentle_holds:
-                found += self._within_tolerance(_filtered(weighed, lambda c: c.neutral, [], ""))
+        # Where all neutral candidates hold together, only the others need to be weighed.
+        weighed = self._weigh(proposals, lambda c: not (gentle_holds and c.neutral))
+        found += self._within_tolerance(weighed)
+        if changes_kernels and neutral and not gentle_holds:
+            found += self._within_tolerance(_filtered(weighed, lambda c: c.neutral, [], ""))
         return [trial for trial in found if trial is not None]
 
-    def _faster(self, wholes: Sequence[tuple[Decision, ...]]) -> list[tuple[Decision, ...]]:
+    def _faster(
+        self, wholes: Sequence[tuple[Decision, ...]]
+    ) -> list[tuple[tuple[Decision, ...], Latency | None]]:
         """Those that run faster than the kernels of before, which neutral candidates keep.
 
         The clock comes first, on drafts: it takes a moment, and where no whole choice gains time
-        neither would a mixture, which adds conversions between the forms.
+        neither would a mixture, which adds conversions between the forms. What is smallest and
+        fastest comes first.
         """
         before = Session(self.context.model, threads=self.threads)
         draft = replace(self.context, draft=True)
         feed = self.evaluator.samples.feeds[0]
-        faster, best = [], 0.0
+        faster: list[tuple[float, tuple[Decision, ...], Latency]] = []
+        best = 0.0
         for whole in wholes:
-            after = Session(apply(self.pass_, draft, whole), threads=self.threads)
+            model = apply(self.pass_, draft, whole)
+            after = Session(model, threads=self.threads)
             latency = compare_latency(before, after, feed, budget_s=_CLOCK_S)
             best = max(best, latency.speedup)
             if latency.speedup > 1 + _LEAST_GAIN:
-                faster.append(whole)
+                cost = model_file.weight_bytes(model) / latency.speedup
+                faster.append((cost, whole, latency))
         if not faster:
             self.note = (
                 "only forms that leave the kernels alone were kept: integer or new kernels ran at "
                 f"{best:.2f} times the speed before"
             )
-        return faster
+        return [(whole, latency) for _, whole, latency in sorted(faster, key=lambda f: f[0])]
 
     def _on_hull(self, proposals: Sequence[Proposal], quota: Quota | None) -> list[_Trial]:
         """Choices by what each saves for its error, all sites against each other."""
@@ -338,7 +352,11 @@ class _Searcher:
             if len(tolerances) > _TOLERANCES:
                 picked = np.linspace(0, len(tolerances) - 1, _TOLERANCES).round().astype(int)
                 tolerances = [tolerances[index] for index in picked]
-            found.append(self._bisect([choose(proposals, order, t) for t in tolerances]))
+            trial = self._bisect([choose(proposals, order, t) for t in tolerances])
+            found.append(trial)
+            everything, _ = _saved([Decision(p.site, p.candidates[0]) for p in proposals])
+            if trial is not None and _saved(trial.decisions)[0] >= _NEARLY_ALL * everything:
+                break
         return found
 
     def _weigh(
@@ -349,8 +367,8 @@ class _Searcher:
         """The proposals with errors measured at the model's outputs, by halving.
 
         All candidates of a form are measured together, then half of them, and so on down to
-        those that alone take more than their share of what may be lost; a half that takes less
-        is shared out by prediction. Most layers are harmless, so this takes far fewer runs than
+        those that alone take a good part of what may be lost; a group that takes less is shared
+        out by prediction. Most layers are harmless, so this takes far fewer runs than
         one for each. Candidates that are not `wanted` count as free of error.
 
         Args:
@@ -368,8 +386,8 @@ class _Searcher:
             error = self._together((*group, *carried))
             if share is None:
                 # Where a metric is the budget, no more is known than that the whole fails.
-                share = min(allowed, error / _RESOLUTION) / len(group)
-            if len(group) == 1 or error <= share * len(group):
+                share = min(allowed, error) / _RESOLUTION
+            if len(group) == 1 or error <= share:
                 predicted = [d.candidate.predicted_error + _TINY_ERROR for d in group]
                 for decision, part in zip(group, predicted, strict=True):
                     measured[id(decision.candidate)] = error * part / sum(predicted)
@@ -588,8 +606,10 @@ def _fastest(
     slowest = ""
     before = Session(context.model, threads=threads)
     for index, trial in enumerate(trials):
-        latency, speedup = None, 1.0
-        if not all(decision.candidate.neutral for decision in trial.decisions):
+        latency, speedup = trial.latency, 1.0
+        if latency is not None:
+            speedup = latency.speedup
+        elif not all(decision.candidate.neutral for decision in trial.decisions):
             after = Session(trial.model, threads=threads)
             latency = compare_latency(before, after, evaluator.samples.feeds[0])
             speedup = latency.speedup

@@ -8,8 +8,9 @@ A rewritten model can be observed beside the one it came from: then the same row
 both, and E[x·x̂ᵀ] says how far what a layer is fed has moved.
 """
 
+import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.data import Samples
-from onnxpress.graph import Layer
+from onnxpress.graph import Layer, attribute
 from onnxpress.runtime import Array
 from onnxpress.statistics.exposing import Observer, input_key
 from onnxpress.statistics.rows import input_rows
@@ -38,6 +39,8 @@ HISTOGRAM_FEWEST = 1 << 12
 BUFFER_ROWS = 1024
 BUFFER_BYTES = 2_000_000
 """Of one layer: rows of wide depthwise layers are long, and there are many layers."""
+HELD_BYTES = 32_000_000
+"""Of tensors that wait to be reduced together: for small ones calls cost more than sums."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +81,32 @@ class _RowSums:
     def observe(
         self,
         layer: Layer,
-        array: npt.NDArray[np.generic],
-        reference: npt.NDArray[np.generic] | None,
+        arrays: Sequence[Array],
+        references: Sequence[Array] | None,
         limit: int,
         seed: int,
     ) -> None:
-        """Draw rows of the layer's input tensor, and the same of the reference's."""
-        rows, applied = _rows(layer, array, limit, seed)
-        beside = None
-        if reference is not None and _row_by_row(layer, reference.shape, array.shape):
-            beside = _rows(layer, reference, limit, seed)[0]
-        self.input_shape = array.shape
-        self.add(rows, applied, beside)
+        """Draw rows of the layer's inputs in several runs, and the same of the reference's.
+
+        Args:
+            layer: whose inputs they are.
+            arrays: of one shape.
+            references: likewise, or `None`.
+            limit: rows of one array.
+            seed: which rows.
+        """
+        self.input_shape = arrays[-1].shape
+        beside = references
+        if references is not None and not _row_by_row(layer, references[0].shape, arrays[0].shape):
+            beside = None
+        if _by_samples(layer, arrays[0]):
+            limit *= len(arrays)
+            arrays = [_stacked(arrays)]
+            beside = None if beside is None else [_stacked(beside)]
+        for number, array in enumerate(arrays):
+            rows, applied = _rows(layer, array, limit, seed + number)
+            own = None if beside is None else _rows(layer, beside[number], limit, seed + number)[0]
+            self.add(rows, applied, own)
 
     def add(
         self,
@@ -115,17 +132,18 @@ class _RowSums:
         rows = np.concatenate(self._buffer)
         self._buffer, self._buffered = [], 0
         self._rows += len(rows)
-        self._sum = self._sum + rows.sum(axis=0, dtype=np.float64)
-        self._squares = self._squares + np.square(rows, dtype=np.float64).sum(axis=0)
+        self._sum = self._sum + _total(rows)
         self._minimum = np.minimum(self._minimum, rows.min(axis=0))
         self._maximum = np.maximum(self._maximum, rows.max(axis=0))
         grouped = rows.transpose(1, 0, 2)
         if self._wants_gram and self._shape[1] <= GRAM_LIMIT:
             self._gram = self._gram + (grouped.transpose(0, 2, 1) @ grouped).astype(np.float64)
+        else:
+            self._squares = self._squares + np.square(rows, dtype=np.float64).sum(axis=0)
         if self._references:
             references = np.concatenate(self._references)
             self._references = []
-            total = references.sum(axis=0, dtype=np.float64)
+            total = _total(references)
             before = self._reference_sum
             self._reference_sum = total if before is None else before + total
             if self._shape[1] <= GRAM_LIMIT:
@@ -139,18 +157,38 @@ class _RowSums:
         gram = None
         if self._wants_gram and self._rows and self._shape[1] <= GRAM_LIMIT:
             gram = np.asarray(self._gram) / rows
+        second_moment = self._squares / rows if gram is None else np.einsum("gii->gi", gram)
         return LayerStatistics(
             rows=self._rows,
             rows_per_sample=self._applied / max(samples, 1),
             mean=empty + self._sum / rows,
             minimum=empty + (self._minimum if self._rows else 0.0),
             maximum=empty + (self._maximum if self._rows else 0.0),
-            second_moment=empty + self._squares / rows,
+            second_moment=empty + second_moment,
             gram=gram,
             input_shape=self.input_shape,
             reference_mean=None if self._reference_sum is None else self._reference_sum / rows,
             cross=None if np.ndim(self._cross) == 0 else np.asarray(self._cross) / rows,
         )
+
+
+def _total(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """The sum of a buffer's rows; by BLAS, as their products are."""
+    flat = np.ones(len(rows), np.float32) @ rows.reshape(len(rows), -1)
+    return flat.astype(np.float64).reshape(rows.shape[1:])
+
+
+def _by_samples(layer: Layer, array: Array) -> bool:
+    """Whether inputs of several runs may be joined along their first axis, as one batch."""
+    if layer.op_type == "Gemm":
+        return not attribute(layer.node, "transA", 0)
+    if layer.op_type == "MatMul":
+        return array.ndim > 2 or (array.ndim == 2 and layer.uses[0].index == 1)
+    return True
+
+
+def _stacked(arrays: Sequence[Array]) -> Array:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _row_by_row(layer: Layer, first: tuple[int, ...], second: tuple[int, ...]) -> bool:
@@ -210,27 +248,44 @@ def collect(
         for layer in group
     }
     drawn = max(HISTOGRAM_FEWEST, HISTOGRAM_TARGET // len(samples))
+    held: dict[str, list[_Held]] = {}
+
+    def reduce_held() -> None:
+        for name, waiting_arrays in held.items():
+            for same in _alike(waiting_arrays):
+                arrays, times = [one.array for one in same], same[0].times
+                if name in result.tensors:
+                    _update(result.tensors[name], arrays, -(-drawn // times))
+                beside = [one.beside for one in same if one.beside is not None]
+                for layer in watched.get(name, []):
+                    # Drawn anew for each layer, so that both models give the same rows.
+                    draw = int(rng.integers(1 << 62))
+                    limit = -(-row_limits[layer.name] // times)
+                    sums[layer.name].observe(layer, arrays, beside or None, limit, draw)
+        held.clear()
+
     chunks = [names[start : start + 16] for start in range(0, len(names), 16)]
     sizes: dict[str, int] = {}
+    waiting = 0
     for done, feed in enumerate(samples, 1):
         for chunk in chunks:
             arrays = observer.run(feed, chunk)
             theirs = {} if other is None else other.run(feed, chunk)
             for name in chunk:
-                sizes[name] = sum(array.nbytes for array in arrays.get(name, []))
-                for array, beside in _paired(arrays.get(name, []), theirs.get(name)):
-                    if array.size == 0 or array.dtype.kind != "f":
-                        continue
-                    if name in result.tensors:
-                        _update(result.tensors[name], array, drawn)
-                    for layer in watched.get(name, []):
-                        # Drawn anew for each layer, so that both models give the same rows.
-                        draw = int(rng.integers(1 << 62))
-                        sums[layer.name].observe(layer, array, beside, row_limits[layer.name], draw)
+                given = arrays.get(name, [])
+                sizes[name] = sum(array.nbytes for array in given)
+                for array, beside in _paired(given, theirs.get(name)):
+                    if array.size and array.dtype.kind == "f":
+                        held.setdefault(name, []).append(_Held(array, beside, len(given)))
+                        waiting += array.nbytes
+            if waiting > HELD_BYTES:
+                reduce_held()
+                waiting = 0
         if done == 1:
             chunks = _chunks(names, sizes, memory_bytes)
         if progress is not None:
             progress(done, len(samples))
+    reduce_held()
     finished = {name: row_sums.finish(len(samples)) for name, row_sums in sums.items()}
     lost = {layer.name for name in observer.lost for layer in watched.get(name, [])}
     # A layer that gave no rows was not observed, which is not the same as inputs of zeros.
@@ -263,13 +318,38 @@ def _row_target(layer: Layer) -> int:
     return min(max(FEWEST_ROWS, ROWS_PER_INPUT * inputs), MOST_ROWS)
 
 
-def _update(statistics: TensorStatistics, array: npt.NDArray[np.generic], drawn: int) -> None:
-    flat = np.asarray(array, np.float32).reshape(-1)
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A tensor that waits to be reduced.
+
+    Attributes:
+        array: what was computed.
+        beside: the same of the reference, or `None`.
+        times: how often the tensor was computed in that run, which share what is drawn of it.
+    """
+
+    array: Array
+    beside: Array | None
+    times: int
+
+
+def _alike(arrays: Sequence[_Held]) -> Iterator[list[_Held]]:
+    """Runs of arrays with the same shapes."""
+
+    def shapes(one: _Held) -> Hashable:
+        return one.array.shape, None if one.beside is None else one.beside.shape, one.times
+
+    return (list(group) for _, group in itertools.groupby(arrays, shapes))
+
+
+def _update(statistics: TensorStatistics, arrays: Sequence[Array], drawn: int) -> None:
+    """Add tensors of one shape, `drawn` elements of each at most."""
+    flat = np.asarray(arrays[0] if len(arrays) == 1 else np.stack(arrays), np.float32).reshape(-1)
     low, high = float(flat.min()), float(flat.max())
     if not np.isfinite((low, high)).all():
         statistics.minimum, statistics.maximum = -np.inf, np.inf
         return
-    stride = -(-flat.size // drawn)
+    stride = -(-arrays[0].size // drawn)
     statistics.update(low, high, flat[::stride])
 
 

@@ -63,7 +63,7 @@ def _conv_rows(
     dilations = _ints(node, "dilations", [1] * axes)
     spans = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
     pads = _pads(node, tensor.shape[2:], spans, strides)
-    padded = np.pad(tensor, [(0, 0), (0, 0), *pads])
+    padded = np.pad(tensor, [(0, 0), (0, 0), *pads]) if np.any(pads) else tensor
     sizes = padded.shape[2:]
     counts = [
         (size - span) // stride + 1

@@ -7,7 +7,7 @@ samples (Efron), 95%.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +26,8 @@ DEFAULT_MIN_SQNR = 20.0
 """1% of the signal's power: for models whose outputs are no scores."""
 
 _CACHE_BYTES = 1_500_000_000
+_GLANCE_SAMPLES = 16
+_GLANCE_SHARE = 8
 _RESAMPLES = 1000
 _CLEAR_DB = 3.0
 Metric = Callable[[Mapping[str, Array], Mapping[str, Array], int | None], float]
@@ -129,8 +131,18 @@ class Evaluator:
             parts.append(f"SQNR at least {self.min_sqnr:g} dB")
         return ", ".join(parts)
 
-    def measure(self, session: Runner, most: int | None = None) -> Measurement:
-        """Run `session` on all samples, or on the first `most`."""
+    @property
+    def glance(self) -> int:
+        """How many samples show what is far from the budget, or a change of kernels alone."""
+        return min(len(self.samples), max(_GLANCE_SAMPLES, len(self.samples) // _GLANCE_SHARE))
+
+    def measure(
+        self, session: Runner, most: int | None = None, *, share: float | None = None
+    ) -> Measurement:
+        """Run `session` on all samples, or on the first `most`.
+
+        With `share`, only on a few where these show that such a share of the budget is exceeded.
+        """
         sums = {name: FidelitySum() for name in self._original.output_names}
         scores: list[float] = []
         reference_scores: list[float] = []
@@ -144,6 +156,19 @@ class Evaluator:
                 label = None if self.samples.labels is None else int(self.samples.labels[index])
                 scores.append(self._metric(found, reference, label))
                 reference_scores.append(self._metric(reference, reference, label))
+            if share is not None and index + 1 == self.glance:
+                found_so_far = self._measurement(sums, scores, reference_scores, index + 1)
+                if self.clearly_fails(found_so_far, share):
+                    return found_so_far
+        return self._measurement(sums, scores, reference_scores, len(feeds))
+
+    def _measurement(
+        self,
+        sums: Mapping[str, FidelitySum],
+        scores: Sequence[float],
+        reference_scores: Sequence[float],
+        samples: int,
+    ) -> Measurement:
         new, old = 100 * np.asarray(scores), 100 * np.asarray(reference_scores)
         known = len(new) > 0
         return Measurement(
@@ -153,7 +178,7 @@ class Evaluator:
             reference=float(old.mean()) if known else math.nan,
             drop=float((old - new).mean()) if known else 0.0,
             interval=_interval(old - new) if known else (math.nan, math.nan),
-            samples=len(feeds),
+            samples=samples,
             source=self.samples.source,
         )
 

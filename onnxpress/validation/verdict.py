@@ -47,7 +47,8 @@ class Validation:
         within_budget: the budget holds and the interface is the same.
         budget: in words.
         measurement: with onnxruntime's default options.
-        modes: the same for `exact` and `x64quantprecision`, for quantized models on x86-64.
+        modes: on some of the samples, for `exact` and `x64quantprecision`; quantized models on
+            x86-64.
         latency: against the original, from interleaved rounds.
         integer_kernels: how many nodes onnxruntime runs in integers, by operator.
         problems: what breaks the model's promise, in sentences.
@@ -83,11 +84,25 @@ def interface_problems(original: Session, model: Session) -> list[str]:
 
 
 def check_model(
-    evaluator: Evaluator, original: Session, model: ir.Model | Path, *, threads: int
+    evaluator: Evaluator,
+    original: Session,
+    model: ir.Model | Path,
+    *,
+    threads: int,
+    measurement: Measurement | None = None,
 ) -> Validation:
-    """Measure `model` in every way against an evaluator's original."""
+    """Measure `model` in every way against an evaluator's original.
+
+    Args:
+        evaluator: judges.
+        original: what it judges by.
+        model: what is judged.
+        threads: of onnxruntime.
+        measurement: of this very model on all samples, where it was made already.
+    """
     session = Session(model, threads=threads)
-    measurement = evaluator.measure(session)
+    if measurement is None:
+        measurement = evaluator.measure(session)
     problems = interface_problems(original, session)
     kernels = executed_operators(model, integer_only=True)
     modes: dict[str, Measurement] = {}
@@ -95,12 +110,14 @@ def check_model(
     if kernels and platform.machine() in ("x86_64", "AMD64"):
         for name, config in (("exact", EXACT), ("x64quantprecision", X64_PRECISE)):
             try:
-                modes[name] = evaluator.measure(Session(model, threads=threads, config=config))
+                precise = Session(model, threads=threads, config=config)
+                modes[name] = evaluator.measure(precise, evaluator.glance)
             except ModelError as error:
                 # Such options rewrite zero points, which fails where weights share one.
                 warnings.append(f"not measured in the mode {name}: {error}")
-        exact = modes.get("exact", measurement)
-        lost = exact.worst_sqnr_db - measurement.worst_sqnr_db
+        exact = modes.get("exact")
+        default = evaluator.measure(session, evaluator.glance)
+        lost = 0.0 if exact is None else exact.worst_sqnr_db - default.worst_sqnr_db
         if lost > SATURATION_DB:
             warnings.append(
                 f"integer kernels lose {lost:.1f} dB against exact arithmetic on this processor "

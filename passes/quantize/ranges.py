@@ -91,10 +91,13 @@ def choose_range(
     if high - low <= tiny * (2**bits - 1):
         return ActivationRange(1.0, 0, 0.0, signal)
 
+    sums = _Moments.of(centers, counts / total)
+
     def measured(lowest: float, highest: float) -> ActivationRange:
-        grid = _grid(lowest, highest, signed=signed, bits=bits)
-        one_sided = lowest == 0.0 or highest == 0.0
-        return _measured(centers, counts / total, signal, grid, one_sided=one_sided)
+        scale, zero_point, _, _ = _grid(lowest, highest, signed=signed, bits=bits)
+        ends = np.asarray([lowest]), np.asarray([highest])
+        noise = float(_noise(sums, *ends, signed=signed, bits=bits)[0])
+        return ActivationRange(scale, zero_point, noise, signal)
 
     if bounds is not None:
         return measured(*bounds)
@@ -103,48 +106,93 @@ def choose_range(
         low, high = _percentile(centers, counts, low, high)
     elif method == "entropy":
         low, high = _shrunk(
-            low, high, lambda a, b: _divergence(centers, counts, a, b), signed=signed
+            low, high, _each(lambda a, b: _divergence(centers, counts, a, b)), signed=signed
         )
     elif method == "mse":
-        low, high = _shrunk(low, high, lambda a, b: measured(a, b).noise, signed=signed)
+        low, high = _shrunk(
+            low, high, lambda a, b: _noise(sums, a, b, signed=signed, bits=bits), signed=signed
+        )
     return measured(low, high)
 
 
-def _measured(
-    centers: Float64,
-    shares: Float64,
-    signal: float,
-    grid: tuple[float, int, int, int],
-    *,
-    one_sided: bool,
-) -> ActivationRange:
-    """The range of a grid, with its error over the histogram."""
-    scale, zero_point, lowest, highest = grid
-    levels = np.clip(np.round(centers / scale) + zero_point, lowest, highest)
-    errors = (levels - zero_point) * scale - centers
-    # Within a bin values are spread evenly; below a bin's width the grid itself rounds.
-    noise = float((shares * np.maximum(errors**2, scale**2 / 12)).sum())
-    if one_sided:
-        zero = np.abs(centers) < scale / 2
-        noise -= float(shares[zero].sum() * scale**2 / 12)
-    return ActivationRange(scale, zero_point, noise, signal)
+@dataclass(frozen=True)
+class _Moments:
+    """Sums of a histogram up to each bin, from which those of any range follow at once.
+
+    Attributes:
+        centers: `[bins]`, rising.
+        powers: `[3, bins + 1]` Σ share, Σ share·c, Σ share·c² of the bins before.
+    """
+
+    centers: Float64
+    powers: Float64
+
+    @classmethod
+    def of(cls, centers: Float64, shares: Float64) -> "_Moments":
+        sums = np.cumsum(shares * np.stack((np.ones_like(centers), centers, centers**2)), axis=1)
+        return cls(centers, np.concatenate((np.zeros((3, 1)), sums), axis=1))
+
+    def between(self, low: Float64, high: Float64) -> Float64:
+        """`[3, ranges]` the sums over low ≤ c ≤ high."""
+        first = np.searchsorted(self.centers, low, side="left")
+        last = np.searchsorted(self.centers, high, side="right")
+        return np.asarray(self.powers[:, np.maximum(first, last)] - self.powers[:, first])
 
 
-def _shrunk(
-    low: float, high: float, loss: Callable[[float, float], float], *, signed: bool
-) -> tuple[float, float]:
+def _noise(sums: _Moments, low: Float64, high: Float64, *, signed: bool, bits: int) -> Float64:
+    """Mean squared error of rounding and clipping for each range: Δ²/12 within, clipped beyond.
+
+    Args:
+        sums: of the histogram.
+        low: `[ranges]` lower ends, at most 0.
+        high: `[ranges]` upper ends.
+        signed: as for `choose_range`.
+        bits: likewise.
+    """
+    if signed:
+        largest = 2 ** (bits - 1) - 1
+        scale = np.maximum(-low, high) / largest
+        lowest, highest = -scale * largest, scale * largest
+    else:
+        largest = 2**bits - 1
+        scale = (high - low) / largest
+        zero_point = np.clip(np.round(-low / scale), 0, largest)
+        lowest, highest = -zero_point * scale, (largest - zero_point) * scale
+    count, _, _ = sums.between(lowest, highest)
+    one_sided = (low == 0.0) | (high == 0.0)
+    # Exact zeros of a Relu are not rounded.
+    near_zero, _, _ = sums.between(-scale / 2, scale / 2)
+    rounded = count - np.where(one_sided, near_zero, 0.0)
+    noise = rounded * scale**2 / 12
+    infinite = np.full_like(scale, np.inf)
+    for end, beyond in ((lowest, (-infinite, lowest)), (highest, (highest, infinite))):
+        shares, firsts, squares = sums.between(*beyond)
+        noise += np.maximum(squares - 2 * end * firsts + end**2 * shares, 0.0)
+    return np.asarray(noise)
+
+
+Loss = Callable[[Float64, Float64], Float64]
+"""Of ranges `[ranges]`, by their lower and their upper ends."""
+
+
+def _each(loss: Callable[[float, float], float]) -> Loss:
+    return lambda low, high: np.asarray([loss(*ends) for ends in zip(low, high, strict=True)])
+
+
+def _shrunk(low: float, high: float, loss: Loss, *, signed: bool) -> tuple[float, float]:
     """The ends of least loss: both drawn in together, then each for itself.
 
     An outlier on one side must not cost the values at the other end.
     """
-    together = min(_SHRINKS, key=lambda s: loss(low * s, high * s))
-    ends = low * together, high * together
+    together = _SHRINKS[loss(low * _SHRINKS, high * _SHRINKS).argmin()]
+    first, last = low * together, high * together
     if signed or low == 0.0 or high == 0.0:
-        return ends
+        return float(first), float(last)
     for _ in range(2):
-        ends = ends[0], min((high * s for s in _SHRINKS), key=lambda h: loss(ends[0], h))
-        ends = min((low * s for s in _SHRINKS), key=lambda end: loss(end, ends[1])), ends[1]
-    return ends
+        lows, highs = low * _SHRINKS, high * _SHRINKS
+        last = highs[loss(np.full_like(highs, first), highs).argmin()]
+        first = lows[loss(lows, np.full_like(lows, last)).argmin()]
+    return float(first), float(last)
 
 
 def _percentile(centers: Float64, counts: Float64, low: float, high: float) -> tuple[float, float]:
