@@ -27,6 +27,7 @@ __all__ = [
     "Use",
     "add_initializer",
     "attribute",
+    "bodies",
     "constant",
     "drop_unused",
     "find_layers",
@@ -216,6 +217,12 @@ def attribute(node: ir.Node, name: str, default: int) -> int:
     """An integer attribute, or its default in the operator specification."""
     found = node.attributes.get(name)
     return default if found is None or found.is_ref() else found.as_int()
+
+
+def bodies(node: ir.Node) -> list[ir.Graph]:
+    """The graphs inside an If, Loop or Scan."""
+    found = (value for value in node.attributes.values() if not value.is_ref())
+    return [value.as_graph() for value in found if value.type == ir.AttributeType.GRAPH]
 
 
 def is_scaled_gemm(node: ir.Node) -> bool:

@@ -17,8 +17,10 @@ from onnxpress.opset import standard_opset
 from onnxpress.passes.quantize import Quantize
 from onnxpress.passes.simplify import simplify
 from onnxpress.runtime import Session, executed_operators
+from onnxpress.search import _levels
 from onnxpress.statistics import Observations, Statistics, collect
 from onnxpress.statistics.exposing import Observer, observable
+from onnxpress.timing import _alone
 
 Float32 = npt.NDArray[np.float32]
 
@@ -313,6 +315,23 @@ def collected(model: ir.Model) -> Statistics:
     data = onnxpress.data.load_samples(draw(model), Session(model).inputs)
     names = frozenset(layer.name for layer in layers)
     return collect(model, layers, data, Observations(observable(model), names, gram=True))
+
+
+def test_layers_in_bodies_are_refined_one_after_the_other() -> None:
+    model = nested_model()
+    levels = _levels(model.graph, find_layers(model))
+    assert [[layer.name for layer in level] for level in levels] == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize("make", [if_model, nested_model, loop_model, scan_model])
+def test_layers_in_bodies_can_be_timed_alone(make: Any) -> None:
+    model = make()
+    for layer in find_layers(model):
+        alone = _alone(model, [layer])
+        assert alone is not None
+        assert [node.op_type for node in alone.graph] == [layer.op_type]
+        feed = feeds(draw(alone, 1))[0]
+        assert np.isfinite(Session(alone).run(feed)[layer.node.outputs[0].name or ""]).all()
 
 
 def test_names_shared_by_branches_are_told_apart_or_left_out() -> None:
