@@ -12,7 +12,16 @@ ENVIRONMENTS = Path(__file__).parent / ".peers"
 REQUIREMENTS = {
     "onnxruntime": ("onnxruntime==1.32.0", "onnx==1.23.2", "sympy"),
     "nncf": ("nncf==3.1.0", "onnxruntime==1.32.0", "onnx==1.23.2"),
-    "neural_compressor": ("onnx-neural-compressor==1.0", "onnxruntime==1.32.0", "onnx==1.23.2"),
+    "neural_compressor": (
+        "onnx-neural-compressor==1.0",
+        # Not among what it declares:
+        "prettytable",
+        "scipy",
+        "psutil",
+        "py-cpuinfo",
+        "onnxruntime==1.32.0",
+        "onnx==1.23.2",
+    ),
     "modelopt": ("nvidia-modelopt[onnx]==0.47.0", "torch==2.13.0", "onnxruntime==1.32.0"),
     "torch": ("torch==2.13.0", "onnx==1.23.2"),
     "torch-pruning": (

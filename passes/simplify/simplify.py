@@ -8,6 +8,8 @@ repeated and idle nodes, share equal initializers. Added here is what they lack:
   (a ConstantOfShape of 10¹² elements stays a node);
 - constant scales and offsets per channel go into the Convs and Gemms around them, and
   linear Convs in a row become one (`affine`);
+- one-hot vectors times a table become a Gather from it, and the table takes up what follows
+  element by element (`embedding`);
 - activation functions that exporters took apart are put together again (`activations`);
 - MatMul + Add becomes Gemm only where the shapes prove that the sum keeps its shape (ONNX
   operator Gemm: `C` broadcasts to `[M, N]`, never the other way round).
@@ -42,6 +44,7 @@ from onnxpress.passes.simplify.affine import (
     MergeConvolutions,
     OffsetsAsConvolutions,
 )
+from onnxpress.passes.simplify.embedding import FoldIntoTable, LookUpOneHot
 from onnxpress.plan import Candidate, Context, Decision, Pass, Proposal, Skip, Stage
 
 __all__ = ["Simplify", "simplify"]
@@ -135,6 +138,8 @@ def simplify(
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
             RewritePass(_DEFAULT_REWRITE_RULES),
             RewritePass([_ProvenMatMulAddToGemm.rule()]),  # type: ignore[no-untyped-call]
+            LookUpOneHot(),
+            FoldIntoTable(),
             FuseHardSigmoid(),
             FuseScaledResidual(),
             FoldAffine(),
