@@ -191,6 +191,21 @@ def test_layers_in_bodies_run_as_integer_kernels(make: Any, layers: int, opset: 
     assert signal_to_noise(original, result) > 20
 
 
+@pytest.mark.parametrize("opset", [11, 12])
+def test_low_opset_that_subgraphs_keep_gets_one_scale_a_weight(opset: int) -> None:
+    """Only outside the bodies: theirs carry no sequences, so nothing is known of their tensors."""
+    text = IF.replace("float[1, 64] x,", "float[1, 64] z, float[64, 64] w,").replace(
+        "zero =", "x = MatMul (z, w) zero ="
+    )
+    original = built(text, opset, w=(64, 64), a=(64, 96), b=(96, 64), c=(64, 96), d=(96, 64))
+    result = quantized(original)
+    assert standard_opset(result.model) == opset
+    assert [d.site for d in result.stages[1].decisions if not d.candidate.carried] == ["w"]
+    assert integer_kernels(result) == 1
+    assert "cannot be observed" in reasons(result)["a"]
+    assert signal_to_noise(original, result) > 20
+
+
 @pytest.mark.parametrize("form", ["static", "dynamic", "auto"])
 def test_branch_that_the_data_never_takes_is_left_with_the_reason(form: str) -> None:
     data = {"x": draw(if_model())["x"] + np.float32(1.0)}

@@ -55,7 +55,7 @@ def smoothing_of(
 ) -> Smoothing | None:
     """How the layer's input is smoothed, the same for all that read it."""
     key = ("smoothing", form, input_of(layer).name)
-    if not context.target.per_channel:
+    if form == "static" and not context.target.per_channel:
         return None
     if key not in context.cache:
         readers = _readers(context, layer)

@@ -59,6 +59,8 @@ _LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     "u16s8": {"activation_type": "uint16", "weight_type": "int8", "weight_bits": 8},
     "u16u8": {"activation_type": "uint16", "weight_type": "uint8", "weight_bits": 8},
 }
+_STATIC_OPSET = 10
+_DYNAMIC_OPSET = 11
 _LEAST_SHARE = 5e-4
 """Of the bytes of all weights: less is not worth any loss, and small layers are sensitive."""
 
@@ -144,10 +146,15 @@ class Quantize(Pass):
         return self.refinement
 
     def _fitted(self, context: Context) -> Context:
-        """The context with the layout that was asked for in place of the target's."""
+        """The context with the layout that was asked for in place of the target's.
+
+        Where the opset is too low for scales per channel and could not be raised, because of
+        subgraphs mostly, there is one for each weight.
+        """
+        fits = standard_opset(context.model) >= context.target.minimum_opset
         target = replace(
             context.target,
-            per_channel=context.target.per_channel and self.per_channel,
+            per_channel=context.target.per_channel and self.per_channel and fits,
             **({} if self.layout == "auto" else _LAYOUTS[self.layout]),
         )
         return replace(context, target=target)
@@ -219,8 +226,8 @@ class Quantize(Pass):
 
     def _static(self, context: Context, layer: Layer) -> tuple[Candidate | None, str | None]:
         reason = static_refusal(layer, context.target.quantized_operators)
-        if reason is None and standard_opset(context.model) < context.target.minimum_opset:
-            reason = f"opset {standard_opset(context.model)} has no per-channel QDQ"
+        if reason is None and standard_opset(context.model) < _STATIC_OPSET:
+            reason = f"opset {standard_opset(context.model)} has no QuantizeLinear"
         if reason is None and context.statistics is None:
             reason = "without calibration data the ranges of its activations are unknown"
         if reason is not None:
@@ -253,6 +260,8 @@ class Quantize(Pass):
         """MatMulInteger on an input that is quantized by its own range at every run."""
         reason = dynamic_refusal(layer, context.target.quantized_operators)
         moments = context.moments(layer)
+        if reason is None and standard_opset(context.model) < _DYNAMIC_OPSET:
+            reason = f"opset {standard_opset(context.model)} has no DynamicQuantizeLinear"
         if reason is None and context.statistics is None:
             reason = "without calibration data the error of its activations is unknown"
         if reason is None and (moments is None or moments.rows == 0):
@@ -276,9 +285,7 @@ class Quantize(Pass):
         return Candidate(parameters, error, _saved(layer, rounded.weight)), None
 
     def _between(self, context: Context) -> list[Proposal | Skip]:
-        if context.statistics is None or (
-            standard_opset(context.model) < context.target.minimum_opset
-        ):
+        if context.statistics is None or standard_opset(context.model) < _STATIC_OPSET:
             return []
         proposals: list[Proposal | Skip] = []
         for node in operators_between(context):
