@@ -74,6 +74,10 @@ def _steps(value: ir.Value, axis: int, ranged: Collection[ir.Value] = ()) -> lis
             step = None if index is None else _divided(node, index, -1)
             if index is None or step is None:
                 return None
+            number = constant(node.inputs[index])
+            if node.op_type == "Mul" and number is not None and number.size == 1:
+                # A number, as the half in Gelu: runtimes fuse what surrounds it.
+                return None
             steps.append(step)
             if node.op_type == "Mul":
                 return steps
