@@ -29,6 +29,7 @@ from onnxpress.passes.quantize.placement import (
     dynamic_refusal,
     fused_output,
     input_of,
+    rounds_output,
     scale_source,
     static_refusal,
 )
@@ -252,7 +253,7 @@ class Quantize(Pass):
         parameters |= _named("input", source) | _named("output", result)
         rounded = static_integers(context, layer, parameters)
         error = rounded.error + _input_error(matrix, moments, read, source)
-        if layer.op_type == "Conv":
+        if rounds_output(layer):
             error += result.error
         return Candidate(parameters, error, _saved(layer, rounded.weight)), None
 
@@ -314,7 +315,7 @@ class Quantize(Pass):
         smoothed = insert_smoothing(context, layers, static)
         for layer in layers:
             pairs.want_input(layer, static[layer.name])
-            if layer.op_type == "Conv":
+            if rounds_output(layer):
                 pairs.want_output(layer.node, static[layer.name])
         for name, node in nodes.items():
             if name in static:

@@ -303,6 +303,9 @@ class _ProvenMatMulAddToGemm(MatMulAddToGemm):
         result: pattern.MatchResult = super().check(*args, **values)  # type: ignore[no-untyped-call]
         if not result:
             return result
+        if constant(values["input_c"]) is None:
+            # The runtime fuses it too; quantization needs a constant bias, or a MatMul.
+            return result.fail("the addend is computed at run time")
         addend = static_shape(values["input_c"])
         columns = static_shape(values["input_b"])
         # A row [N] or [1, N] fits any number of rows; more is not known to.
