@@ -380,7 +380,7 @@ def test_observed_iterations_are_what_the_scan_computes() -> None:
     seen = Observer(model, names).run(feed, names)
     found = Session(model).run(feed)
     assert np.array_equal(np.stack(seen["now"]), feed["x"])
-    assert np.array_equal(-np.stack(seen["after"]), found["all"])
+    assert np.array_equal(np.stack(seen["after"]), -np.asarray(found["all"], np.float32))
     assert np.array_equal(seen["after"][-1], found["last"])
 
 
