@@ -614,12 +614,13 @@ def _fastest(
     """
     weighed: list[tuple[float, int, Latency | None]] = []
     slowest = ""
-    before = Session(context.model, threads=threads)
+    before: Session | None = None
     for index, trial in enumerate(trials):
         latency, speedup = trial.latency, 1.0
         if latency is not None:
             speedup = latency.speedup
         elif not all(decision.candidate.neutral for decision in trial.decisions):
+            before = before or Session(context.model, threads=threads)
             after = Session(trial.model, threads=threads)
             latency = compare_latency(before, after, evaluator.samples.feeds[0])
             speedup = latency.speedup

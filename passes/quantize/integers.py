@@ -19,12 +19,14 @@ from onnxpress.passes.quantize.rounding import round_compensated
 from onnxpress.passes.quantize.weights import QuantizedWeight, quantize_weight
 from onnxpress.plan import Context, Parameter
 from onnxpress.reconstruction import output_energy, relative_error, repaired
+from onnxpress.statistics import LayerStatistics
 
 __all__ = [
     "Rounded",
     "compensable",
     "constant_bias",
     "dynamic_integers",
+    "layer_energy",
     "static_integers",
     "weight_only_integers",
 ]
@@ -48,6 +50,15 @@ class Rounded:
     weight: QuantizedWeight
     offset: npt.NDArray[np.float64] | None
     error: float
+
+
+def layer_energy(context: Context, layer: Layer, moments: LayerStatistics) -> float:
+    """E‖Wx‖² of the layer as it is."""
+    return context.cached(
+        "energy",
+        [layer],
+        lambda: output_energy(layer.read(), moments.gram, moments.second_moment),
+    )
 
 
 def static_integers(context: Context, layer: Layer, parameters: Parameters) -> Rounded:
@@ -166,7 +177,7 @@ def _rounded(
     delta = _matrix(layer, found.dequantize()) / one - target
     if moments is None or not moments.rows:
         return Rounded(found, None, relative_error(delta, matrix, None))
-    energy = output_energy(matrix, moments.gram, moments.second_moment)
+    energy = layer_energy(context, layer, moments)
     offset = None
     if biased:
         grouped = delta.reshape(len(moments.mean), -1, delta.shape[1])

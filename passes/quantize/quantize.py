@@ -22,6 +22,7 @@ from onnxpress.passes.quantize.equalizing import (
 from onnxpress.passes.quantize.integers import (
     compensable,
     dynamic_integers,
+    layer_energy,
     static_integers,
     weight_only_integers,
 )
@@ -44,8 +45,7 @@ from onnxpress.passes.quantize.writing import (
     write_weight_only,
 )
 from onnxpress.plan import Candidate, Context, Decision, Parameter, Pass, Proposal, Skip, Stage
-from onnxpress.reconstruction import output_energy
-from onnxpress.statistics import LayerStatistics, Observations
+from onnxpress.statistics import Observations
 
 __all__ = ["Quantize"]
 
@@ -242,6 +242,7 @@ class Quantize(Pass):
         moments = context.moments(layer)
         if moments is None or moments.rows == 0 or not moments.absolute_maximum.any():
             return None, "the calibration data never exercises it: its inputs are all zero"
+        energy = layer_energy(context, layer, moments)
         matrix = layer.read()
         smoothing = smoothing_of(context, layer, source)
         parameters: dict[str, Parameter] = {"form": "static"}
@@ -252,7 +253,7 @@ class Quantize(Pass):
             read = matrix * smoothing_factors(context, layer, smoothing.strength)
         parameters |= _named("input", source) | _named("output", result)
         rounded = static_integers(context, layer, parameters)
-        error = rounded.error + _input_error(matrix, moments, read, source)
+        error = rounded.error + _input_error(energy, read, source)
         if rounds_output(layer):
             error += result.error
         return Candidate(parameters, error, _saved(layer, rounded.weight)), None
@@ -273,6 +274,7 @@ class Quantize(Pass):
         if not np.isfinite((low, high)).all() or low == high:
             return None, "the calibration data never exercises it: its inputs never vary"
         plain = range_between(low, high, signed=False)
+        energy = layer_energy(context, layer, moments)
         matrix = layer.read()
         smoothing = smoothing_of(context, layer, plain, "dynamic")
         parameters: dict[str, Parameter] = {"form": "dynamic"}
@@ -282,7 +284,7 @@ class Quantize(Pass):
             parameters["smoothing"] = smoothing.strength
             read = matrix * smoothing_factors(context, layer, smoothing.strength)
         rounded = dynamic_integers(context, layer, parameters)
-        error = rounded.error + _input_error(matrix, moments, read, span)
+        error = rounded.error + _input_error(energy, read, span)
         return Candidate(parameters, error, _saved(layer, rounded.weight)), None
 
     def _between(self, context: Context) -> list[Proposal | Skip]:
@@ -354,14 +356,8 @@ def _named(which: str, found: ActivationRange) -> dict[str, Parameter]:
     return {f"{which}_scale": found.scale, f"{which}_zero_point": found.zero_point}
 
 
-def _input_error(
-    matrix: npt.NDArray[np.floating],
-    moments: LayerStatistics,
-    read: npt.NDArray[np.floating],
-    span: ActivationRange,
-) -> float:
-    """Share of the output's power that the rounding of the input adds through `read`."""
-    energy = output_energy(matrix, moments.gram, moments.second_moment)
+def _input_error(energy: float, read: npt.NDArray[np.floating], span: ActivationRange) -> float:
+    """Share of the output's power `energy` that the rounding of the input adds through `read`."""
     noise = span.noise * float(np.square(read, dtype=np.float64).sum())
     return noise / energy if energy > 0 else 0.0
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 __all__ = ["round_compensated"]
 
+Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 _DAMPING = 0.01
@@ -43,35 +44,35 @@ def round_compensated(
         `[out, in]` whole numbers.
     """
     groups, columns = len(gram), weights.shape[1]
-    w = np.asarray(weights, np.float64).reshape(groups, -1, columns)
-    s = np.asarray(scales, np.float64).reshape(groups, -1, 1)
-    nearest = np.clip(np.round(w / s), -highest, highest)
+    # Rows do not depend on each other, so each is rounded in units of its own step.
+    steps = np.asarray(scales, np.float64)[:, None]
+    w = (np.asarray(weights, np.float64) / steps).reshape(groups, -1, columns)
+    nearest = np.clip(np.round(w), -highest, highest)
     diagonal = np.einsum("gii->gi", gram)
-    damping = np.maximum(_DAMPING * diagonal.mean(axis=1), np.finfo(np.float64).tiny)
-    damped = gram + damping[:, None, None] * np.eye(columns)
+    size = np.maximum(diagonal.mean(axis=1), np.finfo(np.float64).tiny)
+    damped = gram / size[:, None, None] + _DAMPING * np.eye(columns)
     order = np.argsort(-diagonal, axis=1, kind="stable")
-    rows = order[:, :, None]
-    sorted_gram = np.take_along_axis(
-        np.take_along_axis(damped, rows, axis=1), order[:, None, :], axis=2
-    )
-    # Transposed, [groups, in, out]: a column of the weight is contiguous.
-    sorted_w = np.take_along_axis(np.ascontiguousarray(w.swapaxes(1, 2)), rows, axis=1)
-    s = s.swapaxes(1, 2)
-    # 0 or 1: a pruned weight has no other integer than 0.
-    free = (sorted_w != 0).astype(np.float64) if keep_zeros else None
+    rows, group = order[:, :, None], np.arange(groups)[:, None, None]
+    sorted_gram = damped[group, rows, order[:, None, :]]
     try:
         upper = _inverse_root(sorted_gram)
     except np.linalg.LinAlgError:
         return nearest.reshape(weights.shape)
     if not np.isfinite(upper).all():
         return nearest.reshape(weights.shape)
-    integers = _compensate(sorted_w, s, upper, highest, free)
+    # Transposed, [groups, in, out]: a column of the weight is contiguous. The loops only say
+    # which integer is next: float32 decides that as well, in half the time.
+    sorted_w = np.take_along_axis(w.swapaxes(1, 2).astype(np.float32), rows, axis=1)
+    # 0 or 1: a pruned weight has no other integer than 0.
+    free = (sorted_w != 0).astype(np.float32) if keep_zeros else None
+    integers = _compensate(sorted_w, upper.astype(np.float32), highest, free)
+    single = sorted_gram.astype(np.float32)
     for _ in range(_SWEEPS):
-        _descend(integers, sorted_w, s, sorted_gram, highest, free)
+        _descend(integers, sorted_w, single, highest, free)
     restored = np.empty_like(integers)
     np.put_along_axis(restored, rows, integers, axis=1)
-    back, s = restored.swapaxes(1, 2), s.swapaxes(1, 2)
-    better = _row_errors(w - back * s, gram) < _row_errors(w - nearest * s, gram)
+    back = restored.swapaxes(1, 2)
+    better = _row_errors(w - back, gram) < _row_errors(w - nearest, gram)
     return np.where(better[:, :, None], back, nearest).reshape(weights.shape)
 
 
@@ -98,23 +99,21 @@ def _inverted(upper: Float64) -> Float64:
     return result
 
 
-def _compensate(
-    w: Float64, s: Float64, upper: Float64, highest: int, free: Float64 | None
-) -> Float64:
+def _compensate(w: Float32, upper: Float32, highest: int, free: Float32 | None) -> Float32:
     """GPTQ's loop, with updates beyond a block of columns put together into one product."""
     left = w.copy()
     integers = np.empty_like(w)
     columns = w.shape[1]
     for start in range(0, columns, _BLOCK):
         end = min(start + _BLOCK, columns)
-        errors = np.empty((w.shape[0], end - start, w.shape[2]))
+        errors = np.empty((w.shape[0], end - start, w.shape[2]), np.float32)
         for at in range(start, end):
             column = left[:, at : at + 1]
-            rounded = np.clip(np.round(column / s), -highest, highest)
+            rounded = np.clip(np.round(column), -highest, highest)
             if free is not None:
                 rounded *= free[:, at : at + 1]
             integers[:, at : at + 1] = rounded
-            error = (column - rounded * s) / upper[:, at, at][:, None, None]
+            error = (column - rounded) / upper[:, at, at][:, None, None]
             left[:, at + 1 : end] -= upper[:, at, at + 1 : end, None] * error
             errors[:, at - start : at - start + 1] = error
         left[:, end:] -= upper[:, start:end, end:].swapaxes(1, 2) @ errors
@@ -122,23 +121,21 @@ def _compensate(
 
 
 def _descend(
-    integers: Float64, w: Float64, s: Float64, gram: Float64, highest: int, free: Float64 | None
+    integers: Float32, w: Float32, gram: Float32, highest: int, free: Float32 | None
 ) -> None:
     """One sweep of coordinate descent, in place."""
-    gradient = gram @ (w - integers * s)
+    gradient = gram @ (w - integers)
     columns = w.shape[1]
     for start in range(0, columns, _BLOCK):
         end = min(start + _BLOCK, columns)
-        moved = np.empty((w.shape[0], end - start, w.shape[2]))
+        moved = np.empty((w.shape[0], end - start, w.shape[2]), np.float32)
         for at in range(start, end):
-            # Inputs and weights that are both tiny have a product that underflows.
-            curvature = np.maximum(gram[:, at, at][:, None, None] * s, np.finfo(np.float64).tiny)
-            wanted = gradient[:, at : at + 1] / curvature
+            wanted = gradient[:, at : at + 1] / gram[:, at, at][:, None, None]
             old = integers[:, at : at + 1]
             new = np.clip(old + np.round(wanted), -highest, highest)
             if free is not None:
                 new *= free[:, at : at + 1]
-            step = (new - old) * s
+            step = new - old
             integers[:, at : at + 1] = new
             gradient[:, at:end] -= gram[:, at, at:end, None] * step
             moved[:, at - start : at - start + 1] = step
