@@ -11,8 +11,8 @@ repeated and idle nodes, share equal initializers. Added here is what they lack:
 - one-hot vectors times a table become a Gather from it, and the table takes up what follows
   element by element (`embedding`);
 - activation functions that exporters took apart are put together again (`activations`);
-- MatMul + Add becomes Gemm only where the shapes prove that the sum keeps its shape (ONNX
-  operator Gemm: `C` broadcasts to `[M, N]`, never the other way round).
+- MatMul + Add of a constant becomes Gemm only where the shapes prove that the sum keeps its shape
+  (ONNX operator Gemm: `C` broadcasts to `[M, N]`, never the other way round).
 
 onnxscript's folding pass and default rules live in private modules; they are imported here
 and nowhere else, and the dependency is bounded below the next minor version.
