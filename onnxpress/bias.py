@@ -4,7 +4,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.graph import Layer, add_initializer, constant, is_scaled_gemm, is_standard
+from onnxpress.graph import (
+    Layer,
+    add_initializer,
+    constant,
+    drop_unused,
+    is_scaled_gemm,
+    is_standard,
+)
 
 __all__ = ["shift_bias", "takes_bias"]
 
@@ -51,9 +58,8 @@ def shift_bias(graph: ir.Graph, node: ir.Node, offset: npt.NDArray[np.floating])
     if index >= len(user.inputs):
         user.resize_inputs(index + 1)
     user.replace_input_with(index, value)
-    name = "" if old is None else old.name or ""
-    if old is not None and name in graph.initializers and not old.uses():
-        del graph.initializers[name]
+    if old is not None and old.is_initializer():
+        drop_unused(old)
 
 
 def _place(node: ir.Node, outputs: int) -> tuple[ir.Node, int] | None:

@@ -27,6 +27,7 @@ __all__ = [
     "Use",
     "add_initializer",
     "attribute",
+    "bodies",
     "constant",
     "drop_unused",
     "find_layers",
@@ -218,6 +219,12 @@ def attribute(node: ir.Node, name: str, default: int) -> int:
     return default if found is None or found.is_ref() else found.as_int()
 
 
+def bodies(node: ir.Node) -> list[ir.Graph]:
+    """The graphs inside an If, Loop or Scan."""
+    found = (value for value in node.attributes.values() if not value.is_ref())
+    return [value.as_graph() for value in found if value.type == ir.AttributeType.GRAPH]
+
+
 def is_scaled_gemm(node: ir.Node) -> bool:
     """Whether alpha or beta of a Gemm scales the product or the bias."""
     return node.op_type == "Gemm" and any(
@@ -257,13 +264,17 @@ def remembered_names(graph: ir.Graph) -> Iterator[None]:
     """Within it, `unique_name` looks the graph over once instead of at every call.
 
     For a rewrite that takes all new names from `unique_name`: a look costs milliseconds, and
-    a rewrite makes thousands of names.
+    a rewrite makes thousands of names. Names are then unique in the graph and all its bodies,
+    whichever of these is asked.
     """
-    _REMEMBERED[id(graph)] = _names(graph)
+    names = _names(graph)
+    graphs = [graph, *graph.subgraphs()]
+    _REMEMBERED.update((id(one), names) for one in graphs)
     try:
         yield
     finally:
-        del _REMEMBERED[id(graph)]
+        for one in graphs:
+            del _REMEMBERED[id(one)]
 
 
 def multiply_adds(node: ir.Node) -> int:

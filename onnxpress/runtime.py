@@ -9,7 +9,7 @@ import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -172,13 +172,28 @@ class Session:
             ModelError: onnxruntime fails on these inputs.
         """
         names = self.output_names if outputs is None else outputs
+        results = self._results(feed, names)
+        return {name: np.asarray(result) for name, result in zip(names, results, strict=True)}
+
+    def run_sequences(self, feed: Feed, outputs: Sequence[str]) -> dict[str, list[Array]]:
+        """As `run`, for outputs that may be sequences; a tensor is a sequence of one.
+
+        Raises:
+            ModelError: onnxruntime fails on these inputs.
+        """
+        results = self._results(feed, outputs)
+        return {
+            name: [np.asarray(part) for part in (found if isinstance(found, list) else [found])]
+            for name, found in zip(outputs, results, strict=True)
+        }
+
+    def _results(self, feed: Feed, outputs: Sequence[str]) -> list[object]:
         try:
-            results = self._session.run(list(names), dict(feed))
+            return list(self._session.run(list(outputs), dict(feed)))
         except Exception as error:
             # onnxruntime raises bare C++ exceptions of many types for inputs it cannot take.
             reason = " ".join(str(error).split())
             raise ModelError(f"{self._name}: onnxruntime fails to run it: {reason}") from error
-        return {name: np.asarray(result) for name, result in zip(names, results, strict=True)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,20 +246,28 @@ def seen_by_providers(model: ir.Model) -> ir.Model:
 
 
 def executed_operators(model: ir.Model | Path, *, integer_only: bool = False) -> dict[str, int]:
-    """How many nodes of each operator onnxruntime runs, after its own optimizations.
+    """How many nodes of each operator onnxruntime runs, in subgraphs too, as it optimizes them.
 
     With `integer_only`, those that compute in 8-bit integers.
     """
     with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
         optimized = Path(folder, "optimized.onnx")
         Session(model, threads=1, optimized_path=optimized)
-        graph = onnx.load(optimized, load_external_data=False).graph
-    counts = collections.Counter(node.op_type for node in graph.node)
+        proto = onnx.load(optimized, load_external_data=False)
+    counts = collections.Counter(node.op_type for node in _nodes(proto.graph))
     return {
         name: count
         for name, count in sorted(counts.items())
         if not integer_only or is_integer_operator(name)
     }
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _nodes(attribute.g)
 
 
 def compare_latency(

@@ -14,7 +14,7 @@ clock is kept; a choice that slows the model down never is.
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from onnxpress import model_file
 from onnxpress.data import Samples
-from onnxpress.graph import Layer
+from onnxpress.graph import Layer, bodies
 from onnxpress.hull import hull, hull_to
 from onnxpress.plan import (
     Candidate,
@@ -122,7 +122,8 @@ def apply_refined(
     if samples is None or context.statistics is None or not refined:
         return model
     names = {name for decision in decisions for name in sites(decision)}
-    levels = _levels([layer for layer in context.layers if layer.name in names])
+    graph = context.model.graph
+    levels = _levels(graph, [layer for layer in context.layers if layer.name in names])
     layers = dict(context.statistics.layers)
     for level in levels:
         found = collect(
@@ -142,16 +143,25 @@ def apply_refined(
     return model
 
 
-def _levels(layers: Sequence[Layer]) -> list[list[Layer]]:
+def _levels(graph: ir.Graph, layers: Sequence[Layer]) -> list[list[Layer]]:
     """The layers by how many of them come before on the longest way; at most `_LEVELS` lists."""
     depths: dict[ir.Value, int] = {}
     own = {use.node for layer in layers for use in layer.uses}
     found: dict[int, list[Layer]] = {}
-    graphs = {layer.graph for layer in layers}
-    for graph in graphs:
+
+    def deepest(values: Iterable[ir.Value | None]) -> int:
+        return max((depths.get(value, 0) for value in values if value is not None), default=0)
+
+    def descend(graph: ir.Graph) -> None:
         for node in graph:
-            depth = max((depths.get(v, 0) for v in node.inputs if v is not None), default=0)
+            depth = deepest(node.inputs)
+            for body in bodies(node):
+                depths.update(dict.fromkeys(body.inputs, deepest(node.inputs)))
+                descend(body)
+                depth = max(depth, deepest(body.outputs))
             depths.update(dict.fromkeys(node.outputs, depth + (node in own)))
+
+    descend(graph)
     for layer in layers:
         depth = min(depths.get(use.node.outputs[0], 0) for use in layer.uses)
         found.setdefault(depth, []).append(layer)

@@ -146,15 +146,21 @@ def _timed(
 def _alone(model: ir.Model, layers: Sequence[Layer]) -> ir.Model | None:
     """A model of the layers' nodes and nothing else."""
     inputs: list[ir.Value] = []
-    outputs: list[ir.Value] = []
-    for layer in layers:
-        node = layer.node
-        if node.graph is not model.graph:
-            return None
-        values = [value for value in node.inputs if value is not None and constant(value) is None]
-        inputs += [value for value in values if value not in inputs]
-        outputs.append(node.outputs[0])
+    constants: list[ir.Value] = []
+    for node in (layer.node for layer in layers):
+        for value in node.inputs:
+            held = inputs if constant(value) is None else constants
+            if value is not None and value not in held:
+                held.append(value)
     if len(inputs) != 1 or inputs[0].dtype != ir.DataType.FLOAT:
         return None
-    graph = ir.convenience.extract(model.graph, inputs, outputs)
-    return ir.Model(graph, ir_version=model.ir_version)
+    nodes = [layer.node for layer in layers]
+    view = ir.GraphView(
+        inputs,
+        [node.outputs[0] for node in nodes],
+        nodes=nodes,
+        initializers=constants,
+        opset_imports=model.graph.opset_imports,
+        name=model.graph.name,
+    )
+    return ir.Model(view.clone(), ir_version=model.ir_version)

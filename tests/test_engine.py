@@ -224,11 +224,12 @@ def test_bomb_is_not_materialized() -> None:
     assert model_file.weight_bytes(model) < 1000
 
 
+@pytest.mark.parametrize("fixed", [True, False], ids=["constant", "computed"])
 @pytest.mark.parametrize(
     ("addend", "fused"), [((8,), True), ((1, 8), True), ((2, 1, 8), False), ((1,), False)]
 )
-def test_matmul_and_add_become_gemm_only_where_shapes_prove_it(
-    addend: tuple[int, ...], *, fused: bool
+def test_matmul_and_add_become_gemm_only_where_shapes_of_a_constant_prove_it(
+    addend: tuple[int, ...], *, fused: bool, fixed: bool
 ) -> None:
     dims = ", ".join(map(str, addend))
     out = "2, 3, 8" if len(addend) == 3 else "3, 8"
@@ -239,9 +240,14 @@ def test_matmul_and_add_become_gemm_only_where_shapes_prove_it(
             y = Add (h, b)
         }}"""
     )
+    if fixed:
+        value = model.graph.inputs.pop()
+        array = np.random.default_rng(0).standard_normal(addend).astype(np.float32)
+        value.const_value = ir.Tensor(array, name="b")
+        model.graph.register_initializer(value)
     original = Session(model)
     simplify(model)
-    assert ("Gemm" in {node.op_type for node in model.graph}) is fused
+    assert ("Gemm" in {node.op_type for node in model.graph}) is (fused and fixed)
     feed = random_samples(original, 1, 0).feeds[0]
     np.testing.assert_allclose(run(Session(model), feed, "y"), run(original, feed, "y"), rtol=1e-5)
 

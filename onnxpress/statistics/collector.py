@@ -11,7 +11,7 @@ both, and E[x·x̂ᵀ] says how far what a layer is fed has moved.
 import itertools
 import logging
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,8 @@ import onnx_ir as ir
 
 from onnxpress.data import Samples
 from onnxpress.graph import Layer, attribute
-from onnxpress.runtime import Array, Feed, Session
+from onnxpress.runtime import Array
+from onnxpress.statistics.exposing import Observer, input_key
 from onnxpress.statistics.rows import input_rows
 from onnxpress.statistics.store import LayerStatistics, Statistics, TensorStatistics
 
@@ -235,14 +236,6 @@ def _row_by_row(layer: Layer, first: tuple[int, ...], second: tuple[int, ...]) -
     return len(first) == len(second) and different == 1 and layer.groups == 1
 
 
-def observable(model: ir.Model) -> dict[str, ir.Value]:
-    """Tensors of the main graph that can be watched, by name; subgraph bodies are not run alone."""
-    values = {value.name: value for value in model.graph.inputs}
-    for node in model.graph:
-        values.update((value.name, value) for value in node.outputs if value.name)
-    return {name: value for name, value in values.items() if name is not None}
-
-
 def collect(
     model: ir.Model,
     layers: Sequence[Layer],
@@ -261,7 +254,7 @@ def collect(
         model: not changed.
         layers: the layers (`graph.find_layers`) of the model, or of `reference`.
         samples: calibration samples.
-        wanted: layers and tensors inside subgraphs are left out.
+        wanted: what cannot be observed (`exposing.observable`) is left out.
         reference: the model that `model` was rewritten from; layers whose input it has under
             the same name are compared row by row.
         seed: which rows of a layer are drawn.
@@ -269,18 +262,15 @@ def collect(
         memory_bytes: about how much of the tensors of one run are held at a time.
         progress: called with (samples done, all samples).
     """
-    known = observable(model)
-    tensors = sorted(wanted.tensors & known.keys())
+    read = {layer.name: input_key(layer) for layer in layers if layer.name in wanted.layers}
+    observer = Observer(model, sorted({*wanted.tensors, *read.values()}), threads=threads)
+    names = sorted(observer.names)
+    tensors = sorted(wanted.tensors & observer.names)
     watched: dict[str, list[Layer]] = {}
     for layer in layers:
-        source = _input_name(layer)
-        if layer.name in wanted.layers and source in known and not layer.in_subgraph:
-            watched.setdefault(source, []).append(layer)
-    names = sorted({*tensors, *watched})
-    inputs = {value.name for value in model.graph.inputs}
-    made = [name for name in names if name not in inputs]
-    session = Session(_with_outputs(model, made), threads=threads, arena=False)
-    other = None if reference is None else _beside(reference, made, threads)
+        if read.get(layer.name) in observer.names:
+            watched.setdefault(read[layer.name], []).append(layer)
+    other = None if reference is None else Observer(reference, names, threads=threads)
 
     result = Statistics(samples=len(samples))
     result.tensors = {name: TensorStatistics() for name in tensors}
@@ -292,21 +282,20 @@ def collect(
         for layer in group
     }
     drawn = max(HISTOGRAM_FEWEST, HISTOGRAM_TARGET // len(samples))
-    held: dict[str, list[tuple[Array, Array | None]]] = {}
+    held: dict[str, list[_Held]] = {}
 
     def reduce_held() -> None:
-        for name, pairs in held.items():
-            for same in _alike(pairs):
-                arrays = [array for array, _ in same]
+        for name, waiting_arrays in held.items():
+            for same in _alike(waiting_arrays):
+                arrays, times = [one.array for one in same], same[0].times
                 if name in result.tensors:
-                    _update(result.tensors[name], arrays, drawn)
-                beside = [array for _, array in same if array is not None]
+                    _update(result.tensors[name], arrays, -(-drawn // times))
+                beside = [one.beside for one in same if one.beside is not None]
                 for layer in watched.get(name, []):
                     # Drawn anew for each layer, so that both models give the same rows.
                     draw = int(rng.integers(1 << 62))
-                    sums[layer.name].observe(
-                        layer, arrays, beside or None, row_limits[layer.name], draw
-                    )
+                    limit = -(-row_limits[layer.name] // times)
+                    sums[layer.name].observe(layer, arrays, beside or None, limit, draw)
         held.clear()
 
     chunks = [names[start : start + 16] for start in range(0, len(names), 16)]
@@ -314,15 +303,15 @@ def collect(
     waiting = 0
     for done, feed in enumerate(samples, 1):
         for chunk in chunks:
-            computed = [name for name in chunk if name not in inputs]
-            arrays = session.run(feed, computed) if computed else {}
-            theirs = {} if other is None else _run_beside(other, feed, computed)
+            arrays = observer.run(feed, chunk)
+            theirs = {} if other is None else other.run(feed, chunk)
             for name in chunk:
-                array = feed[name] if name in inputs else arrays[name]
-                sizes[name] = array.nbytes
-                if array.size and array.dtype.kind == "f":
-                    held.setdefault(name, []).append((array, theirs.get(name)))
-                    waiting += array.nbytes
+                given = arrays.get(name, [])
+                sizes[name] = sum(array.nbytes for array in given)
+                for array, beside in _paired(given, theirs.get(name)):
+                    if array.size and array.dtype.kind == "f":
+                        held.setdefault(name, []).append(_Held(array, beside, len(given)))
+                        waiting += array.nbytes
             if waiting > HELD_BYTES:
                 reduce_held()
                 waiting = 0
@@ -332,20 +321,22 @@ def collect(
             progress(done, len(samples))
     reduce_held()
     finished = {name: row_sums.finish(len(samples)) for name, row_sums in sums.items()}
+    lost = {layer.name for name in observer.lost for layer in watched.get(name, [])}
     # A layer that gave no rows was not observed, which is not the same as inputs of zeros.
-    result.layers = {name: layer for name, layer in finished.items() if layer.rows}
+    result.layers = {
+        name: layer for name, layer in finished.items() if layer.rows and name not in lost
+    }
+    for name in observer.lost & result.tensors.keys():
+        del result.tensors[name]
     return result
 
 
-def _beside(reference: ir.Model, names: Sequence[str], threads: int) -> Session:
-    known = observable(reference)
-    outputs = [name for name in names if name in known]
-    return Session(_with_outputs(reference, outputs), threads=threads, arena=False)
-
-
-def _run_beside(other: Session, feed: Feed, names: Sequence[str]) -> dict[str, Array]:
-    asked = [name for name in names if name in other.output_names]
-    return {**feed, **(other.run(feed, asked) if asked else {})}
+def _paired(
+    arrays: Sequence[Array], others: Sequence[Array] | None
+) -> Iterator[tuple[Array, Array | None]]:
+    """Each time a tensor was computed, beside the same time of the reference."""
+    same = others is not None and len(arrays) == len(others)
+    return zip(arrays, others if others is not None and same else [None] * len(arrays), strict=True)
 
 
 def _rows(
@@ -361,15 +352,28 @@ def _row_target(layer: Layer) -> int:
     return min(max(FEWEST_ROWS, ROWS_PER_INPUT * inputs), MOST_ROWS)
 
 
-def _alike(
-    pairs: Sequence[tuple[Array, Array | None]],
-) -> Iterator[list[tuple[Array, Array | None]]]:
-    """Runs of pairs with the same shapes."""
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A tensor that waits to be reduced.
 
-    def shapes(pair: tuple[Array, Array | None]) -> Hashable:
-        return pair[0].shape, None if pair[1] is None else pair[1].shape
+    Attributes:
+        array: what was computed.
+        beside: the same of the reference, or `None`.
+        times: how often the tensor was computed in that run, which share what is drawn of it.
+    """
 
-    return (list(group) for _, group in itertools.groupby(pairs, shapes))
+    array: Array
+    beside: Array | None
+    times: int
+
+
+def _alike(arrays: Sequence[_Held]) -> Iterator[list[_Held]]:
+    """Runs of arrays with the same shapes."""
+
+    def shapes(one: _Held) -> Hashable:
+        return one.array.shape, None if one.beside is None else one.beside.shape, one.times
+
+    return (list(group) for _, group in itertools.groupby(arrays, shapes))
 
 
 def _update(statistics: TensorStatistics, arrays: Sequence[Array], drawn: int) -> None:
@@ -393,22 +397,3 @@ def _chunks(names: Sequence[str], sizes: dict[str, int], limit: int) -> list[lis
         chunks[-1].append(name)
         held += sizes[name]
     return chunks
-
-
-def _input_name(layer: Layer) -> str:
-    use = layer.uses[0]
-    if layer.op_type == "MatMul":
-        value = use.node.inputs[1 - use.index]
-    else:
-        value = use.node.inputs[1 if layer.op_type == "Gather" else 0]
-    return "" if value is None or value.name is None else value.name
-
-
-def _with_outputs(model: ir.Model, names: Iterable[str]) -> ir.Model:
-    copy = model.clone()
-    known = observable(copy)
-    present = {value.name for value in copy.graph.outputs}
-    for name in names:
-        if name not in present:
-            copy.graph.outputs.append(known[name])
-    return copy

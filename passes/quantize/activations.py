@@ -1,5 +1,6 @@
 """Which range each activation gets, and which operators between layers may be in integers."""
 
+import collections
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -163,12 +164,18 @@ def scale_keepers(context: Context) -> dict[str, ir.Node]:
 
 
 def operators_between(context: Context) -> list[ir.Node]:
-    """Operators without weights that have an integer kernel and read only activations."""
+    """Operators without weights that have an integer kernel and read only activations.
+
+    In the order of the graph, bodies behind their node. A name that two nodes have means neither.
+    """
+    nodes = list(context.model.graph.all_nodes())
+    times = collections.Counter(node.name for node in nodes)
     return [
         node
-        for node in context.model.graph
+        for node in nodes
         if is_standard(node)
         and node.name
+        and times[node.name] == 1
         and node.op_type in WITHOUT_WEIGHTS
         and node.op_type in context.target.quantized_operators
         and operator_inputs(node) is not None

@@ -63,7 +63,7 @@ def smoothing_of(
 ) -> Smoothing | None:
     """How the layer's input is smoothed, the same for all that read it."""
     key = ("smoothing", form, input_of(layer).name)
-    if not context.target.per_channel:
+    if form == "static" and not context.target.per_channel:
         return None
     if key not in context.cache:
         readers = _readers(context, layer)
@@ -152,7 +152,7 @@ def insert_smoothing(
             node = ir.Node("", "Mul", [value, factor], name=f"{factor.name}_Mul")
             node.outputs[0].name = unique_name(graph, f"{stem}_smoothed")
             node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
-            insert_behind(graph, value, [node])
+            insert_behind(value.graph or graph, value, [node])
             made[value] = Smoothed(value, node, axis, scales)
         use = layer.uses[0]
         index = 1 - use.index if layer.op_type == "MatMul" else 0

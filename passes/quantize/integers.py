@@ -218,7 +218,7 @@ def constant_bias(layer: Layer) -> npt.NDArray[np.float64] | None:
 
 def compensable(layer: Layer) -> bool:
     """Whether the inputs of the one node that reads the weight say how to round it."""
-    return len(layer.uses) == 1 and not layer.in_subgraph and layer.op_type != "Gather"
+    return len(layer.uses) == 1 and layer.op_type != "Gather"
 
 
 def _matrix(layer: Layer, array: npt.NDArray[np.float64]) -> npt.NDArray[np.floating]:

@@ -22,6 +22,7 @@ from onnxpress.passes.quantize.placement import (
     fused_output,
     input_of,
     operator_inputs,
+    rounds_output,
 )
 from onnxpress.plan import Context, Parameter
 
@@ -75,7 +76,7 @@ class Pairs:
     def fill_outputs(self, layers: Sequence[Layer], chosen: Mapping[str, Parameters]) -> None:
         """Gemm and MatMul outputs that an integer kernel reads are integers themselves."""
         for layer in layers:
-            if layer.op_type != "Conv" and fused_output(layer.node) in self._readers:
+            if not rounds_output(layer) and fused_output(layer.node) in self._readers:
                 wide = layer.node in self._wide
                 self.want_output(layer.node, chosen[layer.name], wide=wide)
 
@@ -92,8 +93,8 @@ class Pairs:
             self._wide.add(node)
             if node.op_type in _COPIES:
                 waiting += operator_inputs(node) or ()
-        for node in self._context.model.graph:
-            if node.name in self._keepers and fused_output(node) in self._integer:
+        for node in self._keepers.values():
+            if fused_output(node) in self._integer:
                 inputs = operator_inputs(node) or ()
                 if all(self._integer[value] in self._wide for value in inputs):
                     self._wide.add(node)
@@ -125,16 +126,19 @@ class Pairs:
                 for wide in sorted({node in self._wide for node in readers}):
                     own = {node for node in readers if (node in self._wide) is wide}
                     users = [usage for usage in value.uses() if usage.node in own]
-                    self._insert(value, value, users, wide=wide)
+                    _drop_idle(self._insert(value, value, users, wide=wide))
                 continue
             native = producer in self._wide
             others = {node for node in readers if (node in self._wide) is not native}
-            first = self._insert(value, value, list(value.uses()), wide=native)
-            if others:
-                users = [usage for usage in first.uses() if usage.node in others]
-                self._insert(value, first, users, wide=not native)
-            if value.is_graph_output():
-                self._rename_output(value, first)
+            is_output = value.is_graph_output()
+            uses = list(value.uses())
+            first = self._insert(value, value, uses, wide=native)
+            users = [usage for usage in uses if usage.node in others]
+            if users:
+                _drop_idle(self._insert(value, first, users, wide=not native))
+            if is_output:
+                self._replace_output(value, first)
+            _drop_idle(first)
 
     def _range(self, value: ir.Value, *, wide: bool) -> Range:
         """As wanted, or the range of the other width."""
@@ -147,7 +151,11 @@ class Pairs:
     def _insert(
         self, value: ir.Value, behind: ir.Value, users: Sequence[tuple[ir.Node, int]], *, wide: bool
     ) -> ir.Value:
-        """A pair for some uses of a tensor; what it gives.
+        """A pair for some uses of a tensor; what it gives in the tensor's own graph.
+
+        QuantizeLinear stands where the tensor is, DequantizeLinear in each graph that computes with
+        it: so a tensor that a body reads is quantized once, outside, and the runtime sees the other
+        half of the pair in the graph of the operator.
 
         Args:
             value: the tensor.
@@ -169,27 +177,49 @@ class Pairs:
         zero = add_initializer(graph, f"{stem}_zero_point", np.asarray(zero_point, kind))
         quantize = ir.Node(domain, "QuantizeLinear", [behind, factor, zero])
         quantize.name = f"{stem}_QuantizeLinear"
-        dequantize = ir.Node(domain, "DequantizeLinear", [quantize.outputs[0], factor, zero])
-        dequantize.name = f"{stem}_DequantizeLinear"
         quantize.outputs[0].name = unique_name(graph, f"{stem}_quantized")
         quantize.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(kind))
         quantize.outputs[0].shape = value.shape
-        result = dequantize.outputs[0]
-        result.name = unique_name(graph, f"{stem}_dequantized")
-        result.type, result.shape = value.type, value.shape
-        insert_behind(graph, behind, [quantize, dequantize])
+        home = value.graph if value.graph is not None else graph
+        insert_behind(home, behind, [quantize])
+        computing = {node for nodes in self._readers.values() for node in nodes}
+        places = dict.fromkeys([home, *(node.graph for node, _ in users if node in computing)])
+        results = {place: self._dequantized(quantize, value, stem, place) for place in places}
         for node, index in users:
-            node.replace_input_with(index, result)
+            node.replace_input_with(index, results.get(node.graph, results[home]))
+        return results[home]
+
+    def _dequantized(
+        self, quantize: ir.Node, value: ir.Value, stem: str, place: object
+    ) -> ir.Value:
+        inputs = [quantize.outputs[0], *quantize.inputs[1:]]
+        node = ir.Node(quantize.domain, "DequantizeLinear", inputs)
+        result = node.outputs[0]
+        result.name = unique_name(self._context.model.graph, f"{stem}_dequantized")
+        result.type, result.shape = value.type, value.shape
+        node.name = f"{result.name.removesuffix('_dequantized')}_DequantizeLinear"
+        assert isinstance(place, ir.Graph)
+        insert_behind(place, quantize.outputs[0], [node])
         return result
 
-    def _rename_output(self, value: ir.Value, result: ir.Value) -> None:
+    def _replace_output(self, value: ir.Value, result: ir.Value) -> None:
         graph = self._context.model.graph
-        name = value.name or ""
-        value.name = unique_name(graph, f"{name}_float")
-        result.name = name
-        for place, output in enumerate(graph.outputs):
+        home = value.graph if value.graph is not None else graph
+        if home is graph:
+            name = value.name or ""
+            value.name = unique_name(graph, f"{name}_float")
+            result.name = name
+        for place, output in enumerate(home.outputs):
             if output is value:
-                graph.outputs[place] = result
+                home.outputs[place] = result
+
+
+def _drop_idle(result: ir.Value) -> None:
+    """Remove the half of a pair that only bodies read, which have their own."""
+    node = result.producer()
+    if node is not None and not result.uses() and not result.is_graph_output():
+        assert isinstance(node.graph, ir.Graph)
+        node.graph.remove(node, safe=True)
 
 
 def _range(parameters: Parameters, which: str) -> Range:

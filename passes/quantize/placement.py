@@ -21,6 +21,7 @@ __all__ = [
     "input_of",
     "joined_by_concat",
     "operator_inputs",
+    "rounds_output",
     "scale_source",
     "static_refusal",
 ]
@@ -45,8 +46,6 @@ def static_refusal(layer: Layer, operators: Iterable[str]) -> str | None:
         return "its weight has no elements"
     if layer.op_type not in _LAYERS or layer.op_type not in operators:
         return f"no integer kernel for {layer.op_type} with a quantized weight on this target"
-    if layer.in_subgraph:
-        return "inside a subgraph, where activations are not observed"
     if len(layer.uses) > 1:
         return f"shared by {len(layer.uses)} nodes, whose inputs have different ranges"
     if layer.dtype != ir.DataType.FLOAT:
@@ -76,6 +75,21 @@ def dynamic_refusal(layer: Layer, operators: Iterable[str]) -> str | None:
     if layer.op_type not in ("MatMul", "Gemm") or "DynamicQuantizeLinear" not in operators:
         return f"{layer.op_type} is not quantized dynamically on this target"
     return static_refusal(layer, operators)
+
+
+def rounds_output(layer: Layer) -> bool:
+    """Whether the layer's output needs a pair for its kernel to be an integer one.
+
+    QLinearConv has no float output. Of a MatMul of two axes and an Add behind it onnxruntime makes
+    a Gemm before it looks at pairs, and a Gemm whose addend is computed has no integer kernel.
+    """
+    output = layer.node.outputs[0]
+    if layer.op_type != "MatMul" or output.shape is None or len(output.shape) != 2:
+        return layer.op_type == "Conv"
+    uses = list(output.uses())
+    if len(uses) != 1 or uses[0].node.op_type != "Add":
+        return False
+    return constant(uses[0].node.inputs[1 - uses[0].idx]) is None
 
 
 def input_of(layer: Layer) -> ir.Value:

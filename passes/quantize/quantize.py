@@ -1,5 +1,6 @@
 """The pass itself: candidates by predicted noise, and how what is decided is carried out."""
 
+import collections
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -39,6 +40,7 @@ from onnxpress.passes.quantize.placement import (
     dynamic_refusal,
     fused_output,
     input_of,
+    rounds_output,
     scale_source,
     static_refusal,
 )
@@ -63,6 +65,8 @@ _LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     "u16u8": {"activation_type": "uint16", "weight_type": "uint8", "weight_bits": 8},
 }
 _STATIC, _WIDE = "static", "static_16_bit"
+_STATIC_OPSET = 10
+_DYNAMIC_OPSET = 11
 _LEAST_SHARE = 5e-4
 """Of the bytes of all weights: less is not worth any loss, and small layers are sensitive."""
 
@@ -167,12 +171,17 @@ class Quantize(Pass):
         return self.refinement
 
     def _fitted(self, context: Context) -> Context:
-        """The context with the layout that was asked for in place of the target's."""
+        """The context with the layout that was asked for in place of the target's.
+
+        Where the opset is too low for scales per channel and could not be raised, because of
+        subgraphs mostly, there is one for each weight.
+        """
         target = context.target
+        fits = standard_opset(context.model) >= target.minimum_opset
         allowed = target.per_channel or self.layout in target.per_channel_layouts
         target = replace(
             target,
-            per_channel=allowed and self.per_channel,
+            per_channel=allowed and self.per_channel and fits,
             **({} if self.layout == "auto" else _LAYOUTS[self.layout]),
         )
         return replace(context, target=target)
@@ -180,14 +189,22 @@ class Quantize(Pass):
     def observes(self, context: Context) -> Observations:
         """Gram matrices of all layers; inputs and outputs of those with an integer kernel."""
         layers = frozenset(layer.name for layer in context.layers if compensable(layer))
-        if self.form in ("weight_only", "dynamic"):
+        if self.form == "weight_only":
             return Observations(layers=layers, gram=True)
         tensors: set[str] = set()
+        integer = [
+            layer
+            for layer in context.layers
+            if static_refusal(layer, context.target.quantized_operators) is None
+        ]
+        if self.form == "dynamic":
+            # That a branch is never taken shows in these.
+            tensors.update(layer.node.outputs[0].name or "" for layer in integer)
+            return Observations(frozenset(tensors), layers, gram=True)
         keepers = scale_keepers(context)
-        for layer in context.layers:
-            if static_refusal(layer, context.target.quantized_operators) is None:
-                for value in (input_of(layer), fused_output(layer.node)):
-                    tensors.add(scale_source(value, keepers).name or "")
+        for layer in integer:
+            for value in (input_of(layer), fused_output(layer.node)):
+                tensors.add(scale_source(value, keepers).name or "")
         for node in keepers.values():
             tensors.add(scale_source(fused_output(node), keepers).name or "")
         return Observations(frozenset(tensors), layers, gram=True)
@@ -205,8 +222,11 @@ class Quantize(Pass):
                 "with a constant weight; `onnxpress inspect` lists them"
             )
         proposals: list[Proposal | Skip] = []
+        times = collections.Counter(layer.name for layer in context.layers)
         for layer in context.layers:
             reason = "its weight has no elements" if 0 in layer.shape else layer.unsafe
+            if times[layer.name] > 1:
+                reason = "weights of several subgraphs have its name: simplify the model first"
             if reason is None and not np.isfinite(layer.read()).all():
                 reason = "its weight holds NaN or infinity"
             if reason is not None:
@@ -240,8 +260,8 @@ class Quantize(Pass):
     def _static(self, context: Context, layer: Layer) -> tuple[list[Candidate], str | None]:
         """With activations of 8 bits, and of 16 where that is possible and nearer."""
         reason = static_refusal(layer, context.target.quantized_operators)
-        if reason is None and standard_opset(context.model) < context.target.minimum_opset:
-            reason = f"opset {standard_opset(context.model)} has no per-channel QDQ"
+        if reason is None and standard_opset(context.model) < _STATIC_OPSET:
+            reason = f"opset {standard_opset(context.model)} has no QuantizeLinear"
         if reason is None and context.statistics is None:
             reason = "without calibration data the ranges of its activations are unknown"
         if reason is not None:
@@ -249,7 +269,9 @@ class Quantize(Pass):
         moments = context.moments(layer)
         plain = self._ranges(context, layer)
         if plain is None:
-            return [], "its activations were not observed, or are not finite"
+            keepers = scale_keepers(context)
+            values = [input_of(layer), fused_output(layer.node)]
+            return [], _unobserved(context, [scale_source(v, keepers) for v in values], layer)
         if moments is None or moments.rows == 0 or not moments.absolute_maximum.any():
             return [], "the calibration data never exercises it: its inputs are all zero"
         wide = self._ranges(widened(context), layer) if self._mixes(context) else None
@@ -314,7 +336,7 @@ class Quantize(Pass):
             parameters |= _named("other_output", other[1])
         rounded = static_integers(context, layer, parameters)
         error = rounded.error + _input_error(energy, read, source)
-        if layer.op_type == "Conv":
+        if rounds_output(layer):
             error += result.error
         return Candidate(parameters, error, _saved(layer, rounded.weight))
 
@@ -322,8 +344,12 @@ class Quantize(Pass):
         """MatMulInteger on an input that is quantized by its own range at every run."""
         reason = dynamic_refusal(layer, context.target.quantized_operators)
         moments = context.moments(layer)
-        if reason is None and (moments is None or moments.rows == 0):
+        if reason is None and standard_opset(context.model) < _DYNAMIC_OPSET:
+            reason = f"opset {standard_opset(context.model)} has no DynamicQuantizeLinear"
+        if reason is None and context.statistics is None:
             reason = "without calibration data the error of its activations is unknown"
+        if reason is None and (moments is None or moments.rows == 0):
+            reason = _unobserved(context, layer.node.outputs, layer)
         if reason is not None or moments is None:
             return None, reason
         low, high = float(moments.minimum.min()), float(moments.maximum.max())
@@ -344,9 +370,7 @@ class Quantize(Pass):
         return Candidate(parameters, error, _saved(layer, rounded.weight)), None
 
     def _between(self, context: Context) -> list[Proposal | Skip]:
-        if context.statistics is None or (
-            standard_opset(context.model) < context.target.minimum_opset
-        ):
+        if context.statistics is None or standard_opset(context.model) < _STATIC_OPSET:
             return []
         proposals: list[Proposal | Skip] = []
         for node in operators_between(context):
@@ -383,11 +407,11 @@ class Quantize(Pass):
         for layer in layers:
             pairs.want_input(layer, static[layer.name], wide=layer.name in wide)
         for layer in layers:
-            if layer.op_type == "Conv":
+            if rounds_output(layer):
                 pairs.want_output(layer.node, static[layer.name], wide=layer.name in wide)
-        for node in context.model.graph:
-            if node.name in static and node.name in nodes:
-                pairs.join(node, static[node.name])
+        for name, node in nodes.items():
+            if name in static:
+                pairs.join(node, static[name])
         pairs.fill_outputs(layers, static)
         pairs.widen(smoothed)
         for layer in layers:
@@ -398,6 +422,19 @@ class Quantize(Pass):
         # Last, so that what is folded into weights meets them in their final form.
         pairs.move(fold_smoothing(smoothed, pairs.tensors))
         pairs.insert()
+
+
+def _unobserved(context: Context, values: Sequence[ir.Value], layer: Layer) -> str:
+    """Why statistics of a layer's activations are missing or useless."""
+    assert context.statistics is not None
+    for value in values:
+        found = context.statistics.tensors.get(value.name or "")
+        if found is None:
+            return "its activations cannot be observed"
+        if found.minimum > found.maximum:
+            where = " of the subgraph that it is in" if layer.in_subgraph else ""
+            return f"the calibration data never exercises it: no run{where} gave it an input"
+    return "its activations are not finite"
 
 
 def _named(which: str, found: ActivationRange) -> dict[str, Parameter]:

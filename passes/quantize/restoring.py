@@ -31,18 +31,19 @@ def integer_weights(model: ir.Model) -> list[str]:
 
 def restored(model: ir.Model) -> ir.Model:
     """A clone in float; the same model where it holds no DequantizeLinear."""
-    if not any(node.op_type == "DequantizeLinear" for node in model.graph):
+    if not any(node.op_type == "DequantizeLinear" for node in model.graph.all_nodes()):
         return model
     clone = model.clone()
     graph = clone.graph
     with remembered_names(graph):
-        for node in list(graph):
+        for node in list(graph.all_nodes()):
             if node.op_type == "DequantizeLinear":
                 _replace(graph, node)
-    for node in reversed(list(graph)):
+    for node in reversed(list(graph.all_nodes())):
         used = any(output.uses() or output.is_graph_output() for output in node.outputs)
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and not used:
-            graph.remove(node, safe=True)
+            assert isinstance(node.graph, ir.Graph)
+            node.graph.remove(node, safe=True)
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
             del graph.initializers[name]

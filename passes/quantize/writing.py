@@ -44,7 +44,7 @@ def write_static(
         parameters: of its candidate.
         input_scale: of the pair it reads through.
     """
-    graph, node = layer.graph, layer.node
+    graph, node = context.model.graph, layer.node
     rounded = static_integers(context, layer, {**parameters, "input_scale": input_scale})
     weight = rounded.weight
     scales = weight.scales if weight.axis is not None else weight.scales.reshape(())
@@ -57,7 +57,7 @@ def write_static(
     bias = constant_bias(layer)
     node.replace_input_with(
         layer.uses[0].index,
-        _dequantize(context, layer.name, weight.values, scales, weight.zero_point, weight.axis),
+        _dequantize(node, layer.name, weight.values, scales, weight.zero_point, weight.axis),
     )
     if bias is not None:
         bias_scales = (np.float32(input_scale) * scales).astype(np.float32)
@@ -71,7 +71,7 @@ def write_static(
         axis = 0 if bias_scales.ndim else None
         stem = f"{layer.name}_bias" if old is None else old.name
         name = unique_name(graph, f"{stem}_int32")
-        node.replace_input_with(2, _dequantize(context, name, integers, bias_scales, 0, axis))
+        node.replace_input_with(2, _dequantize(node, name, integers, bias_scales, 0, axis))
         if old is not None:
             drop_unused(old)
     drop_unused(layer.weight)
@@ -100,7 +100,7 @@ def write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> list[S
                 made.outputs, ("quantized", "scale", "zero_point"), strict=True
             ):
                 output.name = unique_name(graph, f"{value.name}_{part}")
-            insert_behind(graph, value, [made])
+            insert_behind(value.graph or graph, value, [made])
             quantized[value] = made
         values, scale, zero_point = quantized[value].outputs
         # MatMulInteger takes [in, out], whatever the Gemm had.
@@ -121,7 +121,8 @@ def write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> list[S
         for number, step in enumerate(steps):
             step.name = f"{stem}_dynamic_{number}"
             step.outputs[0].name = unique_name(graph, f"{layer.name}_dynamic_{number}")
-        graph.insert_before(node, steps)
+        assert isinstance(node.graph, ir.Graph)
+        node.graph.insert_before(node, steps)
         take_over(node, steps[-1])
         drop_unused(layer.weight)
     return smoothed
@@ -129,7 +130,7 @@ def write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> list[S
 
 def write_weight_only(context: Context, layer: Layer) -> None:
     """Integers behind Cast and Mul in place of the weight."""
-    graph = layer.graph
+    graph = context.model.graph
     rounded = weight_only_integers(context, layer)
     weight = rounded.weight
     if rounded.offset is not None:
@@ -151,23 +152,28 @@ def write_weight_only(context: Context, layer: Layer) -> None:
         node.outputs[0].name = unique_name(graph, f"{layer.name}_{suffix.lower()}")
         node.outputs[0].type = ir.TensorType(layer.dtype if suffix == "Half" else dtype)
         node.outputs[0].shape = ir.Shape(layer.shape)
-    prepend(graph, nodes)
+    prepend(layer.graph, nodes)
     result = nodes[-1].outputs[0]
     ir.convenience.replace_all_uses_with(layer.weight, result)
-    del graph.initializers[layer.name]
+    del layer.graph.initializers[layer.name]
     result.name = layer.name
 
 
 def _dequantize(
-    context: Context,
+    user: ir.Node,
     stem: str,
     values: npt.NDArray[np.generic],
     scales: npt.NDArray[np.float32],
     zero_point: int,
     axis: int | None,
 ) -> ir.Value:
-    """Integers behind DequantizeLinear, as the first nodes of the graph."""
-    graph = context.model.graph
+    """Integers behind DequantizeLinear, as the first nodes of the graph that `user` is in.
+
+    onnxruntime fuses within one graph. Of weights it wants the constants there too: where it makes
+    MatMulNBits of a MatMul (16-bit activations), those of an outer graph stop it from loading.
+    """
+    graph = user.graph
+    assert isinstance(graph, ir.Graph)
     inputs = [
         add_initializer(graph, f"{stem}_quantized", values),
         add_initializer(graph, f"{stem}_scale", scales),

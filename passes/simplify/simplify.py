@@ -11,8 +11,8 @@ repeated and idle nodes, share equal initializers. Added here is what they lack:
 - one-hot vectors times a table become a Gather from it, and the table takes up what follows
   element by element (`embedding`);
 - activation functions that exporters took apart are put together again (`activations`);
-- MatMul + Add becomes Gemm only where the shapes prove that the sum keeps its shape (ONNX
-  operator Gemm: `C` broadcasts to `[M, N]`, never the other way round).
+- MatMul + Add of a constant becomes Gemm only where the shapes prove that the sum keeps its shape
+  (ONNX operator Gemm: `C` broadcasts to `[M, N]`, never the other way round).
 
 onnxscript's folding pass and default rules live in private modules; they are imported here
 and nowhere else, and the dependency is bounded below the next minor version.
@@ -171,7 +171,7 @@ def simplify(
         common.TopologicalSortPass(),
         common.ShapeInferencePass(),
     )
-    _name_nodes(model)
+    _name_apart(model)
 
 
 def _own_constants(model: ir.Model) -> None:
@@ -197,8 +197,18 @@ def _fingerprint(model: ir.Model) -> tuple[int, int]:
     return nodes, sum(len(graph.initializers) for graph in model.graphs())
 
 
-def _name_nodes(model: ir.Model) -> None:
-    """Give every node a name of its own: plans and reports refer to nodes by name."""
+def _name_apart(model: ir.Model) -> None:
+    """Give nodes and tensors names of their own: plans, reports and statistics refer to them.
+
+    ONNX lets bodies beside each other use the same ones; only theirs are changed.
+    """
+    names: set[str | None] = {n for graph in model.graphs() for n in graph.initializers}
+    names |= {value.name for value in _computed(model.graph)}
+    for value in (value for graph in model.graph.subgraphs() for value in _computed(graph)):
+        stem, number = value.name, 1
+        while value.name in names:
+            value.name, number = f"{stem}_{number}", number + 1
+        names.add(value.name)
     taken: set[str] = set()
     for node in model.graph.all_nodes():
         stem = node.name or f"{node.op_type}_{node.outputs[0].name if node.outputs else ''}"
@@ -207,6 +217,12 @@ def _name_nodes(model: ir.Model) -> None:
             name, number = f"{stem}_{number}", number + 1
         taken.add(name)
         node.name = name
+
+
+def _computed(graph: ir.Graph) -> list[ir.Value]:
+    """Without outputs that are left out, which have no name."""
+    values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
+    return [value for value in values if value.name]
 
 
 def _elements(value: ir.Value) -> int | None:
@@ -287,6 +303,9 @@ class _ProvenMatMulAddToGemm(MatMulAddToGemm):
         result: pattern.MatchResult = super().check(*args, **values)  # type: ignore[no-untyped-call]
         if not result:
             return result
+        if constant(values["input_c"]) is None:
+            # The runtime fuses it too; quantization needs a constant bias, or a MatMul.
+            return result.fail("the addend is computed at run time")
         addend = static_shape(values["input_c"])
         columns = static_shape(values["input_b"])
         # A row [N] or [1, N] fits any number of rows; more is not known to.
