@@ -35,6 +35,7 @@ Parameters = Mapping[str, Parameter]
 
 _BIAS_LIMIT = 2.0**30
 _PRUNED_SHARE = 0.2
+_BLOCK_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -111,15 +112,25 @@ def weight_only_integers(context: Context, layer: Layer) -> Rounded:
         # An embedding's rows are words of very different norms: a scale each.
         axis = 0 if layer.op_type == "Gather" else output_channel_axis(layer)
         weight = quantize_weight(layer.weight.const_value.numpy(), 0 if axis is None else axis)
-        return _nearest(layer, weight) if axis is None else _rounded(context, layer, weight)
+        observed = axis is not None and layer.op_type != "Gather"
+        return _rounded(context, layer, weight) if observed else _nearest(layer, weight)
 
     return context.cached("weight_only", [layer], make)
 
 
 def _nearest(layer: Layer, weight: QuantizedWeight) -> Rounded:
-    matrix = layer.read()
-    delta = _matrix(layer, weight.dequantize()) - matrix
-    return Rounded(weight, None, relative_error(delta, matrix, None))
+    """By rows, a few at a time: embeddings are the largest of all weights."""
+    assert layer.weight.const_value is not None
+    stored = layer.weight.const_value.numpy()
+    noise = power = 0.0
+    for start in range(0, len(stored), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        scales = weight.scales[rows] if weight.axis == 0 else weight.scales
+        found = replace(weight, values=weight.values[rows], scales=scales).dequantize()
+        wanted = stored[rows].astype(np.float64)
+        noise += float(np.square(found - wanted).sum())
+        power += float(np.square(wanted).sum())
+    return Rounded(weight, None, noise / power if power > 0 else 0.0)
 
 
 def _rounded(

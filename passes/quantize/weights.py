@@ -33,7 +33,7 @@ class QuantizedWeight:
     values: npt.NDArray[np.int8] | npt.NDArray[np.uint8]
     scales: npt.NDArray[np.float32]
     axis: int | None
-    zero_point: int
+    zero_point: int = 0
     highest: int = 127
 
     def broadcast_scales(self) -> npt.NDArray[np.float32]:
@@ -71,13 +71,16 @@ def quantize_weight(
     kind: type[np.floating] = np.float64 if weight.dtype == np.float64 else np.float32
     w: npt.NDArray[np.floating] = np.asarray(weight, kind)
     others = tuple(at for at in range(w.ndim) if at != axis) if axis is not None else None
-    largest = np.abs(w).max(axis=others).reshape(-1) if w.size else np.zeros(1)
+    largest = np.zeros(1)
+    if w.size:
+        # Both ends, not magnitudes, and in place below: no copies of a large embedding.
+        largest = np.maximum(w.max(axis=others), -w.min(axis=others)).reshape(-1)
     highest = 2 ** (bits - 1) - 1
     scales = np.maximum(largest / highest, least_scales)
     # A channel of zeros, or of numbers so small that their scale underflows, becomes zeros.
     scales = np.where(scales > np.finfo(np.float32).tiny, scales, 1.0).astype(np.float32)
-    plain = QuantizedWeight(np.zeros(w.shape, np.int8), scales, axis, 0, highest)
-    integers = np.clip(np.round(w / plain.broadcast_scales()), -highest, highest)
+    integers = w / QuantizedWeight(np.zeros(w.shape, np.int8), scales, axis).broadcast_scales()
+    np.clip(np.round(integers, out=integers), -highest, highest, out=integers)
     if unsigned:
         return QuantizedWeight((integers + 128).astype(np.uint8), scales, axis, 128, highest)
     return QuantizedWeight(integers.astype(np.int8), scales, axis, 0, highest)
