@@ -60,6 +60,8 @@ _LEVELS = 16
 """Each costs a run over the calibration samples; deeper models take several levels at once."""
 _LEAST_GAIN = 0.02
 """In time, for a change of kernels to be worth its error."""
+_ALIKE = 1.05
+"""Costs nearer than this are the same to the clock."""
 _CLOCK_S = 2.0
 _TYPICAL_ERROR = 0.02
 """Large enough to be measured above rounding, small enough that errors still add up."""
@@ -190,6 +192,21 @@ class _Trial:
     latency: Latency | None = None
 
 
+@dataclass(frozen=True)
+class _Whole:
+    """A choice for all sites, by its draft.
+
+    Attributes:
+        decisions: the choice.
+        latency: against the model before; `None` where the kernels stay.
+        cost: bytes times time, or time alone, as the goal says.
+    """
+
+    decisions: tuple[Decision, ...]
+    latency: Latency | None = None
+    cost: float = 0.0
+
+
 class _Searcher:
     def __init__(
         self,
@@ -254,24 +271,26 @@ class _Searcher:
         if all(decision.candidate.carried for decision in everything):
             return []
         neutral = _filtered(proposals, lambda c: c.neutral, [], "")
+        gentle = choose(neutral, _by_error, float("inf"))
         changes_kernels = not all(d.candidate.neutral for d in everything)
-        timed = changes_kernels and bool(neutral) and self.goal != "size"
-        if timed:
-            wholes = self._faster([everything, *_other_forms(proposals)])
+        wholes: list[_Whole] = []
+        if changes_kernels and neutral and self.goal != "size":
+            wholes = self._faster([everything, *_other_forms(proposals)], gentle)
             if not wholes:
                 changes_kernels, proposals = False, neutral
-        if not timed or not wholes:
-            wholes = [(choose(proposals, _by_error, float("inf")), None)]
-        for decisions, latency in wholes:
-            trial = replace(self.measure(decisions), latency=latency)
-            if self.holds(trial):
-                return [trial]
+        if not wholes:
+            wholes = [_Whole(choose(proposals, _by_error, float("inf")))]
+        for _, alike in itertools.groupby(wholes, lambda whole: whole.cost):
+            trials = [replace(self.measure(w.decisions), latency=w.latency) for w in alike]
+            holding = [trial for trial in trials if self.holds(trial)]
+            if holding:
+                return [max(holding, key=lambda trial: trial.measurement.worst_sqnr_db)]
         found: list[_Trial | None] = []
         gentle_holds = False
-        if changes_kernels and neutral:
-            gentle = self.measure(choose(neutral, _by_error, float("inf")))
-            gentle_holds = self.holds(gentle)
-            found += [gentle] if gentle_holds else []
+        if changes_kernels and neutral and gentle not in [whole.decisions for whole in wholes]:
+            trial = self.measure(gentle)
+            gentle_holds = self.holds(trial)
+            found += [trial] if gentle_holds else []
         # Where all neutral candidates hold together, only the others need to be weighed.
         weighed = self._weigh(proposals, lambda c: not (gentle_holds and c.neutral))
         found += self._within_tolerance(weighed)
@@ -280,18 +299,19 @@ class _Searcher:
         return [trial for trial in found if trial is not None]
 
     def _faster(
-        self, wholes: Sequence[tuple[Decision, ...]]
-    ) -> list[tuple[tuple[Decision, ...], Latency | None]]:
-        """Those that run faster than the kernels of before, which neutral candidates keep.
+        self, wholes: Sequence[tuple[Decision, ...]], gentle: tuple[Decision, ...]
+    ) -> list["_Whole"]:
+        """Those that run faster than the kernels of before, which `gentle` keeps.
 
         The clock comes first, on drafts: it takes a moment, and where no whole choice gains time
         neither would a mixture, which adds conversions between the forms. What is smallest and
-        fastest comes first.
+        fastest comes first; those that the clock hardly tells apart cost the same. `gentle` is
+        among them where its bytes make up for its time.
         """
         before = Session(self.context.model, threads=self.threads)
         draft = replace(self.context, draft=True)
         feed = self.evaluator.samples.feeds[0]
-        faster: list[tuple[float, tuple[Decision, ...], Latency]] = []
+        faster: list[_Whole] = []
         best = 0.0
         for whole in wholes:
             model = apply(self.pass_, draft, whole)
@@ -299,14 +319,25 @@ class _Searcher:
             latency = compare_latency(before, after, feed, budget_s=_CLOCK_S)
             best = max(best, latency.speedup)
             if latency.speedup > 1 + _LEAST_GAIN:
-                cost = model_file.weight_bytes(model) / latency.speedup
-                faster.append((cost, whole, latency))
+                faster.append(_Whole(whole, latency, self._cost(model, latency.speedup)))
+        note = (
+            "only forms that leave the kernels alone were kept: integer or new kernels ran at "
+            f"{best:.2f} times the speed before"
+        )
         if not faster:
-            self.note = (
-                "only forms that leave the kernels alone were kept: integer or new kernels ran at "
-                f"{best:.2f} times the speed before"
-            )
-        return [(whole, latency) for _, whole, latency in sorted(faster, key=lambda f: f[0])]
+            self.note = note
+            return []
+        cost = self._cost(apply(self.pass_, draft, gentle), 1.0)
+        least = min(whole.cost for whole in faster)
+        faster = [replace(w, cost=least) if w.cost <= _ALIKE * least else w for w in faster]
+        if cost < least:
+            self.note = f"{note}, which is less than their bytes cost"
+            faster.append(_Whole(gentle, None, cost))
+        return sorted(faster, key=lambda whole: whole.cost)
+
+    def _cost(self, model: ir.Model, speedup: float) -> float:
+        """What a choice is weighed by, apart from what it loses."""
+        return (model_file.weight_bytes(model) if self.goal == "balanced" else 1.0) / speedup
 
     def _on_hull(self, proposals: Sequence[Proposal], quota: Quota | None) -> list[_Trial]:
         """Choices by what each saves for its error, all sites against each other."""
