@@ -46,6 +46,8 @@ DEFAULT: Mapping[str, str] = {}
 EXACT: Mapping[str, str] = {"session.disable_quant_qdq": "1"}
 X64_PRECISE: Mapping[str, str] = {"session.x64quantprecision": "1"}
 
+_IN_MEMORY_BYTES = 32_000_000
+"""Weights of larger models are given as a file, which onnxruntime maps instead of copying."""
 _INTEGER_PREFIXES = (
     "QLinear",
     "QGemm",
@@ -137,7 +139,7 @@ class Session:
         source: str | bytes
         if isinstance(model, Path):
             source = str(model)
-        elif model_file.weight_bytes(model) >= model_file.PROTOBUF_LIMIT_BYTES:
+        elif model_file.weight_bytes(model) >= _IN_MEMORY_BYTES:
             self._folder = tempfile.TemporaryDirectory(prefix="onnxpress-")
             source = str(Path(self._folder.name, "model.onnx"))
             model_file.save(model, source, external_data=True)
