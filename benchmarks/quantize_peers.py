@@ -28,7 +28,7 @@ from onnxpress.runtime import Session, compare_latency
 from onnxpress.validation import Budget, Evaluator
 
 THREADS = 2
-TIME_LIMIT_S = 120
+TIME_LIMIT_S = 300
 
 
 def quantized(configuration: str, model: Path, feeds: Path, output: Path) -> str:
