@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from generated import hold
 from onnx.reference import ReferenceEvaluator
 
 import onnxpress
@@ -43,15 +44,9 @@ def chain(body: str) -> ir.Model:
     )
     rng = np.random.default_rng(0)
     shapes = {"w": (6, 4, 3, 3), "b": (6,), "d": (6, 1, 3, 3), "m": (100, 6)}
-    for value in list(made.graph.inputs)[1:]:
-        name = value.name or ""
-        made.graph.inputs.remove(value)
-        array = np.asarray({"lo": 0.0, "hi": 6.0}.get(name, 0.0), np.float32)
-        if name in shapes:
-            array = rng.standard_normal(shapes[name]).astype(np.float32)
-        value.const_value = ir.Tensor(array, name=name)
-        made.graph.register_initializer(value)
-    return made
+    arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    ends = {"lo": np.asarray(0.0, np.float32), "hi": np.asarray(6.0, np.float32)}
+    return hold(made, {**arrays, **ends})
 
 
 def found(model: ir.Model, name: str) -> ir.Value:
@@ -103,12 +98,7 @@ def uneven() -> ir.Model:
         "v": rng.standard_normal((6, 8, 3, 3)) / spread[None, :, None, None],
         "c": rng.standard_normal(6),
     }
-    for value in list(made.graph.inputs)[1:]:
-        made.graph.inputs.remove(value)
-        array = arrays[value.name or ""].astype(np.float32)
-        value.const_value = ir.Tensor(array, name=value.name)
-        made.graph.register_initializer(value)
-    return made
+    return hold(made, {name: array.astype(np.float32) for name, array in arrays.items()})
 
 
 def test_equalized_convolutions_are_nearer_and_run_no_extra_operator() -> None:

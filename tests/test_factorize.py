@@ -9,6 +9,7 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 import pytest
+from generated import hold
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,15 +49,10 @@ def statistics_of(x: Float64, reference: Float64 | None = None) -> LayerStatisti
 
 def with_weight(text: str, **shapes: tuple[int, ...]) -> ir.Model:
     """A model from ONNX text with random initializers."""
-    model = ir.from_onnx_text(text)
     rng = np.random.default_rng(3)
-    for name, shape in shapes.items():
-        value = next(value for value in model.graph.inputs if value.name == name)
-        model.graph.inputs.remove(value)
-        array = (rng.standard_normal(shape) / 8).astype(np.float32)
-        value.const_value = ir.Tensor(array, name=name)
-        model.graph.register_initializer(value)
-    return model
+    drawn = {name: rng.standard_normal(shape) / 8 for name, shape in shapes.items()}
+    arrays = {name: array.astype(np.float32) for name, array in drawn.items()}
+    return hold(ir.from_onnx_text(text), arrays)
 
 
 def near(found: Array, exact: Array, within: float) -> None:

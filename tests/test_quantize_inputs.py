@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from generated import hold
 
 import onnxpress
 from onnxpress.errors import DataError
@@ -23,16 +24,11 @@ MODEL = """<ir_version: 8, opset_import: ["" : 17]>
 
 
 def model(scale: float = 1.0) -> ir.Model:
-    made = ir.from_onnx_text(MODEL)
     rng = np.random.default_rng(0)
     shapes = {"w": (16, 8, 3, 3), "b": (16,), "v": (16, 16, 1, 1), "m": (16, 24)}
-    for name, shape in shapes.items():
-        value = next(value for value in made.graph.inputs if value.name == name)
-        made.graph.inputs.remove(value)
-        array = (scale * rng.standard_normal(shape) / 4).astype(np.float32)
-        value.const_value = ir.Tensor(array, name=name)
-        made.graph.register_initializer(value)
-    return made
+    drawn = {name: scale * rng.standard_normal(shape) / 4 for name, shape in shapes.items()}
+    arrays = {name: array.astype(np.float32) for name, array in drawn.items()}
+    return hold(ir.from_onnx_text(MODEL), arrays)
 
 
 def noise(rng: np.random.Generator) -> Array:
@@ -177,12 +173,8 @@ GATE = """<ir_version: 8, opset_import: ["" : 17]>
 
 def test_sigmoid_has_the_range_of_the_function_and_gates_in_integers() -> None:
     """Whatever the calibration data reached: small inputs keep the gate near one half."""
-    made = ir.from_onnx_text(GATE)
-    value = next(value for value in made.graph.inputs if value.name == "w")
-    made.graph.inputs.remove(value)
     array = np.random.default_rng(0).standard_normal((8, 8, 1, 1)).astype(np.float32)
-    value.const_value = ir.Tensor(array, name="w")
-    made.graph.register_initializer(value)
+    made = hold(ir.from_onnx_text(GATE), {"w": array})
     result = onnxpress.optimize(
         made,
         calibration={"x": np.multiply(noise(np.random.default_rng(1)), 0.1, dtype=np.float32)},
@@ -234,13 +226,9 @@ def test_concat_shares_a_scale_where_that_costs_at_most_a_bit(
     spread: float,
     shared: bool,  # noqa: FBT001
 ) -> None:
-    made = ir.from_onnx_text(JOINED)
-    for name, factor in (("w", 1.0), ("v", spread)):
-        value = next(value for value in made.graph.inputs if value.name == name)
-        made.graph.inputs.remove(value)
-        array = factor * np.random.default_rng(0).standard_normal((8, 8, 1, 1))
-        value.const_value = ir.Tensor(array.astype(np.float32), name=name)
-        made.graph.register_initializer(value)
+    array = np.random.default_rng(0).standard_normal((8, 8, 1, 1))
+    arrays = {"w": array.astype(np.float32), "v": (spread * array).astype(np.float32)}
+    made = hold(ir.from_onnx_text(JOINED), arrays)
     result = onnxpress.optimize(
         made,
         calibration={"x": noise(np.random.default_rng(1))},

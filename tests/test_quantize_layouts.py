@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from generated import hold
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,13 +42,12 @@ def network(opset: int = 21) -> ir.Model:
     """Two branches from a pooled tensor, a residual sum, a gate and a Concat."""
     made = ir.from_onnx_text(NETWORK.format(opset=opset))
     rng = np.random.default_rng(5)
-    for value in list(made.graph.inputs)[1:]:
+    arrays = {}
+    for value in made.graph.inputs[1:]:
         shape = LAYERS[value.name or ""]
-        made.graph.inputs.remove(value)
         array = rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
-        value.const_value = ir.Tensor(array.astype(np.float32), name=value.name)
-        made.graph.register_initializer(value)
-    return made
+        arrays[value.name or ""] = array.astype(np.float32)
+    return hold(made, arrays)
 
 
 def images(seed: int, count: int = 12) -> dict[str, Array]:
@@ -206,11 +206,7 @@ def test_sixteen_bit_range_performs_the_clip_and_otherwise_reaches_beyond_what_w
         "low": np.asarray(0.0),
         "six": np.asarray(6.0),
     }
-    for value in list(made.graph.inputs)[1:]:
-        made.graph.inputs.remove(value)
-        array = arrays[value.name or ""].astype(np.float32)
-        value.const_value = ir.Tensor(array, name=value.name)
-        made.graph.register_initializer(value)
+    hold(made, {name: array.astype(np.float32) for name, array in arrays.items()})
     data = images(1)
     result = onnxpress.optimize(
         made,
@@ -245,11 +241,9 @@ def test_half_precision_model_gets_weights_that_are_expanded_at_load() -> None:
     """A Mul of half types would be left in the graph: 0.44 times the speed on fashion_cnn."""
     made = ir.from_onnx_text(HALF)
     rng = np.random.default_rng(0)
-    for value in list(made.graph.inputs)[1:]:
-        made.graph.inputs.remove(value)
-        array = rng.standard_normal(LAYERS[value.name or ""]) / 8
-        value.const_value = ir.Tensor(array.astype(np.float16), name=value.name)
-        made.graph.register_initializer(value)
+    names = [value.name or "" for value in made.graph.inputs[1:]]
+    drawn = {name: rng.standard_normal(LAYERS[name]) / 8 for name in names}
+    hold(made, {name: array.astype(np.float16) for name, array in drawn.items()})
     result = onnxpress.optimize(
         made,
         calibration=images(1),

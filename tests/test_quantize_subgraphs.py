@@ -10,6 +10,7 @@ import onnx.reference
 import onnx_ir as ir
 import onnx_ir.passes.common
 import pytest
+from generated import hold
 
 import onnxpress
 from onnxpress.graph import find_layers
@@ -85,13 +86,11 @@ def built(text: str, opset: int = 17, **weights: tuple[int, ...]) -> ir.Model:
     """A model from text whose inputs of these names are random initializers."""
     model = ir.from_onnx_text(text.replace("{opset}", str(opset)))
     rng = np.random.default_rng(0)
+    arrays = {}
     for name, shape in weights.items():
-        value = next(value for value in model.graph.inputs if value.name == name)
-        model.graph.inputs.remove(value)
         scale = np.sqrt(np.prod(shape[1:]) if len(shape) == 4 else shape[0])
-        array = (rng.standard_normal(shape) / scale).astype(np.float32)
-        value.const_value = ir.Tensor(array, name=name)
-        model.graph.register_initializer(value)
+        arrays[name] = (rng.standard_normal(shape) / scale).astype(np.float32)
+    hold(model, arrays)
     ir.passes.common.ShapeInferencePass()(model)
     return model
 
