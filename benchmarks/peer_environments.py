@@ -51,19 +51,25 @@ def write_feeds(samples: Samples, path: Path) -> None:
     np.savez(path, **arrays)  # type: ignore[arg-type]
 
 
-def run_worker(environment: str, worker: str, *arguments: object) -> float:
+def run_worker(
+    environment: str, worker: str, *arguments: object, time_limit_s: float | None = None
+) -> float:
     """Run a script of `peers/` in its environment; the seconds it says it took.
 
     Raises:
-        RuntimeError: it failed; the message is its last line.
+        RuntimeError: it failed, and the message is its last line; or it took too long.
     """
     script = Path(__file__).parent / "peers" / worker
-    done = subprocess.run(
-        [str(interpreter(environment)), str(script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [str(interpreter(environment)), str(script), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=time_limit_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"more than {time_limit_s} s") from error
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
     return float(done.stdout.split()[-1])

@@ -10,14 +10,13 @@ onnxsim and, with `--modelopt` (its environment holds torch), ModelOpt.
 
 import argparse
 import datetime as dt
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from peer_environments import REQUIREMENTS, interpreter, write_feeds
+from peer_environments import REQUIREMENTS, run_worker, write_feeds
 from press import paths
 
 import onnxpress
@@ -33,19 +32,18 @@ TIME_LIMIT_S = 300
 
 def quantized(configuration: str, model: Path, feeds: Path, output: Path) -> str:
     """Run a peer; its seconds, or raises RuntimeError with the last line of its complaint."""
-    worker = Path(__file__).parent / "peers" / "worker.py"
-    python = interpreter(configuration.split(maxsplit=1)[0])
-    command = [str(python), str(worker), configuration, str(model), str(feeds), str(output)]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise RuntimeError(f"more than {TIME_LIMIT_S} s") from error
-    if done.returncode or not output.exists():
-        lines = done.stderr.strip().splitlines() or ["no output"]
-        raise RuntimeError(lines[-1][:90])
-    return done.stdout.strip().splitlines()[-1]
+    seconds = run_worker(
+        configuration.split(maxsplit=1)[0],
+        "worker.py",
+        configuration,
+        model,
+        feeds,
+        output,
+        time_limit_s=TIME_LIMIT_S,
+    )
+    if not output.exists():
+        raise RuntimeError("no output")
+    return f"{seconds:.1f}"
 
 
 def rows(name: str, more: Sequence[str]) -> list[str]:

@@ -24,6 +24,7 @@ __all__ = [
     "computes_wide",
     "integer_type",
     "operators_between",
+    "range_source",
     "regridded",
     "scale_keepers",
     "widened",
@@ -108,11 +109,10 @@ def _merged_range(
 
 def activation_range(context: Context, value: ir.Value, method: str) -> ActivationRange | None:
     """Of a tensor of the model that was observed; one for a Concat and what it reads."""
-    keepers = context.cached(("keepers", id(context.model)), [], lambda: scale_keepers(context))
-    source = scale_source(value, keepers)
+    source = range_source(context, value)
     own = _own_range(context, source, method)
     joined = context.cached(
-        ("joined", id(context.model)), [], lambda: joined_by_concat(keepers)
+        ("joined", id(context.model)), [], lambda: joined_by_concat(_known_keepers(context))
     ).get(source, ())
     if own is None or not joined:
         return own
@@ -121,6 +121,16 @@ def activation_range(context: Context, value: ir.Value, method: str) -> Activati
     if whole is None or any(r is None or whole.scale > _LARGEST_STEP * r.scale for r in ranges):
         return own
     return replace(whole, noise=max(own.noise, whole.scale**2 / 12), signal=own.signal)
+
+
+def range_source(context: Context, value: ir.Value) -> ir.Value:
+    """The tensor whose range `value` has: itself, or what reshapes and pooling make it of."""
+    return scale_source(value, _known_keepers(context))
+
+
+def _known_keepers(context: Context) -> dict[str, ir.Node]:
+    """Of a model that no one changes."""
+    return context.cached(("keepers", id(context.model)), [], lambda: scale_keepers(context))
 
 
 def integer_type(context: Context) -> tuple[bool, int]:

@@ -9,9 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.graph import Layer, add_initializer, drop_unused, insert_behind, unique_name
-from onnxpress.passes.quantize.activations import (
-    integer_type,
-)
+from onnxpress.passes.quantize.activations import integer_type
 from onnxpress.passes.quantize.folding import divide, divisible
 from onnxpress.passes.quantize.placement import input_of, static_refusal
 from onnxpress.passes.quantize.ranges import ActivationRange

@@ -3,7 +3,7 @@
 import collections
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from onnxpress.passes.quantize.activations import (
     computes_wide,
     integer_type,
     operators_between,
+    range_source,
     regridded,
     scale_keepers,
     widened,
@@ -50,20 +51,14 @@ from onnxpress.passes.quantize.weights import QuantizedWeight
 from onnxpress.passes.quantize.writing import write_dynamic, write_static, write_weight_only
 from onnxpress.plan import Candidate, Context, Decision, Parameter, Pass, Proposal, Skip, Stage
 from onnxpress.statistics import Observations
+from onnxpress.targets import LAYOUTS
 
 __all__ = ["Quantize"]
 
 Parameters = Mapping[str, Parameter]
 
 _NODE_BYTES = 160
-_LAYOUTS: Mapping[str, Mapping[str, Any]] = {
-    "u8s8": {"activation_type": "uint8", "weight_type": "int8", "weight_bits": 8},
-    "u8u8": {"activation_type": "uint8", "weight_type": "uint8", "weight_bits": 8},
-    "s8s8": {"activation_type": "int8", "weight_type": "int8", "weight_bits": 8},
-    "u8s7": {"activation_type": "uint8", "weight_type": "int8", "weight_bits": 7},
-    "u16s8": {"activation_type": "uint16", "weight_type": "int8", "weight_bits": 8},
-    "u16u8": {"activation_type": "uint16", "weight_type": "uint8", "weight_bits": 8},
-}
+_LAYOUTS = ("u8s8", "u8u8", "s8s8", "u8s7", "u16s8", "u16u8")
 _STATIC, _WIDE = "static", "static_16_bit"
 _STATIC_OPSET = 10
 _DYNAMIC_OPSET = 11
@@ -182,8 +177,16 @@ class Quantize(Pass):
         target = replace(
             target,
             per_channel=allowed and self.per_channel and fits,
-            **({} if self.layout == "auto" else _LAYOUTS[self.layout]),
         )
+        if self.layout != "auto":
+            # Seven bits are stored in eight.
+            layout = LAYOUTS[self.layout.replace("7", "8")]
+            target = replace(
+                target,
+                activation_type=layout.activation_type,
+                weight_type=layout.weight_type,
+                weight_bits=7 if self.layout.endswith("7") else 8,
+            )
         return replace(context, target=target)
 
     def observes(self, context: Context) -> Observations:
@@ -269,9 +272,8 @@ class Quantize(Pass):
         moments = context.moments(layer)
         plain = self._ranges(context, layer)
         if plain is None:
-            keepers = scale_keepers(context)
             values = [input_of(layer), fused_output(layer.node)]
-            return [], _unobserved(context, [scale_source(v, keepers) for v in values], layer)
+            return [], _unobserved(context, [range_source(context, v) for v in values], layer)
         if moments is None or moments.rows == 0 or not moments.absolute_maximum.any():
             return [], "the calibration data never exercises it: its inputs are all zero"
         wide = self._ranges(widened(context), layer) if self._mixes(context) else None

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnxpress.graph import constant, is_standard
 
-__all__ = ["FuseHardSigmoid", "FuseScaledResidual", "scalar", "split_constant"]
+__all__ = ["FuseHardSigmoid", "FuseScaledResidual", "is_operator", "scalar", "split_constant"]
 
 
 def scalar(value: ir.Value | None) -> float | None:
@@ -38,7 +38,8 @@ def split_constant(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
     return None
 
 
-def _is(node: ir.Node | None, op_type: str) -> bool:
+def is_operator(node: ir.Node | None, op_type: str) -> bool:
+    """Whether there is a node, of this standard operator."""
     return node is not None and is_standard(node) and node.op_type == op_type
 
 
@@ -71,7 +72,7 @@ class FuseHardSigmoid(ir.passes.InPlacePass):
         """Rewrite `model` in place."""
         fused = 0
         for node in list(model.graph.all_nodes()):
-            if _is(node, "Clip"):
+            if is_operator(node, "Clip"):
                 fused += _fuse_clip(node)
         return ir.passes.PassResult(model, bool(fused))
 
@@ -81,7 +82,7 @@ def _fuse_clip(clip: ir.Node) -> bool:
         return False
     top = scalar(clip.inputs[2])
     add = clip.inputs[0].producer()
-    if top is None or top <= 0 or add is None or not _is(add, "Add"):
+    if top is None or top <= 0 or add is None or not is_operator(add, "Add"):
         return False
     parts = split_constant(add)
     shift = None if parts is None else scalar(parts[1])
@@ -91,7 +92,7 @@ def _fuse_clip(clip: ir.Node) -> bool:
     x = parts[0]
     if (divisor := _divisor(reader, clip.outputs[0])) is not None:
         last, product = reader, None
-    elif _is(reader, "Mul"):
+    elif is_operator(reader, "Mul"):
         product = reader
         scaled = _only_reader(product.outputs[0])
         divisor = _divisor(scaled, product.outputs[0])
@@ -135,7 +136,7 @@ class FuseScaledResidual(ir.passes.InPlacePass):
         """Rewrite `model` in place."""
         fused = 0
         for node in list(model.graph.all_nodes()):
-            if _is(node, "Add") and len(node.inputs) == 2:
+            if is_operator(node, "Add") and len(node.inputs) == 2:
                 fused += _fuse_residual(node)
         return ir.passes.PassResult(model, bool(fused))
 
@@ -143,7 +144,7 @@ class FuseScaledResidual(ir.passes.InPlacePass):
 def _fuse_residual(add: ir.Node) -> bool:
     for x, product in (tuple(add.inputs), tuple(reversed(add.inputs))):
         producer = None if product is None else product.producer()
-        if x is None or producer is None or not _is(producer, "Mul"):
+        if x is None or producer is None or not is_operator(producer, "Mul"):
             continue
         if x not in producer.inputs or _only_reader(producer.outputs[0]) is not add:
             continue

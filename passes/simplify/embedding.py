@@ -22,6 +22,7 @@ from onnxpress.graph import (
     unique_name,
 )
 from onnxpress.opset import standard_opset
+from onnxpress.passes.simplify.activations import is_operator
 from onnxpress.runtime import Session
 
 __all__ = ["FoldIntoTable", "LookUpOneHot"]
@@ -49,7 +50,7 @@ class LookUpOneHot(ir.passes.InPlacePass):
             return ir.passes.PassResult(model, modified=False)
         changed = False
         for node in list(model.graph):
-            if is_standard(node) and node.op_type == "MatMul":
+            if is_operator(node, "MatMul"):
                 changed |= _look_up(model.graph, node)
         return ir.passes.PassResult(model, changed)
 
@@ -62,16 +63,19 @@ def _look_up(graph: ir.Graph, product: ir.Node) -> bool:
     if len(list(weight.uses())) != 1 or table.dtype.kind != "f" or not np.isfinite(table).all():
         return False
     size = len(table)
+    if size < 2:
+        return False
     steps = _compared(graph, vectors, size) or _one_hot(graph, vectors, size)
-    if size < 2 or steps is None:
+    if steps is None:
         return False
     stem = product.outputs[0].name or "embedding"
     rows = np.concatenate((table, np.zeros_like(table[:1])))
-    name = unique_name(graph, f"{weight.name}_rows")
     # Below the first row and beyond the last lies the row of zeros: index −1, or n.
     lowest, highest = (_number(graph, f"{stem}_{n}", n) for n in (-1, size))
     clip = ir.Node("", "Clip", [steps[-1].outputs[0], lowest, highest])
-    gather = ir.Node("", "Gather", [add_initializer(graph, name, rows), clip.outputs[0]])
+    gather = ir.Node(
+        "", "Gather", [add_initializer(graph, f"{weight.name}_rows", rows), clip.outputs[0]]
+    )
     made = [*steps, clip, gather]
     for number, step in enumerate(made):
         step.name = f"{product.name or stem}_row_{number}"
@@ -81,8 +85,8 @@ def _look_up(graph: ir.Graph, product: ir.Node) -> bool:
     return True
 
 
-def _number(graph: ir.Graph, name: str, number: int) -> ir.Value:
-    return add_initializer(graph, unique_name(graph, name), np.asarray(number, np.int64))
+def _number(graph: ir.Graph, name: str, number: int | list[int]) -> ir.Value:
+    return add_initializer(graph, name, np.asarray(number, np.int64))
 
 
 def _to_index(value: ir.Value) -> ir.Node:
@@ -91,8 +95,7 @@ def _to_index(value: ir.Value) -> ir.Node:
 
 def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
     node = None if value is None else value.producer()
-    found = node is not None and is_standard(node) and node.op_type == op_type
-    return node if found else None
+    return node if is_operator(node, op_type) else None
 
 
 def _compared(graph: ir.Graph, vectors: ir.Value, size: int) -> list[ir.Node] | None:
@@ -112,9 +115,7 @@ def _compared(graph: ir.Graph, vectors: ir.Value, size: int) -> list[ir.Node] | 
         if narrow is None:
             continue
         steps, last = narrow
-        axis = add_initializer(
-            graph, unique_name(graph, f"{x.name}_last_axis"), np.asarray([-1], np.int64)
-        )
+        axis = _number(graph, f"{x.name}_last_axis", [-1])
         squeeze = ir.Node("", "Squeeze", [last, axis])
         steps += [squeeze, _to_index(squeeze.outputs[0])]
         first = int(numbers.reshape(-1)[0])
@@ -139,10 +140,7 @@ def _before_expand(graph: ir.Graph, x: ir.Value) -> tuple[list[ir.Node], ir.Valu
     # The other axes as they were to be, the last one as it is.
     stem = x.name or "index"
     numbers = ((0, [0]), (1, [-1]), (2, [1]))
-    start, end, one = (
-        add_initializer(graph, unique_name(graph, f"{stem}_shape_{n}"), np.asarray(v, np.int64))
-        for n, v in numbers
-    )
+    start, end, one = (_number(graph, f"{stem}_shape_{n}", number) for n, number in numbers)
     others = ir.Node("", "Slice", [expand.inputs[1], start, end])
     shape = ir.Node("", "Concat", [others.outputs[0], one], [ir.AttrInt64("axis", 0)])
     widened = ir.Node("", "Expand", [narrow, shape.outputs[0]])
@@ -178,7 +176,7 @@ class FoldIntoTable(ir.passes.InPlacePass):
         """Rewrite `model` in place."""
         changed = False
         for node in list(model.graph):
-            if is_standard(node) and node.op_type == "Gather" and node.graph is model.graph:
+            if is_operator(node, "Gather"):
                 changed |= _fold_region(model, node)
         return ir.passes.PassResult(model, changed)
 
@@ -216,8 +214,8 @@ def _fold_region(model: ir.Model, gather: ir.Node) -> bool:
     except ModelError:
         return False
     made = found[end.name or ""].reshape(table.shape)
-    name = unique_name(model.graph, f"{data.name}_of_{end.name}")
-    inputs = [add_initializer(model.graph, name, made), gather.inputs[1]]
+    folded = add_initializer(model.graph, f"{data.name}_of_{end.name}", made)
+    inputs = [folded, gather.inputs[1]]
     looked_up = ir.Node("", "Gather", inputs, name=gather.name)
     producer = end.producer()
     assert producer is not None
@@ -230,13 +228,12 @@ def _row_by_row(node: ir.Node, inside: set[ir.Value], rank: int, columns: int) -
     """Whether a node computes each element of a row from those of the same row and constants."""
     if not is_standard(node) or node.op_type not in _POINTWISE or len(node.outputs) != 1:
         return False
-    read = [value for value in node.inputs if value is not None]
-    if not any(value in inside for value in read):
+    if inside.isdisjoint(value for value in node.inputs if value is not None):
         return False
-    for value in read:
-        array = None if value in inside else constant(value)
-        if value in inside:
+    for value in node.inputs:
+        if value is None or value in inside:
             continue
+        array = constant(value)
         if array is None or array.ndim > rank or array.size not in (1, columns):
             return False
         if array.size > 1 and array.shape[-1] != columns:
