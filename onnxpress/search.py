@@ -200,11 +200,13 @@ class _Whole:
         decisions: the choice.
         latency: against the model before; `None` where the kernels stay.
         cost: bytes times time, or time alone, as the goal says.
+        note: what to say where it is taken.
     """
 
     decisions: tuple[Decision, ...]
     latency: Latency | None = None
     cost: float = 0.0
+    note: str = ""
 
 
 class _Searcher:
@@ -280,10 +282,12 @@ class _Searcher:
                 changes_kernels, proposals = False, neutral
         if not wholes:
             wholes = [_Whole(choose(proposals, _by_error, float("inf")))]
-        for _, alike in itertools.groupby(wholes, lambda whole: whole.cost):
+        for _, group in itertools.groupby(wholes, lambda whole: whole.cost):
+            alike = list(group)
             trials = [replace(self.measure(w.decisions), latency=w.latency) for w in alike]
             holding = [trial for trial in trials if self.holds(trial)]
             if holding:
+                self.note = self.note or alike[0].note
                 return [max(holding, key=lambda trial: trial.measurement.worst_sqnr_db)]
         found: list[_Trial | None] = []
         gentle_holds = False
@@ -331,8 +335,8 @@ class _Searcher:
         least = min(whole.cost for whole in faster)
         faster = [replace(w, cost=least) if w.cost <= _ALIKE * least else w for w in faster]
         if cost < least:
-            self.note = f"{note}, which is less than their bytes cost"
-            faster.append(_Whole(gentle, None, cost))
+            note += ", which is less than their bytes cost"
+            faster.append(_Whole(gentle, None, cost, note))
         return sorted(faster, key=lambda whole: whole.cost)
 
     def _cost(self, model: ir.Model, speedup: float) -> float:
