@@ -17,10 +17,10 @@ from press import paths
 
 import onnxpress
 from onnxpress.data import load_samples
-from onnxpress.graph import find_layers
+from onnxpress.judge import Budget, Evaluator
+from onnxpress.layers import find_layers
 from onnxpress.passes.factorize import Factorize
 from onnxpress.runtime import Session
-from onnxpress.validation import Budget, Evaluator
 
 THREADS = 2
 FORMS: dict[str, dict[str, Any]] = {

@@ -11,10 +11,11 @@ import numpy as np
 import onnxruntime as ort
 
 import onnxpress
+from onnxpress.conversion import Fit, fit_form, write_ort
+from onnxpress.conversion.opset import change_opset
 from onnxpress.data import load_samples
-from onnxpress.fitting import Fit, fit_form, write_ort
+from onnxpress.graph import standard_opset
 from onnxpress.model_file import save, to_bytes
-from onnxpress.opset import change_opset, standard_opset
 from onnxpress.runtime import Feed, Session
 from onnxpress.targets import load_target
 

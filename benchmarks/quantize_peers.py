@@ -22,9 +22,9 @@ from press import paths
 import onnxpress
 from onnxpress.data import load_samples
 from onnxpress.errors import OnnxpressError
+from onnxpress.judge import Budget, Evaluator
 from onnxpress.model_file import size_bytes
 from onnxpress.runtime import Session, compare_latency
-from onnxpress.validation import Budget, Evaluator
 
 THREADS = 2
 TIME_LIMIT_S = 300

@@ -1,4 +1,4 @@
-"""Whether `prune`'s global magnitude removes what PyTorch's `global_unstructured` does.
+"""Whether `sparsify`'s global magnitude removes what PyTorch's `global_unstructured` does.
 
     python benchmarks/torch_mask.py [NAME ...]
 
@@ -16,8 +16,8 @@ from press import paths
 
 import onnxpress
 from onnxpress.adapter import PressPass
-from onnxpress.graph import find_layers
-from onnxpress.passes.prune import Prune
+from onnxpress.layers import find_layers
+from onnxpress.passes.sparsify import Sparsify
 
 AMOUNT = 0.2
 
@@ -32,7 +32,7 @@ def main() -> None:
         model = onnxpress.load(path)
         names = [layer.name for layer in find_layers(model)]
         settings = {"importance": "magnitude", "compensation": "none", "scope": "global"}
-        PressPass(Prune(sparsity=AMOUNT, **settings))(model)  # type: ignore[arg-type]
+        PressPass(Sparsify(sparsity=AMOUNT, **settings))(model)  # type: ignore[arg-type]
         with tempfile.TemporaryDirectory() as folder:
             masks = Path(folder, "masks.npz")
             command = [str(interpreter("torch")), str(worker), str(path), str(AMOUNT), str(masks)]

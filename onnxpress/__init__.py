@@ -8,14 +8,15 @@ __version__ = "0.1.0"
 __all__ = ["Budget", "Pass", "Result", "load", "optimize", "save", "validate"]
 
 if TYPE_CHECKING:
+    from onnxpress.contract import Pass
+    from onnxpress.judge import Budget
     from onnxpress.model_file import load, save
     from onnxpress.pipeline import Result, optimize
-    from onnxpress.plan import Pass
-    from onnxpress.validation import Budget, validate
+    from onnxpress.validation import validate
 
 _HOMES = {
-    "Budget": "validation",
-    "Pass": "plan",
+    "Budget": "judge",
+    "Pass": "contract",
     "Result": "pipeline",
     "load": "model_file",
     "optimize": "pipeline",

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
+from onnxpress.contract import Context, Decision, Pass, Proposal
 from onnxpress.data import Samples, load_samples
-from onnxpress.hull import hull_to
-from onnxpress.plan import Context, Decision, Pass, Proposal
 from onnxpress.runtime import Array, Session
+from onnxpress.search.allocation import allocate_to
 from onnxpress.statistics import Statistics, collect
 from onnxpress.targets import Target, load_target
 
@@ -31,7 +31,7 @@ class PressPass(ir.passes.InPlacePass):
 
     Example::
 
-        ir.passes.Sequential(PressPass(Prune(sparsity=0.5)), CheckerPass())(model)
+        ir.passes.Sequential(PressPass(Sparsify(sparsity=0.5)), CheckerPass())(model)
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class PressPass(ir.passes.InPlacePass):
         quota = self.pass_.quota(context)
         if quota is not None and proposals:
             # Without an evaluation the predicted errors count as they are.
-            ladder = hull_to(
+            ladder = allocate_to(
                 proposals, quota, lambda rung: self.pass_.saving(context, rung, quota.unit)
             )
             decisions = list(ladder[-1])

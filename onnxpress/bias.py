@@ -4,14 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.graph import (
-    Layer,
-    add_initializer,
-    constant,
-    drop_unused,
-    is_scaled_gemm,
-    is_standard,
-)
+from onnxpress.graph import add_initializer, constant, drop_unused, is_standard
+from onnxpress.layers import Layer, is_scaled_gemm
 
 __all__ = ["shift_bias", "takes_bias"]
 

@@ -214,7 +214,7 @@ def _provider_options(function: Callable[..., None]) -> Callable[..., None]:
 
 def _providers(options: dict[str, Any]) -> Any:
     """The provider options, taken out of a command's options."""
-    from onnxpress.validation.providers import ProviderOptions  # noqa: PLC0415
+    from onnxpress.providers import ProviderOptions  # noqa: PLC0415
 
     return ProviderOptions(
         asked=options.pop("ep"),
@@ -436,9 +436,10 @@ def validate(
 ) -> None:
     """Compare MODEL with its original: interface, fidelity, task, speed, and on providers."""
     with _errors(debug=debug):
+        from onnxpress.judge import Budget  # noqa: PLC0415
         from onnxpress.report.console import print_validation  # noqa: PLC0415
         from onnxpress.report.document import validation_document  # noqa: PLC0415
-        from onnxpress.validation import Budget, validate  # noqa: PLC0415
+        from onnxpress.validation import validate  # noqa: PLC0415
 
         with _progress() as progress:
             found = validate(
@@ -552,7 +553,7 @@ def check(model: Path, *, names: tuple[str, ...], json_path: str | None, debug: 
         from onnxpress.model_file import load  # noqa: PLC0415
         from onnxpress.report.targets import print_static, static_document  # noqa: PLC0415
         from onnxpress.targets import load_target  # noqa: PLC0415
-        from onnxpress.validation import static_report  # noqa: PLC0415
+        from onnxpress.targets.static_rules import static_report  # noqa: PLC0415
 
         loaded = load(model)
         members = [member for name in names for member in load_target(name).members]
@@ -587,8 +588,8 @@ def doctor(
     """Show versions, the processor, and what this machine can run or emulate."""
     with _errors(debug=debug):
         from onnxpress.doctor import examine  # noqa: PLC0415
+        from onnxpress.installer import install as made  # noqa: PLC0415
         from onnxpress.report.console import print_doctor  # noqa: PLC0415
-        from onnxpress.validation.providers.install import install as made  # noqa: PLC0415
 
         for name, outcome in made(install):
             click.echo(f"{name}: {outcome}", err=True)

@@ -11,11 +11,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.data import random_samples
+from onnxpress.judge.evaluator import Budget, Evaluator
+from onnxpress.providers import ProviderOptions, check_providers, survey
 from onnxpress.report.document import provider_document
 from onnxpress.runtime import Session
 from onnxpress.targets import processor_features
-from onnxpress.validation.evaluator import Budget, Evaluator
-from onnxpress.validation.providers import ProviderOptions, check_providers, survey
 
 __all__ = ["examine"]
 

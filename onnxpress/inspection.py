@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxpress import model_file, registry
-from onnxpress.graph import find_layers
-from onnxpress.opset import standard_opset
-from onnxpress.plan import Context, Decision, Proposal, Skip, Stage
+from onnxpress.contract import Context, Decision, Proposal, Skip, Stage
+from onnxpress.graph import standard_opset
+from onnxpress.layers import find_layers
 from onnxpress.targets import load_target
 
 __all__ = ["inspect_model"]

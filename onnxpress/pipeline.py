@@ -16,18 +16,18 @@ import onnx_ir as ir
 import onnxpress
 from onnxpress import model_file, registry
 from onnxpress.adapter import observe
+from onnxpress.contract import Context, Decision, Pass, Proposal, Stage
+from onnxpress.conversion import Fit, fit_form, fit_interface, fit_shapes, write_ort
+from onnxpress.conversion.opset import raise_opset
 from onnxpress.data import Samples, load_samples, random_samples, require_runnable
 from onnxpress.errors import DataError, ModelError, RecipeError, UsageError
-from onnxpress.fitting import Fit, fit_form, fit_interface, fit_shapes, write_ort
-from onnxpress.opset import raise_opset
-from onnxpress.plan import Context, Decision, Pass, Proposal, Stage
+from onnxpress.judge import Budget, Evaluator
+from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage, samples_digest
 from onnxpress.runtime import Array, Session
 from onnxpress.search import StageResult, apply, apply_refined, search_stage
 from onnxpress.targets import Target, load_target
-from onnxpress.validation import Budget, Evaluator, Validation
-from onnxpress.validation.providers import NO_PROVIDERS, ProviderOptions
-from onnxpress.validation.verdict import check_model, on_providers
+from onnxpress.validation import Validation, check_model, on_providers
 
 __all__ = ["Result", "optimize"]
 
@@ -212,7 +212,7 @@ def optimize(
         # What each stage gained may be lost again by all of them together.
         progress("slower than the original: only forms that leave the kernels alone")
         current, stages, validation = _attempt(
-            original_model, plan, work, named=named, neutral_only=True
+            original_model, plan, work, named=named, kernel_preserving_only=True
         )
     validation = on_providers(
         validation,
@@ -292,12 +292,12 @@ def _planned(
     if passes is None:
         chosen = [pass_ for pass_ in chosen if not pass_.by_name_only]
     if fit.float16 != "no":
-        integers = [pass_.name for pass_ in chosen if pass_.stage == Stage.NUMBER_FORM]
+        integers = [pass_.name for pass_ in chosen if pass_.stage == Stage.QUANTIZATION]
         if passes is not None and integers:
             raise UsageError(
                 f"half precision takes the place of {integers[0]}: ask for one of them"
             )
-        chosen = [pass_ for pass_ in chosen if pass_.stage != Stage.NUMBER_FORM]
+        chosen = [pass_ for pass_ in chosen if pass_.stage != Stage.QUANTIZATION]
     installed = [registry.create(name) for name in registry.names()]
     for stage in _HARMLESS:
         if not any(pass_.stage == stage for pass_ in chosen):
@@ -402,11 +402,16 @@ def _attempt(
     *,
     named: bool,
     skipped: frozenset[str] = frozenset(),
-    neutral_only: bool = False,
+    kernel_preserving_only: bool = False,
 ) -> _Attempt:
     """Run the stages and validate what comes out."""
     current, stages = _run_stages(
-        original_model, plan, work, named=named, skipped=skipped, neutral_only=neutral_only
+        original_model,
+        plan,
+        work,
+        named=named,
+        skipped=skipped,
+        kernel_preserving_only=kernel_preserving_only,
     )
     feeds = work.evaluator.samples.feeds[:_COMPARED]
     current, notes = fit_form(current, work.target, plan.fit, feeds)
@@ -435,7 +440,7 @@ def _run_stages(
     *,
     named: bool,
     skipped: frozenset[str],
-    neutral_only: bool,
+    kernel_preserving_only: bool,
 ) -> tuple[ir.Model, list[StageResult]]:
     """Every pass of the plan, but the skipped, on the model the earlier one left."""
     current = original_model
@@ -455,7 +460,14 @@ def _run_stages(
                 # Later the model differs from the original for other reasons too.
                 current = _raised(current, opset, work)
             share = (lossy.index(stage) + 1) / len(lossy) if stage in lossy else 1.0
-            result = _lossy(stage, current, work, share, named=named, neutral_only=neutral_only)
+            result = _lossy(
+                stage,
+                current,
+                work,
+                share,
+                named=named,
+                kernel_preserving_only=kernel_preserving_only,
+            )
         stages.append(result)
         current = result.model
     return (current.clone() if current is original_model else current), stages
@@ -501,11 +513,11 @@ def _difference(model: ir.Model, work: _Work) -> str | None:
     try:
         session = Session(model, threads=work.threads)
         for evaluator in _judges(work):
-            measured = evaluator.measure(session, evaluator.glance)
+            measured = evaluator.measure(session, evaluator.screening)
             wanted = dict.fromkeys(measured.outputs, _LOSSLESS_DB)
             if measured.worst_sqnr_db < _LOSSLESS_DB:
                 plain = Session(work.original_model, threads=work.threads, optimize=False)
-                floor = evaluator.measure(plain, evaluator.glance).outputs
+                floor = evaluator.measure(plain, evaluator.screening).outputs
                 wanted = {n: min(_LOSSLESS_DB, floor[n].sqnr_db - _ROUNDING_DB) for n in wanted}
             for name, output in measured.outputs.items():
                 if output.is_float and output.sqnr_db < wanted[name]:
@@ -553,12 +565,12 @@ def _lossy(
     share: float,
     *,
     named: bool,
-    neutral_only: bool,
+    kernel_preserving_only: bool,
 ) -> StageResult:
     pass_ = stage.pass_
     context = _context(pass_.prepare(model), work)
     model = context.model
-    if stage.decisions is not None and not neutral_only:
+    if stage.decisions is not None and not kernel_preserving_only:
         if pass_.rewrites_from_statistics and stage.decisions:
             statistics = observe(pass_, context, work.calibration, threads=work.threads)
             context = replace(context, statistics=statistics)
@@ -579,14 +591,14 @@ def _lossy(
         named=named,
         threads=work.threads,
         deadline=work.deadline,
-        neutral_only=neutral_only,
+        kernel_preserving_only=kernel_preserving_only,
         calibration=work.calibration,
         progress=work.progress,
     )
 
 
 def _changes_kernels(stages: Sequence[StageResult]) -> bool:
-    return any(not d.candidate.neutral for stage in stages for d in stage.decisions)
+    return any(not d.candidate.keeps_kernels for stage in stages for d in stage.decisions)
 
 
 def _without_effect(stages: Sequence[StageResult], *, named: bool) -> list[str]:

@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 
 from onnxpress import registry
+from onnxpress.contract import Candidate, Decision, Parameter, Pass
+from onnxpress.conversion import Fit
 from onnxpress.data import Samples
 from onnxpress.errors import RecipeError
-from onnxpress.fitting import Fit
-from onnxpress.plan import Candidate, Decision, Parameter, Pass
 
 __all__ = ["CalibrationSource", "Recipe", "RecipeStage", "samples_digest"]
 

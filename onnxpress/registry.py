@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_type_hints
 from onnxpress.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from onnxpress.plan import Parameter, Pass
+    from onnxpress.contract import Parameter, Pass
 
 __all__ = ["Setting", "create", "describe", "load", "names", "nearest", "settings"]
 

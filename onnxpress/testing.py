@@ -16,13 +16,13 @@ import onnx_ir as ir
 
 from onnxpress import model_file
 from onnxpress.adapter import observe
+from onnxpress.contract import Candidate, Context, Decision, Pass, Proposal, Skip, Stage
 from onnxpress.data import random_samples
-from onnxpress.plan import Candidate, Context, Decision, Pass, Proposal, Skip, Stage
+from onnxpress.judge import Budget, Evaluator, interface_problems
 from onnxpress.recipe import Recipe, RecipeStage
 from onnxpress.runtime import Array, Session
 from onnxpress.search import apply
 from onnxpress.targets import load_target
-from onnxpress.validation import Budget, Evaluator, interface_problems
 
 __all__ = ["SAMPLE_MODELS", "check_pass"]
 

@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxpress import model_file
+from onnxpress.contract import Candidate, Decision
+from onnxpress.conversion.opset import raise_opset
 from onnxpress.data import load_samples, random_samples
-from onnxpress.graph import find_layers
-from onnxpress.opset import raise_opset, standard_opset
+from onnxpress.graph import standard_opset
+from onnxpress.layers import find_layers
 from onnxpress.passes.quantize.ranges import choose_range
 from onnxpress.passes.quantize.weights import quantize_weight
 from onnxpress.passes.simplify import simplify
-from onnxpress.plan import Candidate, Decision
 from onnxpress.recipe import Recipe, RecipeStage
 from onnxpress.reconstruction import low_rank, relative_error
 from onnxpress.registry import create

@@ -17,7 +17,7 @@ import onnxpress
 import onnxpress.errors
 from onnxpress import model_file
 from onnxpress.adapter import PressPass
-from onnxpress.passes.prune import Prune
+from onnxpress.passes.sparsify import Sparsify
 
 
 def data(models: Path) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def test_pass_runs_inside_sequential(models: Path) -> None:
     model = model_file.load(models / "fashion_mlp.onnx")
     calibration = {"image": np.load(models / "fashion_calibration.npz")["image"][:32]}
     ir.passes.Sequential(
-        PressPass(Prune(sparsity=0.5), calibration=calibration), common.CheckerPass()
+        PressPass(Sparsify(sparsity=0.5), calibration=calibration), common.CheckerPass()
     )(model)
     weights = [
         value.const_value.numpy()

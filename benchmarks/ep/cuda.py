@@ -30,11 +30,11 @@ from pathlib import Path
 import onnxpress
 from onnxpress import model_file
 from onnxpress.data import load_samples
+from onnxpress.judge import Budget, Evaluator
+from onnxpress.providers import ProviderOptions, check_providers
 from onnxpress.report.console import provider_cells
 from onnxpress.report.document import provider_document
 from onnxpress.runtime import Session
-from onnxpress.validation import Budget, Evaluator
-from onnxpress.validation.providers import ProviderOptions, check_providers
 
 MODELS = Path(__file__).parents[2] / "models"
 NAMES = ("fashion_cnn", "fashion_mlp", "fashion_mobile")

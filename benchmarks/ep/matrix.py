@@ -23,14 +23,14 @@ import onnx_ir as ir
 
 import onnxpress
 from onnxpress import model_file, registry
+from onnxpress.conversion.half import to_half
 from onnxpress.data import load_samples
-from onnxpress.fitting.half import to_half
+from onnxpress.judge import Budget, Evaluator
+from onnxpress.providers import ProviderOptions, check_providers, provider_names
 from onnxpress.report.console import provider_cells
 from onnxpress.report.document import provider_document
 from onnxpress.runtime import Session
 from onnxpress.targets import processor_features
-from onnxpress.validation import Budget, Evaluator
-from onnxpress.validation.providers import ProviderOptions, check_providers, provider_names
 
 HERE = Path(__file__).parent
 MODELS = HERE.parents[1] / "models"

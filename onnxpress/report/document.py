@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import onnxpress
 from onnxpress import model_file
+from onnxpress.judge import Measurement
+from onnxpress.providers import ProviderVerdict
 from onnxpress.search import StageResult
-from onnxpress.validation import Measurement, Validation
-from onnxpress.validation.providers import ProviderVerdict
+from onnxpress.validation import Validation
 
 if TYPE_CHECKING:
     from onnxpress.pipeline import Result

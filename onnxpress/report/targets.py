@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from onnxpress.targets import OperatorRule, Target
-from onnxpress.validation import StaticReport
+from onnxpress.targets.static_rules import StaticReport
 
 __all__ = ["print_static", "print_target", "print_targets", "static_document", "target_document"]
 

@@ -19,7 +19,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.data import Samples
-from onnxpress.graph import Layer, attribute
+from onnxpress.graph import attribute
+from onnxpress.layers import Layer
 from onnxpress.runtime import Array
 from onnxpress.statistics.exposing import Observer, input_key
 from onnxpress.statistics.rows import input_rows

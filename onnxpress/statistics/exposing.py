@@ -22,8 +22,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.errors import ModelError
-from onnxpress.graph import FLOAT_TYPES, Layer, is_standard, prepend, remembered_names, unique_name
-from onnxpress.opset import standard_opset
+from onnxpress.graph import is_standard, prepend, remembered_names, standard_opset, unique_name
+from onnxpress.layers import FLOAT_TYPES, Layer
 from onnxpress.runtime import Array, Feed, Session
 
 __all__ = ["Observer", "input_key", "observable"]

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.graph import Layer, attribute
+from onnxpress.graph import attribute
+from onnxpress.layers import Layer
 
 __all__ = ["input_rows"]
 

@@ -16,8 +16,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.bias import shift_bias, takes_bias
+from onnxpress.contract import Candidate, Context, Decision, Pass, Proposal, Quota, Skip, Stage
 from onnxpress.errors import RecipeError, UsageError
-from onnxpress.graph import Layer, attribute, is_scaled_gemm
+from onnxpress.graph import attribute
+from onnxpress.layers import Layer, is_scaled_gemm
 from onnxpress.passes.factorize.decompose import Factored, spatial, tucker
 from onnxpress.passes.factorize.rewrite import (
     write_convolutions,
@@ -25,7 +27,6 @@ from onnxpress.passes.factorize.rewrite import (
     write_pair,
     write_shared,
 )
-from onnxpress.plan import Candidate, Context, Decision, Pass, Proposal, Quota, Skip, Stage
 from onnxpress.reconstruction import LowRank, damped_gram, low_rank, output_energy, repaired
 from onnxpress.statistics import LayerStatistics, Observations
 

@@ -7,7 +7,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.bias import shift_bias
-from onnxpress.graph import Layer, add_initializer, take_over, unique_name
+from onnxpress.graph import add_initializer, take_over, unique_name
+from onnxpress.layers import Layer
 
 __all__ = ["write_convolutions", "write_embedding", "write_pair", "write_shared"]
 

@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxpress.contract import Candidate, Context, Decision, Pass, Proposal, Skip, Stage
 from onnxpress.errors import UsageError
-from onnxpress.graph import add_initializer, constant
-from onnxpress.opset import standard_opset
-from onnxpress.plan import Candidate, Context, Decision, Pass, Proposal, Skip, Stage
+from onnxpress.graph import add_initializer, constant, standard_opset
 
 __all__ = ["Pack"]
 
@@ -71,7 +70,7 @@ class Pack(Pass):
             kept = int((array != _background(array)).sum())
             packed = -(-array.size // 8) + kept * array.itemsize + _NODES_BYTES
             if whole - packed > self.least_gain * whole:
-                candidate = Candidate({"form": "bit_mask"}, 0.0, whole - packed, neutral=True)
+                candidate = Candidate({"form": "bit_mask"}, 0.0, whole - packed, keeps_kernels=True)
                 proposals.append(Proposal(name, (candidate,)))
         if not proposals:
             return [Skip("weights", "none has so many zeros that a bit mask would be smaller")]

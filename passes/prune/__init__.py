@@ -1,8 +1,11 @@
-"""Set weights to zero so that the rest still give the same outputs.
+"""Remove whole channels, heads and blocks (structured pruning).
 
-- `prune`: the pass: which layers, how many weights, what it costs.
-- `masks`: which weights go, by importance and pattern.
-- `compensate`: what the others become, so that the outputs change least.
+- `prune`: the pass: how many of which group, and what their readers become.
+- `coupling`: which indices go together; `reader`: the walk that finds out; `operators`, `moving`:
+  what each operator says of that.
+- `layout`: groups and layers; `importance`: which units to remove; `redundant`: which
+  are free; `blocks`: residual blocks.
+- `cut`: take units out of the graph.
 """
 
 from onnxpress.passes.prune.prune import Prune

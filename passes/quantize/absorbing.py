@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxpress.bias import shift_bias, takes_bias
-from onnxpress.graph import Layer, is_standard
+from onnxpress.contract import Context, Parameter
+from onnxpress.graph import is_standard
+from onnxpress.layers import Layer
 from onnxpress.passes.quantize.activations import integer_type
 from onnxpress.passes.quantize.equalizing import channels_of, scales_of
 from onnxpress.passes.quantize.placement import input_of
 from onnxpress.passes.quantize.ranges import ActivationRange, range_between
-from onnxpress.plan import Context, Parameter
 from onnxpress.statistics import LayerStatistics
 
 __all__ = ["absorb", "absorbable", "amounts", "carried_over", "shorter_range"]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from onnxpress.contract import Context
 from onnxpress.graph import constant, is_standard
 from onnxpress.passes.quantize.placement import (
     WITHOUT_WEIGHTS,
@@ -15,18 +16,17 @@ from onnxpress.passes.quantize.placement import (
     scale_source,
 )
 from onnxpress.passes.quantize.ranges import BOUNDS, ActivationRange, choose_range, range_between
-from onnxpress.plan import Context
 from onnxpress.statistics import TensorStatistics
 from onnxpress.targets import LAYOUTS
 
 __all__ = [
     "activation_range",
     "computes_wide",
+    "integer_operators",
     "integer_type",
     "operators_between",
     "range_source",
     "regridded",
-    "scale_keepers",
     "widened",
 ]
 
@@ -112,7 +112,9 @@ def activation_range(context: Context, value: ir.Value, method: str) -> Activati
     source = range_source(context, value)
     own = _own_range(context, source, method)
     joined = context.cached(
-        ("joined", id(context.model)), [], lambda: joined_by_concat(_known_keepers(context))
+        ("joined", id(context.model)),
+        [],
+        lambda: joined_by_concat(_known_integer_operators(context)),
     ).get(source, ())
     if own is None or not joined:
         return own
@@ -125,12 +127,12 @@ def activation_range(context: Context, value: ir.Value, method: str) -> Activati
 
 def range_source(context: Context, value: ir.Value) -> ir.Value:
     """The tensor whose range `value` has: itself, or what reshapes and pooling make it of."""
-    return scale_source(value, _known_keepers(context))
+    return scale_source(value, _known_integer_operators(context))
 
 
-def _known_keepers(context: Context) -> dict[str, ir.Node]:
+def _known_integer_operators(context: Context) -> dict[str, ir.Node]:
     """Of a model that no one changes."""
-    return context.cached(("keepers", id(context.model)), [], lambda: scale_keepers(context))
+    return context.cached(("keepers", id(context.model)), [], lambda: integer_operators(context))
 
 
 def integer_type(context: Context) -> tuple[bool, int]:
@@ -168,7 +170,7 @@ def regridded(scale: float, zero_point: int, *, signed: bool, finer: bool) -> tu
     return float(np.float32(scale * steps)), round(zero_point / steps)
 
 
-def scale_keepers(context: Context) -> dict[str, ir.Node]:
+def integer_operators(context: Context) -> dict[str, ir.Node]:
     """`operators_between` by name."""
     return {node.name or "": node for node in operators_between(context)}
 

@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.graph import Layer, add_initializer, drop_unused, insert_behind, unique_name
+from onnxpress.contract import Context, Parameter
+from onnxpress.graph import add_initializer, drop_unused, insert_behind, unique_name
+from onnxpress.layers import Layer
 from onnxpress.passes.quantize.activations import integer_type
 from onnxpress.passes.quantize.folding import divide, divisible
 from onnxpress.passes.quantize.placement import input_of, static_refusal
 from onnxpress.passes.quantize.ranges import ActivationRange
 from onnxpress.passes.quantize.smoothing import Smoothing, choose_smoothing, smoothing_scales
-from onnxpress.plan import Context, Parameter
 from onnxpress.statistics import LayerStatistics
 
 __all__ = [

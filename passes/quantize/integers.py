@@ -7,17 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxpress.bias import takes_bias
-from onnxpress.graph import (
-    Layer,
-    constant,
-    from_matrix,
-    output_channel_axis,
-    to_matrix,
-)
+from onnxpress.contract import Context, Parameter
+from onnxpress.graph import constant
+from onnxpress.layers import Layer, from_matrix, output_channel_axis, to_matrix
 from onnxpress.passes.quantize.equalizing import smoothing_factors
 from onnxpress.passes.quantize.rounding import round_compensated
 from onnxpress.passes.quantize.weights import QuantizedWeight, quantize_weight
-from onnxpress.plan import Context, Parameter
 from onnxpress.reconstruction import output_energy, relative_error, repaired
 from onnxpress.statistics import LayerStatistics
 

@@ -13,9 +13,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress.graph import Layer, add_initializer, insert_behind, unique_name
-from onnxpress.opset import standard_opset
-from onnxpress.passes.quantize.activations import integer_type, regridded, scale_keepers, widened
+from onnxpress.contract import Context, Parameter
+from onnxpress.graph import add_initializer, insert_behind, standard_opset, unique_name
+from onnxpress.layers import Layer
+from onnxpress.passes.quantize.activations import (
+    integer_operators,
+    integer_type,
+    regridded,
+    widened,
+)
 from onnxpress.passes.quantize.equalizing import Smoothed
 from onnxpress.passes.quantize.placement import (
     KEEPS_SCALE,
@@ -24,7 +30,6 @@ from onnxpress.passes.quantize.placement import (
     operator_inputs,
     rounds_output,
 )
-from onnxpress.plan import Context, Parameter
 
 __all__ = ["SIXTEEN_BIT_OPSET", "Pairs"]
 
@@ -41,7 +46,7 @@ class Pairs:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._keepers = scale_keepers(context)
+        self._keepers = integer_operators(context)
         self._ranges: dict[ir.Value, dict[bool, Range]] = {}
         self._readers: dict[ir.Value, list[ir.Node]] = {}
         self._integer: dict[ir.Value, ir.Node] = {}

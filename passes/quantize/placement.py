@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 
 import onnx_ir as ir
 
-from onnxpress.graph import Layer, attribute, constant, is_scaled_gemm, is_standard
+from onnxpress.graph import attribute, constant, is_standard
+from onnxpress.layers import Layer, is_scaled_gemm
 
 __all__ = [
     "KEEPS_SCALE",

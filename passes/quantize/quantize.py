@@ -9,18 +9,19 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxpress.contract import Candidate, Context, Decision, Parameter, Pass, Proposal, Skip, Stage
 from onnxpress.errors import UsageError
-from onnxpress.graph import Layer, remembered_names
-from onnxpress.opset import standard_opset
+from onnxpress.graph import remembered_names, standard_opset
+from onnxpress.layers import Layer
 from onnxpress.passes.quantize.absorbing import absorb, shorter_range
 from onnxpress.passes.quantize.activations import (
     activation_range,
     computes_wide,
+    integer_operators,
     integer_type,
     operators_between,
     range_source,
     regridded,
-    scale_keepers,
     widened,
 )
 from onnxpress.passes.quantize.equalizing import (
@@ -49,7 +50,6 @@ from onnxpress.passes.quantize.ranges import RANGE_METHODS, ActivationRange, ran
 from onnxpress.passes.quantize.restoring import integer_weights, restored
 from onnxpress.passes.quantize.weights import QuantizedWeight
 from onnxpress.passes.quantize.writing import write_dynamic, write_static, write_weight_only
-from onnxpress.plan import Candidate, Context, Decision, Parameter, Pass, Proposal, Skip, Stage
 from onnxpress.statistics import Observations
 from onnxpress.targets import LAYOUTS
 
@@ -71,7 +71,7 @@ class Quantize(Pass):
     """Eight-bit integers for weights, and for activations where that pays."""
 
     name: ClassVar[str] = "quantize"
-    stage: ClassVar[Stage] = Stage.NUMBER_FORM
+    stage: ClassVar[Stage] = Stage.QUANTIZATION
     minimum_opset: ClassVar[int] = 13
     rewrites_from_statistics: ClassVar[bool] = True
 
@@ -204,7 +204,7 @@ class Quantize(Pass):
             # That a branch is never taken shows in these.
             tensors.update(layer.node.outputs[0].name or "" for layer in integer)
             return Observations(frozenset(tensors), layers, gram=True)
-        keepers = scale_keepers(context)
+        keepers = integer_operators(context)
         for layer in integer:
             for value in (input_of(layer), fused_output(layer.node)):
                 tensors.add(scale_source(value, keepers).name or "")
@@ -461,4 +461,4 @@ def _weight_only(context: Context, layer: Layer) -> tuple[Candidate | None, str 
     total = sum(other.nbytes for other in context.layers)
     if saved < _LEAST_SHARE * total:
         return None, f"too small: {saved:,} bytes of {total:,} are not worth any loss"
-    return Candidate({"form": "weight_only"}, rounded.error, saved, neutral=True), None
+    return Candidate({"form": "weight_only"}, rounded.error, saved, keeps_kernels=True), None

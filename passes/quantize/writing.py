@@ -7,16 +7,16 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.bias import shift_bias
+from onnxpress.contract import Context, Parameter
 from onnxpress.graph import (
-    Layer,
     add_initializer,
     drop_unused,
     insert_behind,
     prepend,
     take_over,
-    to_matrix,
     unique_name,
 )
+from onnxpress.layers import Layer, to_matrix
 from onnxpress.passes.quantize.absorbing import carried_over
 from onnxpress.passes.quantize.equalizing import Smoothed, insert_smoothing
 from onnxpress.passes.quantize.integers import (
@@ -26,7 +26,6 @@ from onnxpress.passes.quantize.integers import (
     weight_only_integers,
 )
 from onnxpress.passes.quantize.placement import input_of
-from onnxpress.plan import Context, Parameter
 
 __all__ = ["write_dynamic", "write_static", "write_weight_only"]
 

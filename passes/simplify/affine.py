@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.graph import add_initializer, attribute, constant, is_scaled_gemm, is_standard
+from onnxpress.graph import add_initializer, attribute, constant, is_standard
+from onnxpress.layers import is_scaled_gemm
 from onnxpress.passes.simplify.activations import split_constant
 
 __all__ = ["FoldAffine", "FoldAffineForward", "MergeConvolutions", "OffsetsAsConvolutions"]

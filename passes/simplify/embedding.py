@@ -18,10 +18,10 @@ from onnxpress.graph import (
     attribute,
     constant,
     is_standard,
+    standard_opset,
     take_over,
     unique_name,
 )
-from onnxpress.opset import standard_opset
 from onnxpress.passes.simplify.activations import is_operator
 from onnxpress.runtime import Session
 

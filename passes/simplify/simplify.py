@@ -31,12 +31,8 @@ from onnxscript.optimizer._constant_folding import FoldConstantsPass
 from onnxscript.rewriter import _DEFAULT_REWRITE_RULES, RewritePass, pattern
 from onnxscript.rewriter.rules.common._matmul_add_to_gemm import MatMulAddToGemm
 
-from onnxpress.graph import (
-    constant,
-    is_standard,
-    static_shape,
-    unique_name,
-)
+from onnxpress.contract import Candidate, Context, Decision, Pass, Proposal, Skip, Stage
+from onnxpress.graph import constant, is_standard, static_shape, unique_name
 from onnxpress.passes.simplify.activations import FuseHardSigmoid, FuseScaledResidual
 from onnxpress.passes.simplify.affine import (
     FoldAffine,
@@ -45,7 +41,6 @@ from onnxpress.passes.simplify.affine import (
     OffsetsAsConvolutions,
 )
 from onnxpress.passes.simplify.embedding import FoldIntoTable, LookUpOneHot
-from onnxpress.plan import Candidate, Context, Decision, Pass, Proposal, Skip, Stage
 
 __all__ = ["Simplify", "simplify"]
 
@@ -75,7 +70,9 @@ class Simplify(Pass):
         """The whole graph, with all rules, or with none of those that do arithmetic."""
         levels = ("full", "structure")
         return [
-            Proposal("graph", tuple(Candidate({"level": n}, 0.0, neutral=True) for n in levels))
+            Proposal(
+                "graph", tuple(Candidate({"level": n}, 0.0, keeps_kernels=True) for n in levels)
+            )
         ]
 
     def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:

@@ -16,9 +16,9 @@ def test_pass_keeps_the_contract(name: str, model: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("prune", {"sparsity": 0.999}),
-        ("prune", {"sparsity": 0.001, "scope": "layer"}),
-        ("prune", {"importance": "wanda"}),
+        ("sparsify", {"sparsity": 0.999}),
+        ("sparsify", {"sparsity": 0.001, "scope": "layer"}),
+        ("sparsify", {"importance": "wanda"}),
         ("factorize", {"energy": 0.9}),
         ("factorize", {"rank": 1}),
         ("quantize", {"form": "static"}),

@@ -1,0 +1,180 @@
+"""Time a candidate on its layer alone: what does not run faster is not worth its error.
+
+The layer's node becomes a model of one node, fed with a tensor of the shape that was observed;
+the pass rewrites it as it would in the whole model, and both are timed in turn. Layers alike in
+operator, shapes and attributes are timed once.
+"""
+
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxpress.contract import (
+    Candidate,
+    Context,
+    Decision,
+    Pass,
+    Proposal,
+    Skip,
+    TimingSubgraph,
+    sites,
+)
+from onnxpress.errors import ModelError
+from onnxpress.graph import constant
+from onnxpress.layers import Layer
+from onnxpress.runtime import Array, Latency, Session, compare_latency
+
+__all__ = ["keep_faster"]
+
+logger = logging.getLogger(__name__)
+
+_ROUNDS = 7
+_ROUND_S = 0.004
+
+
+def keep_faster(
+    pass_: Pass,
+    context: Context,
+    proposals: Sequence[Proposal],
+    rewrite: Callable[[Pass, Context, Sequence[Decision]], ir.Model],
+    *,
+    threads: int = 0,
+) -> tuple[list[Proposal], list[Skip]]:
+    """The proposals with candidates that gain time, each with what it gains, and who is out.
+
+    Candidates that change no kernel or save no multiply-adds, and layers whose input was not
+    observed, pass untimed.
+
+    Args:
+        pass_: whose candidates they are.
+        context: with statistics that hold the inputs' shapes.
+        proposals: not changed.
+        rewrite: carries decisions out on a clone (`search.apply`).
+        threads: of onnxruntime.
+    """
+    known: dict[Hashable, Latency | None] = {}
+    kept: list[Proposal] = []
+    left: list[Skip] = []
+    for proposal in proposals:
+        candidates = []
+        best = 0.0
+        for candidate in proposal.candidates:
+            if candidate.keeps_kernels or candidate.saved_multiply_adds <= 0:
+                candidates.append(candidate)
+                continue
+            timing_subgraphs = pass_.timing_subgraphs(context, proposal, candidate)
+            if timing_subgraphs is None:
+                timing_subgraphs = _rewritten_layer(
+                    pass_, context, proposal.site, candidate, rewrite
+                )
+            found = [
+                _timed(subgraph, known, context.seed, threads) for subgraph in timing_subgraphs
+            ]
+            times = [latency for latency in found if latency is not None]
+            if not times:
+                candidates.append(candidate)
+                continue
+            before = sum(latency.reference_ms for latency in times)
+            after = sum(latency.reference_ms / latency.speedup for latency in times)
+            best = max(best, before / after)
+            if before > after:
+                candidates.append(replace(candidate, saved_microseconds=1e3 * (before - after)))
+        if candidates:
+            kept.append(replace(proposal, candidates=tuple(candidates)))
+        else:
+            reason = f"no form is faster by the clock: the best ran at {best:.2f} times its speed"
+            left.append(Skip(proposal.site, reason))
+    return kept, left
+
+
+def _rewritten_layer(
+    pass_: Pass,
+    context: Context,
+    site: str,
+    candidate: Candidate,
+    rewrite: Callable[[Pass, Context, Sequence[Decision]], ir.Model],
+) -> list[TimingSubgraph]:
+    """The site's layers alone and rewritten; nothing where their input was not observed."""
+    layers = [context.layer(name) for name in sites(Decision(site, candidate))]
+    moments = context.moments(layers[0])
+    if moments is None or not moments.input_shape or layers[0].dtype != ir.DataType.FLOAT:
+        return []
+    shape = moments.input_shape
+
+    def build() -> tuple[ir.Model, ir.Model]:
+        alone = _alone(context.model, layers)
+        if alone is None:
+            raise ModelError(f"{site}: the layer takes more than one tensor")
+        small = replace(context, model=alone, layers=())
+        return alone, rewrite(pass_, small, [Decision(layers[0].name, candidate)])
+
+    return [TimingSubgraph(_key(layers, shape, candidate), build, (shape, shape))]
+
+
+def _key(layers: Sequence[Layer], shape: tuple[int, ...], candidate: Candidate) -> Hashable:
+    nodes = tuple(
+        (
+            layer.op_type,
+            layer.shape,
+            len(layer.node.inputs),
+            layer.uses[0].index,
+            tuple(sorted(str(value) for value in layer.node.attributes.values())),
+        )
+        for layer in layers
+    )
+    parameters = tuple(
+        (name, value)
+        for name, value in sorted(candidate.parameters.items())
+        if name in ("form", "rank", "input_rank")
+    )
+    return nodes, shape, parameters
+
+
+def _timed(
+    subgraph: TimingSubgraph, known: dict[Hashable, Latency | None], seed: int, threads: int
+) -> Latency | None:
+    """How an subgraph's latency changes; `None` where onnxruntime cannot run it."""
+    if subgraph.key in known:
+        return known[subgraph.key]
+    found = None
+    try:
+        models = subgraph.build()
+        sessions = [Session(model, threads=threads) for model in models]
+        rng = np.random.default_rng(seed)
+        feeds: list[dict[str, Array]] = [
+            {session.inputs[0].name: rng.standard_normal(shape, np.float32)}
+            for session, shape in zip(sessions, subgraph.shapes, strict=True)
+        ]
+        found = compare_latency(
+            sessions[0], sessions[1], feeds[0], feeds[1], rounds=_ROUNDS, round_s=_ROUND_S
+        )
+    except ModelError:
+        logger.info("an subgraph cannot be run alone, so its time is not known")
+    known[subgraph.key] = found
+    return found
+
+
+def _alone(model: ir.Model, layers: Sequence[Layer]) -> ir.Model | None:
+    """A model of the layers' nodes and nothing else."""
+    inputs: list[ir.Value] = []
+    constants: list[ir.Value] = []
+    for node in (layer.node for layer in layers):
+        for value in node.inputs:
+            held = inputs if constant(value) is None else constants
+            if value is not None and value not in held:
+                held.append(value)
+    if len(inputs) != 1 or inputs[0].dtype != ir.DataType.FLOAT:
+        return None
+    nodes = [layer.node for layer in layers]
+    view = ir.GraphView(
+        inputs,
+        [node.outputs[0] for node in nodes],
+        nodes=nodes,
+        initializers=constants,
+        opset_imports=model.graph.opset_imports,
+        name=model.graph.name,
+    )
+    return ir.Model(view.clone(), ir_version=model.ir_version)

@@ -1,0 +1,216 @@
+"""Validate a model against its original: interface, fidelity, task metric, speed, saturation.
+
+On x86-64 a quantized model is run three ways: as onnxruntime runs it by default, exactly
+(`session.disable_quant_qdq`, float arithmetic between Q and DQ), and with
+`session.x64quantprecision`. Where the default is more than 1 dB worse than exact, 16-bit sums
+saturate in its integer kernels, and a warning says so.
+"""
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from onnxpress import model_file
+from onnxpress.data import Samples, load_samples, random_samples, require_runnable
+from onnxpress.errors import ModelError
+from onnxpress.judge import interface_problems
+from onnxpress.judge.evaluator import Budget, Evaluator, Measurement
+from onnxpress.providers import (
+    NO_PROVIDERS,
+    ProviderOptions,
+    ProviderVerdict,
+    check_providers,
+    unmet,
+)
+from onnxpress.runtime import (
+    EXACT,
+    X64_PRECISE,
+    Array,
+    Latency,
+    Session,
+    compare_latency,
+    executed_operators,
+)
+
+__all__ = ["Validation", "check_model", "on_providers", "validate"]
+
+SATURATION_DB = 1.0
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What was found.
+
+    Attributes:
+        within_budget: the budget holds and the interface is the same.
+        budget: in words.
+        measurement: with onnxruntime's default options.
+        modes: on some of the samples, for `exact` and `x64quantprecision`; quantized models on
+            x86-64.
+        latency: against the original, from interleaved rounds.
+        integer_kernels: how many nodes onnxruntime runs in integers, by operator.
+        problems: what breaks the model's promise, in sentences.
+        warnings: what its user should know, in sentences.
+        providers: what each execution provider that was asked for did with it.
+    """
+
+    within_budget: bool
+    budget: str
+    measurement: Measurement
+    modes: Mapping[str, Measurement]
+    latency: Latency
+    integer_kernels: Mapping[str, int]
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+    providers: tuple[ProviderVerdict, ...] = ()
+
+
+def check_model(
+    evaluator: Evaluator,
+    original: Session,
+    model: ir.Model | Path,
+    *,
+    threads: int,
+    measurement: Measurement | None = None,
+) -> Validation:
+    """Measure `model` in every way against an evaluator's original.
+
+    Args:
+        evaluator: judges.
+        original: what it judges by.
+        model: what is judged.
+        threads: of onnxruntime.
+        measurement: of this very model on all samples, where it was made already.
+    """
+    session = Session(model, threads=threads)
+    if measurement is None:
+        measurement = evaluator.measure(session)
+    problems = interface_problems(original, session)
+    kernels = executed_operators(model, integer_only=True)
+    modes: dict[str, Measurement] = {}
+    warnings: list[str] = []
+    if kernels and platform.machine() in ("x86_64", "AMD64"):
+        for name, config in (("exact", EXACT), ("x64quantprecision", X64_PRECISE)):
+            try:
+                precise = Session(model, threads=threads, config=config)
+                modes[name] = evaluator.measure(precise, evaluator.screening)
+            except ModelError as error:
+                # Such options rewrite zero points, which fails where weights share one.
+                warnings.append(f"not measured in the mode {name}: {error}")
+        lost = 0.0
+        if "exact" in modes:
+            default = evaluator.measure(session, evaluator.screening)
+            lost = modes["exact"].worst_sqnr_db - default.worst_sqnr_db
+        if lost > SATURATION_DB:
+            warnings.append(
+                f"integer kernels lose {lost:.1f} dB against exact arithmetic on this processor "
+                "(saturation); set session.x64quantprecision=1, or use 7-bit weights"
+            )
+    latency = compare_latency(original, session, evaluator.samples.feeds[0])
+    if latency.high < 1:
+        warnings.append(f"slower than the original: {latency.speedup:.2f} times its speed")
+    return Validation(
+        within_budget=evaluator.holds(measurement) and not problems,
+        budget=evaluator.described,
+        measurement=measurement,
+        modes=modes,
+        latency=latency,
+        integer_kernels=kernels,
+        problems=tuple(problems),
+        warnings=tuple(warnings),
+    )
+
+
+def validate(
+    model: str | Path,
+    reference: str | Path,
+    *,
+    evaluation: str | Path | Mapping[str, Array] | Samples | None = None,
+    budget: Budget | None = None,
+    threads: int = 0,
+    seed: int = 0,
+    providers: ProviderOptions = NO_PROVIDERS,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Validation:
+    """Compare a model file with its original.
+
+    Args:
+        model: the file to judge.
+        reference: the original.
+        evaluation: samples; without, random inputs are used, which show fidelity but no task.
+        budget: what may be lost.
+        threads: of onnxruntime; 0: all cores.
+        seed: of random inputs.
+        providers: where else to run it; a required one that does not run breaks the promise.
+        progress: told in a few words what is being done.
+
+    Raises:
+        ModelError: one of the files is no model, or onnxruntime cannot load or run it.
+        DataError: the samples do not fit.
+        BudgetError: the budget cannot be judged with these samples.
+    """
+    providers.check()
+    loaded, loaded_original = (model_file.load(file) for file in (model, reference))
+    original = Session(Path(reference), threads=threads, name=str(reference))
+    candidate = Session(Path(model), threads=threads, name=str(model))
+    samples = (
+        random_samples(original, 4, seed)
+        if evaluation is None
+        else load_samples(evaluation, original.inputs)
+    )
+    require_runnable(original, samples)
+    problems = interface_problems(original, candidate)
+    if problems:
+        return _broken(problems)
+    evaluator = Evaluator(original, samples, budget or Budget())
+    found = check_model(evaluator, original, Path(model), threads=threads)
+    return on_providers(
+        found,
+        loaded,
+        loaded_original,
+        evaluator,
+        providers,
+        threads=threads,
+        progress=progress,
+    )
+
+
+def on_providers(
+    found: Validation,
+    model: ir.Model,
+    original: ir.Model,
+    evaluator: Evaluator,
+    providers: ProviderOptions,
+    *,
+    threads: int,
+    progress: Callable[[str], None],
+) -> Validation:
+    """Add what the providers say to a validation on the CPU."""
+    if not providers.names:
+        return found
+    verdicts = check_providers(
+        providers, model, original, evaluator, threads=threads, progress=progress
+    )
+    problems = unmet(verdicts, providers.required)
+    return replace(
+        found,
+        providers=verdicts,
+        problems=(*found.problems, *problems),
+        within_budget=found.within_budget and not problems,
+    )
+
+
+def _broken(problems: list[str]) -> Validation:
+    nan = float("nan")
+    return Validation(
+        within_budget=False,
+        budget="the same inputs and outputs",
+        measurement=Measurement({}, None, nan, nan, nan, (nan, nan), 0, "nothing was run"),
+        modes={},
+        latency=Latency(nan, nan, nan, nan, nan),
+        integer_kernels={},
+        problems=tuple(problems),
+    )

@@ -1,0 +1,171 @@
+"""What a model's groups mean for its layers: who makes the units and who reads them."""
+
+import collections
+import functools
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxpress.layers import Layer, output_channel_axis
+from onnxpress.passes.prune.coupling import Atoms, Dynamic, Group, fixed
+from onnxpress.passes.prune.operators import analyse
+from onnxpress.passes.prune.reader import Reader
+
+__all__ = ["Layout", "Side"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """A layer's axes, in units.
+
+    Attributes:
+        inputs: `[in]` the unit of every column of the layer's matrix, −1: stays.
+        outputs: `[out]` the unit of every row.
+    """
+
+    inputs: Atoms
+    outputs: Atoms
+
+    def share(self, units: Collection[int]) -> float:
+        """Of the layer's multiply-adds, what is left without the units."""
+        gone = np.asarray(sorted(units), np.int64)
+        left = [1 - np.isin(axis, gone).mean() for axis in (self.inputs, self.outputs)]
+        return float(left[0] * left[1])
+
+
+class Layout:
+    """Groups and layers of one model."""
+
+    def __init__(self, model: ir.Model, layers: Collection[Layer]) -> None:
+        self.reader: Reader = analyse(model)
+        coupling = self.reader.coupling
+        produced = {layer.weight: _out_axis(layer) for layer in layers}
+        rest = {value: -1 for value in coupling.constants if value not in produced}
+        self.constants: dict[str, ir.Value] = {v.name or "": v for v in coupling.constants}
+        self._read_axes = {layer.weight: _in_axis(layer) for layer in layers}
+        self._read_axes |= {
+            value: 2
+            for value in coupling.constants
+            for node, index in value.uses()
+            if node.op_type in ("LSTM", "GRU", "RNN") and index == 1
+        }
+        counts = collections.Counter(value.name for value in coupling.constants)
+        shared = {name for name, count in counts.items() if count > 1}
+        self.groups: Mapping[str, Group] = {
+            group.name: _unless_shared(group, shared)
+            for group in coupling.groups({**produced, **rest})
+        }
+        self.sides: dict[str, Side] = {layer.name: self._side(layer) for layer in layers}
+
+    def _side(self, layer: Layer) -> Side:
+        axes = self.reader.axes(layer.weight)
+        matrix = layer.read().shape
+        nothing = Side(fixed(matrix[1]), fixed(matrix[0]))
+        if axes is None:
+            return nothing
+        roots = [
+            fixed(size) if isinstance(axis, Dynamic) else self.reader.coupling.roots(axis)
+            for size, axis in zip(layer.shape, axes, strict=True)
+        ]
+        kernel = int(np.prod(layer.shape[2:]))
+        if layer.op_type == "Conv":
+            return Side(np.repeat(roots[1], kernel), roots[0])
+        if layer.op_type == "ConvTranspose":
+            if layer.groups > 1 and matrix[1] == 1:
+                # Depthwise: its rows are what it reads, and it makes nothing new of them.
+                return Side(fixed(1), np.repeat(roots[0], matrix[0] // layer.groups))
+            inputs = roots[0][: matrix[1]]
+            return Side(inputs, np.tile(np.repeat(roots[1], kernel), layer.groups))
+        if layer.op_type in ("Gemm", "MatMul") and len(layer.shape) == 2:
+            out = _out_axis(layer)
+            return Side(roots[1 - out], roots[out])
+        if layer.op_type == "Gather":
+            return Side(roots[0], roots[1])
+        return nothing
+
+    def readers(self, group: Group) -> list[str]:
+        """Layers whose matrices sum over the group's units."""
+        units = np.asarray(group.units)
+        return [name for name, side in self.sides.items() if np.isin(side.inputs, units).any()]
+
+    def makers(self, group: Group) -> list[str]:
+        """Layers whose rows are the group's units."""
+        units = np.asarray(group.units)
+        return [name for name, side in self.sides.items() if np.isin(side.outputs, units).any()]
+
+    def reads(self, value: ir.Value, axis: int) -> bool:
+        """Whether a constant's axis is one that its layer sums over."""
+        return self._read_axes.get(value, -1) == axis
+
+    def summed_unweighted(self, group: Group) -> bool:
+        """Whether the group's units are summed over by others than layers with constants."""
+        return self._any(self.reader.summed, group)
+
+    def runs_on_all(self, group: Group) -> bool:
+        """Whether a node looks at the group's units in their order (LRN)."""
+        axes = [self.reader.axes(node.inputs[0]) for node in self.reader.needs_all]
+        return self._any([found[1] for found in axes if found is not None], group)
+
+    def roots(self, value: ir.Value, axis: int) -> Atoms:
+        """The unit of every index along a constant's axis."""
+        atoms = self.reader.coupling.constants[value][axis]
+        assert not isinstance(atoms, Dynamic)
+        return self.reader.coupling.roots(atoms)
+
+    @functools.cached_property
+    def _carriers(self) -> dict[int, set[ir.Value]]:
+        """The tensors that each unit runs through."""
+        found: dict[int, set[ir.Value]] = {}
+        coupling = self.reader.coupling
+        for value, axes in coupling.axes.items():
+            for axis in axes:
+                if not isinstance(axis, Dynamic):
+                    for root in set(coupling.roots(axis).tolist()):
+                        found.setdefault(root, set()).add(value)
+        return found
+
+    def carriers(self, group: Group) -> set[ir.Value]:
+        """The tensors, constants too, that any of the group's units runs through."""
+        return set().union(*(self._carriers.get(unit, set()) for unit in group.units))
+
+    def arrives_as_zero(self, group: Group) -> bool:
+        """Whether a unit whose constants are all zero is zero where it is read."""
+        return all(
+            value.const_value is not None or self.reader.vanishes(value)
+            for value in self.carriers(group)
+        )
+
+    def _any(self, axes: Iterable[Atoms | Dynamic], group: Group) -> bool:
+        units = np.asarray(group.units)
+        roots = self.reader.coupling.roots
+        return any(not isinstance(a, Dynamic) and np.isin(roots(a), units).any() for a in axes)
+
+
+def _unless_shared(group: Group, names: Collection[str | None]) -> Group:
+    """Blocked where bodies of an If give the same name to different constants."""
+    for name, _ in group.constants:
+        if name in names:
+            return replace(group, blocked=f"there are several constants named {name!r}")
+    return group
+
+
+def _in_axis(layer: Layer) -> int:
+    if layer.op_type == "Gather":
+        return -1
+    if layer.op_type == "Conv":
+        return 1
+    if layer.op_type == "ConvTranspose":
+        return 0
+    out, rank = _out_axis(layer), len(layer.shape)
+    return 2 * rank - 3 - out if rank >= 2 else -1
+
+
+def _out_axis(layer: Layer) -> int:
+    if layer.op_type == "Gather":
+        return 1
+    axis = output_channel_axis(layer)
+    if axis is None:
+        return 1 if layer.op_type == "ConvTranspose" else -1
+    return axis
