@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 import onnxpress
-from onnxpress.conversion import Fit, fit_form, write_ort
+from onnxpress.conversion import Conversion, convert_form, write_ort
 from onnxpress.conversion.opset import change_opset
 from onnxpress.data import load_samples
 from onnxpress.graph import standard_opset
@@ -67,8 +67,8 @@ def main() -> None:
         session = Session(model)
         feeds = list(load_samples(data, session.inputs).feeds[:SAMPLES])
         wanted = [session.run(feed) for feed in feeds]
-        lowered, notes = fit_form(
-            change_opset(model, 22)[0], load_target("xnnpack"), Fit(), feeds[:2]
+        lowered, notes = convert_form(
+            change_opset(model, 22)[0], load_target("xnnpack"), Conversion(), feeds[:2]
         )
         back = [Session(lowered).run(feed) for feed in feeds]
         cells = [f"opset {standard_opset(lowered)}, {closeness(worst_db(wanted, back))}"]
@@ -81,7 +81,9 @@ def main() -> None:
             cells.append(
                 f"{size / 1e6:.2f} MB, {closeness(worst_db(wanted, run_ort(form, feeds)))}"
             )
-        half, notes = fit_form(model, load_target("cpu-arm64"), Fit(float16="keep-io"), feeds[:2])
+        half, notes = convert_form(
+            model, load_target("cpu-arm64"), Conversion(float16="keep-io"), feeds[:2]
+        )
         answers = [Session(half).run(feed) for feed in feeds]
         ratio = len(to_bytes(half)) / len(to_bytes(model))
         cells.append(f"{ratio:.2f} of the bytes, {closeness(worst_db(wanted, answers))}")

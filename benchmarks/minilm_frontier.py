@@ -15,6 +15,7 @@ from press import paths
 import onnxpress
 from onnxpress.data import load_samples
 from onnxpress.passes.factorize import Factorize
+from onnxpress.report import document
 from onnxpress.runtime import Feed, Session
 
 STATES = "onnx::Shape_422"
@@ -51,7 +52,7 @@ def main() -> None:
         noise = sum(np.square(a - b).sum() for a, b in zip(found, wanted, strict=True))
         signal = sum(np.square(b).sum() for b in wanted)
         assert result.validation is not None
-        size = result.report["size"]
+        size = document(result)["size"]
         print(
             f"| {asked:g} | {result.validation.measurement.worst_sqnr_db:.1f} "
             f"| {10 * np.log10(signal / max(noise, 1e-30)):.1f} | {size['bytes'] / 1e6:.2f} "

@@ -1,21 +1,26 @@
-"""Press every committed and fetched model with and without data, and print one row each.
+"""Optimize every committed and fetched model with and without data, and print one row each.
 
     python benchmarks/press.py [NAME ...] [--markdown FILE]
 
-Fetch the public models first (`models/fetch.py`, `models/make_data.py`). Size, speed against
-the original in interleaved rounds, task metric and SQNR of the worst output, all by
-`onnxpress.optimize` with its defaults.
+Fetch the public models first (`models/fetch.py`, `models/make_data.py`). The columns are the rows
+of the report's closing table, all by `onnxpress.optimize` with its defaults.
 """
 
 import argparse
+import collections
 import datetime as dt
 import platform
 import time
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import onnxpress
 from onnxpress.errors import OnnxpressError
+from onnxpress.report import document
+from onnxpress.report.columns import Document
+from onnxpress.report.markdown import markdown_line
+from onnxpress.report.rows import RESULT_ROWS, VALIDATION_ROWS, Row
 
 MODELS = Path(__file__).parents[1] / "models"
 NAMES = (
@@ -32,8 +37,8 @@ NAMES = (
     "silero_vad_ifless",
 )
 HEADINGS = (
-    "model", "data", "MB", "times smaller", "times the speed", "metric", "drop", "SQNR dB",
-    "factorized", "static int8", "int8 weights", "seconds", "verdict",
+    "model", "data", *(row.heading for row in (*RESULT_ROWS, *VALIDATION_ROWS)), "forms",
+    "seconds", "verdict",
 )  # fmt: skip
 
 
@@ -47,7 +52,7 @@ def paths(name: str) -> tuple[Path, Path, Path]:
 
 
 def row(name: str, *, with_data: bool) -> tuple[str, ...]:
-    """Press one model."""
+    """Optimize one model."""
     model, calibration, evaluation = paths(name)
     started = time.monotonic()
     given = {"calibration": calibration, "evaluation": evaluation} if with_data else {}
@@ -56,31 +61,29 @@ def row(name: str, *, with_data: bool) -> tuple[str, ...]:
         result = onnxpress.optimize(model, **given)  # type: ignore[arg-type]
     except OnnxpressError as error:
         return (name, label, *[""] * (len(HEADINGS) - 3), f"error: {error}")
-    size = result.report["size"]
-    validation = result.validation
-    assert validation is not None
-    found, latency = validation.measurement, validation.latency
-    forms = [
-        decision.candidate.parameters.get("form", stage.pass_.name)
+    report = document(result)
+    forms = collections.Counter(
+        decision.candidate.family or stage.pass_.name
         for stage in result.stages
         for decision in stage.decisions
         if not decision.candidate.carried
-    ]
+    )
     return (
         name,
         label,
-        f"{size['original_bytes'] / 1e6:.2f} to {size['bytes'] / 1e6:.2f}",
-        f"{size['ratio']:.2f}",
-        f"{latency.speedup:.2f} ({latency.low:.2f} to {latency.high:.2f})",
-        "" if found.metric is None else f"{found.metric} {found.reference:.1f}",
-        "" if found.metric is None else f"{found.drop:.2f}",
-        f"{found.worst_sqnr_db:.1f}",
-        str(forms.count("factorize")),
-        str(forms.count("static")),
-        str(forms.count("weight_only")),
+        *(_said(row, report) for row in RESULT_ROWS),
+        *(_said(row, report["validation"]) for row in VALIDATION_ROWS),
+        ", ".join(f"{count} {form}" for form, count in sorted(forms.items())),
         f"{time.monotonic() - started:.0f}",
         "within the budget" if result.within_budget else "; ".join(result.problems),
     )
+
+
+def _said(row: Row[Any], found: Document | None) -> str:
+    """A row of the closing table in one cell; empty where nothing could be run."""
+    lines = [] if found is None else list(row.lines(found))
+    named = len(lines) > 1
+    return "; ".join(f"{line.heading.strip()} {line}" if named else str(line) for line in lines)
 
 
 def main() -> None:
@@ -94,8 +97,8 @@ def main() -> None:
     lines = [
         f"{today}, onnxpress {onnxpress.__version__}, {versions}, {platform.machine()}",
         "",
-        "| " + " | ".join(HEADINGS) + " |",
-        "| " + " | ".join("---" for _ in HEADINGS) + " |",
+        markdown_line(HEADINGS),
+        markdown_line(["---" for _ in HEADINGS]),
     ]
     print("\n".join(lines), flush=True)
     for name in options.names or NAMES:
@@ -103,7 +106,7 @@ def main() -> None:
         if not model.exists():
             continue
         for with_data in (False, True) if calibration.exists() else (False,):
-            lines.append("| " + " | ".join(row(name, with_data=with_data)) + " |")
+            lines.append(markdown_line(row(name, with_data=with_data)))
             print(lines[-1], flush=True)
     if options.markdown is not None:
         options.markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -25,6 +25,18 @@ from onnxpress import load
 from onnxpress.data import load_samples
 from onnxpress.runtime import Feed, Session
 
+COLUMNS = (
+    "model",
+    "quantize_static s",
+    "alone s",
+    "ratio",
+    "command s",
+    "ratio",
+    "quantize_static MB",
+    "alone MB",
+    "bar MB",
+    "command MB",
+)
 WORKERS = Path(__file__).parent / "peers"
 # Its own memory is small, so that what it starts does not inherit a high mark.
 LAUNCHER = """
@@ -59,54 +71,52 @@ def activations_mb(model: Path, feed: Feed) -> float:
     return sum(array.nbytes for array in found.values()) / 1e6
 
 
+def commands(name: str, model: Path, feeds: Path, output: Path) -> list[list[str]]:
+    """Of the peer, of quantizing alone, and of the command line; `model` is a copy to work on."""
+    _, calibration, evaluation = paths(name)
+    python = sys.executable
+    peer = [str(interpreter("onnxruntime")), str(WORKERS / "worker.py"), "onnxruntime us"]
+    peer += [str(model), str(feeds), str(output)]
+    alone = [python, str(Path(__file__).parent / "quantize_alone.py"), str(model)]
+    alone += [str(calibration), str(output)]
+    whole = [str(Path(python).with_name("onnxpress")), "quantize", str(model)]
+    whole += ["-o", str(output), "--threads", "2", "--calibration", str(calibration)]
+    whole += ["--evaluation", str(evaluation)]
+    whole += ["--min-sqnr", "26"] if name == "minilm" else []
+    return [peer, alone, whole]
+
+
+def measured(name: str, rounds: int) -> tuple[list[float], list[float], float]:
+    """(median seconds and highest peak MB of each command, the bar in MB)."""
+    source, calibration, _ = paths(name)
+    with tempfile.TemporaryDirectory() as folder:
+        feeds, model = Path(folder, "feeds.npz"), Path(folder, "model.onnx")
+        model.write_bytes(source.read_bytes())
+        samples = load_samples(calibration, Session(source).inputs)
+        write_feeds(samples, feeds)
+        bar = 1.5 * model.stat().st_size / 1e6 + activations_mb(model, samples.feeds[0])
+        del samples
+        all_three = commands(name, model, feeds, Path(folder, "output.onnx"))
+        found = [[cost(command) for command in all_three] for _ in range(rounds)]
+    seconds = [statistics.median(run[n][0] for run in found) for n in range(3)]
+    memory = [max(run[n][1] for run in found) for n in range(3)]
+    return seconds, memory, bar
+
+
 def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="+", metavar="NAME")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    print_row(
-        (
-            "model",
-            "quantize_static s",
-            "alone s",
-            "ratio",
-            "command s",
-            "ratio",
-            "quantize_static MB",
-            "alone MB",
-            "bar MB",
-            "command MB",
-        )
-    )
-    print_row(("---",) * 10)
-    python = str(Path(sys.executable))
-    nothing = cost([python, "-c", "import onnxpress.pipeline, onnxpress.passes.quantize"])[1]
+    print_row(COLUMNS)
+    print_row(("---",) * len(COLUMNS))
+    libraries = "import onnxpress.pipeline, onnxpress.passes.quantize"
+    nothing = cost([sys.executable, "-c", libraries])[1]
     peer_python = str(interpreter("onnxruntime"))
     peer_nothing = cost([peer_python, "-c", "import onnxruntime.quantization"])[1]
     for name in arguments.names:
-        model, calibration, evaluation = paths(name)
-        with tempfile.TemporaryDirectory() as folder:
-            feeds, output = str(Path(folder, "feeds.npz")), str(Path(folder, "output.onnx"))
-            own = Path(folder, "model.onnx")
-            own.write_bytes(model.read_bytes())
-            samples = load_samples(calibration, Session(model).inputs)
-            write_feeds(samples, Path(feeds))
-            bar = 1.5 * own.stat().st_size / 1e6 + activations_mb(own, samples.feeds[0])
-            del samples
-            peer = [peer_python, str(WORKERS / "worker.py"), "onnxruntime us", str(own)]
-            peer += [feeds, output]
-            alone = [python, str(Path(__file__).parent / "quantize_alone.py"), str(own)]
-            alone += [str(calibration), output]
-            whole = [str(Path(sys.executable).with_name("onnxpress")), "quantize", str(own)]
-            whole += ["-o", output, "--threads", "2", "--calibration", str(calibration)]
-            whole += ["--evaluation", str(evaluation)]
-            whole += ["--min-sqnr", "26"] if name == "minilm" else []
-            found = [
-                [cost(command) for command in (peer, alone, whole)] for _ in range(arguments.rounds)
-            ]
-        seconds = [statistics.median(run[n][0] for run in found) for n in range(3)]
-        memory = [max(run[n][1] for run in found) for n in range(3)]
+        seconds, memory, bar = measured(name, arguments.rounds)
         print_row(
             (
                 name,

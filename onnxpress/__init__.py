@@ -3,21 +3,22 @@
 import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from onnxpress.version import __version__
 
-__all__ = ["Budget", "Pass", "Result", "load", "optimize", "save", "validate"]
+__all__ = ["Budget", "Pass", "Result", "__version__", "load", "optimize", "save", "validate"]
 
 if TYPE_CHECKING:
     from onnxpress.contract import Pass
     from onnxpress.judge import Budget
     from onnxpress.model_file import load, save
-    from onnxpress.pipeline import Result, optimize
+    from onnxpress.pipeline import optimize
+    from onnxpress.result import Result
     from onnxpress.validation import validate
 
 _HOMES = {
     "Budget": "judge",
     "Pass": "contract",
-    "Result": "pipeline",
+    "Result": "result",
     "load": "model_file",
     "optimize": "pipeline",
     "save": "model_file",

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.graph import add_initializer, constant, drop_unused, is_standard
+from onnxpress.graph import Names, add_initializer, constant, drop_unused, is_standard
 from onnxpress.layers import Layer, is_scaled_gemm
 
 __all__ = ["shift_bias", "takes_bias"]
@@ -21,12 +21,15 @@ def takes_bias(layer: Layer) -> bool:
     return all(_place(use.node, outputs) is not None for use in layer.uses)
 
 
-def shift_bias(graph: ir.Graph, node: ir.Node, offset: npt.NDArray[np.floating]) -> None:
+def shift_bias(
+    names: Names, graph: ir.Graph, node: ir.Node, offset: npt.NDArray[np.floating]
+) -> None:
     """Add `offset` `[out]` to what `node` computes; an offset of zeros changes nothing.
 
     The new bias is an initializer of its own: other nodes may read the old one.
 
     Args:
+        names: that are free in the model.
         graph: that holds initializers.
         node: for which `takes_bias` holds.
         offset: in float64.
@@ -48,7 +51,7 @@ def shift_bias(graph: ir.Graph, node: ir.Node, offset: npt.NDArray[np.floating])
         shape = base.shape if base.size == len(offset) else offset.shape
         dtype, start = base.dtype, np.broadcast_to(base.reshape(-1), offset.shape)
         stem = f"{old.name if old is not None else node.name}_shifted"
-    value = add_initializer(graph, stem, (start + offset).reshape(shape).astype(dtype))
+    value = add_initializer(names, graph, stem, (start + offset).reshape(shape).astype(dtype))
     if index >= len(user.inputs):
         user.resize_inputs(index + 1)
     user.replace_input_with(index, value)

@@ -1,38 +1,56 @@
-"""Passes propose, a plan decides: the plain data that both sides exchange.
+"""What an author of a pass needs: a pass proposes candidates, a plan decides, a pass rewrites.
 
 A pass offers candidates for each *site* (a layer, mostly) or says why it leaves it alone.
 A decision is a candidate that was chosen; what a stage decided is enough to repeat it.
+`docs/authors.md` shows the whole life of a pass.
 """
 
 import enum
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar, cast
+from typing import ClassVar
 
 import onnx_ir as ir
 
-from onnxpress.errors import RecipeError
-from onnxpress.layers import Layer, find_layers
-from onnxpress.statistics import LayerStatistics, Observations, Statistics
+from onnxpress.bias import shift_bias, takes_bias
+from onnxpress.context import Context
+from onnxpress.errors import PassError, RecipeError, UsageError
+from onnxpress.graph import Names, add_initializer
+from onnxpress.layers import Layer
+from onnxpress.memoisation import memoised, memoised_of_model
+from onnxpress.reconstruction import relative_error, repaired
+from onnxpress.settings import setting, validate
+from onnxpress.statistics import LayerStatistics, Observations
 from onnxpress.targets import Target
 
 __all__ = [
     "Candidate",
     "Context",
     "Decision",
+    "Layer",
+    "LayerStatistics",
+    "Names",
+    "Observations",
     "Parameter",
     "Pass",
+    "PassError",
     "Proposal",
     "Quota",
+    "RecipeError",
     "Skip",
     "Stage",
+    "Target",
     "TimingSubgraph",
-    "sites",
+    "add_initializer",
+    "memoised",
+    "memoised_of_model",
+    "relative_error",
+    "repaired",
+    "setting",
+    "shift_bias",
+    "takes_bias",
 ]
-
-T = TypeVar("T")
 
 Parameter = bool | int | float | str
 """What a candidate's parameters may be, so that they survive the text of a recipe."""
@@ -49,8 +67,12 @@ class Stage(enum.IntEnum):
     LOW_RANK = 2
     SPARSITY = 3
     QUANTIZATION = 4
-    DISTILLATION = 5
-    STORAGE = 6
+    STORAGE = 5
+
+    @property
+    def loses(self) -> bool:
+        """Whether passes of the stage spend of the budget."""
+        return self not in (Stage.LOSSLESS, Stage.STORAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +85,42 @@ class Candidate:
         saved_bytes: of the file.
         saved_multiply_adds: of one run, where known; integer kernels save none by this count.
         zeroed_weights: weights that become zero in a file that stays as large.
-        keeps_kernels: the same kernels run as before, so speed need not be measured (a form that
-            onnxruntime expands when it loads the model).
+        family: the form in a word or two, for people; the search tries each family whole.
+        members: the layers that are changed, where they are more than the site.
+        keeps_kernels: the same kernels run as before, so speed need not be measured (a form
+            that onnxruntime expands when it loads the model).
         carried: it saves nothing itself but lets its neighbours stay in one form.
-        saved_microseconds: of one run of the layer alone by the clock; 0 where not measured.
+        timing_key: what the time of the rewritten layer depends on besides the layer's own
+            shapes; `None`: the family and all parameters.
+        refined: `rewrite` fits it again to what the rewritten network computes; set by the
+            engine.
+        saved_microseconds: of one run of the layer alone by the clock; 0 where not measured;
+            set by the engine.
+        pass_name: which pass offers it; set by the engine.
     """
 
-    parameters: Mapping[str, Parameter]
-    predicted_error: float
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    predicted_error: float = 0.0
     saved_bytes: int = 0
     saved_multiply_adds: float = 0.0
     zeroed_weights: int = 0
+    family: str = ""
+    members: tuple[str, ...] = ()
     keeps_kernels: bool = False
     carried: bool = False
+    timing_key: Hashable = None
+    refined: bool = False
     saved_microseconds: float = 0.0
+    pass_name: str = ""
 
     @property
     def saves(self) -> bool:
-        """Whether the file gets smaller or a run cheaper; zeros alone do neither."""
-        return self.saved_bytes > 0 or self.saved_multiply_adds > 0 or self.carried
+        """Whether the file gets smaller or a run cheaper, by other kernels perhaps.
+
+        Zeros alone do neither.
+        """
+        cheaper = self.saved_multiply_adds > 0 or not self.keeps_kernels
+        return self.saved_bytes > 0 or cheaper or self.carried
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +135,23 @@ class Quota:
     unit: str
     amount: float
 
+    @classmethod
+    def of_ratio(cls, context: Context, ratio: float | None) -> "Quota | None":
+        """The multiply-adds to save to keep `ratio` of them; `None` where none is wanted."""
+        if ratio is None:
+            return None
+        total = sum(context.multiply_adds(layer) for layer in context.layers)
+        return cls("saved_multiply_adds", (1 - ratio) * total)
+
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Why a site is left alone, as a sentence for people."""
+    """Why a site is left alone.
+
+    Attributes:
+        site: which.
+        reason: as a sentence for people.
+    """
 
     site: str
     reason: str
@@ -122,88 +174,20 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The candidate chosen for a site."""
+    """The candidate chosen for a site.
+
+    Attributes:
+        site: which.
+        candidate: that the plan took.
+    """
 
     site: str
     candidate: Candidate
 
-
-def sites(decision: Decision) -> list[str]:
-    """The layers a decision changes: its site, or the `members` its candidate names."""
-    return str(decision.candidate.parameters.get("members", decision.site)).split("\n")
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a pass may look at.
-
-    Attributes:
-        model: the model the earlier stage left.
-        target: what the provider accepts.
-        statistics: of this model, or `None` without calibration data.
-        seed: for anything drawn at random.
-        layers: the model's layers with a constant weight.
-        draft: a rewrite is wanted for the clock, so that its weights need the right form but not
-            the best values.
-        cache: what a pass worked out for these statistics in `propose` and needs again in
-            `rewrite`, by keys of its own.
-    """
-
-    model: ir.Model
-    target: Target
-    statistics: Statistics | None = None
-    seed: int = 0
-    layers: tuple[Layer, ...] = field(default=())
-    draft: bool = False
-    cache: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if not self.layers:
-            object.__setattr__(self, "layers", tuple(find_layers(self.model)))
-
-    def moments(self, layer: Layer) -> LayerStatistics | None:
-        """What was observed of the layer's inputs."""
-        return None if self.statistics is None else self.statistics.layers.get(layer.name)
-
-    def multiply_adds(self, layer: Layer) -> float:
-        """Of one run; of one application of the weight where the layer was not observed."""
-        if layer.op_type == "Gather":
-            return 0.0
-        moments = self.moments(layer)
-        rows = 1.0 if moments is None else moments.rows_per_sample
-        return float(rows * math.prod(layer.shape))
-
-    def quota_of(self, ratio: float) -> Quota | None:
-        """The multiply-adds to save to keep `ratio` of them; `None` for a ratio of 0."""
-        if not ratio:
-            return None
-        total = sum(self.multiply_adds(layer) for layer in self.layers)
-        return Quota("saved_multiply_adds", (1 - ratio) * total)
-
-    def cached(self, key: Hashable, layers: Sequence[Layer], make: Callable[[], T]) -> T:
-        """What `make` returns, kept as long as the statistics of the layers stay the same."""
-        known = tuple(
-            (layer.name, None if moments is None else moments.revision)
-            for layer, moments in ((layer, self.moments(layer)) for layer in layers)
-        )
-        place = key, known, self.draft
-        if place not in self.cache:
-            self.cache[place] = make()
-        return cast("T", self.cache[place])
-
-    def layer(self, site: str) -> Layer:
-        """The layer of that name.
-
-        Raises:
-            RecipeError: the model has no such layer.
-        """
-        for layer in self.layers:
-            if layer.name == site:
-                return layer
-        raise RecipeError(
-            f"the plan names the layer {site!r}, which this model does not have; the recipe was "
-            "made for another model or another version of onnxpress"
-        )
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers it changes."""
+        return self.candidate.members or (self.site,)
 
 
 @dataclass(frozen=True)
@@ -211,7 +195,7 @@ class TimingSubgraph:
     """A piece of a model as it is and as a candidate would leave it, to be timed alone.
 
     Attributes:
-        key: what the time depends on; timing_subgraphs with equal keys are timed once.
+        key: what the time depends on; subgraphs with equal keys are timed once.
         build: makes (before, after), models that take one tensor each.
         shapes: of those tensors.
     """
@@ -226,17 +210,38 @@ class Pass(ABC):
     """A technique: a frozen data class of its settings, each with a default that is right mostly.
 
     The same class is the Python API, the `[[pass]]` table of a recipe and the options of the
-    command line. A subclass names its fields' help in `metadata={"help": ...}`.
+    command line. A subclass declares its fields with `setting(default, help)`; types and bounds
+    are checked when it is made.
     """
 
     name: ClassVar[str]
+    """Of the pass everywhere: module, entry point, recipe and command."""
     stage: ClassVar[Stage]
+    """When it acts."""
+    after: ClassVar[tuple[str, ...]] = ()
+    """Passes of the same stage that have to act before this one; others offer beside it."""
     minimum_opset: ClassVar[int] = 1
     """The pipeline raises the model's opset to this, where it can, before it loses anything."""
     by_name_only: ClassVar[str] = ""
     """Why the pass acts only when asked for by name; empty when it takes part by default."""
     rewrites_from_statistics: ClassVar[bool] = False
     """Whether `rewrite` needs the statistics again, besides the decisions."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing.
+
+        Raises:
+            UsageError: a setting has the wrong type, lies outside its bounds, or contradicts
+                another.
+        """
+        validate(self, self.name)
+        conflict = self.conflict()
+        if conflict is not None:
+            raise UsageError(f"{self.name}: {conflict}")
+
+    def conflict(self) -> str | None:
+        """What is wrong with the settings together, or with one beyond type and bounds."""
+        return None
 
     @property
     def refines(self) -> bool:

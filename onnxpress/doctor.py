@@ -55,7 +55,7 @@ def examine(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
             "uninstall both, then install one"
         )
-    missing = sorted({"jinja2", "matplotlib"} - installed)
+    missing = sorted({"jinja2"} - installed)
     verdicts = []
     if run:
         names = [entry.provider for entry in findings if entry.state in ("runs", "emulated")]

@@ -1,6 +1,6 @@
 """What a user can have got wrong, each with what was found, what was expected and what to do.
 
-A layer that a pass cannot treat is not an error: it is a `plan.Skip` with a reason.
+A layer that a pass cannot treat is not an error: it is a `contract.Skip` with a reason.
 """
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "ModelError",
     "OnnxpressError",
     "OutputError",
+    "PassError",
     "RecipeError",
     "UsageError",
     "nearest",
@@ -41,6 +42,21 @@ class UsageError(OnnxpressError):
 
 class BudgetError(OnnxpressError):
     """A budget that cannot be judged with the data at hand."""
+
+
+class PassError(OnnxpressError):
+    """A pass breaks its contract or fails: a fault of the pass, not of the user or the budget.
+
+    Attributes:
+        pass_name: which pass.
+        site: where, as far as it is known; empty otherwise.
+        what: happened.
+    """
+
+    def __init__(self, pass_name: str, what: str, site: str = "") -> None:
+        self.pass_name, self.site, self.what = pass_name, site, what
+        where = f"pass {pass_name}, site {site}" if site else f"pass {pass_name}"
+        super().__init__(f"{where}: {what}")
 
 
 def nearest(word: str, words: list[str]) -> str:

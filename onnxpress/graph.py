@@ -1,13 +1,11 @@
 """What every pass needs of a graph: constants, attributes, bodies, names that are free."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 __all__ = [
+    "Names",
     "add_initializer",
     "attribute",
     "bodies",
@@ -15,13 +13,12 @@ __all__ = [
     "drop_unused",
     "insert_behind",
     "is_standard",
+    "name_nodes_apart",
     "node_label",
     "prepend",
-    "remembered_names",
     "standard_opset",
     "static_shape",
     "take_over",
-    "unique_name",
 ]
 
 
@@ -70,45 +67,42 @@ def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     return tuple(dims) if len(dims) == len(value.shape) else None
 
 
-_REMEMBERED: dict[int, set[str]] = {}
+class Names:
+    """Names that no tensor and no node of a model has, in the main graph or in any body.
 
-
-@contextmanager
-def remembered_names(graph: ir.Graph) -> Iterator[None]:
-    """Within it, `unique_name` looks the graph over once instead of at every call.
-
-    For a rewrite that takes all new names from `unique_name`: a look costs milliseconds, and
-    a rewrite makes thousands of names. Names are then unique in the graph and all its bodies,
-    whichever of these is asked.
+    A rewrite takes all its new names from one such register.
     """
-    names = _names(graph)
-    graphs = [graph, *graph.subgraphs()]
-    _REMEMBERED.update((id(one), names) for one in graphs)
-    try:
-        yield
-    finally:
-        for one in graphs:
-            del _REMEMBERED[id(one)]
 
+    def __init__(self, model: ir.Model | ir.Graph) -> None:
+        """Look a model over once; what is added otherwise afterwards is not known."""
+        root = model.graph if isinstance(model, ir.Model) else model
+        self._taken: set[str] = set()
+        for graph in (root, *root.subgraphs()):
+            self._taken.update(value.name or "" for value in graph.inputs)
+            self._taken.update(graph.initializers)
+            for node in graph:
+                self._taken.add(node.name or "")
+                self._taken.update(value.name or "" for value in node.outputs)
 
-def unique_name(graph: ir.Graph, wanted: str) -> str:
-    """`wanted`, or with a number behind it when the graph or what is in it has that name."""
-    remembered = _REMEMBERED.get(id(graph))
-    taken = _names(graph) if remembered is None else remembered
-    name, number = wanted, 0
-    while name in taken:
-        number += 1
-        name = f"{wanted}_{number}"
-    if remembered is not None:
-        remembered.add(name)
-    return name
+    def free(self, wanted: str) -> str:
+        """`wanted`, or with a number behind it where that is taken; it is taken from now on."""
+        name, number = wanted, 0
+        while name in self._taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        self._taken.add(name)
+        return name
 
 
 def add_initializer(
-    graph: ir.Graph, wanted: str, array: npt.NDArray[np.generic], dtype: ir.DataType | None = None
+    names: Names,
+    graph: ir.Graph,
+    wanted: str,
+    array: npt.NDArray[np.generic],
+    dtype: ir.DataType | None = None,
 ) -> ir.Value:
     """Register `array` under `wanted`, or that name with a number behind it."""
-    name = unique_name(graph, wanted)
+    name = names.free(wanted)
     tensor = ir.Tensor(np.asarray(array, order="C"), dtype=dtype, name=name)
     value = ir.Value(
         name=name,
@@ -120,6 +114,22 @@ def add_initializer(
     return value
 
 
+def name_nodes_apart(model: ir.Model) -> None:
+    """Give every node, in bodies too, a name of its own; those that have one keep it.
+
+    Plans, reports and statistics refer to nodes by name, and onnxruntime refuses two of one name.
+    """
+    taken: set[str] = set()
+    for node in model.graph.all_nodes():
+        stem = node.name or f"{node.op_type}_{node.outputs[0].name if node.outputs else ''}"
+        name, number = stem, 1
+        while name in taken:
+            name, number = f"{stem}_{number}", number + 1
+        taken.add(name)
+        if node.name != name:
+            node.name = name
+
+
 def take_over(old: ir.Node, new: ir.Node) -> None:
     """Let `new` stand for `old` in every place, its output name included; `old` is removed."""
     output = old.outputs[0]
@@ -129,17 +139,6 @@ def take_over(old: ir.Node, new: ir.Node) -> None:
     ir.convenience.replace_all_uses_with(output, new.outputs[0], replace_graph_outputs=True)
     old.graph.remove(old, safe=True)
     new.outputs[0].name = name
-
-
-def _names(graph: ir.Graph) -> set[str]:
-    names = {value.name or "" for value in graph.inputs}
-    names.update(graph.initializers)
-    for node in graph.all_nodes():
-        names.update(value.name or "" for value in node.outputs)
-        if node.graph is not None and node.graph is not graph:
-            names.update(node.graph.initializers)
-            names.update(value.name or "" for value in node.graph.inputs)
-    return names
 
 
 def prepend(graph: ir.Graph, nodes: list[ir.Node]) -> None:

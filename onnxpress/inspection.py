@@ -4,11 +4,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from onnxpress import model_file, registry
-from onnxpress.contract import Context, Decision, Proposal, Skip, Stage
+from onnxpress.contract import Stage
 from onnxpress.graph import standard_opset
 from onnxpress.layers import find_layers
-from onnxpress.targets import load_target
+from onnxpress.pool import Pool
+from onnxpress.stages import lossless
+from onnxpress.targets import Target, load_target
 
 __all__ = ["inspect_model"]
 
@@ -21,33 +25,14 @@ def inspect_model(path: str | Path, *, target: str = "cpu") -> dict[str, Any]:
     """
     file = Path(path)
     original = model_file.load(file)
-    model = original.clone()
+    model = original
     chosen = load_target(target)
-    passes = [registry.create(name) for name in registry.names()]
+    passes = [registry.create(name) for name in registry.default_names()]
     for pass_ in passes:
         if pass_.stage == Stage.LOSSLESS:
-            context = Context(model, chosen)
-            for item in pass_.propose(context):
-                if isinstance(item, Proposal):
-                    pass_.rewrite(context, [Decision(item.site, item.candidates[0])])
+            model = lossless(pass_, model, chosen, 0).model
+    described = [_described(Pool((p,)), model, chosen) for p in passes if p.stage.loses]
     layers = find_layers(model)
-    context = Context(model, chosen)
-    described = []
-    for pass_ in passes:
-        if pass_.stage == Stage.LOSSLESS:
-            continue
-        offered = pass_.propose(context)
-        reasons = Counter(item.reason for item in offered if isinstance(item, Skip))
-        reasons.update(
-            item.limit for item in offered if isinstance(item, Proposal) and item.limit is not None
-        )
-        described.append(
-            {
-                "pass": pass_.name,
-                "sites": sum(isinstance(item, Proposal) for item in offered),
-                "reasons": dict(reasons.most_common()),
-            }
-        )
     operators = Counter(node.op_type for node in original.graph.all_nodes())
     largest = sorted(layers, key=lambda layer: -layer.nbytes)[:10]
     return {
@@ -69,4 +54,17 @@ def inspect_model(path: str | Path, *, target: str = "cpu") -> dict[str, Any]:
             for layer in largest
         ],
         "passes": described,
+    }
+
+
+def _described(pool: Pool, model: ir.Model, target: Target) -> dict[str, Any]:
+    """What a pass says of a model without data."""
+    offer = pool.offer(pool.context(model, target))
+    reasons = Counter(skip.reason for _, skip in offer.left)
+    reasons.update(item.limit for item in offer.proposals if item.limit is not None)
+    reasons.update(str(failure) for failure in offer.failures)
+    return {
+        "pass": pool.names,
+        "sites": len(offer.proposals),
+        "reasons": dict(reasons.most_common()),
     }

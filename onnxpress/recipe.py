@@ -1,6 +1,6 @@
 """Recipes: the plan as TOML, enough to write the same bytes again without a search.
 
-version = 1
+version = 2
 target = "cpu"
 seed = 0
 model_sha256 = "…"
@@ -13,29 +13,32 @@ name = "quantize"
 form = "auto"
 [[pass.decision]]
 site = "conv1.weight"
-form = "static"
+family = "static"
+parameters = { input_scale = 0.0039, input_zero_point = 0 }
 """
 
 import hashlib
-import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 
 from onnxpress import registry
-from onnxpress.contract import Candidate, Decision, Parameter, Pass
-from onnxpress.conversion import Fit
+from onnxpress.contract import Candidate, Decision, Pass
+from onnxpress.conversion import Conversion
 from onnxpress.data import Samples
 from onnxpress.errors import RecipeError
+from onnxpress.settings import checked, settings_of
 
 __all__ = ["CalibrationSource", "Recipe", "RecipeStage", "samples_digest"]
 
-FORMAT = 1
-_ESCAPES = {"\x7f": "\\u007f"}
+FORMAT = 2
+_KEYS = ("version", "target", "seed", "model_sha256", "calibration", "conversion", "pass")
+_DECISION_KEYS = ("site", "family", "members", "refined", "keeps_kernels", "parameters")
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Recipe:
         seed: of everything drawn at random.
         model_sha256: of the original file, or `None` in a recipe written by hand.
         calibration: or `None` without calibration data.
-        fit: what was asked for besides what the target needs.
+        conversion: what was asked for besides what the target needs.
     """
 
     stages: tuple[RecipeStage, ...]
@@ -79,7 +82,7 @@ class Recipe:
     seed: int
     model_sha256: str | None
     calibration: CalibrationSource | None
-    fit: Fit = field(default_factory=Fit)
+    conversion: Conversion = field(default_factory=Conversion)
 
     @property
     def digest(self) -> str:
@@ -88,45 +91,37 @@ class Recipe:
 
     def to_toml(self) -> str:
         """The text; the same recipe always gives the same text."""
-        lines = [
-            "# Reproduces the model exactly: onnxpress optimize MODEL --recipe THIS_FILE",
-            f"version = {FORMAT}",
-            f"target = {_toml(self.target)}",
-            f"seed = {self.seed}",
-        ]
+        table: dict[str, Any] = {"version": FORMAT, "target": self.target, "seed": self.seed}
         if self.model_sha256 is not None:
-            lines.append(f"model_sha256 = {_toml(self.model_sha256)}")
+            table["model_sha256"] = self.model_sha256
         if self.calibration is not None:
-            lines += [
-                "",
-                "[calibration]",
-                f"source = {_toml(self.calibration.source)}",
-                f"digest = {_toml(self.calibration.digest)}",
-                f"held_out = {_toml(self.calibration.held_out)}",
-            ]
-        if self.fit != Fit():
-            lines += [
-                "",
-                "[fit]",
-                f"shapes = {_toml(list(self.fit.shapes))}",
-                f"float16 = {_toml(self.fit.float16)}",
-                f"opset = {self.fit.opset}",
-            ]
-        for stage in self.stages:
-            lines += ["", "[[pass]]", f"name = {_toml(stage.pass_.name)}"]
-            for setting in registry.settings(type(stage.pass_)):
-                lines.append(f"{setting.name} = {_toml(getattr(stage.pass_, setting.name))}")
-            if stage.decisions is not None and not stage.decisions:
-                lines.append("decision = []")
-            for decision in stage.decisions or ():
-                lines += ["", "[[pass.decision]]", f"site = {_toml(decision.site)}"]
-                parameters = decision.candidate.parameters
-                lines += [f"{_key(key)} = {_toml(value)}" for key, value in parameters.items()]
-        return "\n".join(lines) + "\n"
+            table["calibration"] = {
+                "source": self.calibration.source,
+                "digest": self.calibration.digest,
+                "held_out": self.calibration.held_out,
+            }
+        if self.conversion != Conversion():
+            table["conversion"] = {
+                "shapes": list(self.conversion.shapes),
+                "float16": self.conversion.float16,
+                "opset": self.conversion.opset,
+            }
+        table["pass"] = [_stage_table(stage) for stage in self.stages]
+        return tomli_w.dumps(table)
 
     @classmethod
-    def from_toml(cls, text: str, source: str = "the recipe") -> "Recipe":
+    def from_toml(
+        cls,
+        text: str,
+        source: str = "the recipe",
+        classes: Mapping[str, type[Pass]] | None = None,
+    ) -> "Recipe":
         """Read a recipe; a pass without decisions is searched.
+
+        Args:
+            text: what `to_toml` wrote, or a person.
+            source: what messages call it.
+            classes: passes by name besides those that are installed.
 
         Raises:
             RecipeError: it is no recipe of a version we know.
@@ -139,29 +134,20 @@ class Recipe:
         if table.get("version") != FORMAT:
             raise RecipeError(
                 f"{source}: version is {table.get('version')!r}; expected {FORMAT}, as onnxpress "
-                "writes beside a model"
+                "writes beside a model; optimize again to make one"
             )
-        unknown = set(table) - {
-            "version",
-            "target",
-            "seed",
-            "model_sha256",
-            "calibration",
-            "fit",
-            "pass",
-        }
-        if unknown:
-            raise RecipeError(f"{source}: unknown entries {', '.join(sorted(unknown))}")
+        _known(table, _KEYS, source)
         try:
-            stages = tuple(_stage(entry) for entry in table.get("pass", []))
+            stages = tuple(_stage(entry, source, classes or {}) for entry in table.get("pass", []))
             calibration = table.get("calibration")
+            asked = table.get("conversion", {})
             return cls(
                 stages,
                 str(table.get("target", "cpu")),
                 int(table.get("seed", 0)),
                 table.get("model_sha256"),
                 None if calibration is None else CalibrationSource(**calibration),
-                _fit(table.get("fit", {})),
+                Conversion(**{**asked, "shapes": tuple(asked.get("shapes", ()))}),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise RecipeError(f"{source}: is not a recipe: {error}") from error
@@ -180,35 +166,63 @@ class Recipe:
         return cls.from_toml(text, str(path))
 
 
-def _fit(table: Mapping[str, Any]) -> Fit:
-    return Fit(**{**table, "shapes": tuple(table.get("shapes", ()))})
+def _known(table: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+    unknown = sorted(set(table) - set(keys))
+    if unknown:
+        raise RecipeError(
+            f"{where}: unknown entries {', '.join(unknown)}; expected some of {', '.join(keys)}"
+        )
 
 
-def _stage(entry: Mapping[str, Any]) -> RecipeStage:
+def _stage_table(stage: RecipeStage) -> dict[str, Any]:
+    table: dict[str, Any] = {"name": stage.pass_.name}
+    for setting in settings_of(type(stage.pass_)):
+        value = getattr(stage.pass_, setting.name)
+        if value is not None:
+            table[setting.name] = list(value) if setting.many else value
+    if stage.decisions is not None:
+        table["decision"] = [_decision_table(decision) for decision in stage.decisions]
+    return table
+
+
+def _decision_table(decision: Decision) -> dict[str, Any]:
+    candidate = decision.candidate
+    table: dict[str, Any] = {"site": decision.site}
+    if candidate.family:
+        table["family"] = candidate.family
+    if candidate.members:
+        table["members"] = list(candidate.members)
+    if candidate.refined:
+        table["refined"] = True
+    if candidate.keeps_kernels:
+        table["keeps_kernels"] = True
+    if candidate.parameters:
+        table["parameters"] = dict(candidate.parameters)
+    return table
+
+
+def _stage(entry: Mapping[str, Any], source: str, classes: Mapping[str, type[Pass]]) -> RecipeStage:
+    name = str(entry["name"])
     options = {key: value for key, value in entry.items() if key not in ("name", "decision")}
-    pass_ = registry.create(str(entry["name"]), options)
+    if name in classes:
+        pass_ = classes[name](**checked(classes[name], name, options))
+    else:
+        pass_ = registry.create(name, options)
     if "decision" not in entry:
         return RecipeStage(pass_, None)
-    decisions = tuple(
-        Decision(
-            str(item["site"]),
-            Candidate({key: value for key, value in item.items() if key != "site"}, 0.0),
+    decisions = []
+    for number, item in enumerate(entry["decision"], 1):
+        _known(item, _DECISION_KEYS, f"{source}: decision {number} of {name}")
+        candidate = Candidate(
+            dict(item.get("parameters", {})),
+            family=str(item.get("family", "")),
+            members=tuple(item.get("members", ())),
+            refined=bool(item.get("refined", False)),
+            keeps_kernels=bool(item.get("keeps_kernels", False)),
+            pass_name=name,
         )
-        for item in entry["decision"]
-    )
-    return RecipeStage(pass_, decisions)
-
-
-def _key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else _toml(key)
-
-
-def _toml(value: Parameter | Sequence[Parameter]) -> str:
-    """A TOML value; JSON strings, numbers and booleans are TOML too."""
-    if isinstance(value, float):
-        return repr(float(value))
-    text = json.dumps(value, ensure_ascii=False)
-    return "".join(_ESCAPES.get(char, char) for char in text)
+        decisions.append(Decision(str(item["site"]), candidate))
+    return RecipeStage(pass_, tuple(decisions))
 
 
 def samples_digest(samples: Samples) -> str:

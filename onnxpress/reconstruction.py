@@ -54,15 +54,19 @@ def relative_error(
     return output_energy(delta, gram, second_moment) / energy if energy > 0 else 0.0
 
 
-def damped_gram(gram: Float64, rows: int) -> Float64:
+def damped_gram(gram: Float64, rows: int | None = None) -> Float64:
     """H + λI for fits that must hold beyond the samples they were made on.
+
+    λ is 0.01 of the mean diagonal, as in GPTQ and SparseGPT; more where few rows speak of many
+    inputs.
 
     Args:
         gram: `[groups, in, in]`, of raw or centred inputs.
-        rows: how many it was made of; the fewer for so many inputs, the larger λ.
+        rows: how many it was made of; `None`: enough, or it is damped for them already.
     """
     inputs = gram.shape[1]
-    share = max(_DAMPING, _DAMPING_FOR_SCARCITY * inputs / max(rows, 1))
+    scarcity = 0.0 if rows is None else _DAMPING_FOR_SCARCITY * inputs / max(rows, 1)
+    share = max(_DAMPING, scarcity)
     damping = share * np.einsum("gii->g", gram) / inputs + np.finfo(np.float64).tiny
     return np.asarray(gram + damping[:, None, None] * np.eye(inputs), np.float64)
 

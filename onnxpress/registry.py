@@ -1,35 +1,45 @@
-"""Passes are found through the entry-point group `onnxpress.passes`, ours like anyone's."""
+"""Passes are found through the entry-point group `onnxpress.passes`, ours like anyone's.
 
-import ast
-import dataclasses
+Ours take part by default; those of other packages when they are named, or when a configuration
+says so: `[passes] default = ["codebook"]` in `onnxpress.toml` here, else in
+`~/.config/onnxpress/config.toml`.
+"""
+
 import importlib.metadata
-import importlib.util
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, get_type_hints
+from typing import TYPE_CHECKING, Any
 
+from onnxpress.entry_points import first_line, installed, package_of
 from onnxpress.errors import UsageError, nearest
+from onnxpress.settings import checked
 
 if TYPE_CHECKING:
-    from onnxpress.contract import Parameter, Pass
+    from onnxpress.contract import Pass
 
-__all__ = ["Setting", "create", "describe", "load", "names", "nearest", "settings"]
+__all__ = ["COMMANDS", "create", "default_names", "describe", "load", "names"]
 
 GROUP = "onnxpress.passes"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Setting:
-    """A field of a pass: its name, type, default and help."""
-
-    name: str
-    type: type
-    default: "Parameter"
-    help: str
+COMMANDS = ("bench", "doctor", "inspect", "optimize", "passes", "targets", "validate")
+"""Of the command line, which has one more for every pass: no pass may take their names."""
+_CONFIGURATIONS = (Path("onnxpress.toml"), Path("~/.config/onnxpress/config.toml"))
 
 
 def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
-    return {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
+    """Of every pass, by name.
+
+    Raises:
+        UsageError: two packages give a pass the same name, or one takes that of a command.
+    """
+    found = installed(GROUP)
+    for name in COMMANDS:
+        if name in found:
+            raise UsageError(
+                f"{package_of(found[name])} calls a pass {name!r}, which is a command of onnxpress;"
+                " uninstall it, or ask its author for another name"
+            )
+    return found
 
 
 def names() -> list[str]:
@@ -37,21 +47,54 @@ def names() -> list[str]:
     return sorted(_entry_points())
 
 
+def default_names() -> list[str]:
+    """Names of the passes that take part when none is named: ours, and those configured.
+
+    Raises:
+        UsageError: the configuration names a pass that is not installed.
+    """
+    entries = _entry_points()
+    own = {name for name, entry in entries.items() if package_of(entry) == "onnxpress"}
+    for name in _configured():
+        if name not in entries:
+            raise UsageError(
+                f"the configuration's [passes] default names {name!r}{nearest(name, list(entries))}"
+                f" (installed: {', '.join(sorted(entries))})"
+            )
+        own.add(name)
+    return sorted(own)
+
+
+def _configured() -> list[str]:
+    """What `[passes] default` of the configuration lists.
+
+    Raises:
+        UsageError: the file is no TOML, or the entry is no list of texts.
+    """
+    usual = [path.expanduser() for path in _CONFIGURATIONS]
+    path = next((path for path in usual if path.is_file()), None)
+    if path is None:
+        return []
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8")).get("passes", {})
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
+    found = table.get("default", []) if isinstance(table, dict) else None
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise UsageError(f'{path}: [passes] is {table!r}; expected default = ["name", ...]')
+    return found
+
+
 def describe(name: str) -> str:
     """The first line of a pass's module, read without importing the pass."""
-    entry = _entry_points()[name]
-    spec = importlib.util.find_spec(entry.module)
-    if spec is None or spec.origin is None:
-        return ""
-    docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
-    return docstring.partition("\n")[0].rstrip(".")
+    return first_line(_entry_points()[name].module)
 
 
 def load(name: str) -> "type[Pass]":
     """The class of a pass.
 
     Raises:
-        UsageError: no such pass is installed.
+        UsageError: no such pass is installed, or its package cannot be imported.
     """
     entries = _entry_points()
     if name not in entries:
@@ -59,42 +102,22 @@ def load(name: str) -> "type[Pass]":
             f"there is no pass {name!r}{nearest(name, list(entries))} "
             f"(installed: {', '.join(sorted(entries))})"
         )
-    found: type[Pass] = entries[name].load()
+    try:
+        found: type[Pass] = entries[name].load()
+    except Exception as error:
+        # Importing a stranger's package runs its code.
+        raise UsageError(
+            f"the pass {name!r} of {package_of(entries[name])} cannot be imported: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     return found
 
 
-def settings(pass_class: "type[Pass]") -> list[Setting]:
-    """The options of a pass, in order."""
-    hints = get_type_hints(pass_class)
-    return [
-        Setting(field.name, hints[field.name], field.default, field.metadata.get("help", ""))
-        for field in dataclasses.fields(pass_class)
-        if field.default is not dataclasses.MISSING
-    ]
-
-
-def create(name: str, options: "Mapping[str, Parameter] | None" = None) -> "Pass":
+def create(name: str, options: Mapping[str, Any] | None = None) -> "Pass":
     """A pass with the given settings.
 
     Raises:
         UsageError: an unknown pass or setting, or a value of the wrong type or range.
     """
     pass_class = load(name)
-    known = {setting.name: setting for setting in settings(pass_class)}
-    values: dict[str, Parameter] = {}
-    for key, value in (options or {}).items():
-        if key not in known:
-            raise UsageError(
-                f"pass {name!r} has no setting {key!r}{nearest(key, list(known))} "
-                f"(it has: {', '.join(known) or 'none'})"
-            )
-        wanted = known[key].type
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)  # noqa: PLW2901 - TOML writes 1 for 1.0
-        if type(value) is not wanted:
-            raise UsageError(
-                f"pass {name!r}: {key} is {value!r}, a {type(value).__name__}; expected "
-                f"{wanted.__name__}"
-            )
-        values[key] = value
-    return pass_class(**values)
+    return pass_class(**checked(pass_class, name, options or {}))

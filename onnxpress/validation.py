@@ -29,6 +29,7 @@ from onnxpress.runtime import (
     EXACT,
     X64_PRECISE,
     Array,
+    Clock,
     Latency,
     Session,
     compare_latency,
@@ -75,6 +76,7 @@ def check_model(
     *,
     threads: int,
     measurement: Measurement | None = None,
+    clock: Clock = compare_latency,
 ) -> Validation:
     """Measure `model` in every way against an evaluator's original.
 
@@ -84,6 +86,7 @@ def check_model(
         model: what is judged.
         threads: of onnxruntime.
         measurement: of this very model on all samples, where it was made already.
+        clock: compares latencies.
     """
     session = Session(model, threads=threads)
     if measurement is None:
@@ -109,7 +112,7 @@ def check_model(
                 f"integer kernels lose {lost:.1f} dB against exact arithmetic on this processor "
                 "(saturation); set session.x64quantprecision=1, or use 7-bit weights"
             )
-    latency = compare_latency(original, session, evaluator.samples.feeds[0])
+    latency = clock(original, session, evaluator.samples.feeds[0])
     if latency.high < 1:
         warnings.append(f"slower than the original: {latency.speedup:.2f} times its speed")
     return Validation(

@@ -5,6 +5,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import settings
+
+# A slow machine is no failure.
+settings.register_profile("no clock", deadline=None)
+settings.load_profile("no clock")
 
 MODELS = Path(__file__).parents[1] / "models"
 

@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onnxpress
-from onnxpress.conversion import Fit, fit_form, fit_interface, fit_shapes, write_ort
+from onnxpress.conversion import (
+    Conversion,
+    convert_form,
+    convert_interface,
+    convert_shapes,
+    write_ort,
+)
 from onnxpress.conversion.opset import change_opset
 from onnxpress.conversion.rewrites import drop_performed_activations, pool_by_window
 from onnxpress.data import random_samples
@@ -53,7 +59,7 @@ def small(
 @pytest.mark.parametrize("request_", ["image=3x1x28x28", "batch=3"])
 def test_a_fixed_shape_reaches_the_outputs(models: Path, request_: str) -> None:
     model = onnxpress.load(models / "fashion_cnn.onnx")
-    fixed = fit_shapes(model, Fit((request_,)))
+    fixed = convert_shapes(model, Conversion((request_,)))
     assert list(fixed.graph.inputs[0].shape or ()) == [3, 1, 28, 28]
     assert list(fixed.graph.outputs[0].shape or ()) == [3, 10]
     assert model.graph.inputs[0].shape is not None
@@ -67,7 +73,7 @@ def test_a_symbol_that_one_input_fixes_is_fixed_in_all() -> None:
     model = small(nodes, ["batch", 4], [])
     proto = ir.to_proto(model)
     proto.graph.input.append(onnx.helper.make_tensor_value_info("z", FLOAT, ["batch", 4]))
-    fixed = fit_shapes(ir.from_proto(proto), Fit(("x=2x4",)))
+    fixed = convert_shapes(ir.from_proto(proto), Conversion(("x=2x4",)))
     assert [list(value.shape or ()) for value in fixed.graph.inputs] == [[2, 4], [2, 4]]
 
 
@@ -118,7 +124,7 @@ def test_what_cannot_be_met_is_said(
 
 def test_a_static_target_says_what_shapes_to_give(models: Path) -> None:
     model = onnxpress.load(models / "fashion_mlp.onnx")
-    _, notes = fit_form(model, load_target("qnn"), Fit(), [])
+    _, notes = convert_form(model, load_target("qnn"), Conversion(), [])
     assert any("--fix-shape image=1x1x28x28" in note for note in notes)
 
 
@@ -127,7 +133,7 @@ def test_a_newer_opset_is_lowered_to_what_the_target_knows(models: Path) -> None
     newer, reason = change_opset(original, 22)
     assert reason is None
     feeds = random_samples(Session(original), 2, 0).feeds
-    lowered, notes = fit_form(newer, load_target("xnnpack"), Fit(), feeds)
+    lowered, notes = convert_form(newer, load_target("xnnpack"), Conversion(), feeds)
     assert not notes
     assert standard_opset(newer) == 22
     assert standard_opset(lowered) == 18
@@ -137,7 +143,7 @@ def test_a_newer_opset_is_lowered_to_what_the_target_knows(models: Path) -> None
 
 def test_an_opset_without_an_adapter_is_kept_and_explained(models: Path) -> None:
     model = onnxpress.load(models / "fashion_cnn.onnx")
-    kept, notes = fit_form(model, load_target("cpu"), Fit(opset=13), [])
+    kept, notes = convert_form(model, load_target("cpu"), Conversion(opset=13), [])
     assert standard_opset(kept) == 17
     assert "No Adapter" in notes[0]
 
@@ -146,8 +152,8 @@ def test_an_opset_without_an_adapter_is_kept_and_explained(models: Path) -> None
 def test_half_precision_halves_the_weights_and_keeps_the_interface(models: Path, name: str) -> None:
     model = onnxpress.load(models / f"{name}.onnx")
     feeds = random_samples(Session(model), 2, 0).feeds
-    fit = Fit(float16="keep-io")
-    half, notes = fit_form(model, load_target("cpu-arm64"), fit, feeds)
+    fit = Conversion(float16="keep-io")
+    half, notes = convert_form(model, load_target("cpu-arm64"), fit, feeds)
     assert not notes
     assert len(to_bytes(half)) < 0.55 * len(to_bytes(model))
     assert half.graph.inputs[0].dtype == ir.DataType.FLOAT
@@ -156,7 +162,7 @@ def test_half_precision_halves_the_weights_and_keeps_the_interface(models: Path,
     # Eleven bits of fraction: about 66 dB a tensor, less through a network.
     assert sqnr_db(wanted, found) > 40
 
-    whole, problems = fit_interface(half, Fit(float16="all"), feeds)
+    whole, problems = convert_interface(half, Conversion(float16="all"), feeds)
     assert not problems
     assert whole.graph.inputs[0].dtype == ir.DataType.FLOAT16
     rounded = {key: array.astype(np.float16) for key, array in feeds[0].items()}
@@ -170,7 +176,7 @@ def test_half_precision_leaves_integers_alone() -> None:
         onnx.helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
     ]
     model = small(nodes, [4], [("s", np.float32(0.1)), ("z", np.uint8(0))])
-    same, notes = fit_form(model, load_target("cpu-arm64"), Fit(float16="keep-io"), [])
+    same, notes = convert_form(model, load_target("cpu-arm64"), Conversion(float16="keep-io"), [])
     assert same is model
     assert "computes in integers already" in notes[0]
 

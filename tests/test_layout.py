@@ -20,12 +20,13 @@ def test_no_module_is_loaded_twice() -> None:
     assert "passes" not in sys.modules
 
 
-def test_entry_points_are_those_of_pyproject() -> None:
+@pytest.mark.parametrize("group", ["onnxpress.passes", "onnxpress.data"])
+def test_entry_points_are_those_of_pyproject(group: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = project["entry-points"]["onnxpress.passes"]
+    declared = project["entry-points"][group]
     installed = {
         entry.name: entry.value
-        for entry in importlib.metadata.entry_points(group="onnxpress.passes")
+        for entry in importlib.metadata.entry_points(group=group)
         if entry.value.startswith("onnxpress.")
     }
     assert installed == declared, "install again: entry points are read at install"

@@ -26,19 +26,27 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import onnxpress
 from onnxpress import model_file
 from onnxpress.data import load_samples
 from onnxpress.judge import Budget, Evaluator
 from onnxpress.providers import ProviderOptions, check_providers
-from onnxpress.report.console import provider_cells
+from onnxpress.report.columns import PROVIDER_COLUMNS, Column
 from onnxpress.report.document import provider_document
+from onnxpress.report.markdown import markdown_heading, markdown_row
 from onnxpress.runtime import Session
 
 MODELS = Path(__file__).parents[2] / "models"
 NAMES = ("fashion_cnn", "fashion_mlp", "fashion_mobile")
 PROVIDERS = ("cuda", "tensorrt")
+COLUMNS: tuple[Column[Any], ...] = (
+    Column("model", "model", None, number=False),
+    Column("form", "optimized for", None, number=False),
+    *(column for column in PROVIDER_COLUMNS if column.heading),
+    Column("detail", "detail", None, number=False),
+)
 
 
 def unpack(wheels: Path, target: Path) -> None:
@@ -96,10 +104,9 @@ def rows(config: Path) -> list[str]:
             for provider in PROVIDERS if form == "fp32" else (form,):
                 options = ProviderOptions((provider,), config=config, time_limit=60)
                 (verdict,) = check_providers(options, model, loaded, evaluator)
-                cells = provider_cells(provider_document(verdict))
-                line = " | ".join((name, form, provider, str(verdict), *cells))
-                lines.append(f"| {line} |")
-                print(line, flush=True)
+                found = {"model": name, "form": form, **provider_document(verdict)}
+                lines.append(markdown_row(COLUMNS, found))
+                print(lines[-1], flush=True)
     return lines
 
 
@@ -125,8 +132,7 @@ def main() -> None:
         f"{date}, {gpu()}, {platform.machine()}, `python benchmarks/ep/cuda.py`.",
         "Columns as in [providers.md](providers.md).",
         "",
-        "| model | pressed for | provider | verdict | placed | SQNR | to exact | int8 | speed |",
-        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        *markdown_heading(COLUMNS),
     ]
     options.output.write_text("\n".join([*header, *lines]) + "\n", encoding="utf-8")
     print(f"wrote {options.output}")

@@ -16,6 +16,7 @@ import datetime as dt
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from onnxpress.conversion.half import to_half
 from onnxpress.data import load_samples
 from onnxpress.judge import Budget, Evaluator
 from onnxpress.providers import ProviderOptions, check_providers, provider_names
-from onnxpress.report.console import provider_cells
+from onnxpress.report.columns import PROVIDER_COLUMNS, Column
 from onnxpress.report.document import provider_document
+from onnxpress.report.markdown import markdown_heading, markdown_row
 from onnxpress.runtime import Session
 from onnxpress.targets import processor_features
 
@@ -148,12 +150,14 @@ def check(
         found = provider_document(verdict)
         if not timed:
             found["latency"] = None
+        if found["measurement"] is not None:
+            found["measurement"]["source"] = evaluation.name
         found["date"] = dt.datetime.now(tz=dt.UTC).date().isoformat()
         results[f"{name}/{layout}/{provider}"] = found
         ordered = dict(sorted(results.items()))
         with model_file.replace_file(RESULTS) as temporary:
             temporary.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
-        print(name, layout, provider, verdict, provider_cells(found), flush=True)
+        print(markdown_row(columns(), {"layout": f"{name} {layout}", **found}), flush=True)
 
 
 def page(results: Mapping[str, Any]) -> str:
@@ -168,43 +172,48 @@ def page(results: Mapping[str, Any]) -> str:
         "",
         "Every layer that has the form is in it, whatever it costs, so that a row shows the layout",
         "and not the search. *Placed* is the share of multiply-adds on the provider (for `static`",
-        "what its rules say); *SQNR* and *to exact* in dB on the worst output, against the float",
-        "original and against the same file computed exactly; *int8* counts kernels that computed",
-        "in integers (`?`: inside one compiled kernel, not visible); *speed* is relative to the",
-        "float original on that provider with the quartiles of the rounds (wide where the machine",
-        "was not quiet); not given under emulation, where it says nothing, nor where other work",
-        "ran beside it (`--no-speed`).",
+        "what its rules say); *samples* were compared; *SQNR* and *SQNR to exact* on the worst",
+        "output, against the float original and against the same file computed exactly; *integer",
+        "kernels* counts those that computed in integers (`?`: inside one compiled kernel, not",
+        "visible); *speed* is relative to the float original on that provider with the quartiles",
+        "of the rounds (wide where the machine was not quiet); not given under emulation, where",
+        "it says nothing, nor where other work ran beside it (`--no-speed`).",
         "",
     ]
     for name in FILES:
         rows = [key.split("/") for key in results if key.startswith(f"{name}/")]
         if not rows:
             continue
-        lines += [
-            f"### {name}",
-            "",
-            "| layout | provider | verdict | placed | SQNR | to exact | int8 | speed |",
-            "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
-        ]
+        lines += [f"### {name}", "", *markdown_heading(columns())]
         order = {key: index for index, key in enumerate((*LAYOUTS, *provider_names()))}
         for _, layout, provider in sorted(rows, key=lambda row: (order[row[1]], order[row[2]])):
             found = results[f"{name}/{layout}/{provider}"]
-            detail = found["detail"].split("; get it")[0].removesuffix("; by its rules")
-            verdict = f"{found['status']} ({detail})" if detail else found["status"]
-            cells = " | ".join(
-                (layout, provider, verdict, *provider_cells(found)[:-1], _speed(found))
-            )
-            lines.append(f"| {cells} |")
+            lines.append(markdown_row(columns(), {"layout": layout, **found}))
         lines.append("")
     return "\n".join(lines)
 
 
-def _speed(found: Mapping[str, Any]) -> str:
+def columns() -> list[Column[Any]]:
+    """The layout, what the report shows of a verdict with its detail, and the speed's quartiles."""
+    shown = [column for column in PROVIDER_COLUMNS if column.heading]
+    return [
+        Column("layout", "layout", None, number=False),
+        *(replace(c, text=_verdict) if c.key == "status" else c for c in shown),
+        Column("quartiles", "quartiles of the speed", None, _quartiles),
+    ]
+
+
+def _verdict(found: Mapping[str, Any]) -> str:
+    detail = found["detail"].split("; get it")[0].removesuffix("; by its rules")
+    return f"{found['status']} ({detail})" if detail else found["status"]
+
+
+def _quartiles(found: Mapping[str, Any]) -> str:
     latency = found["latency"]
     if latency is None:
         return ""
     low, high = latency["quartiles"]
-    return f"{latency['speedup']:.2f} ({low:.2f} to {high:.2f})"
+    return f"{low:.2f} to {high:.2f}"
 
 
 def _versions(results: Mapping[str, Any]) -> list[str]:

@@ -41,7 +41,7 @@ def write_ort(path: Path, target: Target) -> list[Path]:
 
     # It tells on the log that it wrote the list of operators.
     logging.getLogger("ort_format_model.utils").setLevel(logging.WARNING)
-    fixed = target.placement == "all" and len(target.members) == 1
+    fixed = target.partitioning == "all" and len(target.members) == 1
     style = tool.OptimizationStyle.Fixed if fixed else tool.OptimizationStyle.Runtime
     written = []
     with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:

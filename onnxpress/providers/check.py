@@ -19,7 +19,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxpress.conversion.fit import dynamic_inputs
+from onnxpress.conversion.convert import dynamic_inputs
 from onnxpress.conversion.ort_format import write_ort
 from onnxpress.errors import ModelError, OnnxpressError
 from onnxpress.judge.evaluator import Evaluator, Measurement

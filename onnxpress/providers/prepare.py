@@ -15,7 +15,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxpress import model_file
-from onnxpress.conversion.fit import dynamic_inputs
+from onnxpress.conversion.convert import dynamic_inputs
 from onnxpress.conversion.shapes import fix_shapes
 from onnxpress.errors import DataError
 from onnxpress.runtime import Array, Feed

@@ -104,23 +104,8 @@ def _provider(
     name, options = job["execution_provider"], dict(job["options"])
     devices = None
     if job["plugin"]:
-        try:
-            plugin = importlib.import_module(job["plugin"])
-        except ImportError as error:
-            raise Absent(f"{sys.executable} has no {job['plugin']}: {error}") from error
-        home = pathlib.Path(str(plugin.__file__)).parent
+        home, devices = _plugin(ort, job, report)
         options = {key: value.replace("{plugin}", str(home)) for key, value in options.items()}
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            distribution = job["plugin"].replace("_", "-")
-            report.write(plugin_version=importlib.metadata.version(distribution))
-        if not hasattr(ort, "register_execution_provider_library"):
-            raise Absent(f"onnxruntime {ort.__version__} takes no plug-in providers; use 1.23 up")
-        ort.register_execution_provider_library(name, plugin.get_library_path())
-        devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
-        if not devices:
-            raise Absent(f"{job['plugin']} finds no device that it could run on")
-        device = devices[0].device
-        report.write(device=f"{device.vendor} {str(device.type).rsplit('.', 1)[-1]}")
     else:
         if job["preload"] and hasattr(ort, "preload_dlls"):
             with contextlib.suppress(ImportError):
@@ -135,16 +120,7 @@ def _provider(
         profile: pathlib.Path | None = None,
         own: Mapping[str, str] | None = None,
     ) -> Any:  # noqa: ANN401
-        settings = ort.SessionOptions()
-        settings.log_severity_level = 3
-        settings.intra_op_num_threads = job["threads"]
-        settings.add_session_config_entry(_SPIN, "0")
-        settings.add_session_config_entry(_RECORD, "1")
-        for key, value in job["config"].items():
-            settings.add_session_config_entry(key, value)
-        if profile:
-            settings.enable_profiling = True
-            settings.profile_file_prefix = str(profile)
+        settings = _settings(ort, job, profile)
         mine = {**options, **(own or {})}
         if devices is not None:
             settings.add_provider_for_devices(devices[:1], mine)
@@ -157,6 +133,50 @@ def _provider(
         return session
 
     return open_session
+
+
+def _plugin(
+    ort: Any,  # noqa: ANN401
+    job: Mapping[str, Any],
+    report: Report,
+) -> tuple[pathlib.Path, list[Any]]:
+    """(folder of a plug-in provider, devices that it finds), once it is registered."""
+    name = job["execution_provider"]
+    try:
+        plugin = importlib.import_module(job["plugin"])
+    except ImportError as error:
+        raise Absent(f"{sys.executable} has no {job['plugin']}: {error}") from error
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        distribution = job["plugin"].replace("_", "-")
+        report.write(plugin_version=importlib.metadata.version(distribution))
+    if not hasattr(ort, "register_execution_provider_library"):
+        raise Absent(f"onnxruntime {ort.__version__} takes no plug-in providers; use 1.23 up")
+    ort.register_execution_provider_library(name, plugin.get_library_path())
+    devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
+    if not devices:
+        raise Absent(f"{job['plugin']} finds no device that it could run on")
+    device = devices[0].device
+    report.write(device=f"{device.vendor} {str(device.type).rsplit('.', 1)[-1]}")
+    return pathlib.Path(str(plugin.__file__)).parent, devices
+
+
+def _settings(
+    ort: Any,  # noqa: ANN401
+    job: Mapping[str, Any],
+    profile: pathlib.Path | None,
+) -> Any:  # noqa: ANN401
+    """Options of a session; with `profile` it writes one under that prefix."""
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3
+    settings.intra_op_num_threads = job["threads"]
+    settings.add_session_config_entry(_SPIN, "0")
+    settings.add_session_config_entry(_RECORD, "1")
+    for key, value in job["config"].items():
+        settings.add_session_config_entry(key, value)
+    if profile:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(profile)
+    return settings
 
 
 def _placement(session: Any) -> dict[str, Any] | None:  # noqa: ANN401

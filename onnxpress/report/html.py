@@ -1,104 +1,184 @@
-"""The report as one HTML file that needs nothing else: tables and plots inside it.
+"""The report as one HTML file that needs nothing else: tables and bars inside it.
 
-Needs the extra `report` (jinja2 for the page, matplotlib for the plots), imported when used.
+Needs the extra `report` (jinja2), imported when used.
 """
 
 import importlib.util
-import io
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from onnxpress.errors import UsageError
 from onnxpress.model_file import replace_file
-from onnxpress.report.console import provider_cells
+from onnxpress.report import columns, rows
+from onnxpress.report.columns import Column, Document
+from onnxpress.report.text import counted, printable, stage_summary
 
 __all__ = ["require_html", "write_html"]
+
+_BARS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """A cell; `style` names CSS classes."""
+
+    text: str
+    style: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _TableRow:
+    """A row, and the sentences that stand below it."""
+
+    cells: tuple[_Cell, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table as the page shows it, folded away under `summary` where there is one."""
+
+    headings: tuple[_Cell, ...]
+    rows: tuple[_TableRow, ...]
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bars:
+    """Bars of one unit: (label, share of the longest in percent, figure)."""
+
+    title: str
+    bars: tuple[tuple[str, float, str], ...]
 
 
 def require_html() -> None:
     """Refuse before any work when the extra is not installed.
 
     Raises:
-        UsageError: jinja2 or matplotlib is missing.
+        UsageError: jinja2 is missing.
     """
-    missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
-    if missing:
+    if importlib.util.find_spec("jinja2") is None:
         raise UsageError(
-            f"--report needs {' and '.join(missing)}: install them with "
-            "pip install 'onnxpress[report]', or use --json"
+            "--report needs jinja2: install it with pip install 'onnxpress[report]', or use --json"
         )
 
 
-def write_html(report: Mapping[str, Any], path: str | Path) -> None:
+def write_html(report: Document, path: str | Path) -> None:
     """Write a report as `document` makes it, whole or not at all."""
     import jinja2  # noqa: PLC0415 - an extra
 
+    def escaped(value: object) -> object:
+        return printable(value) if type(value) is str else value
+
     template = resources.files("onnxpress.report").joinpath("report.html.j2").read_text("utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, finalize=escaped, trim_blocks=True
+    )
     page = environment.from_string(template).render(
-        report=report, plots=_plots(report), kept=_kept(report), provider_cells=provider_cells
+        report=report,
+        validation=report["validation"],
+        closing=_closing(report),
+        bars=_closing_bars(report),
+        outputs=_outputs(report),
+        providers=_providers(report),
+        stages=[(stage, *_stage(stage)) for stage in report["stages"]],
+        recipe=report["recipe"].splitlines(),
     )
     with replace_file(Path(path)) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
-def _kept(report: Mapping[str, Any]) -> dict[str, str]:
-    """For each stage what it did, in a word or two."""
-    return {
-        stage["pass"]: f"{len(stage['decisions'])} sites" if stage["changed"] else "nothing"
-        for stage in report["stages"]
-    }
+def _closing(report: Document) -> _Table:
+    styles = ["number" if heading else "" for heading in rows.LINE_HEADINGS]
+    return _Table(
+        tuple(map(_Cell, rows.LINE_HEADINGS, styles)),
+        tuple(
+            _TableRow(tuple(map(_Cell, line.cells, styles)))
+            for line in rows.closing_lines(report, report["validation"])
+        ),
+    )
 
 
-def _plots(report: Mapping[str, Any]) -> list[str]:
-    import matplotlib as mpl  # noqa: PLC0415 - an extra
-
-    mpl.use("svg")
-    import matplotlib.pyplot as plt  # noqa: PLC0415 - after the backend is chosen
-
-    plots: list[str] = []
-    with mpl.rc_context({"svg.hashsalt": "onnxpress", "font.size": 9, "svg.fonttype": "none"}):
-        for title, labels, values, unit in _bars(report):
-            figure, axes = plt.subplots(figsize=(7, 0.5 + 0.28 * len(labels)))
-            axes.barh(range(len(labels)), values, color="#3b6ea5")
-            axes.set_yticks(range(len(labels)), labels)
-            axes.invert_yaxis()
-            axes.set_xlabel(unit)
-            axes.set_title(title, loc="left")
-            for side in ("top", "right"):
-                axes.spines[side].set_visible(False)
-            stream = io.StringIO()
-            figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
-            plt.close(figure)
-            text = stream.getvalue()
-            plots.append(text[text.index("<svg") :])
-    return plots
+def _closing_bars(report: Document) -> list[_Bars]:
+    return [
+        _bars(
+            line.heading,
+            ("original", "optimized"),
+            line.amounts,
+            (line.original, line.optimized),
+        )
+        for line in rows.closing_lines(report, report["validation"])
+        if line.amounts is not None
+    ]
 
 
-def _bars(report: Mapping[str, Any]) -> list[tuple[str, list[str], list[float], str]]:
-    bars: list[tuple[str, list[str], list[float], str]] = []
-    size = report["size"]
-    if size["bytes"]:
-        megabytes = [size["original_bytes"] / 1e6, size["bytes"] / 1e6]
-        bars.append(("Size", ["original", "pressed"], megabytes, "MB"))
+def _bars(
+    title: str, labels: Sequence[str], amounts: Sequence[float], figures: Sequence[str]
+) -> _Bars:
+    longest = max(amounts) or 1.0
+    shares = [round(100 * amount / longest, 2) for amount in amounts]
+    return _Bars(title, tuple(zip(labels, shares, figures, strict=True)))
+
+
+def _outputs(report: Document) -> _Table | None:
     validation = report["validation"]
-    if validation is not None and validation["latency"]["ms"] is not None:
-        times = [validation["latency"]["original_ms"], validation["latency"]["ms"]]
-        bars.append(("Latency of one sample", ["original", "pressed"], times, "ms"))
-    for stage in report["stages"]:
-        errors = sorted(
-            (
-                (decision["predicted_error"] or 0.0, decision["site"])
-                for decision in stage["decisions"]
-                if decision["predicted_error"]
-            ),
-            reverse=True,
-        )[:20]
-        if errors:
-            names = [site if len(site) <= 40 else f"…{site[-39:]}" for _, site in errors]
-            title = f"{stage['pass']}: predicted error by layer, the worst {len(errors)}"
-            shares = [100 * error for error, _ in errors]
-            bars.append((title, names, shares, "% of the layer's output power"))
-    return bars
+    if validation is None:
+        return None
+    return _table(columns.OUTPUT_COLUMNS, columns.output_rows(validation))
+
+
+def _providers(report: Document) -> _Table | None:
+    validation = report["validation"]
+    if validation is None or not validation["providers"]:
+        return None
+    verdicts = validation["providers"]
+    found = _table(columns.PROVIDER_COLUMNS, verdicts)
+    noted = [
+        _TableRow(row.cells, tuple(columns.notes(verdict)))
+        for row, verdict in zip(found.rows, verdicts, strict=True)
+    ]
+    return _Table(found.headings, tuple(noted))
+
+
+def _stage(stage: Document) -> tuple[str, list[_Table], _Bars | None]:
+    """(what it did, tables of its decisions and of what it left, bars of the largest errors)."""
+    decisions, left = stage["decisions"], stage["left"]
+    tables = []
+    if decisions:
+        summary = (
+            f"{counted(len(decisions), 'decision')}, {counted(stage['tried'], 'model')} measured"
+        )
+        tables.append(_table(columns.DECISION_COLUMNS, decisions, summary))
+    if left:
+        summary = f"{counted(len(left), 'site')} left alone or treated less"
+        tables.append(_table(columns.SKIP_COLUMNS, left, summary))
+    errors = [(decision["predicted_error"] or 0.0, decision["site"]) for decision in decisions]
+    errors = sorted((error for error in errors if error[0] > 0), reverse=True)[:_BARS]
+    if len(errors) < 2:
+        return stage_summary(stage), tables, None
+    amounts, sites = zip(*errors, strict=True)
+    figures = [f"{100 * amount:.3g}%" for amount in amounts]
+    title = f"Predicted error, in percent of a layer's output power: the largest {len(errors)}"
+    return stage_summary(stage), tables, _bars(title, sites, amounts, figures)
+
+
+def _table(
+    listed: Sequence[Column[Any]], documents: Sequence[Document], summary: str = ""
+) -> _Table:
+    needed = columns.shown(listed, documents)
+    return _Table(
+        tuple(_Cell(column.heading, _style(column)) for column in needed),
+        tuple(
+            _TableRow(tuple(_Cell(column.write(row), _style(column, row)) for column in needed))
+            for row in documents
+        ),
+        summary,
+    )
+
+
+def _style(column: Column[Any], row: Document | None = None) -> str:
+    tone = column.tone(row) if column.tone is not None and row is not None else ""
+    return f"{'number' if column.number else ''} {tone}".strip()

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from onnxpress.targets import OperatorRule, Target
+from onnxpress.targets.schema import facts
 from onnxpress.targets.static_rules import StaticReport
 
 __all__ = ["print_static", "print_target", "print_targets", "static_document", "target_document"]
@@ -21,14 +22,21 @@ _WIDTH = 80
 def target_document(target: Target) -> dict[str, Any]:
     """A target as JSON-ready data."""
     document: dict[str, Any] = {}
-    for field in dataclasses.fields(Target):
-        value = getattr(target, field.name)
-        document[field.name] = sorted(value) if isinstance(value, frozenset) else value
+    for name in facts(Target):
+        value = getattr(target, name)
+        document[name] = sorted(value) if isinstance(value, frozenset) else value
     document["operators"] = {
-        name: {key: value for key, value in dataclasses.asdict(rule).items() if value}
+        name: {field.name: getattr(rule, field.name) for field in _restrictions(rule)}
         for name, rule in sorted(target.operators.items())
     }
     return document
+
+
+def _restrictions(rule: OperatorRule) -> "Iterator[dataclasses.Field[Any]]":
+    """The fields that a file gives."""
+    for field in dataclasses.fields(rule):
+        if getattr(rule, field.name) != getattr(OperatorRule(), field.name):
+            yield field
 
 
 def print_targets(targets: Sequence[Target], console: Console) -> None:
@@ -47,99 +55,28 @@ def print_targets(targets: Sequence[Target], console: Console) -> None:
 
 def print_target(target: Target, console: Console) -> None:
     """Print every fact of a target and where it comes from."""
-    console.print(f"[bold]{target.name}[/]: {escape(target.description)}")
-    if len(target.members) > 1:
-        console.print(f"common ground of {', '.join(target.members)}", soft_wrap=True)
+    console.print(f"[bold]{escape(target.name)}[/]: {escape(target.description)}")
+    single = len(target.members) == 1
+    if single:
+        console.print(f"provider {escape(target.provider)}", soft_wrap=True)
     else:
-        console.print(f"provider {target.provider}", soft_wrap=True)
-    for field, fact in _facts(target):
-        _print_wrapped(f"{field}: {fact}", console)
-        source = target.sources.get(field)
-        if source is not None:
-            _print_wrapped(source, console, indent="    ", style="dim")
-    ruled = [
-        (name, text)
-        for name, rule in sorted(target.operators.items())
-        if (text := "; ".join(_rules(rule)))
-    ]
-    if ruled and len(target.members) == 1:
+        _print_wrapped(f"common ground of {', '.join(target.members)}", console)
+    for name, fact in facts(Target).items():
+        if fact.sourced and fact.applies(target):
+            _print_wrapped(f"{name}: {fact.show(getattr(target, name))}", console)
+            source = target.sources.get(name)
+            if source is not None:
+                _print_wrapped(source, console, indent="    ", style="dim")
+    ruled = {name: text for name, rule in target.operators.items() if (text := _in_words(rule))}
+    if ruled and single:
         console.print("[bold]rules[/]")
-        for name, text in ruled:
+        for name, text in sorted(ruled.items()):
             _print_wrapped(f"{name}: {text}", console, indent="  ")
 
 
-def _facts(target: Target) -> Iterator[tuple[str, str]]:
-    yield "layouts", ", ".join(target.layouts) or "none: float only"
-    if target.layouts:
-        yield "per_channel", ", ".join(target.per_channel_layouts) or "none: one scale a tensor"
-        yield "weight_bits", str(target.weight_bits)
-        yield "quantized_operators", ", ".join(sorted(target.quantized_operators)) or "none"
-    yield "four_bit_weights", _yes(target.four_bit_weights)
-    yield "float16", target.float16
-    yield "sparsity", target.sparsity
-    yield "rank_quantum", str(target.rank_quantum)
-    yield "channel_quantum", str(target.channel_quantum)
-    yield "minimum_opset", str(target.minimum_opset)
-    yield "maximum_opset", str(target.maximum_opset)
-    yield "static_shapes", "every shape must be known" if target.static_shapes else "not needed"
-    yield "maximum_rank", str(target.maximum_rank)
-    yield "file_forms", ", ".join(f".{form}" for form in target.file_forms)
-    yield "external_data", _yes(target.external_data)
-    yield "timed_here", _yes(target.timed_here)
-    if len(target.members) == 1:
-        yield "placement", target.placement
-        yield "types", ", ".join(target.types)
-        count = len(target.operators)
-        yield "operators", ("all" if target.placement == "all" else f"{count}, by name in --json")
-
-
-def _yes(value: object) -> str:
-    return "yes" if value else "no"
-
-
-def _rules(rule: OperatorRule) -> Iterator[str]:
-    if rule.types:
-        yield f"also {', '.join(rule.types)}"
-    if rule.ranks:
-        yield f"{_or(rule.ranks)} dimensions"
-    if rule.known:
-        yield f"axes {_and(rule.known)} known"
-    if rule.constant:
-        yield f"{_inputs(rule.constant)} constant"
-    for name, allowed in rule.attributes.items():
-        yield f"{name} {_or(allowed)}"
-    if rule.outputs:
-        yield f"at most {rule.outputs} output"
-    if rule.newest:
-        yield f"up to the operator of opset {rule.newest}"
-    if rule.behind:
-        yield f"only behind {_or(rule.behind)}"
-    yield from _integer_rules(rule)
-
-
-def _integer_rules(rule: OperatorRule) -> Iterator[str]:
-    if rule.quantized is not None:
-        yield f"in integers as {_or(rule.quantized)}" if rule.quantized else "in float only"
-    if rule.per_channel is not None and rule.quantized:
-        yield f"scale per channel {_or(rule.per_channel) if rule.per_channel else 'never'}"
-    if rule.same_scale:
-        yield "one scale for input and output"
-    if rule.quantized_output:
-        yield "output quantized too"
-    if rule.integers:
-        yield f"integers {_or(rule.integers)}"
-
-
-def _inputs(indexes: Sequence[int]) -> str:
-    return f"input{'s' if len(indexes) > 1 else ''} {_and(indexes)}"
-
-
-def _and(items: Sequence[object]) -> str:
-    return " and ".join(str(item) for item in items)
-
-
-def _or(items: Sequence[object]) -> str:
-    return " or ".join(str(item) for item in items)
+def _in_words(rule: OperatorRule) -> str:
+    shown = ((facts(OperatorRule)[field.name], field.name) for field in _restrictions(rule))
+    return "; ".join(fact.show(getattr(rule, name)) for fact, name in shown if fact.applies(rule))
 
 
 def _print_wrapped(text: str, console: Console, *, indent: str = "", style: str = "") -> None:
@@ -160,9 +97,10 @@ def static_document(report: StaticReport) -> dict[str, Any]:
 def print_static(report: StaticReport, console: Console) -> None:
     """Print what the rules of one target say of a model."""
     console.print(
-        f"[bold]{report.target}[/] static: {report.taken} of {report.nodes} nodes, "
+        f"[bold]{escape(report.target)}[/] by its rules: {report.taken} of {report.nodes} nodes, "
         f"{report.multiply_add_share:.1%} of the multiply-adds, {report.partitions} "
-        f"partition{'s' if report.partitions != 1 else ''}"
+        f"partition{'s' if report.partitions != 1 else ''}",
+        soft_wrap=True,
     )
     reasons = Counter((node.split(" ")[0], reason) for node, reason in report.refused)
     for (operator, reason), count in reasons.most_common(_SHOWN_REASONS):

@@ -1,5 +1,12 @@
-"""Choose among candidates under the budget, by measurement."""
+"""Choose among the candidates of a stage under the budget, by measurement.
 
-from onnxpress.search.strategy import StageResult, apply, apply_refined, search_stage
+`stage` is where to begin: it runs a pool through `layer_timing` and `strategy`, which asks
+`trial` to build and measure, `sensitivity` for what candidates cost at the outputs, and
+`allocation` to share a saving out. `objective` says what is weighed.
+"""
 
-__all__ = ["StageResult", "apply", "apply_refined", "search_stage"]
+from onnxpress.search.objective import GOALS, Goal, Objective
+from onnxpress.search.stage import PoolResult, search_stage
+from onnxpress.search.trial import SearchOptions
+
+__all__ = ["GOALS", "Goal", "Objective", "PoolResult", "SearchOptions", "search_stage"]

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from onnxpress.contract import Candidate, Decision, Proposal, Quota
+from onnxpress.contract import Candidate, Context, Decision, Proposal, Quota
+from onnxpress.pool import Pool, PoolOffer
 
-__all__ = ["allocate", "allocate_to"]
+__all__ = ["allocate", "allocate_to", "strongest"]
 
 
 def allocate(proposals: Sequence[Proposal], unit: str) -> list[tuple[Decision, ...]]:
@@ -47,10 +48,10 @@ def allocate(proposals: Sequence[Proposal], unit: str) -> list[tuple[Decision, .
 def allocate_to(
     proposals: Sequence[Proposal], quota: Quota, saving: Callable[[Sequence[Decision]], float]
 ) -> list[tuple[Decision, ...]]:
-    """The hull up to the choice that reaches the quota, which saves no more than it has to.
+    """The solutions up to the choice that reaches the quota, which saves no more than it has to.
 
     Args:
-        proposals: as for `hull`.
+        proposals: as for `allocate`.
         quota: what to reach.
         saving: what a choice saves in all (`Pass.saving`).
     """
@@ -70,3 +71,14 @@ def allocate_to(
         ladder.append(next(choice for choice in weaker if saving(choice) >= quota.amount))
         break
     return ladder
+
+
+def strongest(pool: Pool, context: Context, offer: PoolOffer) -> tuple[Decision, ...]:
+    """Of every site the strongest candidate, or what the quota asks for; without a budget."""
+    quota = pool.quota(context)
+    if quota is None:
+        return tuple(Decision(item.site, item.candidates[0]) for item in offer.proposals)
+    # Without an evaluation the predicted errors count as they are.
+    unit = quota.unit
+    ladder = allocate_to(offer.proposals, quota, lambda rung: pool.saving(context, rung, unit))
+    return ladder[-1] if ladder else ()

@@ -2,11 +2,12 @@
 
 The layer's node becomes a model of one node, fed with a tensor of the shape that was observed;
 the pass rewrites it as it would in the whole model, and both are timed in turn. Layers alike in
-operator, shapes and attributes are timed once.
+operator, shapes and attributes are timed once for candidates that are alike in all that the time
+depends on.
 """
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,18 +17,19 @@ from onnxpress.contract import (
     Candidate,
     Context,
     Decision,
-    Pass,
+    Layer,
+    Names,
     Proposal,
     Skip,
     TimingSubgraph,
-    sites,
 )
 from onnxpress.errors import ModelError
 from onnxpress.graph import constant
-from onnxpress.layers import Layer
-from onnxpress.runtime import Array, Latency, Session, compare_latency
+from onnxpress.pool import Pool
+from onnxpress.runtime import Array, Latency, Session
+from onnxpress.search.trial import SearchOptions
 
-__all__ = ["keep_faster"]
+__all__ = ["keep_faster", "timing_key"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,28 +38,22 @@ _ROUND_S = 0.004
 
 
 def keep_faster(
-    pass_: Pass,
-    context: Context,
-    proposals: Sequence[Proposal],
-    rewrite: Callable[[Pass, Context, Sequence[Decision]], ir.Model],
-    *,
-    threads: int = 0,
-) -> tuple[list[Proposal], list[Skip]]:
+    pool: Pool, context: Context, proposals: Sequence[Proposal], options: SearchOptions
+) -> tuple[list[Proposal], list[tuple[str, Skip]]]:
     """The proposals with candidates that gain time, each with what it gains, and who is out.
 
-    Candidates that change no kernel or save no multiply-adds, and layers whose input was not
+    Candidates that keep the kernels or save no multiply-adds, and layers whose input was not
     observed, pass untimed.
 
     Args:
-        pass_: whose candidates they are.
+        pool: whose candidates they are.
         context: with statistics that hold the inputs' shapes.
         proposals: not changed.
-        rewrite: carries decisions out on a clone (`search.apply`).
-        threads: of onnxruntime.
+        options: with the clock.
     """
     known: dict[Hashable, Latency | None] = {}
     kept: list[Proposal] = []
-    left: list[Skip] = []
+    left: list[tuple[str, Skip]] = []
     for proposal in proposals:
         candidates = []
         best = 0.0
@@ -65,14 +61,10 @@ def keep_faster(
             if candidate.keeps_kernels or candidate.saved_multiply_adds <= 0:
                 candidates.append(candidate)
                 continue
-            timing_subgraphs = pass_.timing_subgraphs(context, proposal, candidate)
-            if timing_subgraphs is None:
-                timing_subgraphs = _rewritten_layer(
-                    pass_, context, proposal.site, candidate, rewrite
-                )
-            found = [
-                _timed(subgraph, known, context.seed, threads) for subgraph in timing_subgraphs
-            ]
+            subgraphs = pool.timing_subgraphs(context, proposal, candidate)
+            if subgraphs is None:
+                subgraphs = _rewritten_layer(pool, context, proposal.site, candidate)
+            found = [_timed(subgraph, known, context.seed, options) for subgraph in subgraphs]
             times = [latency for latency in found if latency is not None]
             if not times:
                 candidates.append(candidate)
@@ -86,19 +78,15 @@ def keep_faster(
             kept.append(replace(proposal, candidates=tuple(candidates)))
         else:
             reason = f"no form is faster by the clock: the best ran at {best:.2f} times its speed"
-            left.append(Skip(proposal.site, reason))
+            left.append((proposal.candidates[0].pass_name, Skip(proposal.site, reason)))
     return kept, left
 
 
 def _rewritten_layer(
-    pass_: Pass,
-    context: Context,
-    site: str,
-    candidate: Candidate,
-    rewrite: Callable[[Pass, Context, Sequence[Decision]], ir.Model],
+    pool: Pool, context: Context, site: str, candidate: Candidate
 ) -> list[TimingSubgraph]:
     """The site's layers alone and rewritten; nothing where their input was not observed."""
-    layers = [context.layer(name) for name in sites(Decision(site, candidate))]
+    layers = [context.layer(name) for name in Decision(site, candidate).layers]
     moments = context.moments(layers[0])
     if moments is None or not moments.input_shape or layers[0].dtype != ir.DataType.FLOAT:
         return []
@@ -108,13 +96,20 @@ def _rewritten_layer(
         alone = _alone(context.model, layers)
         if alone is None:
             raise ModelError(f"{site}: the layer takes more than one tensor")
-        small = replace(context, model=alone, layers=())
-        return alone, rewrite(pass_, small, [Decision(layers[0].name, candidate)])
+        small = replace(context, model=alone, base=alone, layers=(), names=Names(alone))
+        return alone, pool.rewrite(small, [Decision(layers[0].name, candidate)])
 
-    return [TimingSubgraph(_key(layers, shape, candidate), build, (shape, shape))]
+    return [TimingSubgraph(timing_key(layers, shape, candidate), build, (shape, shape))]
 
 
-def _key(layers: Sequence[Layer], shape: tuple[int, ...], candidate: Candidate) -> Hashable:
+def timing_key(layers: Sequence[Layer], shape: tuple[int, ...], candidate: Candidate) -> Hashable:
+    """What the time of rewritten layers depends on.
+
+    Args:
+        layers: that the candidate changes.
+        shape: of the tensor they read.
+        candidate: how they are rewritten.
+    """
     nodes = tuple(
         (
             layer.op_type,
@@ -125,34 +120,35 @@ def _key(layers: Sequence[Layer], shape: tuple[int, ...], candidate: Candidate) 
         )
         for layer in layers
     )
-    parameters = tuple(
-        (name, value)
-        for name, value in sorted(candidate.parameters.items())
-        if name in ("form", "rank", "input_rank")
-    )
-    return nodes, shape, parameters
+    own = candidate.timing_key
+    if own is None:
+        own = tuple(sorted(candidate.parameters.items()))
+    return nodes, shape, candidate.pass_name, candidate.family, own
 
 
 def _timed(
-    subgraph: TimingSubgraph, known: dict[Hashable, Latency | None], seed: int, threads: int
+    subgraph: TimingSubgraph,
+    known: dict[Hashable, Latency | None],
+    seed: int,
+    options: SearchOptions,
 ) -> Latency | None:
-    """How an subgraph's latency changes; `None` where onnxruntime cannot run it."""
+    """How a subgraph's latency changes; `None` where onnxruntime cannot run it."""
     if subgraph.key in known:
         return known[subgraph.key]
     found = None
     try:
         models = subgraph.build()
-        sessions = [Session(model, threads=threads) for model in models]
+        sessions = [Session(model, threads=options.threads) for model in models]
         rng = np.random.default_rng(seed)
         feeds: list[dict[str, Array]] = [
             {session.inputs[0].name: rng.standard_normal(shape, np.float32)}
             for session, shape in zip(sessions, subgraph.shapes, strict=True)
         ]
-        found = compare_latency(
+        found = options.clock(
             sessions[0], sessions[1], feeds[0], feeds[1], rounds=_ROUNDS, round_s=_ROUND_S
         )
     except ModelError:
-        logger.info("an subgraph cannot be run alone, so its time is not known")
+        logger.info("a timing subgraph cannot be run alone, so its time is not known")
     known[subgraph.key] = found
     return found
 

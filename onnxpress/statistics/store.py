@@ -8,7 +8,7 @@ two, pairs of bins fall together exactly and histograms of different machines me
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Self
 
@@ -51,14 +51,15 @@ class TensorStatistics:
         self.maximum = max(self.maximum, maximum)
         largest = max(abs(minimum), abs(maximum))
         if largest > 0:
-            self._widen(int(np.ceil(np.log2(largest))))
+            self.widen(int(np.ceil(np.log2(largest))))
         limit = 2.0**self.exponent
         # The factor is a power of two, so float32 is off by less than a thousandth of a bin.
         kind = np.float32 if abs(self.exponent) < _SAFE_EXPONENT else np.float64
         index = ((sample + kind(limit)) * kind(BINS / (2 * limit))).astype(np.intp)
         self.counts += np.bincount(np.minimum(index, BINS - 1), minlength=BINS)
 
-    def _widen(self, exponent: int) -> None:
+    def widen(self, exponent: int) -> None:
+        """Let the histogram cover [-2**exponent, 2**exponent] at least."""
         while self.exponent < exponent:
             if not self.counts.any():
                 self.exponent = exponent
@@ -74,20 +75,23 @@ class TensorStatistics:
         limit = 2.0**self.exponent
         return np.asarray((np.arange(BINS) + 0.5) * (2 * limit / BINS) - limit, np.float64)
 
+    def copy(self) -> "TensorStatistics":
+        """The same, to go on with."""
+        return TensorStatistics(self.minimum, self.maximum, self.exponent, self.counts.copy())
+
     def merge(self, other: Self) -> None:
         """Add what another collector saw; `other` is not changed."""
-        counts, exponent = other.counts.copy(), other.exponent
-        twin = TensorStatistics(other.minimum, other.maximum, exponent, counts)
-        twin._widen(self.exponent)
-        self._widen(other.exponent)
+        twin = other.copy()
+        twin.widen(self.exponent)
+        self.widen(other.exponent)
         self.counts += twin.counts
         self.minimum = min(self.minimum, other.minimum)
         self.maximum = max(self.maximum, other.maximum)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LayerStatistics:
-    """Moments of a layer's input rows.
+    """Moments of a layer's input rows; arrays are read-only, so that what follows from them holds.
 
     Attributes:
         rows: how many rows the sums hold.
@@ -101,7 +105,6 @@ class LayerStatistics:
         reference_mean: `[groups, in]` E[x] of the model before its stage, where the other
             moments are those of x̂, what the rewritten model feeds the layer; `None` otherwise.
         cross: `[groups, in, in]` C = E[x·x̂ᵀ] of the same rows; `None` otherwise.
-        revision: counts how often the layer was observed anew, for keys of what follows from it.
     """
 
     rows: int
@@ -114,7 +117,15 @@ class LayerStatistics:
     input_shape: tuple[int, ...] = ()
     reference_mean: Float64 | None = None
     cross: Float64 | None = None
-    revision: int = 0
+
+    def __post_init__(self) -> None:
+        for field_ in fields(self):
+            value = getattr(self, field_.name)
+            if isinstance(value, np.ndarray):
+                # A view of its own: whoever made the array may go on with it.
+                frozen = value.view()
+                frozen.flags.writeable = False
+                object.__setattr__(self, field_.name, frozen)
 
     @property
     def absolute_maximum(self) -> Float64:
@@ -135,31 +146,31 @@ class LayerStatistics:
             return None
         return self.cross - self.reference_mean[:, :, None] * self.mean[:, None, :]
 
-    def merge(self, other: Self) -> None:
-        """Add what another collector saw; `other` is not changed."""
+    def merged(self, other: Self) -> Self:
+        """Both together, as one collector that saw all rows would give them."""
         total = self.rows + other.rows
         if total == 0:
-            return
+            return self
         mine, theirs = self.rows / total, other.rows / total
-        self.mean = mine * self.mean + theirs * other.mean
-        self.second_moment = mine * self.second_moment + theirs * other.second_moment
-        self.minimum = np.minimum(self.minimum, other.minimum)
-        self.maximum = np.maximum(self.maximum, other.maximum)
-        self.gram = (
-            None
-            if self.gram is None or other.gram is None
-            else mine * self.gram + theirs * other.gram
+
+        def mixed(a: Float64 | None, b: Float64 | None) -> Float64 | None:
+            return None if a is None or b is None else mine * a + theirs * b
+
+        return replace(
+            self,
+            rows=total,
+            rows_per_sample=mine * self.rows_per_sample + theirs * other.rows_per_sample,
+            mean=mine * self.mean + theirs * other.mean,
+            minimum=np.minimum(self.minimum, other.minimum),
+            maximum=np.maximum(self.maximum, other.maximum),
+            second_moment=mine * self.second_moment + theirs * other.second_moment,
+            gram=mixed(self.gram, other.gram),
+            reference_mean=mixed(self.reference_mean, other.reference_mean),
+            cross=mixed(self.cross, other.cross),
         )
-        if self.cross is not None and other.cross is not None:
-            assert self.reference_mean is not None
-            assert other.reference_mean is not None
-            self.cross = mine * self.cross + theirs * other.cross
-            self.reference_mean = mine * self.reference_mean + theirs * other.reference_mean
-        self.rows_per_sample = mine * self.rows_per_sample + theirs * other.rows_per_sample
-        self.rows = total
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Statistics:
     """All that was observed of one model over one set of samples.
 
@@ -173,16 +184,15 @@ class Statistics:
     layers: dict[str, LayerStatistics] = field(default_factory=dict)
     samples: int = 0
 
-    def merge(self, other: Self) -> None:
-        """Add what another collector saw of the same model; `other` is not changed."""
+    def merged(self, other: Self) -> Self:
+        """This and what another collector saw of the same model; neither is changed."""
+        tensors = {name: tensor.copy() for name, tensor in self.tensors.items()}
         for name, tensor in other.tensors.items():
-            self.tensors.setdefault(name, TensorStatistics()).merge(tensor)
+            tensors.setdefault(name, TensorStatistics()).merge(tensor)
+        layers = dict(self.layers)
         for name, layer in other.layers.items():
-            if name in self.layers:
-                self.layers[name].merge(layer)
-            else:
-                self.layers[name] = layer
-        self.samples += other.samples
+            layers[name] = layers[name].merged(layer) if name in layers else layer
+        return replace(self, tensors=tensors, layers=layers, samples=self.samples + other.samples)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a `.npz` file, whole or not at all."""

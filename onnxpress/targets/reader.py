@@ -1,241 +1,215 @@
 """Read a target's file: every field present, of its type and range, with the source of it.
 
-A file lists fields of `Target`; `per_channel` names layouts, `plain_operators` the operators
-without rules, `[operators]` those with. A file with `members` is the common ground of other
-targets and names only what differs from it.
+A file lists the fields of `Target`, and may name in `plain_operators` the operators that are taken
+without rules. A file with `members` builds on other targets and names only what differs: on one
+target it is another of the kind, on several it is their common ground.
 """
 
-import dataclasses
-import functools
 import tomllib
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from onnxpress.errors import UsageError
-from onnxpress.targets.common import common
-from onnxpress.targets.target import LAYOUTS, PLACEMENTS, OperatorRule, Target
+from onnxpress.errors import UsageError, nearest
+from onnxpress.targets.intersection import intersect
+from onnxpress.targets.processor import processor_features
+from onnxpress.targets.schema import build, facts, read_table
+from onnxpress.targets.target import Target
 
-__all__ = ["load_target", "parse_target", "processor_features", "target_names"]
+__all__ = ["load_target", "parse_target", "target_names"]
 
-_FLOAT16 = ("none", "storage", "arithmetic")
-_LISTS_OF_TEXT = (
-    "layouts",
-    "per_channel",
-    "quantized_operators",
-    "file_forms",
-    "passes_through",
-    "types",
-    "plain_operators",
-)
-_FIELDS: dict[str, type] = {
-    "description": str,
-    "provider": str,
-    "weight_bits": int,
-    "four_bit_weights": bool,
-    "quantizes_any": bool,
-    "float16": str,
-    "sparsity": str,
-    "blocked_layout": bool,
-    "rank_quantum": int,
-    "channel_quantum": int,
-    "minimum_opset": int,
-    "maximum_opset": int,
-    "static_shapes": bool,
-    "maximum_rank": int,
-    "external_data": bool,
-    "timed_here": bool,
-    "placement": str,
-    "shares_cpu_memory": bool,
-    "operators": dict,
-    "sources": dict,
-    **dict.fromkeys(_LISTS_OF_TEXT, list),
-}
-_NEEDS_NO_SOURCE = {"description", "provider", "sources", "plain_operators"}
-_CHOICES: dict[str, tuple[Any, ...]] = {
-    "weight_bits": (7, 8),
-    "float16": _FLOAT16,
-    "placement": PLACEMENTS,
-    "sparsity": ("none", "2:4"),
-}
-_ITEMS: dict[str, tuple[str, ...]] = {
-    "layouts": tuple(LAYOUTS),
-    "per_channel": tuple(LAYOUTS),
-    "file_forms": ("onnx", "ort"),
-}
-
-
-@functools.cache
-def processor_features() -> frozenset[str]:
-    """Flags of this machine's processor as Linux names them; empty elsewhere."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return frozenset()
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
+_SUFFIX = ".toml"
+_FIELDS = [
+    name
+    for name, declared in facts(Target).items()
+    if declared.derive is None and name not in ("name", "members")
+]
+_SOURCED = [name for name, declared in facts(Target).items() if declared.sourced]
+_NAMED_BY_EVERY_FILE = ("description", "sources")
 
 
 def target_names() -> list[str]:
-    """Names of the targets that have a file."""
+    """Names of the built-in targets."""
     folder = resources.files("onnxpress.targets")
-    return sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".toml"))
+    return sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(_SUFFIX))
 
 
 def load_target(name: str) -> Target:
     """Read a target, fitted to this machine's processor where its file says so.
 
     Args:
-        name: of a file, or several with a plus between them: their common ground.
+        name: of a built-in target, the path of a file that ends in `.toml`, or several of these
+            with a plus between: their common ground. A path with a plus in it stands alone.
 
     Raises:
-        UsageError: there is no such target, or two of them cannot be reconciled.
+        UsageError: there is no such target, its file is wrong, or two cannot be reconciled.
     """
-    names = list(dict.fromkeys(part.strip() for part in name.split("+")))
-    known = target_names()
-    for part in names:
-        if part not in known:
-            raise UsageError(f"there is no target {part!r} (there are: {', '.join(known)})")
-    return common([_read(part) for part in names])
+    alone = name.endswith(_SUFFIX) and Path(name).is_file()
+    parts = [name] if alone else [part.strip() for part in name.split("+")]
+    return intersect([_read(part, ()) for part in dict.fromkeys(parts)])
 
 
-def _read(name: str) -> Target:
-    file = resources.files("onnxpress.targets").joinpath(f"{name}.toml")
-    return parse_target(name, file.read_text("utf-8"), processor_features())
+def _read(name: str, trail: tuple[str, ...]) -> Target:
+    if _file_of(name) in map(_file_of, trail):
+        raise UsageError(
+            f"{_file(trail[-1])}: members leads back to itself: {' -> '.join((*trail, name))}"
+        )
+    return parse_target(name, _text(name, trail), processor_features(), trail=trail)
 
 
-def parse_target(name: str, text: str, features: frozenset[str]) -> Target:
+def _text(name: str, trail: tuple[str, ...]) -> str:
+    """The text of a file, built in or of the user."""
+    where = f"{_file(trail[-1])}: members: " if trail else ""
+    if not name.endswith(_SUFFIX):
+        known = target_names()
+        if name not in known:
+            raise UsageError(
+                f"{where}there is no target {name!r}{nearest(name, known)} (there are: "
+                f"{', '.join(known)}; the path of a file of your own that ends in {_SUFFIX} works "
+                "too)"
+            )
+        return resources.files("onnxpress.targets").joinpath(_file(name)).read_text("utf-8")
+    path = Path(name)
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError as error:
+        stem = nearest(path.stem, target_names())
+        raise UsageError(f"{where}there is no file {name}{stem}") from error
+    except OSError as error:
+        raise UsageError(f"{where}{name} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where}{name} is not TOML: it is not text in UTF-8") from error
+
+
+def _file_of(name: str) -> str | Path:
+    """The same for all ways to name the same file."""
+    return Path(name).resolve() if name.endswith(_SUFFIX) else name
+
+
+def _file(name: str) -> str:
+    return name if name.endswith(_SUFFIX) else f"{name}{_SUFFIX}"
+
+
+def parse_target(
+    name: str, text: str, features: frozenset[str], *, trail: tuple[str, ...] = ()
+) -> Target:
     """A target from the text of its file.
 
     Args:
-        name: of the file, without its suffix.
+        name: of a built-in target, or the path of a file.
         text: TOML.
         features: of the processor, for `[unless_processor_has]`.
+        trail: the names of the targets that build on this one, the outermost first.
 
     Raises:
         UsageError: the text is no target; the message names file, field, what was found and
             what is expected.
     """
-    place = f"{name}.toml"
+    file = _file(name)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{place}: is not TOML: {error}") from error
-    unless = table.pop("unless_processor_has", None)
-    if unless is not None:
-        if not isinstance(unless, dict) or "any_of" not in unless:
-            raise UsageError(f"{place}: unless_processor_has needs any_of, a list of flags")
-        if not features & set(unless.pop("any_of")):
-            table.update(unless)
+        raise UsageError(f"{file}: is not TOML: {error}") from error
     members = table.pop("members", None)
-    _check(place, table, complete=members is None)
+    values = _values(file, table, features, complete=members is None)
     if members is None:
-        return _target(name, table)
-    if not members or not all(member in target_names() for member in members):
-        raise UsageError(f"{place}: members is {members!r}; expected names of other targets")
-    ground = common([_read(member) for member in members])
-    changed: dict[str, Any] = {"name": name, "sources": {**ground.sources, **table.pop("sources")}}
-    for key, value in table.items():
-        changed[key] = tuple(value) if isinstance(value, list) else value
-    return dataclasses.replace(ground, **changed)
+        values |= {"name": name, "members": (name,)}
+    else:
+        values = _built_on(name, members, values, trail)
+    target = build(Target, values)
+    problem = _contradiction(target)
+    if problem is not None:
+        raise UsageError(f"{file}: {problem}")
+    return target
 
 
-def _is(value: object, wanted: type) -> bool:
-    """Exactly of the type: TOML's `true` is no integer."""
-    return type(value) is wanted
-
-
-def _check(place: str, table: Mapping[str, Any], *, complete: bool) -> None:
-    unknown = set(table) - set(_FIELDS)
-    if unknown:
-        raise UsageError(
-            f"{place}: unknown field {min(unknown)!r} (known: {', '.join(sorted(_FIELDS))})"
-        )
-    wanted = set(_FIELDS) if complete else {"description", "sources"}
-    missing = sorted(wanted - set(table))
-    if missing:
-        raise UsageError(f"{place}: field {missing[0]!r} is missing")
-    for key, value in table.items():
-        if not _is(value, _FIELDS[key]):
+def _values(
+    file: str, table: dict[str, Any], features: frozenset[str], *, complete: bool
+) -> dict[str, Any]:
+    """The fields of a file, those that depend on the processor as it needs them."""
+    unless = table.pop("unless_processor_has", {"any_of": []})
+    flags = unless.pop("any_of", None) if isinstance(unless, dict) else None
+    if not _lists_text(flags):
+        raise UsageError(f"{file}: unless_processor_has needs any_of, a list of flags as text")
+    fields = (*_FIELDS, "plain_operators")
+    for part in (table, unless):
+        plain = part.pop("plain_operators", None)
+        if plain is not None:
+            part["operators"] = _with_plain(file, plain, part.get("operators", {}))
+    required = _FIELDS if complete else _NAMED_BY_EVERY_FILE
+    values = read_table(Target, table, file, fields=fields, required=required)
+    otherwise = read_table(Target, unless, file, "unless_processor_has", fields=_SOURCED)
+    for key in (*values, *otherwise):
+        if key in _SOURCED and key not in values["sources"]:
+            raise UsageError(f"{file}: [sources] says nothing of {key!r}")
+    for key in values["sources"]:
+        if key not in _SOURCED:
             raise UsageError(
-                f"{place}: {key} is {value!r}, a {type(value).__name__}; expected "
-                f"{_FIELDS[key].__name__}"
+                f"{file}: [sources] names {key!r}, which is no field{nearest(key, _SOURCED)}"
             )
-        if key in _LISTS_OF_TEXT and not all(isinstance(item, str) for item in value):
-            raise UsageError(f"{place}: {key} holds {value!r}; expected only strings")
-        if key in _CHOICES and value not in _CHOICES[key]:
-            choices = ", ".join(str(choice) for choice in _CHOICES[key])
-            raise UsageError(f"{place}: {key} is {value!r}; expected one of {choices}")
-        strange = [item for item in value if item not in _ITEMS[key]] if key in _ITEMS else []
-        if strange:
-            raise UsageError(
-                f"{place}: {key} names {strange[0]!r}; expected some of {', '.join(_ITEMS[key])}"
-            )
-    unproven = sorted(set(table) - _NEEDS_NO_SOURCE - set(table["sources"]))
-    if unproven:
-        raise UsageError(f"{place}: [sources] says nothing of {unproven[0]!r}")
+    return values if features.intersection(flags) else values | otherwise
 
 
-def _target(name: str, table: dict[str, Any]) -> Target:
-    place = f"{name}.toml"
-    layouts, per_channel = tuple(table.pop("layouts")), tuple(table.pop("per_channel"))
-    for field, low in (("rank_quantum", 1), ("channel_quantum", 1), ("minimum_opset", 1)):
-        if table[field] < low:
-            raise UsageError(f"{place}: {field} is {table[field]}; expected at least {low}")
-    if table["minimum_opset"] > table["maximum_opset"]:
-        raise UsageError(f"{place}: minimum_opset is above maximum_opset")
-    if not set(per_channel) <= set(layouts):
-        raise UsageError(f"{place}: per_channel names layouts that are not in layouts")
-    if table["quantized_operators"] and not layouts:
-        raise UsageError(f"{place}: quantized_operators needs layouts")
-    if not table["file_forms"]:
-        raise UsageError(f"{place}: file_forms is empty; expected onnx, ort or both")
-    operators = {operator: OperatorRule() for operator in table.pop("plain_operators")}
-    for operator, rule in table.pop("operators").items():
-        operators[operator] = _rule(f"{place}: operators.{operator}", rule)
-    for operator in table["quantized_operators"]:
-        if operator in operators and not (table["quantizes_any"] or operators[operator].quantized):
-            raise UsageError(
-                f"{place}: quantized_operators names {operator}, which operators takes in float"
-            )
-    preferred = LAYOUTS[layouts[0]] if layouts else LAYOUTS["u8s8"]
-    for field in ("quantized_operators", "passes_through"):
-        table[field] = frozenset(table[field])
-    for field in ("file_forms", "types"):
-        table[field] = tuple(table[field])
-    return Target(
-        name=name,
-        members=(name,),
-        layouts=layouts,
-        per_channel_layouts=per_channel,
-        activation_type=preferred.activation_type,
-        weight_type=preferred.weight_type,
-        per_channel=bool(layouts) and layouts[0] in per_channel,
-        operators=operators,
-        **table,
+def _lists_text(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _with_plain(file: str, plain: object, operators: object) -> object:
+    if not _lists_text(plain):
+        raise UsageError(f"{file}: plain_operators is {plain!r}; expected a list, each text")
+    return (
+        {**{name: {} for name in plain}, **operators} if isinstance(operators, dict) else operators
     )
 
 
-def _rule(place: str, table: object) -> OperatorRule:
-    if not isinstance(table, dict):
-        raise UsageError(f"{place} is {table!r}; expected a table of rules")
-    known = {field.name: field for field in dataclasses.fields(OperatorRule)}
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in known:
-            raise UsageError(f"{place}: unknown rule {key!r} (known: {', '.join(known)})")
-        wanted = {"outputs": int, "newest": int, "same_scale": bool, "quantized_output": bool}.get(
-            key, dict if key == "attributes" else list
+def _built_on(
+    name: str, members: object, changed: dict[str, Any], trail: tuple[str, ...]
+) -> dict[str, Any]:
+    """The values of the targets a file builds on, with what it changes."""
+    file = _file(name)
+    if not members or not _lists_text(members):
+        raise UsageError(
+            f"{file}: members is {members!r}; expected a list of names of targets or of paths "
+            f"that end in {_SUFFIX}"
         )
-        if not _is(value, wanted):
-            raise UsageError(f"{place}: {key} is {value!r}; expected {wanted.__name__}")
-        if wanted is list:
-            value = tuple(value)  # noqa: PLW2901 - the frozen form of the same
-        elif wanted is dict:
-            value = {name: tuple(allowed) for name, allowed in value.items()}  # noqa: PLW2901
-        values[key] = value
-    return OperatorRule(**values)
+    # A path is meant from the file that names it.
+    beside = [str(Path(name).parent / m) if m.endswith(_SUFFIX) else m for m in members]
+    ground = intersect([_read(member, (*trail, name)) for member in beside])
+    values: dict[str, Any] = {key: getattr(ground, key) for key in facts(Target)} | changed
+    values["name"] = name
+    values["sources"] = {**ground.sources, **changed["sources"]}
+    if len(ground.members) == 1:
+        values["members"] = (name,)
+        values["operators"] = {**ground.operators, **changed.get("operators", {})}
+    elif "operators" in changed:
+        raise UsageError(
+            f"{file}: operators cannot be changed in the common ground of "
+            f"{', '.join(ground.members)}: each is asked by its own rules"
+        )
+    return values
+
+
+def _contradiction(target: Target) -> str | None:
+    """What two fields of a target say against each other."""
+    if target.minimum_opset > target.maximum_opset:
+        return (
+            f"minimum_opset is above maximum_opset: {target.minimum_opset} and "
+            f"{target.maximum_opset}"
+        )
+    if not set(target.per_channel_layouts) <= set(target.layouts):
+        return "per_channel_layouts names layouts that are not in layouts"
+    if target.quantized_operators and not target.layouts:
+        return "quantized_operators needs layouts"
+    if not target.file_forms:
+        return "file_forms is empty; expected onnx, ort or both"
+    if len(target.members) > 1:
+        return None
+    if (target.partitioning == "all") == bool(target.operators):
+        return (
+            f"partitioning is {target.partitioning} and operators names {len(target.operators)}; "
+            "expected none where all are taken, and some elsewhere"
+        )
+    for operator in sorted(target.quantized_operators & set(target.operators)):
+        if not target.takes_quantized(operator):
+            return f"quantized_operators names {operator}, which operators takes in float"
+    return None

@@ -1,159 +1,287 @@
-"""What a target's file says, as data; `docs/targets.md` explains every field for authors."""
+"""What a target's file says: every field with its type, its meaning and what follows from it."""
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Any, Literal, get_args
 
-__all__ = ["LAYOUTS", "PLACEMENTS", "Layout", "OperatorRule", "Target"]
+from annotated_types import Ge
 
-_INTEGERS = {"u8": "uint8", "s8": "int8", "u16": "uint16", "s16": "int16"}
+from onnxpress.targets.layout import LAYOUTS, Layout, LayoutName
+from onnxpress.targets.meet import (
+    agreed,
+    both,
+    either,
+    exclusive,
+    first,
+    highest,
+    lowest,
+    multiple,
+    shared,
+    union,
+    weakest,
+)
+from onnxpress.targets.operator_rule import OperatorRule
+from onnxpress.targets.schema import derived, fact, identity
+from onnxpress.targets.words import in_words
+
+__all__ = ["Target"]
+
+_FileForm = Literal["onnx", "ort"]
+_Half = Literal["none", "storage", "arithmetic"]
+_Positive = Annotated[int, Ge(1)]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Layout:
-    """Integer types of activations and weights, as `u8s8` for uint8 and int8.
-
-    Attributes:
-        activation_type: NumPy's name.
-        weight_type: NumPy's name.
-    """
-
-    activation_type: str
-    weight_type: str
+def _preferred(values: Mapping[str, Any]) -> Layout:
+    return LAYOUTS[(*values["layouts"], "u8s8")[0]]
 
 
-LAYOUTS: Mapping[str, Layout] = {
-    activations + weights: Layout(_INTEGERS[activations], _INTEGERS[weights])
-    for activations in _INTEGERS
-    for weights in ("u8", "s8")
-}
-"""All that a file may name."""
+def _by_both_preferences(a: "Target", b: "Target", name: str) -> tuple[LayoutName, ...]:
+    if not a.layouts and not b.layouts:
+        return ()
+    found: list[LayoutName] = [layout for layout in a.layouts if layout in b.layouts]
+    if not found:
+        raise exclusive(a, b, name, a.layouts, b.layouts)
+    found.sort(key=lambda layout: a.layouts.index(layout) + b.layouts.index(layout))
+    return tuple(found)
 
-PLACEMENTS = ("all", "kernels", "compiled")
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class OperatorRule:
-    """When a provider takes a node of one operator; what is left out is not restricted.
-
-    Attributes:
-        types: element types of the first input, besides those of the target.
-        ranks: of the first input.
-        known: axes of the first input that must not be dynamic.
-        constant: inputs that must not be computed at run time, where they are given.
-        attributes: allowed values of attributes, where they are given.
-        outputs: how many outputs may be used.
-        newest: the latest version of the operator (the opset that last changed it).
-        behind: taken only as the activation function of one of these operators in float.
-        quantized: layouts it takes between DequantizeLinear and QuantizeLinear; `None`: what
-            the target says for all operators.
-        per_channel: those of the layouts in which weights may have a scale per channel;
-            `None`: as the target says.
-        same_scale: between Q and DQ the output must have the input's scale.
-        quantized_output: between Q and DQ the output must be quantized too.
-        integers: element types on the integer side of QuantizeLinear and DequantizeLinear.
-    """
-
-    types: tuple[str, ...] = ()
-    ranks: tuple[int, ...] = ()
-    known: tuple[int, ...] = ()
-    constant: tuple[int, ...] = ()
-    attributes: Mapping[str, tuple[int | float | str, ...]] = dataclasses.field(
-        default_factory=dict
+def _per_channel_in_both(a: "Target", b: "Target", name: str) -> tuple[LayoutName, ...]:
+    return tuple(
+        layout
+        for layout in _by_both_preferences(a, b, "layouts")
+        if layout in a.per_channel_layouts and layout in b.per_channel_layouts
     )
-    outputs: int = 0
-    newest: int = 0
-    behind: tuple[str, ...] = ()
-    quantized: tuple[str, ...] | None = None
-    per_channel: tuple[str, ...] | None = None
-    same_scale: bool = False
-    quantized_output: bool = False
-    integers: tuple[str, ...] = ()
+
+
+def _quantized_in_both(a: "Target", b: "Target", name: str) -> frozenset[str]:
+    """Those with an integer kernel wherever they are not left to the CPU provider anyway."""
+    kept = set()
+    for operator in a.quantized_operators | b.quantized_operators:
+        # A range that is measured at every run is no Q/DQ pair: it must be in every table.
+        optional = operator != "DynamicQuantizeLinear"
+        if all(
+            operator in target.quantized_operators or (optional and not target.takes(operator))
+            for target in (a, b)
+        ):
+            kept.add(operator)
+    return frozenset(kept)
+
+
+def _lowest_opset_of_both(a: "Target", b: "Target", name: str) -> int:
+    maximum = min(a.maximum_opset, b.maximum_opset)
+    if max(a.minimum_opset, b.minimum_opset) > maximum:
+        spans = [f"{target.minimum_opset} to {target.maximum_opset}" for target in (a, b)]
+        raise exclusive(a, b, "minimum_opset and maximum_opset", spans[:1], spans[1:])
+    return maximum
+
+
+def _partitioned_as_both(a: "Target", b: "Target", name: str) -> str:
+    if "all" in (a.partitioning, b.partitioning):
+        return "all"
+    return a.partitioning if a.partitioning == b.partitioning else "kernels"
+
+
+def _members_of_both(a: "Target", b: "Target", name: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*a.members, *b.members)))
+
+
+def _computes_integers(target: "Target") -> bool:
+    return bool(target.layouts)
+
+
+def _is_single(target: "Target") -> bool:
+    return len(target.members) == 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Target:
     """What a provider accepts.
 
-    Attributes:
-        name: of the file, or the names of several with a plus between.
-        description: one line.
-        provider: onnxruntime's name of the execution provider.
-        members: names of the targets whose common ground this is; its own name otherwise.
-        layouts: integer layouts it computes correctly, the preferred first.
-        per_channel_layouts: those in which weights may have a scale per output channel.
-        activation_type: of the preferred layout: `uint8`, `int8`, `uint16` or `int16`.
-        weight_type: of the preferred layout: `int8` or `uint8`.
-        per_channel: whether the preferred layout may have a scale per output channel.
-        weight_bits: 8, or 7 where 8 would saturate in 16-bit sums.
-        four_bit_weights: whether weights of 4 bits have kernels.
-        quantized_operators: operators that have an integer kernel between Q and DQ.
-        quantizes_any: whether every operator it takes may stand between Q and DQ.
-        float16: `none`: half types are not taken; `storage`: taken, computed in float32;
-            `arithmetic`: computed in half.
-        sparsity: `none`, or the pattern its kernels skip, as `2:4`.
-        blocked_layout: whether the provider keeps convolutions in a blocked layout of its own,
-            so that operators between them which it computes outside cost two conversions.
-        rank_quantum: ranks below the next multiple cost what the multiple costs.
-        channel_quantum: the same for channel counts of convolutions.
-        minimum_opset: what the integer forms need.
-        maximum_opset: the newest opset whose operators it knows.
-        static_shapes: whether every shape must be known when the session opens.
-        maximum_rank: of any tensor.
-        file_forms: `onnx` or `ort`, the preferred first.
-        external_data: whether weights may lie in a file of their own.
-        timed_here: whether the time of a run in this process is the time on the target; where
-            not, choices go by size and work.
-        placement: `all`: takes every node; `kernels`: node by node; `compiled`: whole
-            subgraphs, so that one partition matters.
-        shares_cpu_memory: whether nodes that stay with the CPU provider cost no copy.
-        passes_through: operators that the CPU provider computes between its own nodes without
-            a conversion of layout or a copy, so that they end no partition.
-        types: element types of tensors it computes with.
-        operators: what it takes, by operator; empty where `placement` is `all`.
-        sources: where each fact comes from, by field.
+    To add a field, declare it here and give it in every file that has no members: reader,
+    intersection and `targets show` follow the declaration.
     """
 
-    name: str
-    description: str
-    provider: str
-    members: tuple[str, ...]
-    layouts: tuple[str, ...]
-    per_channel_layouts: tuple[str, ...]
-    activation_type: str
-    weight_type: str
-    per_channel: bool
-    weight_bits: int
-    four_bit_weights: bool
-    quantized_operators: frozenset[str]
-    quantizes_any: bool
-    float16: str
-    sparsity: str
-    blocked_layout: bool
-    rank_quantum: int
-    channel_quantum: int
-    minimum_opset: int
-    maximum_opset: int
-    static_shapes: bool
-    maximum_rank: int
-    file_forms: tuple[str, ...]
-    external_data: bool
-    timed_here: bool
-    placement: str
-    shares_cpu_memory: bool
-    passes_through: frozenset[str]
-    types: tuple[str, ...]
-    operators: Mapping[str, OperatorRule] = dataclasses.field(repr=False)
-    sources: Mapping[str, str] = dataclasses.field(repr=False)
+    name: str = field(
+        metadata=identity(
+            "of the built-in file, the path of another, or of several with a plus between",
+            lambda a, b, _: f"{a.name}+{b.name}",
+        )
+    )
+    description: str = field(
+        metadata=identity(
+            "one line",
+            lambda a, b, _: f"good for {' and '.join((*a.members, *b.members))}",
+        )
+    )
+    provider: str = field(metadata=identity("onnxruntime's name of the execution provider", first))
+    members: tuple[str, ...] = field(
+        metadata=identity(
+            "names of the targets whose common ground this is; its own name otherwise",
+            _members_of_both,
+        )
+    )
+    layouts: tuple[LayoutName, ...] = field(
+        metadata=fact(
+            "integer layouts it computes correctly, the preferred first",
+            _by_both_preferences,
+            show=lambda names: ", ".join(names) or "none: float only",
+        )
+    )
+    per_channel_layouts: tuple[LayoutName, ...] = field(
+        metadata=fact(
+            "those of the layouts in which weights may have a scale per output channel",
+            _per_channel_in_both,
+            show=lambda names: ", ".join(names) or "none: one scale a tensor",
+            applies=_computes_integers,
+        )
+    )
+    activation_type: str = field(
+        metadata=derived(
+            "of the preferred layout: `uint8`, `int8`, `uint16` or `int16`",
+            lambda values: _preferred(values).activation_type,
+        )
+    )
+    weight_type: str = field(
+        metadata=derived(
+            "of the preferred layout: `int8` or `uint8`",
+            lambda values: _preferred(values).weight_type,
+        )
+    )
+    per_channel: bool = field(
+        metadata=derived(
+            "whether the preferred layout may have a scale per output channel",
+            lambda values: bool(set(values["layouts"][:1]) & set(values["per_channel_layouts"])),
+        )
+    )
+    weight_bits: Literal[7, 8] = field(
+        metadata=fact(
+            "8, or 7 where 8 would saturate in 16-bit sums",
+            lowest,
+            applies=_computes_integers,
+        )
+    )
+    four_bit_weights: bool = field(metadata=fact("whether weights of 4 bits have kernels", both))
+    quantized_operators: frozenset[str] = field(
+        metadata=fact(
+            "operators that have an integer kernel between Q and DQ",
+            _quantized_in_both,
+            applies=_computes_integers,
+        )
+    )
+    quantizes_any: bool = field(
+        metadata=fact(
+            "whether every operator it takes may stand between Q and DQ",
+            both,
+            applies=_computes_integers,
+        )
+    )
+    float16: _Half = field(
+        metadata=fact(
+            "`none`: half types are not taken; `storage`: taken, computed in float32; "
+            "`arithmetic`: computed in half",
+            weakest(get_args(_Half)),
+        )
+    )
+    sparsity: Literal["none", "2:4"] = field(
+        metadata=fact("`none`, or the pattern its kernels skip", agreed("none"))
+    )
+    blocked_layout: bool = field(
+        metadata=fact(
+            "whether the provider keeps convolutions in a blocked layout of its own, so that "
+            "operators between them which it computes outside cost two conversions",
+            either,
+        )
+    )
+    rank_quantum: _Positive = field(
+        metadata=fact("ranks below the next multiple cost what the multiple costs", multiple)
+    )
+    channel_quantum: _Positive = field(
+        metadata=fact("the same for channel counts of convolutions", multiple)
+    )
+    minimum_opset: _Positive = field(metadata=fact("what the integer forms need", highest))
+    maximum_opset: _Positive = field(
+        metadata=fact("the newest opset whose operators it knows", _lowest_opset_of_both)
+    )
+    static_shapes: bool = field(
+        metadata=fact(
+            "whether every shape must be known when the session opens",
+            either,
+            show=lambda needed: "every shape must be known" if needed else "not needed",
+        )
+    )
+    maximum_rank: _Positive = field(metadata=fact("of any tensor", lowest))
+    file_forms: tuple[_FileForm, ...] = field(
+        metadata=fact(
+            "`onnx` or `ort`, the preferred first",
+            shared,
+            show=lambda forms: ", ".join(f".{form}" for form in forms),
+        )
+    )
+    external_data: bool = field(
+        metadata=fact("whether weights may lie in a file of their own", both)
+    )
+    timed_here: bool = field(
+        metadata=fact(
+            "whether the time of a run in this process is the time on the target; where not, "
+            "choices go by size and work",
+            both,
+        )
+    )
+    partitioning: Literal["all", "kernels", "compiled"] = field(
+        metadata=fact(
+            "what onnxruntime gives it: `all`: every node; `kernels`: node by node; `compiled`: "
+            "whole subgraphs, so that one partition matters",
+            _partitioned_as_both,
+            applies=_is_single,
+        )
+    )
+    shares_cpu_memory: bool = field(
+        metadata=fact(
+            "whether nodes that stay with the CPU provider cost no copy",
+            both,
+            applies=_is_single,
+        )
+    )
+    passes_through: frozenset[str] = field(
+        metadata=fact(
+            "operators that the CPU provider computes between its own nodes without a conversion "
+            "of layout or a copy, so that they end no partition",
+            both,
+            applies=_is_single,
+        )
+    )
+    types: tuple[str, ...] = field(
+        metadata=fact("element types of tensors it computes with", shared, applies=_is_single)
+    )
+    # The rules of a common ground are each member's own, so that their union is only what any
+    # of them takes.
+    operators: Mapping[str, OperatorRule] = field(
+        repr=False,
+        metadata=fact(
+            "what it takes, by operator; empty where `partitioning` is `all`",
+            union,
+            show=lambda rules: f"{len(rules)}, by name in --json" if rules else "all",
+            applies=_is_single,
+        ),
+    )
+    sources: Mapping[str, str] = field(
+        repr=False,
+        metadata=identity(
+            "where each fact comes from, by field",
+            lambda a, b, _: dict.fromkeys(a.sources, in_words(_members_of_both(a, b, "members"))),
+        ),
+    )
 
     def takes(self, operator: str) -> bool:
         """Whether any node of the operator could be taken."""
-        return self.placement == "all" or operator in self.operators
+        return self.partitioning == "all" or operator in self.operators
 
     def takes_quantized(self, operator: str) -> bool:
         """Whether any node of the operator could be taken between Q and DQ."""
-        if self.placement == "all":
+        if self.partitioning == "all":
             return operator in self.quantized_operators
-        rule = self.operators.get(operator)
-        if rule is None:
+        found = self.operators.get(operator)
+        if found is None:
             return False
-        return self.quantizes_any if rule.quantized is None else bool(rule.quantized)
+        return self.quantizes_any if found.quantized is None else bool(found.quantized)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.bias import shift_bias
-from onnxpress.graph import add_initializer, take_over, unique_name
+from onnxpress.graph import Names, add_initializer, take_over
 from onnxpress.layers import Layer
 
 __all__ = ["write_convolutions", "write_embedding", "write_pair", "write_shared"]
@@ -17,39 +17,46 @@ Float64 = npt.NDArray[np.float64]
 _SPATIAL = ("kernel_shape", "strides", "dilations", "pads")
 
 
-def write_pair(layer: Layer, first: Float64, second: Float64, offset: Float64) -> None:
+def write_pair(
+    names: Names, layer: Layer, first: Float64, second: Float64, offset: Float64
+) -> None:
     """Two Gemm or MatMul nodes for one: `first` `[rank, in]`, then `second` `[out, rank]`."""
     on_left = layer.op_type == "MatMul" and layer.uses[0].index == 0
-    inner_weight = _weight(layer, "in", first if on_left else first.T)
-    outer_weight = _weight(layer, "out", second if on_left else second.T)
+    inner_weight = _weight(names, layer, "in", first if on_left else first.T)
+    outer_weight = _weight(names, layer, "out", second if on_left else second.T)
     for use in layer.uses:
         if on_left:
-            _write_before(layer, use.node, inner_weight, outer_weight)
+            _write_before(names, layer, use.node, inner_weight, outer_weight)
         else:
-            _write_behind(layer, use.node, inner_weight, outer_weight, offset)
+            _write_behind(names, layer, use.node, inner_weight, outer_weight, offset)
     del layer.graph.initializers[layer.name]
 
 
 def _write_before(
-    layer: Layer, node: ir.Node, inner_weight: ir.Value, outer_weight: ir.Value
+    names: Names, layer: Layer, node: ir.Node, inner_weight: ir.Value, outer_weight: ir.Value
 ) -> None:
     """The weight is the left side: what it multiplies stays on the right."""
     graph = node.graph
     assert isinstance(graph, ir.Graph)
-    inner = _node(layer, node, "MatMul", [inner_weight, node.inputs[1]], "in")
+    inner = _node(names, layer, node, "MatMul", [inner_weight, node.inputs[1]], "in")
     outer = ir.Node("", "MatMul", [outer_weight, inner.outputs[0]], name=f"{_stem(node)}_out")
     graph.insert_before(node, [inner, outer])
     take_over(node, outer)
 
 
 def _write_behind(
-    layer: Layer, node: ir.Node, inner_weight: ir.Value, outer_weight: ir.Value, offset: Float64
+    names: Names,
+    layer: Layer,
+    node: ir.Node,
+    inner_weight: ir.Value,
+    outer_weight: ir.Value,
+    offset: Float64,
 ) -> None:
     graph, data = node.graph, node.inputs[0]
     assert isinstance(graph, ir.Graph)
     assert data is not None
-    shift_bias(layer.graph, node, offset)
-    inner = _node(layer, node, node.op_type, [data, inner_weight], "in")
+    shift_bias(names, layer.graph, node, offset)
+    inner = _node(names, layer, node, node.op_type, [data, inner_weight], "in")
     if "transA" in node.attributes:
         inner.attributes.add(node.attributes["transA"])
     outer_inputs = [inner.outputs[0], outer_weight, *node.inputs[2:]]
@@ -61,19 +68,21 @@ def _write_behind(
     take_over(node, outer)
 
 
-def write_shared(layers: Sequence[Layer], first: Float64, seconds: Sequence[Float64]) -> None:
+def write_shared(
+    names: Names, layers: Sequence[Layer], first: Float64, seconds: Sequence[Float64]
+) -> None:
     """One factor `[rank, in]` that all layers share, then one `[out, rank]` for each."""
-    inner_weight = _weight(layers[0], "shared", first.T)
+    inner_weight = _weight(names, layers[0], "shared", first.T)
     node = layers[0].uses[0].node
     graph, data = node.graph, node.inputs[0]
     assert isinstance(graph, ir.Graph)
     assert data is not None
-    inner = _node(layers[0], node, "MatMul", [data, inner_weight], "shared")
+    inner = _node(names, layers[0], node, "MatMul", [data, inner_weight], "shared")
     earliest = min((layer.uses[0].node for layer in layers), key=list(graph).index)
     graph.insert_before(earliest, [inner])
     for layer, second in zip(layers, seconds, strict=True):
         old = layer.uses[0].node
-        weight = _weight(layer, "out", second.T)
+        weight = _weight(names, layer, "out", second.T)
         new = ir.Node(
             "", old.op_type, [inner.outputs[0], weight, *old.inputs[2:]], name=f"{_stem(old)}_out"
         )
@@ -82,43 +91,46 @@ def write_shared(layers: Sequence[Layer], first: Float64, seconds: Sequence[Floa
         del layer.graph.initializers[layer.name]
 
 
-def write_embedding(layer: Layer, first: Float64, second: Float64) -> None:
+def write_embedding(names: Names, layer: Layer, first: Float64, second: Float64) -> None:
     """Rows of `rank` numbers are looked up, and MatMul makes them whole."""
-    rows = _weight(layer, "in", first.T)
-    columns = _weight(layer, "out", second.T)
+    rows = _weight(names, layer, "in", first.T)
+    columns = _weight(names, layer, "out", second.T)
     for use in layer.uses:
         node = use.node
         graph, indices = node.graph, node.inputs[1]
         assert isinstance(graph, ir.Graph)
-        inner = _node(layer, node, "Gather", [rows, indices], "in")
+        inner = _node(names, layer, node, "Gather", [rows, indices], "in")
         outer = ir.Node("", "MatMul", [inner.outputs[0], columns], name=f"{_stem(node)}_out")
         graph.insert_before(node, [inner, outer])
         take_over(node, outer)
     del layer.graph.initializers[layer.name]
 
 
-def write_convolutions(layer: Layer, factors: Sequence[Float64], offset: Float64) -> None:
+def write_convolutions(
+    names: Names, layer: Layer, factors: Sequence[Float64], offset: Float64
+) -> None:
     """Convolutions in a row; a factor that spans an axis takes that axis' strides and pads.
 
     Args:
+        names: that are free in the model.
         layer: a Conv, or a ConvTranspose whose last factor is one too.
         factors: weights as the operator stores them, the first to act first.
         offset: `[out]` for the bias, which the last one gets.
     """
-    names = [f"{number}" for number in range(1, len(factors) + 1)]
-    weights = [_weight(layer, n, f) for n, f in zip(names, factors, strict=True)]
+    parts = [f"{number}" for number in range(1, len(factors) + 1)]
+    weights = [_weight(names, layer, n, f) for n, f in zip(parts, factors, strict=True)]
     for use in layer.uses:
         node = use.node
         graph, data = node.graph, node.inputs[0]
         assert isinstance(graph, ir.Graph)
         assert data is not None
-        shift_bias(layer.graph, node, offset)
+        shift_bias(names, layer.graph, node, offset)
         new: list[ir.Node] = []
-        for name, weight, factor in zip(names, weights, factors, strict=True):
+        for name, weight, factor in zip(parts, weights, factors, strict=True):
             last = weight is weights[-1]
             kind = node.op_type if last else "Conv"
             inputs = [data, weight, *(node.inputs[2:] if last else [])]
-            part = _node(layer, node, kind, inputs, name)
+            part = _node(names, layer, node, kind, inputs, name)
             pointwise = all(size == 1 for f in factors for size in f.shape[2:])
             # The strides of a 1x1 convolution belong to the factor that acts first.
             kernel, own = layer.shape[2:], factor.shape[2:]
@@ -169,18 +181,23 @@ def _stem(node: ir.Node) -> str:
     return node.name or node.outputs[0].name or node.op_type
 
 
-def _weight(layer: Layer, which: str, array: Float64) -> ir.Value:
+def _weight(names: Names, layer: Layer, which: str, array: Float64) -> ir.Value:
     stored = layer.weight.const_value
     assert stored is not None
     typed = np.ascontiguousarray(array.astype(stored.numpy().dtype))
-    return add_initializer(layer.graph, f"{layer.name}_factor_{which}", typed)
+    return add_initializer(names, layer.graph, f"{layer.name}_factor_{which}", typed)
 
 
 def _node(
-    layer: Layer, old: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], which: str
+    names: Names,
+    layer: Layer,
+    old: ir.Node,
+    op_type: str,
+    inputs: Sequence[ir.Value | None],
+    which: str,
 ) -> ir.Node:
     node = ir.Node("", op_type, inputs, name=f"{_stem(old)}_{which}")
     output = old.outputs[0]
-    node.outputs[0].name = unique_name(layer.graph, f"{output.name}_low_rank_{which}")
+    node.outputs[0].name = names.free(f"{output.name}_low_rank_{which}")
     node.outputs[0].type = output.type
     return node

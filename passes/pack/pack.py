@@ -10,16 +10,16 @@ smaller only above 98.4% zeros (32-bit weights), so it is not used.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from annotated_types import Interval
 
-from onnxpress.contract import Candidate, Context, Decision, Pass, Proposal, Skip, Stage
-from onnxpress.errors import UsageError
-from onnxpress.graph import add_initializer, constant, standard_opset
+from onnxpress.contract import Candidate, Context, Decision, Pass, Proposal, Skip, Stage, setting
+from onnxpress.graph import Names, add_initializer, constant, standard_opset
 
 __all__ = ["Pack"]
 
@@ -45,17 +45,9 @@ class Pack(Pass):
     stage: ClassVar[Stage] = Stage.STORAGE
     minimum_opset: ClassVar[int] = 11
 
-    least_gain: float = field(
-        default=0.1,
-        metadata={"help": "Share of a weight's bytes that must be saved for it to be packed."},
+    least_gain: Annotated[float, Interval(ge=0, lt=1)] = setting(
+        0.1, "Share of a weight's bytes that must be saved for it to be packed."
     )
-
-    def __post_init__(self) -> None:
-        """Refuse settings that mean nothing."""
-        if not 0 <= self.least_gain < 1:
-            raise UsageError(
-                f"pack: least_gain is {self.least_gain:g}; expected a share of at least 0, below 1"
-            )
 
     def propose(self, context: Context) -> list[Proposal | Skip]:
         """Every initializer of the main graph whose mask and values are smaller."""
@@ -70,7 +62,9 @@ class Pack(Pass):
             kept = int((array != _background(array)).sum())
             packed = -(-array.size // 8) + kept * array.itemsize + _NODES_BYTES
             if whole - packed > self.least_gain * whole:
-                candidate = Candidate({"form": "bit_mask"}, 0.0, whole - packed, keeps_kernels=True)
+                candidate = Candidate(
+                    saved_bytes=whole - packed, family="bit_mask", keeps_kernels=True
+                )
                 proposals.append(Proposal(name, (candidate,)))
         if not proposals:
             return [Skip("weights", "none has so many zeros that a bit mask would be smaller")]
@@ -79,7 +73,7 @@ class Pack(Pass):
     def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
         """Put the nodes that expand a weight in its place."""
         for decision in decisions:
-            _expand(context.model.graph, decision.site)
+            _expand(context.names, context.model.graph, decision.site)
 
 
 def _background(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
@@ -89,7 +83,7 @@ def _background(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     return np.zeros((), array.dtype)
 
 
-def _expand(graph: ir.Graph, name: str) -> None:
+def _expand(names: Names, graph: ir.Graph, name: str) -> None:
     weight = graph.initializers[name]
     array = constant(weight)
     assert array is not None
@@ -104,7 +98,7 @@ def _expand(graph: ir.Graph, name: str) -> None:
     def shared(key: str, values: npt.NDArray[np.generic]) -> ir.Value:
         wanted = f"{_SHARED_PREFIX}_{key}"
         found = graph.initializers.get(wanted)
-        return add_initializer(graph, wanted, values) if found is None else found
+        return add_initializer(names, graph, wanted, values) if found is None else found
 
     def node(
         op_type: str, inputs: Sequence[ir.Value], attributes: Sequence[ir.Attr] = ()
@@ -114,21 +108,21 @@ def _expand(graph: ir.Graph, name: str) -> None:
         nodes.append(made)
         return made.outputs[0]
 
-    whole_mask = add_initializer(graph, f"{name}_mask", mask)
-    values = add_initializer(graph, f"{name}_values", table, weight.dtype)
+    whole_mask = add_initializer(names, graph, f"{name}_mask", mask)
+    values = add_initializer(names, graph, f"{name}_values", table, weight.dtype)
     shifts = shared("shifts", np.arange(8, dtype=np.uint8))
     shifted = node("BitShift", [whole_mask, shifts], [ir.AttrString("direction", "RIGHT")])
     bits = node("Mod", [shifted, shared("two", np.asarray(2, np.uint8))])
     line = node("Reshape", [bits, shared("flat", np.asarray([-1], np.int64))])
     if array.size % 8:
         start = shared("start", np.asarray([0], np.int64))
-        end = add_initializer(graph, f"{name}_size", np.asarray([array.size], np.int64))
+        end = add_initializer(names, graph, f"{name}_size", np.asarray([array.size], np.int64))
         line = node("Slice", [line, start, end])
     ones = node("Cast", [line], [ir.AttrInt64("to", ir.DataType.INT32)])
     numbers = node("CumSum", [ones, shared("axis", np.asarray(0, np.int32))])
     places = node("Mul", [numbers, ones])
     found = node("Gather", [values, places], [ir.AttrInt64("axis", 0)])
-    shape = add_initializer(graph, f"{name}_shape", np.asarray(array.shape, np.int64))
+    shape = add_initializer(names, graph, f"{name}_shape", np.asarray(array.shape, np.int64))
     expanded = node("Reshape", [found, shape])
     expanded.type, expanded.shape = weight.type, ir.Shape(array.shape)
     ir.convenience.replace_all_uses_with(weight, expanded)

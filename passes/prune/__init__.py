@@ -1,8 +1,8 @@
 """Remove whole channels, heads and blocks (structured pruning).
 
 - `prune`: the pass: how many of which group, and what their readers become.
-- `coupling`: which indices go together; `reader`: the walk that finds out; `operators`, `moving`:
-  what each operator says of that.
+- `coupling`: which indices go together; `reader`: the walk that finds out; `operators`,
+  `elementwise`, `moving`, `reshaping`: what each operator says of that.
 - `layout`: groups and layers; `importance`: which units to remove; `redundant`: which
   are free; `blocks`: residual blocks.
 - `cut`: take units out of the graph.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.graph import add_initializer, attribute, constant, unique_name
+from onnxpress.graph import Names, add_initializer, attribute, constant
 from onnxpress.passes.prune.coupling import Atoms, Coupling, Dynamic
 from onnxpress.passes.prune.moving import split_sizes
 from onnxpress.passes.prune.reader import Reader, bounds
@@ -19,15 +19,16 @@ __all__ = ["remove", "zeroed"]
 Kept = npt.NDArray[np.bool_]
 
 
-def remove(model: ir.Model, reader: Reader, units: Collection[int]) -> None:
+def remove(names: Names, model: ir.Model, reader: Reader, units: Collection[int]) -> None:
     """Remove units, in place.
 
     Args:
+        names: that are free in the model.
         model: that `reader` has read.
         reader: its coupling is that of the model before, afterwards too.
         units: roots of units that are not blocked.
     """
-    cut = _Cut(reader, units)
+    cut = _Cut(names, reader, units)
     nodes = list(model.graph.all_nodes())
     for node in nodes:
         handler = _HANDLERS.get(node.op_type)
@@ -82,8 +83,8 @@ def zeroed(model: ir.Model, coupling: Coupling, units: Collection[int]) -> None:
 
 
 class _Cut:
-    def __init__(self, reader: Reader, units: Collection[int]) -> None:
-        self.reader = reader
+    def __init__(self, names: Names, reader: Reader, units: Collection[int]) -> None:
+        self.names, self.reader = names, reader
         self._units = np.asarray(sorted(units), np.int64)
 
     def kept(self, axis: Atoms | Dynamic) -> Kept | None:
@@ -115,23 +116,23 @@ class _Cut:
         places = np.where(keep, np.cumsum(keep) - 1, keep.sum()).astype(np.int64)
         output = node.outputs[0]
         users = list(output.uses())
-        pad = _node(graph, "Pad", [source], f"{stem}_pad")
+        pad = _node(self.names, "Pad", [source], f"{stem}_pad")
         if self.reader.opset < 11:
             pad.attributes["pads"] = ir.AttrInt64s("pads", pads.tolist())
         else:
             pad.resize_inputs(2)
-            pad.replace_input_with(1, add_initializer(graph, f"{stem}_pads", pads))
+            pad.replace_input_with(1, add_initializer(self.names, graph, f"{stem}_pads", pads))
         wide = _node(
-            graph,
+            self.names,
             "Gather",
-            [pad.outputs[0], add_initializer(graph, f"{stem}_all", places)],
+            [pad.outputs[0], add_initializer(self.names, graph, f"{stem}_all", places)],
             f"{stem}_spread",
             axis=1,
         )
         narrow = _node(
-            graph,
+            self.names,
             "Gather",
-            [output, add_initializer(graph, f"{stem}_kept", np.flatnonzero(keep))],
+            [output, add_initializer(self.names, graph, f"{stem}_kept", np.flatnonzero(keep))],
             f"{stem}_gather",
             axis=1,
         )
@@ -145,10 +146,10 @@ class _Cut:
 
 
 def _node(
-    graph: ir.Graph, op_type: str, inputs: list[ir.Value], name: str, **attributes: int
+    names: Names, op_type: str, inputs: list[ir.Value], name: str, **attributes: int
 ) -> ir.Node:
     # Nodes need not have names, so that two may share a stem; their outputs never do.
-    output = unique_name(graph, f"{name}_output")
+    output = names.free(f"{name}_output")
     node = ir.node(op_type, inputs, attributes=attributes, name=output)
     node.outputs[0].name = output
     node.outputs[0].type = inputs[0].type
@@ -200,9 +201,14 @@ def _shift(cut: _Cut, node: ir.Node, index: int, shift: npt.NDArray[np.int64]) -
     array = constant(source)
     if array is not None:
         changed = (array + shift.astype(array.dtype)).astype(array.dtype)
-        node.replace_input_with(index, add_initializer(graph, stem, changed))
+        node.replace_input_with(index, add_initializer(cut.names, graph, stem, changed))
         return
-    added = _node(graph, "Add", [source, add_initializer(graph, f"{stem}_change", shift)], stem)
+    added = _node(
+        cut.names,
+        "Add",
+        [source, add_initializer(cut.names, graph, f"{stem}_change", shift)],
+        stem,
+    )
     assert node.graph is not None
     node.graph.insert_before(node, [added])
     node.replace_input_with(index, added.outputs[0])
@@ -231,7 +237,7 @@ def _split(cut: _Cut, node: ir.Node) -> None:
         return
     node.attributes.pop("num_outputs", None)
     stem = f"{node.name or node.outputs[0].name}_split"
-    value = add_initializer(_root(node), stem, np.asarray(left, np.int64))
+    value = add_initializer(cut.names, _root(node), stem, np.asarray(left, np.int64))
     node.resize_inputs(2)
     node.replace_input_with(1, value)
 
@@ -262,7 +268,7 @@ def _slice(cut: _Cut, node: ir.Node) -> None:
         assert old is not None
         stem = f"{node.name or node.outputs[0].name}_{name}"
         array = np.asarray(values, old.dtype)
-        node.replace_input_with(index, add_initializer(_root(node), stem, array))
+        node.replace_input_with(index, add_initializer(cut.names, _root(node), stem, array))
 
 
 def _gather(cut: _Cut, node: ir.Node) -> None:
@@ -277,7 +283,7 @@ def _gather(cut: _Cut, node: ir.Node) -> None:
     places = np.cumsum(keep) - 1
     picked = places[positive[keep[positive]]] if indices.ndim == 1 else places[positive]
     stem = f"{node.name or node.outputs[0].name}_indices"
-    value = add_initializer(_root(node), stem, picked.astype(found.dtype))
+    value = add_initializer(cut.names, _root(node), stem, picked.astype(found.dtype))
     node.replace_input_with(1, value)
 
 

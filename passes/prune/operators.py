@@ -1,101 +1,20 @@
-"""What operators that compute say of their axes, as the ONNX operator specifications define them.
+"""What operators that sum and normalize say of their axes, by the ONNX operator specifications.
 
-Those that only move things about are in `moving.py`.
+The others: `elementwise`, `moving`, `reshaping`. Here all come together in `analyse`.
 """
-
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxpress.graph import attribute, constant, node_label
 from onnxpress.passes.prune.coupling import Atoms, Axes, Coupling, Dynamic, fixed
+from onnxpress.passes.prune.elementwise import ELEMENTWISE, broadcast
 from onnxpress.passes.prune.moving import MOVING
-from onnxpress.passes.prune.reader import Reader, Rule, integers, spatial
+from onnxpress.passes.prune.reader import Reader, Rule, integers, registering, spatial
+from onnxpress.passes.prune.reshaping import RESHAPING
 
 __all__ = ["analyse"]
 
-_KEEPS_ZERO = frozenset(
-    [
-        "Relu",
-        "LeakyRelu",
-        "PRelu",
-        "Tanh",
-        "Erf",
-        "Abs",
-        "Neg",
-        "Sqrt",
-        "HardSwish",
-        "Elu",
-        "Selu",
-        "Celu",
-        "Gelu",
-        "Mish",
-        "Softsign",
-        "Sin",
-        "Tan",
-        "Asin",
-        "Atan",
-        "Sinh",
-        "Asinh",
-        "Identity",
-        "Cast",
-        "CastLike",
-        "Dropout",
-        "Sign",
-        "Floor",
-        "Ceil",
-        "Round",
-        "ThresholdedRelu",
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "BatchNormalization",
-        "Swish",
-    ]
-)
-_UNARY = _KEEPS_ZERO | frozenset(
-    [
-        "Sigmoid",
-        "HardSigmoid",
-        "Exp",
-        "Log",
-        "Softplus",
-        "Cos",
-        "Cosh",
-        "Acos",
-        "Reciprocal",
-        "Not",
-        "IsNaN",
-        "IsInf",
-        "Clip",
-    ]
-)
-_ELEMENTWISE = frozenset(
-    [
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "Sum",
-        "Max",
-        "Min",
-        "Mean",
-        "Pow",
-        "Where",
-        "Equal",
-        "Greater",
-        "Less",
-        "GreaterOrEqual",
-        "LessOrEqual",
-        "And",
-        "Or",
-        "Xor",
-        "Mod",
-        "PRelu",
-        "Clip",
-        "Dropout",
-    ]
-)
 _POOLS = frozenset(
     ["MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"]
 )
@@ -113,16 +32,9 @@ _ALONG = {
 }
 _TO_THE_END = frozenset(("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"))
 
-
 _RULES: dict[str, Rule] = {}
 
-
-def _rule(*operators: str) -> Callable[[Rule], Rule]:
-    def register(function: Rule) -> Rule:
-        _RULES.update(dict.fromkeys(operators, function))
-        return function
-
-    return register
+_rule = registering(_RULES)
 
 
 @_rule("Conv", "ConvTranspose")
@@ -215,98 +127,12 @@ def _matmul(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
     if computed and not isinstance(first[-1], Dynamic):
         reader.summed.append(first[-1])
     coupling.relate(first[-1], second[-2], reason)
-    batch = _broadcast(reader, [first[:-2], second[:-2]], reason)
+    batch = broadcast(reader, [first[:-2], second[:-2]], reason)
     if computed:
         for axis in batch:
             coupling.mark_heads(axis)
     coupling.vanishes[node.outputs[0]] = True
     return [[*batch, first[-2], second[-1]]]
-
-
-def _broadcast(reader: Reader, operands: Sequence[Axes], reason: str) -> Axes:
-    """The axes of an element by element result, right-aligned."""
-    rank = max(len(axes) for axes in operands)
-    result: Axes = []
-    for place in range(rank):
-        facing = [axes[place - rank] for axes in operands if len(axes) >= rank - place]
-        sized = [axis for axis in facing if not isinstance(axis, Dynamic) and len(axis) > 1]
-        dynamic = [axis for axis in facing if isinstance(axis, Dynamic)]
-        for axis in sized[1:]:
-            reader.coupling.relate(sized[0], axis, reason)
-        if dynamic and sized:
-            # Broadcasting may hide here: the size is then not one of the two for sure.
-            reader.coupling.block(sized[0], reason)
-        result.append(sized[0] if sized else dynamic[0] if dynamic else facing[0])
-    return result
-
-
-@_rule(*(_ELEMENTWISE | _UNARY))
-def _elementwise(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
-    label = node_label(node)
-    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-        return _quantize(reader, node)
-    if node.op_type in _PER_CHANNEL:
-        return None
-    operands = []
-    for value in node.inputs:
-        axes = reader.axes(value)
-        if axes is not None:
-            operands.append(axes)
-        elif value is not None:
-            return None
-    outputs = [_broadcast(reader, operands, f"{label} computes with them")]
-    coupling = reader.coupling
-    given = [value for value in node.inputs if value is not None]
-    zeros = [reader.vanishes_in(value, outputs[0]) for value in given]
-    if node.op_type == "Mul":
-        zero = any(zeros)
-    elif node.op_type == "Div":
-        zero = zeros[0]
-    elif node.op_type == "Pow":
-        power = constant(node.inputs[1])
-        zero = zeros[0] and power is not None and bool((power.astype(np.float64) > 0).all())
-    elif node.op_type in ("Equal", "GreaterOrEqual", "LessOrEqual", "Where"):
-        zero = False
-    elif node.op_type == "Clip":
-        zero = zeros[0] and _clip_keeps_zero(node)
-    elif node.op_type in _UNARY:
-        zero = node.op_type in _KEEPS_ZERO and zeros[0]
-    else:
-        zero = all(zeros)
-    coupling.vanishes[node.outputs[0]] = zero
-    return [outputs[0] for _ in node.outputs]
-
-
-def _clip_keeps_zero(node: ir.Node) -> bool:
-    for index, name, sign in ((1, "min", -1), (2, "max", 1)):
-        if name in node.attributes:
-            bound: float | None = node.attributes[name].as_float()
-        elif index < len(node.inputs) and node.inputs[index] is not None:
-            array = constant(node.inputs[index])
-            bound = None if array is None else float(array.reshape(-1)[0])
-        else:
-            continue
-        if bound is None or bound * sign < 0:
-            return False
-    return True
-
-
-def _quantize(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
-    axes = reader.axes(node.inputs[0])
-    if axes is None:
-        return None
-    along = axes[attribute(node, "axis", 1) if len(axes) > 1 else 0] if axes else fixed(1)
-    reason = f"{node_label(node)} has a scale for each"
-    if attribute(node, "block_size", 0):
-        return None
-    for value in node.inputs[1:]:
-        found = reader.axes(value)
-        if found is None or len(found) > 1:
-            return None
-        if found and not isinstance(found[0], Dynamic) and len(found[0]) > 1:
-            reader.coupling.relate(found[0], along, reason)
-    reader.coupling.vanishes[node.outputs[0]] = reader.vanishes(node.inputs[0])
-    return [list(axes)]
 
 
 @_rule(*_PER_CHANNEL)
@@ -436,7 +262,9 @@ def _recurrent(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
 
 def analyse(model: ir.Model) -> Reader:
     """Read the whole model and settle every choice."""
-    reader = Reader({**_RULES, **MOVING}, model.graph.opset_imports.get("", 13))
+    reader = Reader(
+        {**ELEMENTWISE, **_RULES, **MOVING, **RESHAPING}, model.graph.opset_imports.get("", 13)
+    )
     reader.graph(model.graph)
     reader.coupling.settle()
     return reader

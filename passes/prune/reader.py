@@ -14,7 +14,16 @@ import onnx_ir as ir
 from onnxpress.graph import attribute, constant, is_standard, node_label
 from onnxpress.passes.prune.coupling import Atoms, Axes, Coupling, Dynamic, fixed
 
-__all__ = ["Element", "Reader", "Rule", "bounds", "integers", "spatial", "unchanging"]
+__all__ = [
+    "Element",
+    "Reader",
+    "Rule",
+    "bounds",
+    "integers",
+    "registering",
+    "spatial",
+    "unchanging",
+]
 
 Element = int | Atoms | Dynamic
 """Of a shape: a number, or the axis whose size it is."""
@@ -233,6 +242,19 @@ def _unknown(value: ir.Value | None) -> list[Element]:
 
 Rule = Callable[[Reader, ir.Node], "list[Axes | None] | None"]
 """Gives the axes of each output; `None` for a node that is not understood."""
+
+
+def registering(rules: dict[str, Rule]) -> Callable[..., Callable[[Rule], Rule]]:
+    """A decorator that takes names of operators and enters a rule for them."""
+
+    def of(*operators: str) -> Callable[[Rule], Rule]:
+        def register(rule: Rule) -> Rule:
+            rules.update(dict.fromkeys(operators, rule))
+            return rule
+
+        return register
+
+    return of
 
 
 def unchanging(value: ir.Value, axis: int, rank: int) -> Atoms | Dynamic:

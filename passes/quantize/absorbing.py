@@ -11,7 +11,6 @@ Exact only where zeros are not mixed in (no padding) and no one else reads the t
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -135,17 +134,14 @@ def absorb(
     for layer in layers:
         before = absorbable(layer, context.layers) if chosen[layer.name].get("absorbed") else None
         if before is not None:
-            shift_bias(before.graph, before.node, -_kept(context, layer))
+            shift_bias(context.names, before.graph, before.node, -_kept(context, layer))
 
 
 def _kept(context: Context, layer: Layer) -> Float64:
-    """`amounts` of the layer's input, as first worked out: a rewrite changes what is observed."""
-    key = ("absorbed", layer.name)
-    if key not in context.cache:
-        moments = context.moments(layer)
-        assert moments is not None
-        context.cache[key] = amounts(moments, channels_of(layer))
-    return cast("Float64", context.cache[key])
+    """`amounts` of the layer's input in the model before the rewrite, which changes it."""
+    moments = context.base_moments(layer)
+    assert moments is not None
+    return amounts(moments, channels_of(layer))
 
 
 def _scales(context: Context, layer: Layer, strength: float) -> npt.NDArray[np.floating]:

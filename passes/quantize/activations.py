@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress.contract import Context
+from onnxpress.contract import Context, memoised, memoised_of_model
 from onnxpress.graph import constant, is_standard
 from onnxpress.passes.quantize.placement import (
     WITHOUT_WEIGHTS,
@@ -39,6 +39,7 @@ for values beyond, whose clipping is most of what such a model loses (2 dB of 23
 detection)."""
 
 
+@memoised
 def _chosen(
     context: Context,
     seen: TensorStatistics,
@@ -75,16 +76,11 @@ def _own_range(context: Context, source: ir.Value, method: str) -> ActivationRan
     found = context.statistics.tensors.get(source.name or "")
     if found is None or found.minimum > found.maximum:
         return None
-    signed, bits = integer_type(context)
     producer = source.producer()
     bounds = None
     if producer is not None and is_standard(producer):
         bounds = BOUNDS.get(producer.op_type)
-    return context.cached(
-        ("range", source.name, method, signed, bits),
-        [],
-        lambda: _chosen(context, found, method, bounds, _limits(source)),
-    )
+    return _chosen(context, found, method, bounds, _limits(source))
 
 
 def _merged_range(
@@ -92,30 +88,26 @@ def _merged_range(
 ) -> ActivationRange | None:
     """Of all values of several tensors together."""
     assert context.statistics is not None
-    signed, bits = integer_type(context)
+    seen = [context.statistics.tensors.get(value.name or "") for value in values]
+    known = [found for found in seen if found is not None and found.minimum <= found.maximum]
+    return _chosen_together(context, known, method) if len(known) == len(seen) else None
+
+
+@memoised
+def _chosen_together(
+    context: Context, seen: Sequence[TensorStatistics], method: str
+) -> ActivationRange | None:
     merged = TensorStatistics()
-    for value in values:
-        found = context.statistics.tensors.get(value.name or "")
-        if found is None or found.minimum > found.maximum:
-            return None
+    for found in seen:
         merged.merge(found)
-    key = ("merged range", values[0].name, method, signed, bits)
-    return context.cached(
-        key,
-        [],
-        lambda: _chosen(context, merged, method),
-    )
+    return _chosen(context, merged, method)
 
 
 def activation_range(context: Context, value: ir.Value, method: str) -> ActivationRange | None:
     """Of a tensor of the model that was observed; one for a Concat and what it reads."""
     source = range_source(context, value)
     own = _own_range(context, source, method)
-    joined = context.cached(
-        ("joined", id(context.model)),
-        [],
-        lambda: joined_by_concat(_known_integer_operators(context)),
-    ).get(source, ())
+    joined = _joined(context).get(source, ())
     if own is None or not joined:
         return own
     ranges = [_own_range(context, other, method) for other in joined]
@@ -130,9 +122,15 @@ def range_source(context: Context, value: ir.Value) -> ir.Value:
     return scale_source(value, _known_integer_operators(context))
 
 
+@memoised_of_model
 def _known_integer_operators(context: Context) -> dict[str, ir.Node]:
-    """Of a model that no one changes."""
-    return context.cached(("keepers", id(context.model)), [], lambda: integer_operators(context))
+    """Of the model that is proposed on."""
+    return integer_operators(replace(context, model=context.base, layers=()))
+
+
+@memoised_of_model
+def _joined(context: Context) -> dict[ir.Value, tuple[ir.Value, ...]]:
+    return joined_by_concat(_known_integer_operators(context))
 
 
 def integer_type(context: Context) -> tuple[bool, int]:

@@ -2,21 +2,19 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.contract import Context, Parameter
-from onnxpress.graph import add_initializer, drop_unused, insert_behind, unique_name
-from onnxpress.layers import Layer
+from onnxpress.contract import Context, LayerStatistics, Parameter, memoised_of_model
+from onnxpress.graph import Names, add_initializer, drop_unused, insert_behind
+from onnxpress.layers import Layer, find_layers
 from onnxpress.passes.quantize.activations import integer_type
 from onnxpress.passes.quantize.folding import divide, divisible
 from onnxpress.passes.quantize.placement import input_of, static_refusal
 from onnxpress.passes.quantize.ranges import ActivationRange
 from onnxpress.passes.quantize.smoothing import Smoothing, choose_smoothing, smoothing_scales
-from onnxpress.statistics import LayerStatistics
 
 __all__ = [
     "Smoothed",
@@ -29,17 +27,28 @@ __all__ = [
 ]
 
 
+@memoised_of_model
+def _base_layers(context: Context) -> dict[str, Layer]:
+    """Of the model before the rewrite, which changes what layers read."""
+    return {layer.name: layer for layer in find_layers(context.base)}
+
+
 def _readers(context: Context, layer: Layer) -> list[tuple[Layer, LayerStatistics]]:
-    """All observed layers that could compute in integers and read what `layer` reads."""
+    """All observed layers that could compute in integers and read what `layer` reads.
+
+    Args:
+        context: whose base the layer belongs to.
+        layer: of `_base_layers`.
+    """
     value = input_of(layer)
     operators = context.target.quantized_operators
     return [
         (other, moments)
-        for other in context.layers
+        for other in _base_layers(context).values()
         if (other.op_type == "Conv") == (layer.op_type == "Conv")
         and static_refusal(other, operators) is None
         and input_of(other) is value
-        and (moments := context.moments(other)) is not None
+        and (moments := context.base_moments(other)) is not None
     ]
 
 
@@ -61,47 +70,58 @@ def smoothing_of(
     context: Context, layer: Layer, plain: ActivationRange, form: str = "static"
 ) -> Smoothing | None:
     """How the layer's input is smoothed, the same for all that read it."""
-    key = ("smoothing", form, input_of(layer).name)
     if form == "static" and not context.target.per_channel:
         return None
-    if key not in context.cache:
-        readers = _readers(context, layer)
-        value = input_of(layer)
-        everyone = {reader.node for reader, _ in readers} >= set(value.consumers())
-        free = everyone and divisible(value, _channel_axis(layer))
-        signed, bits = (False, 8) if form == "dynamic" else integer_type(context)
+    value, is_conv = input_of(layer), layer.op_type == "Conv"
+    # One division, and one choice, for all that read the tensor.
+    first = next(
+        name
+        for name, other in _base_layers(context).items()
+        if (other.op_type == "Conv") == is_conv
+        and other.op_type in ("Conv", "Gemm", "MatMul")
+        and input_of(other).name == value.name
+    )
+    return _chosen_smoothing(context, first, plain, form)
+
+
+@memoised_of_model
+def _chosen_smoothing(
+    context: Context, name: str, plain: ActivationRange, form: str
+) -> Smoothing | None:
+    layer = _base_layers(context)[name]
+    readers = _readers(context, layer)
+    value = input_of(layer)
+    everyone = {reader.node for reader, _ in readers} >= set(value.consumers())
+    free = everyone and divisible(value, _channel_axis(layer))
+    if not readers or not (free or layer.op_type != "Conv"):
         # Between convolutions a Mul would cost more than it saves.
-        context.cache[key] = (
-            choose_smoothing(
-                [reader.read() for reader, _ in readers],
-                [moments for _, moments in readers],
-                plain,
-                signed=signed,
-                bits=bits,
-                channels=[channels_of(reader) for reader, _ in readers],
-                free=free,
-            )
-            if readers and (free or layer.op_type != "Conv")
-            else None
-        )
-    return cast("Smoothing | None", context.cache[key])
+        return None
+    signed, bits = (False, 8) if form == "dynamic" else integer_type(context)
+    return choose_smoothing(
+        [reader.read() for reader, _ in readers],
+        [moments for _, moments in readers],
+        plain,
+        signed=signed,
+        bits=bits,
+        channels=[channels_of(reader) for reader, _ in readers],
+        free=free,
+    )
 
 
 def scales_of(context: Context, layer: Layer, strength: float) -> npt.NDArray[np.float32]:
-    """`[channels]` of the layer's input."""
-    # Kept by layer: a rewrite has changed what the layers read when it asks again.
-    key = ("smoothing scales", layer.name, strength)
-    if key not in context.cache:
-        readers = _readers(context, layer)
-        scales = smoothing_scales(
-            [reader.read() for reader, _ in readers],
-            [moments for _, moments in readers],
-            strength,
-            [channels_of(reader) for reader, _ in readers],
-        )
-        for reader, _ in readers:
-            context.cache["smoothing scales", reader.name, strength] = scales
-    return cast("npt.NDArray[np.float32]", context.cache[key])
+    """`[channels]` of the layer's input; a rewrite may have changed what the layer reads since."""
+    return _scales(context, layer.name, strength)
+
+
+@memoised_of_model
+def _scales(context: Context, name: str, strength: float) -> npt.NDArray[np.float32]:
+    readers = _readers(context, _base_layers(context)[name])
+    return smoothing_scales(
+        [reader.read() for reader, _ in readers],
+        [moments for _, moments in readers],
+        strength,
+        [channels_of(reader) for reader, _ in readers],
+    )
 
 
 def smoothing_factors(context: Context, layer: Layer, strength: float) -> npt.NDArray[np.float32]:
@@ -147,9 +167,9 @@ def insert_smoothing(
             inverse = (1.0 / scales.astype(np.float64)).astype(np.float32)
             if axis == 1:
                 inverse = inverse.reshape(-1, *[1] * (len(layer.shape) - 2))
-            factor = add_initializer(graph, f"{stem}_smoothing", inverse)
+            factor = add_initializer(context.names, graph, f"{stem}_smoothing", inverse)
             node = ir.Node("", "Mul", [value, factor], name=f"{factor.name}_Mul")
-            node.outputs[0].name = unique_name(graph, f"{stem}_smoothed")
+            node.outputs[0].name = context.names.free(f"{stem}_smoothed")
             node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
             insert_behind(value.graph or graph, value, [node])
             made[value] = Smoothed(value, node, axis, scales)
@@ -160,11 +180,12 @@ def insert_smoothing(
 
 
 def fold_smoothing(
-    smoothed: Sequence[Smoothed], quantized: Collection[ir.Value] = ()
+    names: Names, smoothed: Sequence[Smoothed], quantized: Collection[ir.Value] = ()
 ) -> dict[ir.Value, ir.Value]:
     """Fold what can be folded; from the Mul outputs that are gone to the tensors in their place.
 
     Args:
+        names: that are free in the model.
         smoothed: as inserted.
         quantized: tensors with a pair, whose ranges stay.
     """
@@ -173,7 +194,7 @@ def fold_smoothing(
         alone = list(found.value.consumers()) == [found.node]
         if found.value in quantized and found.node.outputs[0] not in quantized:
             continue
-        if not alone or not divide(found.value, found.axis, found.scales, quantized):
+        if not alone or not divide(names, found.value, found.axis, found.scales, quantized):
             continue
         output, factor = found.node.outputs[0], found.node.inputs[1]
         ir.convenience.replace_all_uses_with(output, found.value)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.graph import add_initializer, attribute, constant, is_standard
+from onnxpress.graph import Names, add_initializer, attribute, constant, is_standard
 
 __all__ = ["divide", "divisible"]
 
@@ -25,7 +25,7 @@ _HOMOGENEOUS = frozenset(
 _CHAIN = 8
 """Longer chains than normalization, bias and activation do not occur."""
 
-Step = Callable[[Scales], None]
+Step = Callable[[Names, Scales], None]
 
 
 def divisible(value: ir.Value, axis: int) -> bool:
@@ -38,10 +38,17 @@ def divisible(value: ir.Value, axis: int) -> bool:
     return _steps(value, axis) is not None
 
 
-def divide(value: ir.Value, axis: int, scales: Scales, ranged: Collection[ir.Value] = ()) -> bool:
+def divide(
+    names: Names,
+    value: ir.Value,
+    axis: int,
+    scales: Scales,
+    ranged: Collection[ir.Value] = (),
+) -> bool:
     """Let `value / scales` be computed in place of `value`; `False`: nothing was changed.
 
     Args:
+        names: that are free in the model.
         value: of which every reader wants the quotient.
         axis: as for `divisible`.
         scales: `[channels]`, above 0.
@@ -51,7 +58,7 @@ def divide(value: ir.Value, axis: int, scales: Scales, ranged: Collection[ir.Val
     if steps is None:
         return False
     for step in steps:
-        step(np.asarray(scales, np.float64))
+        step(names, np.asarray(scales, np.float64))
     return True
 
 
@@ -119,25 +126,25 @@ def _divided(node: ir.Node, index: int, along: int) -> Step | None:
     value = node.inputs[index]
     producer = None if value is None else value.producer()
     if value is not None and constant(value) is not None:
-        return lambda scales: _replace(node, index, along, scales)
+        return lambda names, scales: _replace(names, node, index, along, scales)
     if producer is None or len(list(producer.outputs[0].uses())) != 1:
         return None
     if producer.op_type == "DequantizeLinear" and constant(producer.inputs[0]) is not None:
         factor = constant(producer.inputs[1])
         if factor is None or factor.ndim != 1:
             return None
-        return lambda scales: _replace(producer, 1, 0, scales)
+        return lambda names, scales: _replace(names, producer, 1, 0, scales)
     if producer.op_type == "Mul" and constant(producer.inputs[1]) is not None:
         cast = producer.inputs[0]
         origin = None if cast is None else cast.producer()
         factor = constant(producer.inputs[1])
         whole = factor is not None and factor.ndim >= 2
         if whole and origin is not None and origin.op_type == "Cast":
-            return lambda scales: _replace(producer, 1, along, scales)
+            return lambda names, scales: _replace(names, producer, 1, along, scales)
     return None
 
 
-def _replace(node: ir.Node, index: int, along: int, scales: Scales) -> None:
+def _replace(names: Names, node: ir.Node, index: int, along: int, scales: Scales) -> None:
     """A new initializer, since other nodes may read the old one."""
     value = node.inputs[index]
     stored = constant(value)
@@ -148,6 +155,8 @@ def _replace(node: ir.Node, index: int, along: int, scales: Scales) -> None:
     shape = [1] * max(stored.ndim, 1)
     shape[along] = len(scales)
     divided = (stored.astype(np.float64) / scales.reshape(shape)).astype(stored.dtype)
-    node.replace_input_with(index, add_initializer(graph, f"{value.name}_equalized", divided))
+    node.replace_input_with(
+        index, add_initializer(names, graph, f"{value.name}_equalized", divided)
+    )
     if not value.uses() and not value.is_graph_output():
         del graph.initializers[value.name or ""]

@@ -7,14 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxpress.bias import takes_bias
-from onnxpress.contract import Context, Parameter
+from onnxpress.contract import Context, Parameter, memoised
 from onnxpress.graph import constant
 from onnxpress.layers import Layer, from_matrix, output_channel_axis, to_matrix
 from onnxpress.passes.quantize.equalizing import smoothing_factors
 from onnxpress.passes.quantize.rounding import round_compensated
 from onnxpress.passes.quantize.weights import QuantizedWeight, quantize_weight
 from onnxpress.reconstruction import output_energy, relative_error, repaired
-from onnxpress.statistics import LayerStatistics
 
 __all__ = [
     "Rounded",
@@ -48,25 +47,23 @@ class Rounded:
     error: float
 
 
-def layer_energy(context: Context, layer: Layer, moments: LayerStatistics) -> float:
+@memoised
+def layer_energy(context: Context, layer: Layer) -> float:
     """E‖Wx‖² of the layer as it is."""
-    return context.cached(
-        "energy",
-        [layer],
-        lambda: output_energy(layer.read(), moments.gram, moments.second_moment),
-    )
+    moments = context.moments(layer)
+    assert moments is not None
+    return output_energy(layer.read(), moments.gram, moments.second_moment)
 
 
-def static_integers(context: Context, layer: Layer, parameters: Parameters) -> Rounded:
+def static_integers(
+    context: Context, layer: Layer, parameters: Parameters, input_scale: float
+) -> Rounded:
     """The weight for an integer kernel, its scales large enough for an int32 bias."""
     strength = float(parameters.get("smoothing", 0.0))
-    input_scale = float(parameters["input_scale"])
-    key = ("static", input_scale, strength)
-    return context.cached(
-        key, [layer], lambda: _static_rounded(context, layer, input_scale, strength)
-    )
+    return _static_rounded(context, layer, input_scale, strength)
 
 
+@memoised
 def _static_rounded(context: Context, layer: Layer, input_scale: float, strength: float) -> Rounded:
     target = context.target
     bias = constant_bias(layer)
@@ -88,29 +85,26 @@ def _static_rounded(context: Context, layer: Layer, input_scale: float, strength
 
 def dynamic_integers(context: Context, layer: Layer, parameters: Parameters) -> Rounded:
     """The weight for MatMulInteger, of the smoothed weight where `parameters` say so."""
-    strength = float(parameters.get("smoothing", 0.0))
-
-    def make() -> Rounded:
-        stored, factors = _smoothed_weight(context, layer, strength)
-        bits = context.target.weight_bits
-        weight = quantize_weight(stored, output_channel_axis(layer), bits=bits)
-        return _rounded(context, layer, weight, factors)
-
-    return context.cached(("dynamic", strength), [layer], make)
+    return _dynamic_rounded(context, layer, float(parameters.get("smoothing", 0.0)))
 
 
+@memoised
+def _dynamic_rounded(context: Context, layer: Layer, strength: float) -> Rounded:
+    stored, factors = _smoothed_weight(context, layer, strength)
+    bits = context.target.weight_bits
+    weight = quantize_weight(stored, output_channel_axis(layer), bits=bits)
+    return _rounded(context, layer, weight, factors)
+
+
+@memoised
 def weight_only_integers(context: Context, layer: Layer) -> Rounded:
     """The weight in integers that the runtime expands when it loads the model."""
-
-    def make() -> Rounded:
-        assert layer.weight.const_value is not None
-        # An embedding's rows are words of very different norms: a scale each.
-        axis = 0 if layer.op_type == "Gather" else output_channel_axis(layer)
-        weight = quantize_weight(layer.weight.const_value.numpy(), 0 if axis is None else axis)
-        observed = axis is not None and layer.op_type != "Gather"
-        return _rounded(context, layer, weight) if observed else _nearest(layer, weight)
-
-    return context.cached("weight_only", [layer], make)
+    assert layer.weight.const_value is not None
+    # An embedding's rows are words of very different norms: a scale each.
+    axis = 0 if layer.op_type == "Gather" else output_channel_axis(layer)
+    weight = quantize_weight(layer.weight.const_value.numpy(), 0 if axis is None else axis)
+    observed = axis is not None and layer.op_type != "Gather"
+    return _rounded(context, layer, weight) if observed else _nearest(layer, weight)
 
 
 def _nearest(layer: Layer, weight: QuantizedWeight) -> Rounded:
@@ -128,6 +122,70 @@ def _nearest(layer: Layer, weight: QuantizedWeight) -> Rounded:
     return Rounded(weight, None, noise / power if power > 0 else 0.0)
 
 
+@dataclass(frozen=True)
+class _Goal:
+    """What a layer's integers are to come near.
+
+    Attributes:
+        weights: `[out, in]`, fitted to what the quantized network feeds the layer.
+        drift: `[out]` what the bias has to take up for that.
+        gram: `[groups, in, in]` by which errors count; `None` where nothing was observed.
+        biased: whether a bias takes up means.
+        keeps_zeros: zeros that were made on purpose are worth more than what rounding them away
+            gains.
+    """
+
+    weights: npt.NDArray[np.float64]
+    drift: npt.NDArray[np.float64]
+    gram: npt.NDArray[np.float64] | None
+    biased: bool
+    keeps_zeros: bool
+
+
+@memoised
+def _goal(context: Context, layer: Layer) -> _Goal:
+    moments = context.moments(layer) if compensable(layer) else None
+    matrix = layer.read().astype(np.float64)
+    biased = moments is not None and takes_bias(layer)
+    gram = None
+    if moments is not None and moments.rows:
+        gram = moments.centred_gram if biased else moments.gram
+    pruned = bool((matrix == 0).mean() > _PRUNED_SHARE)
+    target, drift = repaired(matrix, moments, biased=biased)
+    if pruned:
+        target = np.where(matrix == 0, 0.0, target)
+    return _Goal(target, drift, gram, biased, pruned)
+
+
+@memoised
+def _compensated(
+    context: Context,
+    layer: Layer,
+    highest: int,
+    scales: npt.NDArray[np.float64],
+    factors: npt.NDArray[np.float64],
+) -> npt.NDArray[np.int8]:
+    """`[out, in]` integers whose errors cancel; forms mostly have the same scales.
+
+    Args:
+        context: with statistics of the layer.
+        layer: whose weight it is.
+        highest: integer.
+        scales: `[out]`.
+        factors: `[out, in]` of the smoothing, or a single 1.
+    """
+    goal = _goal(context, layer)
+    gram = goal.gram
+    assert gram is not None
+    if factors.size > 1:
+        # All rows of a group have the factors of the group.
+        of_group = factors[:: len(factors) // len(gram)]
+        gram = gram / (of_group[:, :, None] * of_group[:, None, :])
+    return round_compensated(
+        goal.weights * factors, scales, gram, highest, keep_zeros=goal.keeps_zeros
+    ).astype(np.int8)
+
+
 def _rounded(
     context: Context,
     layer: Layer,
@@ -143,59 +201,33 @@ def _rounded(
         factors: `[out, in]` the smoothing that is in `weight` already.
     """
     moments = context.moments(layer) if compensable(layer) else None
-    matrix = layer.read().astype(np.float64)
-    found = weight
-    biased = moments is not None and takes_bias(layer)
-    gram = None
-    if moments is not None and moments.rows:
-        gram = moments.centred_gram if biased else moments.gram
+    goal = _goal(context, layer)
     one = np.ones(1) if factors is None else np.asarray(factors, np.float64)
-    groups = 1 if moments is None else len(moments.mean)
-    # Zeros that were made on purpose are worth more than what rounding them away gains.
-    pruned = bool((matrix == 0).mean() > _PRUNED_SHARE)
-    target, drift = repaired(matrix, moments, biased=biased)
-    if pruned:
-        target = np.where(matrix == 0, 0.0, target)
-    if gram is not None and weight.axis is not None and not context.draft:
-        shape = weight.values.shape
-        scales = _matrix(
-            layer, np.broadcast_to(weight.broadcast_scales(), shape).astype(np.float64)
-        )[:, 0]
-        smoothed_gram = gram
-        if factors is not None:
-            # All rows of a group have the factors of the group.
-            of_group = one[:: len(one) // groups]
-            smoothed_gram = gram / (of_group[:, :, None] * of_group[:, None, :])
-        # Static, dynamic and weight-only forms mostly have the same scales.
-        key = ("integers", weight.highest, scales.tobytes(), one.tobytes())
-        integers = context.cached(
-            key,
-            [layer],
-            lambda: round_compensated(
-                target * one, scales, smoothed_gram, weight.highest, keep_zeros=pruned
-            ).astype(np.int8),
-        )
-        whole_numbers = integers.astype(np.float64)
-        stored = from_matrix(whole_numbers, layer.shape, layer.uses[0], layer.groups)
+    found = weight
+    if goal.gram is not None and weight.axis is not None and not context.draft:
+        broadcast = np.broadcast_to(weight.broadcast_scales(), weight.values.shape)
+        scales = np.asarray(_matrix(layer, broadcast.astype(np.float64))[:, 0], np.float64)
+        integers = _compensated(context, layer, weight.highest, scales, one)
+        stored = from_matrix(integers.astype(np.float64), layer.shape, layer.uses[0], layer.groups)
         whole = stored + weight.zero_point
         values = whole.astype(np.uint8) if weight.zero_point else whole.astype(np.int8)
         found = replace(weight, values=values)
-    delta = _matrix(layer, found.dequantize()) / one - target
+    delta = _matrix(layer, found.dequantize()) / one - goal.weights
     if moments is None or not moments.rows:
-        return Rounded(found, None, relative_error(delta, matrix, None))
-    energy = layer_energy(context, layer, moments)
+        return Rounded(found, None, relative_error(delta, layer.read(), None))
+    energy = layer_energy(context, layer)
     offset = None
-    if biased:
+    if goal.biased:
         grouped = delta.reshape(len(moments.mean), -1, delta.shape[1])
-        offset = drift - (grouped @ moments.mean[:, :, None]).reshape(-1)
-        if gram is None:
-            # The variance of the inputs is all that is left once the mean is taken up.
-            second = np.maximum(moments.second_moment - moments.mean**2, 0.0)
-            lost = output_energy(delta, None, second)
-        else:
-            lost = output_energy(delta, gram)
-    else:
+        offset = goal.drift - (grouped @ moments.mean[:, :, None]).reshape(-1)
+    if not goal.biased:
         lost = output_energy(delta, moments.gram, moments.second_moment)
+    elif goal.gram is not None:
+        lost = output_energy(delta, goal.gram)
+    else:
+        # The variance of the inputs is all that is left once the mean is taken up.
+        second = np.maximum(moments.second_moment - moments.mean**2, 0.0)
+        lost = output_energy(delta, None, second)
     return Rounded(found, offset, max(lost, 0.0) / energy if energy > 0 else 0.0)
 
 

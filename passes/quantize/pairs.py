@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.contract import Context, Parameter
-from onnxpress.graph import add_initializer, insert_behind, standard_opset, unique_name
+from onnxpress.graph import add_initializer, insert_behind, standard_opset
 from onnxpress.layers import Layer
 from onnxpress.passes.quantize.activations import (
     integer_operators,
@@ -178,11 +178,15 @@ class Pairs:
             graph.opset_imports.setdefault(domain, 1)
         stem = f"{value.name or 'tensor'}{'_wide' if wide else ''}"
         scale, zero_point = self._range(value, wide=wide)
-        factor = add_initializer(graph, f"{stem}_scale", np.asarray(scale, np.float32))
-        zero = add_initializer(graph, f"{stem}_zero_point", np.asarray(zero_point, kind))
+        factor = add_initializer(
+            self._context.names, graph, f"{stem}_scale", np.asarray(scale, np.float32)
+        )
+        zero = add_initializer(
+            self._context.names, graph, f"{stem}_zero_point", np.asarray(zero_point, kind)
+        )
         quantize = ir.Node(domain, "QuantizeLinear", [behind, factor, zero])
         quantize.name = f"{stem}_QuantizeLinear"
-        quantize.outputs[0].name = unique_name(graph, f"{stem}_quantized")
+        quantize.outputs[0].name = self._context.names.free(f"{stem}_quantized")
         quantize.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(kind))
         quantize.outputs[0].shape = value.shape
         home = value.graph if value.graph is not None else graph
@@ -200,7 +204,7 @@ class Pairs:
         inputs = [quantize.outputs[0], *quantize.inputs[1:]]
         node = ir.Node(quantize.domain, "DequantizeLinear", inputs)
         result = node.outputs[0]
-        result.name = unique_name(self._context.model.graph, f"{stem}_dequantized")
+        result.name = self._context.names.free(f"{stem}_dequantized")
         result.type, result.shape = value.type, value.shape
         node.name = f"{result.name.removesuffix('_dequantized')}_DequantizeLinear"
         assert isinstance(place, ir.Graph)
@@ -212,7 +216,7 @@ class Pairs:
         home = value.graph if value.graph is not None else graph
         if home is graph:
             name = value.name or ""
-            value.name = unique_name(graph, f"{name}_float")
+            value.name = self._context.names.free(f"{name}_float")
             result.name = name
         for place, output in enumerate(home.outputs):
             if output is value:

@@ -8,7 +8,7 @@ activations go, their rounding with them. Operators that compute on integers the
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress.graph import add_initializer, attribute, constant, remembered_names
+from onnxpress.graph import Names, add_initializer, attribute, constant
 
 __all__ = ["integer_weights", "restored"]
 
@@ -35,10 +35,10 @@ def restored(model: ir.Model) -> ir.Model:
         return model
     clone = model.clone()
     graph = clone.graph
-    with remembered_names(graph):
-        for node in list(graph.all_nodes()):
-            if node.op_type == "DequantizeLinear":
-                _replace(graph, node)
+    names = Names(clone)
+    for node in list(graph.all_nodes()):
+        if node.op_type == "DequantizeLinear":
+            _replace(names, graph, node)
     for node in reversed(list(graph.all_nodes())):
         used = any(output.uses() or output.is_graph_output() for output in node.outputs)
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and not used:
@@ -50,7 +50,7 @@ def restored(model: ir.Model) -> ir.Model:
     return clone
 
 
-def _replace(graph: ir.Graph, node: ir.Node) -> None:
+def _replace(names: Names, graph: ir.Graph, node: ir.Node) -> None:
     source, output = node.inputs[0], node.outputs[0]
     if source is None:
         return
@@ -61,7 +61,7 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
             stem = (source.name or "weight").removesuffix("_quantized")
             kind = output.dtype if output.dtype is not None else ir.DataType.FLOAT
             typed = values.astype(kind.numpy())
-            ir.convenience.replace_all_uses_with(output, add_initializer(graph, stem, typed))
+            ir.convenience.replace_all_uses_with(output, add_initializer(names, graph, stem, typed))
     elif producer is not None and producer.op_type == "QuantizeLinear":
         before = producer.inputs[0]
         # A graph output keeps its name, so its pair stays.

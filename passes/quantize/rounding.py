@@ -9,13 +9,13 @@ integer moves to where the output error is least while the others stay, column a
 import numpy as np
 import numpy.typing as npt
 
+from onnxpress.reconstruction import damped_gram
+
 __all__ = ["round_compensated"]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-_DAMPING = 0.01
-"""Of the mean diagonal, as in GPTQ: keeps few rows and dead inputs invertible."""
 _BLOCK = 32
 """Columns between products of matrices: within a block each column costs a pass over the block."""
 _SWEEPS = 2
@@ -50,7 +50,9 @@ def round_compensated(
     nearest = np.clip(np.round(w), -highest, highest)
     diagonal = np.einsum("gii->gi", gram)
     size = np.maximum(diagonal.mean(axis=1), np.finfo(np.float64).tiny)
-    damped = gram / size[:, None, None] + _DAMPING * np.eye(columns)
+    # Inputs that are all zero weigh alike.
+    idle = ~diagonal.any(axis=1)[:, None, None] * np.eye(columns)
+    damped = damped_gram(gram / size[:, None, None] + idle)
     order = np.argsort(-diagonal, axis=1, kind="stable")
     rows, group = order[:, :, None], np.arange(groups)[:, None, None]
     sorted_gram = damped[group, rows, order[:, None, :]]

@@ -9,12 +9,12 @@ import onnx_ir as ir
 from onnxpress.bias import shift_bias
 from onnxpress.contract import Context, Parameter
 from onnxpress.graph import (
+    Names,
     add_initializer,
     drop_unused,
     insert_behind,
     prepend,
     take_over,
-    unique_name,
 )
 from onnxpress.layers import Layer, to_matrix
 from onnxpress.passes.quantize.absorbing import carried_over
@@ -44,19 +44,21 @@ def write_static(
         input_scale: of the pair it reads through.
     """
     graph, node = context.model.graph, layer.node
-    rounded = static_integers(context, layer, {**parameters, "input_scale": input_scale})
+    rounded = static_integers(context, layer, parameters, input_scale)
     weight = rounded.weight
     scales = weight.scales if weight.axis is not None else weight.scales.reshape(())
     if rounded.offset is not None:
-        shift_bias(graph, node, rounded.offset)
+        shift_bias(context.names, graph, node, rounded.offset)
     if parameters.get("absorbed"):
         matrix = to_matrix(weight.dequantize(), layer.uses[0], layer.groups)
         strength = float(parameters.get("smoothing", 0.0))
-        shift_bias(graph, node, carried_over(context, layer, matrix, strength))
+        shift_bias(context.names, graph, node, carried_over(context, layer, matrix, strength))
     bias = constant_bias(layer)
     node.replace_input_with(
         layer.uses[0].index,
-        _dequantize(node, layer.name, weight.values, scales, weight.zero_point, weight.axis),
+        _dequantize(
+            context.names, node, layer.name, weight.values, scales, weight.zero_point, weight.axis
+        ),
     )
     if bias is not None:
         bias_scales = (np.float32(input_scale) * scales).astype(np.float32)
@@ -69,8 +71,10 @@ def write_static(
         old = node.inputs[2]
         axis = 0 if bias_scales.ndim else None
         stem = f"{layer.name}_bias" if old is None else old.name
-        name = unique_name(graph, f"{stem}_int32")
-        node.replace_input_with(2, _dequantize(node, name, integers, bias_scales, 0, axis))
+        name = context.names.free(f"{stem}_int32")
+        node.replace_input_with(
+            2, _dequantize(context.names, node, name, integers, bias_scales, 0, axis)
+        )
         if old is not None:
             drop_unused(old)
     drop_unused(layer.weight)
@@ -90,7 +94,7 @@ def write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> list[S
     for layer, found in zip(layers, rounded, strict=True):
         node = layer.node
         if found.offset is not None:
-            shift_bias(graph, node, found.offset)
+            shift_bias(context.names, graph, node, found.offset)
         value = input_of(layer)
         if value not in quantized:
             made = ir.Node("", "DynamicQuantizeLinear", [value], num_outputs=3)
@@ -98,16 +102,20 @@ def write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> list[S
             for output, part in zip(
                 made.outputs, ("quantized", "scale", "zero_point"), strict=True
             ):
-                output.name = unique_name(graph, f"{value.name}_{part}")
+                output.name = context.names.free(f"{value.name}_{part}")
             insert_behind(value.graph or graph, value, [made])
             quantized[value] = made
         values, scale, zero_point = quantized[value].outputs
         # MatMulInteger takes [in, out], whatever the Gemm had.
         axis = found.weight.axis
         integers = found.weight.values if axis == 1 else found.weight.values.T
-        weight = add_initializer(graph, f"{layer.name}_quantized", np.ascontiguousarray(integers))
-        scales = add_initializer(graph, f"{layer.name}_scale", found.weight.scales)
-        none = add_initializer(graph, f"{layer.name}_zero_point", np.zeros((), np.int8))
+        weight = add_initializer(
+            context.names, graph, f"{layer.name}_quantized", np.ascontiguousarray(integers)
+        )
+        scales = add_initializer(context.names, graph, f"{layer.name}_scale", found.weight.scales)
+        none = add_initializer(
+            context.names, graph, f"{layer.name}_zero_point", np.zeros((), np.int8)
+        )
         stem = node.name or layer.name
         product = ir.Node("", "MatMulInteger", [values, weight, zero_point, none])
         cast_attribute = ir.AttrInt64("to", int(ir.DataType.FLOAT))
@@ -119,7 +127,7 @@ def write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> list[S
             steps.append(ir.Node("", "Add", [steps[3].outputs[0], bias]))
         for number, step in enumerate(steps):
             step.name = f"{stem}_dynamic_{number}"
-            step.outputs[0].name = unique_name(graph, f"{layer.name}_dynamic_{number}")
+            step.outputs[0].name = context.names.free(f"{layer.name}_dynamic_{number}")
         assert isinstance(node.graph, ir.Graph)
         node.graph.insert_before(node, steps)
         take_over(node, steps[-1])
@@ -133,13 +141,13 @@ def write_weight_only(context: Context, layer: Layer) -> None:
     rounded = weight_only_integers(context, layer)
     weight = rounded.weight
     if rounded.offset is not None:
-        shift_bias(graph, layer.node, rounded.offset)
+        shift_bias(context.names, graph, layer.node, rounded.offset)
     # onnxruntime's CPU provider has no Mul for half types, so it would not fold one when it loads.
     wide = layer.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
     dtype = ir.DataType.FLOAT if wide else layer.dtype
     scales = weight.broadcast_scales().astype(dtype.numpy())
-    integers = add_initializer(graph, f"{layer.name}_quantized", weight.values)
-    factor = add_initializer(graph, f"{layer.name}_scale", scales, dtype)
+    integers = add_initializer(context.names, graph, f"{layer.name}_quantized", weight.values)
+    factor = add_initializer(context.names, graph, f"{layer.name}_scale", scales, dtype)
     cast = ir.Node("", "Cast", [integers], [ir.AttrInt64("to", int(dtype))])
     scaled = ir.Node("", "Mul", [cast.outputs[0], factor])
     nodes = [cast, scaled]
@@ -148,7 +156,7 @@ def write_weight_only(context: Context, layer: Layer) -> None:
         nodes.append(ir.Node("", "Cast", [scaled.outputs[0]], [to]))
     for node, suffix in zip(nodes, ("Cast", "Mul", "Half"), strict=False):
         node.name = f"{layer.name}_{suffix}"
-        node.outputs[0].name = unique_name(graph, f"{layer.name}_{suffix.lower()}")
+        node.outputs[0].name = context.names.free(f"{layer.name}_{suffix.lower()}")
         node.outputs[0].type = ir.TensorType(layer.dtype if suffix == "Half" else dtype)
         node.outputs[0].shape = ir.Shape(layer.shape)
     prepend(layer.graph, nodes)
@@ -159,6 +167,7 @@ def write_weight_only(context: Context, layer: Layer) -> None:
 
 
 def _dequantize(
+    names: Names,
     user: ir.Node,
     stem: str,
     values: npt.NDArray[np.generic],
@@ -174,15 +183,15 @@ def _dequantize(
     graph = user.graph
     assert isinstance(graph, ir.Graph)
     inputs = [
-        add_initializer(graph, f"{stem}_quantized", values),
-        add_initializer(graph, f"{stem}_scale", scales),
+        add_initializer(names, graph, f"{stem}_quantized", values),
+        add_initializer(names, graph, f"{stem}_scale", scales),
     ]
     zeros = np.full(scales.shape, zero_point, values.dtype)
-    inputs.append(add_initializer(graph, f"{stem}_zero_point", zeros))
+    inputs.append(add_initializer(names, graph, f"{stem}_zero_point", zeros))
     attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
     node = ir.Node("", "DequantizeLinear", inputs, attributes, name=f"{stem}_DequantizeLinear")
     output = node.outputs[0]
-    output.name = unique_name(graph, f"{stem}_dequantized")
+    output.name = names.free(f"{stem}_dequantized")
     output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(values.shape)
     prepend(graph, [node])
     return output

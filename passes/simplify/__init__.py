@@ -1,7 +1,10 @@
 """Simplify the graph without changing what it computes.
 
-`simplify` composes the passes to a fixed point; `affine` moves constant scales and offsets into
-the convolutions around them; `activations` finds activation functions that exporters took apart.
+- `simplify`: the pass, and how the rules are composed to a fixed point.
+- `backward`, `forward`: constant scales and offsets go into the Conv or Gemm before them, or the
+  Convs behind them; `merging`: Convs in a row; `convolution`: what these have in common.
+- `activations`: activation functions that exporters took apart.
+- `embedding`: one-hot vectors times a table.
 """
 
 from onnxpress.passes.simplify.simplify import Simplify, simplify

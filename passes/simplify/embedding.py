@@ -14,13 +14,13 @@ import onnx_ir as ir
 
 from onnxpress.errors import ModelError
 from onnxpress.graph import (
+    Names,
     add_initializer,
     attribute,
     constant,
     is_standard,
     standard_opset,
     take_over,
-    unique_name,
 )
 from onnxpress.passes.simplify.activations import is_operator
 from onnxpress.runtime import Session
@@ -48,14 +48,14 @@ class LookUpOneHot(ir.passes.InPlacePass):
         """Rewrite `model` in place."""
         if standard_opset(model) < _OPSET:
             return ir.passes.PassResult(model, modified=False)
-        changed = False
+        changed, names = False, Names(model)
         for node in list(model.graph):
             if is_operator(node, "MatMul"):
-                changed |= _look_up(model.graph, node)
+                changed |= _look_up(names, model.graph, node)
         return ir.passes.PassResult(model, changed)
 
 
-def _look_up(graph: ir.Graph, product: ir.Node) -> bool:
+def _look_up(names: Names, graph: ir.Graph, product: ir.Node) -> bool:
     vectors, weight = product.inputs
     table = constant(weight)
     if vectors is None or weight is None or table is None or table.ndim != 2:
@@ -65,28 +65,28 @@ def _look_up(graph: ir.Graph, product: ir.Node) -> bool:
     size = len(table)
     if size < 2:
         return False
-    steps = _compared(graph, vectors, size) or _one_hot(graph, vectors, size)
+    steps = _compared(names, graph, vectors, size) or _one_hot(names, graph, vectors, size)
     if steps is None:
         return False
     stem = product.outputs[0].name or "embedding"
     rows = np.concatenate((table, np.zeros_like(table[:1])))
     # Below the first row and beyond the last lies the row of zeros: index −1, or n.
-    lowest, highest = (_number(graph, f"{stem}_{n}", n) for n in (-1, size))
+    lowest, highest = (_number(names, graph, f"{stem}_{n}", n) for n in (-1, size))
     clip = ir.Node("", "Clip", [steps[-1].outputs[0], lowest, highest])
     gather = ir.Node(
-        "", "Gather", [add_initializer(graph, f"{weight.name}_rows", rows), clip.outputs[0]]
+        "", "Gather", [add_initializer(names, graph, f"{weight.name}_rows", rows), clip.outputs[0]]
     )
     made = [*steps, clip, gather]
     for number, step in enumerate(made):
         step.name = f"{product.name or stem}_row_{number}"
-        step.outputs[0].name = unique_name(graph, f"{stem}_row_{number}")
+        step.outputs[0].name = names.free(f"{stem}_row_{number}")
     graph.insert_before(product, made)
     take_over(product, gather)
     return True
 
 
-def _number(graph: ir.Graph, name: str, number: int | list[int]) -> ir.Value:
-    return add_initializer(graph, name, np.asarray(number, np.int64))
+def _number(names: Names, graph: ir.Graph, name: str, number: int | list[int]) -> ir.Value:
+    return add_initializer(names, graph, name, np.asarray(number, np.int64))
 
 
 def _to_index(value: ir.Value) -> ir.Node:
@@ -98,7 +98,7 @@ def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
     return node if is_operator(node, op_type) else None
 
 
-def _compared(graph: ir.Graph, vectors: ir.Value, size: int) -> list[ir.Node] | None:
+def _compared(names: Names, graph: ir.Graph, vectors: ir.Value, size: int) -> list[ir.Node] | None:
     """Nodes that compute the index, where the vectors are x == (first, first + 1, …)."""
     cast = _producer(vectors, "Cast")
     equal = _producer(cast.inputs[0], "Equal") if cast is not None else None
@@ -111,22 +111,24 @@ def _compared(graph: ir.Graph, vectors: ir.Value, size: int) -> list[ir.Node] | 
         alone = numbers.ndim > 0 and numbers.size == numbers.shape[-1] == size
         if not alone or numbers.ndim > len(x.shape) or (np.diff(numbers.reshape(-1)) != 1).any():
             continue
-        narrow = _before_expand(graph, x)
+        narrow = _before_expand(names, graph, x)
         if narrow is None:
             continue
         steps, last = narrow
-        axis = _number(graph, f"{x.name}_last_axis", [-1])
+        axis = _number(names, graph, f"{x.name}_last_axis", [-1])
         squeeze = ir.Node("", "Squeeze", [last, axis])
         steps += [squeeze, _to_index(squeeze.outputs[0])]
         first = int(numbers.reshape(-1)[0])
         if first:
-            origin = _number(graph, f"{x.name}_first", first)
+            origin = _number(names, graph, f"{x.name}_first", first)
             steps.append(ir.Node("", "Sub", [steps[-1].outputs[0], origin]))
         return steps
     return None
 
 
-def _before_expand(graph: ir.Graph, x: ir.Value) -> tuple[list[ir.Node], ir.Value] | None:
+def _before_expand(
+    names: Names, graph: ir.Graph, x: ir.Value
+) -> tuple[list[ir.Node], ir.Value] | None:
     """The tensor with a last axis of 1 that the comparison stretches, and nodes it needs."""
     assert x.shape is not None
     if len(x.shape) and x.shape[-1] == 1:
@@ -140,14 +142,14 @@ def _before_expand(graph: ir.Graph, x: ir.Value) -> tuple[list[ir.Node], ir.Valu
     # The other axes as they were to be, the last one as it is.
     stem = x.name or "index"
     numbers = ((0, [0]), (1, [-1]), (2, [1]))
-    start, end, one = (_number(graph, f"{stem}_shape_{n}", number) for n, number in numbers)
+    start, end, one = (_number(names, graph, f"{stem}_shape_{n}", number) for n, number in numbers)
     others = ir.Node("", "Slice", [expand.inputs[1], start, end])
     shape = ir.Node("", "Concat", [others.outputs[0], one], [ir.AttrInt64("axis", 0)])
     widened = ir.Node("", "Expand", [narrow, shape.outputs[0]])
     return [others, shape, widened], widened.outputs[0]
 
 
-def _one_hot(graph: ir.Graph, vectors: ir.Value, size: int) -> list[ir.Node] | None:
+def _one_hot(names: Names, graph: ir.Graph, vectors: ir.Value, size: int) -> list[ir.Node] | None:
     """Likewise for OneHot along the last axis, whose negative indices count from the end."""
     node = _producer(vectors, "OneHot")
     if node is None or attribute(node, "axis", -1) != -1 or node.inputs[0] is None:
@@ -158,7 +160,10 @@ def _one_hot(graph: ir.Graph, vectors: ir.Value, size: int) -> list[ir.Node] | N
     if values.reshape(-1).tolist() != [0, 1]:
         return None
     stem = vectors.name or "index"
-    zero, turn = _number(graph, f"{stem}_zero", 0), _number(graph, f"{stem}_size", size)
+    zero, turn = (
+        _number(names, graph, f"{stem}_zero", 0),
+        _number(names, graph, f"{stem}_size", size),
+    )
     index = _to_index(node.inputs[0])
     negative = ir.Node("", "Less", [index.outputs[0], zero])
     turned = ir.Node("", "Add", [index.outputs[0], turn])
@@ -174,14 +179,14 @@ class FoldIntoTable(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite `model` in place."""
-        changed = False
+        changed, names = False, Names(model)
         for node in list(model.graph):
             if is_operator(node, "Gather"):
-                changed |= _fold_region(model, node)
+                changed |= _fold_region(names, model, node)
         return ir.passes.PassResult(model, changed)
 
 
-def _fold_region(model: ir.Model, gather: ir.Node) -> bool:
+def _fold_region(names: Names, model: ir.Model, gather: ir.Node) -> bool:
     data, rows = gather.inputs[0], gather.outputs[0]
     table = constant(data)
     if data is None or table is None or table.ndim != 2 or attribute(gather, "axis", 0) != 0:
@@ -214,7 +219,7 @@ def _fold_region(model: ir.Model, gather: ir.Node) -> bool:
     except ModelError:
         return False
     made = found[end.name or ""].reshape(table.shape)
-    folded = add_initializer(model.graph, f"{data.name}_of_{end.name}", made)
+    folded = add_initializer(names, model.graph, f"{data.name}_of_{end.name}", made)
     inputs = [folded, gather.inputs[1]]
     looked_up = ir.Node("", "Gather", inputs, name=gather.name)
     producer = end.producer()

@@ -6,8 +6,8 @@ repeated and idle nodes, share equal initializers. Added here is what they lack:
 
 - constants are folded only where the result stays small or no larger than what it replaces
   (a ConstantOfShape of 10¹² elements stays a node);
-- constant scales and offsets per channel go into the Convs and Gemms around them, and
-  linear Convs in a row become one (`affine`);
+- constant scales and offsets per channel go into the Convs and Gemms around them (`backward`,
+  `forward`), and linear Convs in a row become one (`merging`);
 - one-hot vectors times a table become a Gather from it, and the table takes up what follows
   element by element (`embedding`);
 - activation functions that exporters took apart are put together again (`activations`);
@@ -21,26 +21,24 @@ and nowhere else, and the dependency is bounded below the next minor version.
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
+from annotated_types import Ge
 from onnx_ir.passes import common
 from onnxscript.optimizer._constant_folding import FoldConstantsPass
 from onnxscript.rewriter import _DEFAULT_REWRITE_RULES, RewritePass, pattern
 from onnxscript.rewriter.rules.common._matmul_add_to_gemm import MatMulAddToGemm
 
-from onnxpress.contract import Candidate, Context, Decision, Pass, Proposal, Skip, Stage
-from onnxpress.graph import constant, is_standard, static_shape, unique_name
+from onnxpress.contract import Candidate, Context, Decision, Pass, Proposal, Skip, Stage, setting
+from onnxpress.graph import Names, constant, is_standard, name_nodes_apart, static_shape
 from onnxpress.passes.simplify.activations import FuseHardSigmoid, FuseScaledResidual
-from onnxpress.passes.simplify.affine import (
-    FoldAffine,
-    FoldAffineForward,
-    MergeConvolutions,
-    OffsetsAsConvolutions,
-)
+from onnxpress.passes.simplify.backward import FoldAffine
 from onnxpress.passes.simplify.embedding import FoldIntoTable, LookUpOneHot
+from onnxpress.passes.simplify.forward import FoldAffineForward
+from onnxpress.passes.simplify.merging import MergeConvolutions, OffsetsAsConvolutions
 
 __all__ = ["Simplify", "simplify"]
 
@@ -59,26 +57,19 @@ class Simplify(Pass):
     name: ClassVar[str] = "simplify"
     stage: ClassVar[Stage] = Stage.LOSSLESS
 
-    fold_limit: int = field(
-        default=1024,
-        metadata={
-            "help": "Most elements of a folded constant that is larger than the inputs it frees."
-        },
+    fold_limit: Annotated[int, Ge(0)] = setting(
+        1024, "Most elements of a folded constant that is larger than the inputs it frees."
     )
 
     def propose(self, context: Context) -> list[Proposal | Skip]:
         """The whole graph, with all rules, or with none of those that do arithmetic."""
-        levels = ("full", "structure")
-        return [
-            Proposal(
-                "graph", tuple(Candidate({"level": n}, 0.0, keeps_kernels=True) for n in levels)
-            )
-        ]
+        levels = [Candidate(family=name, keeps_kernels=True) for name in ("full", "structure")]
+        return [Proposal("graph", tuple(levels))]
 
     def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
         """Simplify `context.model` in place."""
         for decision in decisions:
-            full = decision.candidate.parameters["level"] == "full"
+            full = decision.candidate.family == "full"
             simplify(
                 context.model,
                 fold_limit=self.fold_limit,
@@ -96,22 +87,18 @@ def simplify(
 ) -> None:
     """Simplify `model` in place to a fixed point.
 
+    A composed pass of onnx-ir or onnxscript that fails is left out for this model with a
+    warning; the passes before and after it still act.
+
     Args:
         model: what to simplify.
         fold_limit: most elements of a folded constant that is larger than what it frees;
             onnxruntime folds the rest when it loads the model, so only the file would grow.
         arithmetic: fold constants and fuse operators; without, only dead, idle and repeated
             nodes go, functions are inlined and constants become initializers.
-        offsets_as_convolutions: see `affine.OffsetsAsConvolutions`; for runtimes that keep
+        offsets_as_convolutions: see `merging.OffsetsAsConvolutions`; for runtimes that keep
             convolutions in a blocked layout.
-
-    A composed pass of onnx-ir or onnxscript that fails is left out for this model with a
-    warning; the passes before and after it still act.
     """
-
-    def should_fold(node: ir.Node) -> bool | None:
-        return _should_fold(node, fold_limit)
-
     _own_constants(model)
     _apply(
         model,
@@ -124,36 +111,8 @@ def simplify(
     has_subgraphs = next(iter(model.graph.subgraphs()), None) is not None
     for _ in range(_MOST_ROUNDS):
         before = _fingerprint(model)
-        rules: list[ir.passes.PassBase] = [
-            FoldConstantsPass(
-                shape_inference=True,
-                input_size_limit=_ANY_SIZE,
-                output_size_limit=_ANY_SIZE,
-                should_fold=should_fold,
-            ),
-            # Folding leaves Constant nodes; the rules look at initializers.
-            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-            RewritePass(_DEFAULT_REWRITE_RULES),
-            RewritePass([_ProvenMatMulAddToGemm.rule()]),  # type: ignore[no-untyped-call]
-            LookUpOneHot(),
-            FoldIntoTable(),
-            FuseHardSigmoid(),
-            FuseScaledResidual(),
-            FoldAffine(),
-            FoldAffineForward(),
-            MergeConvolutions(),
-        ]
-        _apply(
-            model,
-            *(rules if arithmetic else ()),
-            # With subgraphs it would hand values from graph to graph, which is not allowed.
-            *(() if has_subgraphs else (common.IdentityEliminationPass(),)),
-            common.RemoveUnusedNodesPass(),
-            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-            common.LiftSubgraphInitializersToMainGraphPass(),
-            common.DeduplicateHashedInitializersPass(),
-            common.CommonSubexpressionEliminationPass(),
-        )
+        rules = _rules(fold_limit) if arithmetic else []
+        _apply(model, *rules, *_cleaning(has_subgraphs=has_subgraphs))
         if _fingerprint(model) == before:
             break
     if arithmetic and offsets_as_convolutions:
@@ -169,6 +128,47 @@ def simplify(
         common.ShapeInferencePass(),
     )
     _name_apart(model)
+
+
+def _rules(fold_limit: int) -> list[ir.passes.PassBase]:
+    """What folds and fuses, in the order of one round."""
+
+    def should_fold(node: ir.Node) -> bool | None:
+        return _should_fold(node, fold_limit)
+
+    return [
+        FoldConstantsPass(
+            shape_inference=True,
+            input_size_limit=_ANY_SIZE,
+            output_size_limit=_ANY_SIZE,
+            should_fold=should_fold,
+        ),
+        # Folding leaves Constant nodes; the rules look at initializers.
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        RewritePass(_DEFAULT_REWRITE_RULES),
+        RewritePass([_ProvenMatMulAddToGemm.rule()]),  # type: ignore[no-untyped-call]
+        LookUpOneHot(),
+        FoldIntoTable(),
+        FuseHardSigmoid(),
+        FuseScaledResidual(),
+        FoldAffine(),
+        FoldAffineForward(),
+        MergeConvolutions(),
+    ]
+
+
+def _cleaning(*, has_subgraphs: bool) -> list[ir.passes.PassBase]:
+    """What removes and shares, in the order of one round."""
+    # With subgraphs it would hand values from graph to graph, which is not allowed.
+    idle = [] if has_subgraphs else [common.IdentityEliminationPass()]
+    return [
+        *idle,
+        common.RemoveUnusedNodesPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        common.DeduplicateHashedInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+    ]
 
 
 def _own_constants(model: ir.Model) -> None:
@@ -206,14 +206,7 @@ def _name_apart(model: ir.Model) -> None:
         while value.name in names:
             value.name, number = f"{stem}_{number}", number + 1
         names.add(value.name)
-    taken: set[str] = set()
-    for node in model.graph.all_nodes():
-        stem = node.name or f"{node.op_type}_{node.outputs[0].name if node.outputs else ''}"
-        name, number = stem, 1
-        while name in taken:
-            name, number = f"{stem}_{number}", number + 1
-        taken.add(name)
-        node.name = name
+    name_nodes_apart(model)
 
 
 def _computed(graph: ir.Graph) -> list[ir.Value]:
@@ -279,13 +272,14 @@ class _OwnSubgraphOutputs(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         added = 0
+        names = Names(model)
         for graph in model.graph.subgraphs():
             for place, value in enumerate(graph.outputs):
                 producer = value.producer()
                 if producer is not None and producer.graph is graph:
                     continue
                 node = ir.Node("", "Identity", [value])
-                node.outputs[0].name = unique_name(model.graph, f"{value.name}_output")
+                node.outputs[0].name = names.free(f"{value.name}_output")
                 node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
                 graph.append(node)
                 graph.outputs[place] = node.outputs[0]

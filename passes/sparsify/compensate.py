@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from onnxpress.reconstruction import damped_gram
+
 __all__ = ["Problem", "alternating", "columns", "solve_masked"]
 
 Float64 = npt.NDArray[np.float64]
@@ -26,7 +28,6 @@ Mask = npt.NDArray[np.bool_]
 Choose = Callable[[npt.NDArray[np.floating]], Mask]
 """From scores `[groups, out, in]` the mask of what stays."""
 
-_DAMPING = 0.01
 _BLOCK = 128
 _STEPS = 12
 _ITERATIONS = 60
@@ -71,7 +72,7 @@ class Problem:
             scales[:, None, :],
             (weights * scales[:, None, :]).astype(np.float32),
             scaled.astype(np.float32),
-            _damped(scaled).astype(np.float32),
+            damped_gram(scaled).astype(np.float32),
             np.maximum(values, 0).astype(np.float32)[:, None, :],
             vectors.astype(np.float32),
         )
@@ -118,7 +119,7 @@ def columns(weights: Float64, gram: Float64, choose: Choose) -> Float64:
     `choose` is asked for a block of columns at a time, so it must work by share.
     """
     inputs = weights.shape[2]
-    damped = _damped(gram)
+    damped = damped_gram(gram)
     inverse = np.linalg.inv(damped)
     upper = np.linalg.cholesky(inverse).swapaxes(1, 2)
     left = weights.copy()
@@ -159,9 +160,3 @@ def _solve(problem: Problem, mask: Mask, start: Float32) -> Float64:
         ratio = np.divide(renewed, energy, out=np.zeros_like(energy), where=energy > 0)
         direction, energy = residual + ratio * direction, renewed
     return found / problem.scales
-
-
-def _damped(gram: Float64) -> Float64:
-    diagonal = np.einsum("gii->g", gram) / gram.shape[1]
-    damping = np.maximum(_DAMPING * diagonal, np.finfo(np.float64).tiny)
-    return np.asarray(gram + damping[:, None, None] * np.eye(gram.shape[1]), np.float64)

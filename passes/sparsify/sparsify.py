@@ -9,31 +9,30 @@ Zeros make no dense kernel faster. `pack` stores them in one bit each, so the fi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
+from annotated_types import Ge, Interval
 
-from onnxpress.bias import shift_bias, takes_bias
+from onnxpress.bias import shift_bias
 from onnxpress.contract import (
     Candidate,
     Context,
     Decision,
+    Layer,
+    Observations,
     Parameter,
     Pass,
     Proposal,
     Quota,
     Skip,
     Stage,
+    setting,
 )
-from onnxpress.errors import RecipeError, UsageError
-from onnxpress.layers import Layer
-from onnxpress.passes.sparsify.compensate import Problem, alternating, columns, solve_masked
-from onnxpress.passes.sparsify.masks import Pattern, keep_highest, keep_n_of_m
-from onnxpress.reconstruction import damped_gram, output_energy, relative_error, repaired
-from onnxpress.registry import nearest
-from onnxpress.statistics import LayerStatistics, Observations
+from onnxpress.errors import RecipeError
+from onnxpress.passes.sparsify.masks import Pattern
+from onnxpress.passes.sparsify.solving import Float64, error_of, kernel_of, scores_of, solved
 
 __all__ = ["Sparsify"]
 
@@ -44,9 +43,6 @@ _SPARSITIES = (0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 """Where a layer's error is worked out; between them it is interpolated."""
 _FINEST = 0.01
 """Of a layer: what is asked for in all is reached, and exceeded by less than such a step."""
-
-Float64 = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -61,74 +57,42 @@ class Sparsify(Pass):
     )
     rewrites_from_statistics: ClassVar[bool] = True
 
-    sparsity: float = field(
-        default=0.5, metadata={"help": "Share of the weights to set to zero, above 0, below 1."}
+    sparsity: Annotated[float, Interval(gt=0, lt=1)] = setting(
+        0.5, "Share of the weights to set to zero."
     )
-    pattern: str = field(
-        default="unstructured",
-        metadata={
-            "help": "unstructured, or N:M such as 2:4: N of every M input channels stay, "
-            "whatever the sparsity says."
-        },
+    pattern: str = setting(
+        "unstructured",
+        "unstructured, or N:M such as 2:4: N of every M input channels stay, whatever the sparsity "
+        "says.",
     )
-    scope: str = field(
-        default="auto",
-        metadata={
-            "help": "How the sparsity is shared out: loss (by what each layer costs; needs "
-            "calibration data), global (one threshold), layer, row, or auto: loss where possible."
-        },
+    scope: Literal["auto", "loss", "global", "layer", "row"] = setting(
+        "auto",
+        "How the sparsity is shared out: loss (by what each layer costs; needs calibration data), "
+        "global (one threshold), or in each layer or row alike; auto: loss where possible.",
     )
-    importance: str = field(
-        default="auto",
-        metadata={
-            "help": "magnitude, wanda or second_order (both need calibration data), or auto: "
-            "the best possible."
-        },
+    importance: Literal["auto", "magnitude", "wanda", "second_order"] = setting(
+        "auto", "What goes first; all but magnitude need calibration data; auto: the best possible."
     )
-    compensation: str = field(
-        default="auto",
-        metadata={
-            "help": "What the weights that stay become: alternating (ALPS), columns (SparseGPT), "
-            "none, or auto: alternating where there is calibration data."
-        },
+    compensation: Literal["auto", "alternating", "columns", "none"] = setting(
+        "auto",
+        "What the weights that stay become: alternating is ALPS, columns SparseGPT; auto: "
+        "alternating where there is calibration data.",
     )
-    threshold: float = field(
-        default=0.0,
-        metadata={"help": "Zero all weights of at most this magnitude instead; 0: by sparsity."},
+    threshold: Annotated[float, Ge(0)] | None = setting(
+        None, "Zero all weights of at most this magnitude instead of a share."
     )
-    layers: str = field(
-        default="",
-        metadata={"help": "Only these layers, by name, separated by commas; empty: all."},
+    layers: tuple[str, ...] = setting(
+        (), "Only this layer, by name; may be repeated. Without: all."
     )
-    refinement: bool = field(
-        default=True,
-        metadata={"help": "Fit each layer again to what the pruned network feeds it."},
+    refinement: bool = setting(
+        default=True, help="Fit each layer again to what the sparse network feeds it."
     )
 
-    def __post_init__(self) -> None:
-        """Refuse settings that mean nothing."""
-        if not 0 < self.sparsity < 1:
-            raise UsageError(
-                f"sparsify: sparsity is {self.sparsity:g}; expected a share above 0 and below 1"
-            )
-        if self.threshold < 0:
-            raise UsageError(f"sparsify: threshold is {self.threshold:g}; expected 0 or more")
+    def conflict(self) -> str | None:
+        """A pattern that cannot be read."""
         if self.pattern != "unstructured" and Pattern.parse(self.pattern) is None:
-            raise UsageError(
-                f"sparsify: pattern is {self.pattern!r}; expected unstructured, or N:M with N "
-                "below M"
-            )
-        choices = {
-            "scope": ("auto", "loss", "global", "layer", "row"),
-            "importance": ("auto", "magnitude", "wanda", "second_order"),
-            "compensation": ("auto", "alternating", "columns", "none"),
-        }
-        for setting, allowed in choices.items():
-            if getattr(self, setting) not in allowed:
-                raise UsageError(
-                    f"sparsify: {setting} is {getattr(self, setting)!r}; expected one of "
-                    f"{', '.join(allowed)}"
-                )
+            return f"pattern is {self.pattern!r}; expected unstructured, or N:M with N below M"
+        return None
 
     @property
     def refines(self) -> bool:
@@ -136,21 +100,34 @@ class Sparsify(Pass):
         return self.refinement and self.compensation in ("auto", "alternating")
 
     @property
+    def _masking(self) -> tuple[Pattern | None, bool]:
+        """N:M, and whether each row gets its share."""
+        return self._group, self.scope == "row"
+
+    @property
+    def _by_threshold(self) -> bool:
+        return self.threshold is not None
+
+    @property
     def _group(self) -> Pattern | None:
         return Pattern.parse(self.pattern)
 
     def observes(self, context: Context) -> Observations:
         """The inputs of every layer that can be pruned, with their Gram matrices."""
-        if self.threshold or (self.importance == "magnitude" and self.compensation == "none"):
+        if self._by_threshold or (self.importance == "magnitude" and self.compensation == "none"):
             return Observations()
         names = frozenset(layer.name for layer in context.layers if layer.op_type in _OPERATORS)
         return Observations(layers=names, gram=True)
 
     def quota(self, context: Context) -> Quota | None:
         """The zeros to make in all, where layers share them out among themselves."""
-        if self._scope(context) != "loss" or self._group is not None or self.threshold:
+        if self._scope(context) != "loss" or self._group is not None or self._by_threshold:
             return None
-        sizes = [layer.read().size for layer in self._chosen(context) if _refusal(layer) is None]
+        sizes = [
+            layer.read().size
+            for layer in context.named_layers(self.layers, self.name)
+            if _refusal(layer) is None
+        ]
         return Quota("zeroed_weights", self.sparsity * sum(sizes))
 
     def _scope(self, context: Context) -> str:
@@ -158,24 +135,11 @@ class Sparsify(Pass):
             return self.scope
         return "global" if context.statistics is None else "loss"
 
-    def _chosen(self, context: Context) -> list[Layer]:
-        if not self.layers:
-            return list(context.layers)
-        wanted = [name.strip() for name in self.layers.split(",")]
-        known = {layer.name: layer for layer in context.layers}
-        for name in wanted:
-            if name not in known:
-                raise UsageError(
-                    f"sparsify: there is no layer {name!r}{nearest(name, list(known))} "
-                    "(onnxpress inspect lists them)"
-                )
-        return [known[name] for name in wanted]
-
     def propose(self, context: Context) -> list[Proposal | Skip]:
         """Sparsities for every layer, the highest first."""
         proposals: list[Proposal | Skip] = []
         chosen: list[Layer] = []
-        asked = self._chosen(context)
+        asked = context.named_layers(self.layers, self.name)
         for layer in asked:
             reason = _refusal(layer) or self._misfit(layer) or self._unknown(context, layer)
             if reason is not None:
@@ -187,7 +151,7 @@ class Sparsify(Pass):
             kinds = {self._importance(context, layer) for layer in chosen}
             # Scores of different kinds have no common scale.
             kind = kinds.pop() if len(kinds) == 1 else "magnitude"
-            pool = np.concatenate([_scores(context, layer, kind).reshape(-1) for layer in chosen])
+            pool = np.concatenate([scores_of(context, layer, kind).reshape(-1) for layer in chosen])
         for layer in chosen:
             candidates = self._candidates(context, layer, pool)
             proposals.append(
@@ -202,7 +166,7 @@ class Sparsify(Pass):
         """Why N:M does not fit a layer, or `None`."""
         if self._group is None:
             return None
-        channels = layer.read().shape[1] // _kernel(layer)
+        channels = layer.read().shape[1] // kernel_of(layer)
         if channels % self._group.group:
             return (
                 f"{channels} input channels are no multiple of {self._group.group}, so "
@@ -219,7 +183,7 @@ class Sparsify(Pass):
             "columns",
             "loss",
         }
-        if needs and not self.threshold and (moments is None or moments.rows == 0):
+        if needs and not self._by_threshold and (moments is None or moments.rows == 0):
             return f"its inputs were not observed, and {needs.pop()} needs them"
         return None
 
@@ -235,7 +199,7 @@ class Sparsify(Pass):
         """How the rest of a layer is solved for."""
         moments = context.moments(layer)
         solvable = moments is not None and moments.gram is not None and len(layer.uses) == 1
-        if not solvable or self.threshold:
+        if not solvable or self._by_threshold:
             return "none"
         if self.compensation != "auto":
             return self.compensation
@@ -248,8 +212,8 @@ class Sparsify(Pass):
             "importance": self._importance(context, layer),
             "compensation": self._compensation(context, layer),
         }
-        if self.threshold:
-            return self._at(context, layer, {**common, "threshold": self.threshold})
+        if self._by_threshold:
+            return self._at(context, layer, {**common, "threshold": float(self.threshold or 0.0)})
         if self._group is not None:
             sparsity = 1 - self._group.kept / self._group.group
             return self._at(context, layer, {**common, "sparsity": sparsity})
@@ -287,7 +251,11 @@ class Sparsify(Pass):
             error = float(np.interp(rounded, places, errors))
             candidates.append(
                 Candidate(
-                    {**common, "sparsity": rounded}, error, zeroed_weights=zeros, keeps_kernels=True
+                    {**common, "sparsity": rounded},
+                    error,
+                    zeroed_weights=zeros,
+                    family="sparse",
+                    keeps_kernels=True,
                 )
             )
         return tuple(candidate for candidate in candidates if candidate.zeroed_weights > 0)
@@ -297,94 +265,27 @@ class Sparsify(Pass):
     ) -> tuple[Candidate, ...]:
         """The candidate with these parameters; none where it would remove nothing or all."""
         matrix = layer.read()
-        found, _ = self._solved(context, layer, parameters)
+        found, _ = solved(context, self._masking, layer, parameters)
         zeros = int((found == 0).sum())
         if zeros <= _zeros(layer) or zeros == matrix.size:
             return ()
         moments = context.moments(layer)
-        error = _error(found, matrix, moments, biased=_biased(layer, parameters))
+        error = error_of(found, layer, moments, parameters)
         return (
             Candidate(
                 parameters,
                 predicted_error=error,
                 zeroed_weights=zeros - _zeros(layer),
+                family="sparse",
                 keeps_kernels=True,
             ),
         )
-
-    def _solved(
-        self, context: Context, layer: Layer, parameters: dict[str, Parameter]
-    ) -> tuple[Float64, Float64 | None]:
-        """The layer's new weight `[out, in]`, and what its bias has to take up."""
-        key = ("sparsify", *sorted(parameters.items()))
-        return context.cached(key, [layer], lambda: self._solve(context, layer, parameters))
-
-    def _solve(
-        self, context: Context, layer: Layer, parameters: dict[str, Parameter]
-    ) -> tuple[Float64, Float64 | None]:
-        importance = str(parameters["importance"])
-        compensation = str(parameters["compensation"])
-        matrix = np.asarray(layer.read(), np.float64)
-        moments = context.moments(layer)
-        if compensation == "none" or moments is None or moments.gram is None:
-            scores = _scores(context, layer, importance)
-            return np.where(self._kept(layer, scores, parameters), matrix, 0.0), None
-        biased = _biased(layer, parameters)
-        target, drift = repaired(matrix, moments, biased=biased)
-        gram = moments.centred_gram if biased else moments.gram
-        assert gram is not None
-        gram = damped_gram(gram, moments.rows)
-        grouped = target.reshape(len(gram), -1, target.shape[1])
-
-        def problem() -> Problem:
-            key = ("problem", biased)
-            return context.cached(key, [layer], lambda: Problem.of(grouped, gram))
-
-        def choose(scores: npt.NDArray[np.floating]) -> Mask:
-            flat = scores.reshape(-1, scores.shape[2])
-            return self._kept(layer, flat, parameters).reshape(scores.shape)
-
-        if compensation == "columns":
-            found = columns(grouped, gram, choose)
-        elif importance == "second_order":
-            found = alternating(problem(), choose)
-        else:
-            scores = _scores(context, layer, importance).reshape(grouped.shape)
-            found = solve_masked(problem(), choose(scores))
-        solved = found.reshape(matrix.shape)
-        if not np.isfinite(solved).all():
-            scores = _scores(context, layer, "wanda")
-            return np.where(self._kept(layer, scores, parameters), matrix, 0.0), None
-        offset = None
-        if biased:
-            lost = (grouped - found) @ moments.mean[:, :, None]
-            offset = drift + lost.reshape(-1)
-        return solved, offset
-
-    def _kept(
-        self, layer: Layer, scores: npt.NDArray[np.floating], parameters: dict[str, Parameter]
-    ) -> Mask:
-        """The mask of what stays, of a layer's scores or of a block of its columns."""
-        if "threshold" in parameters:
-            return np.asarray(scores > float(parameters["threshold"]), bool)
-        if self._group is not None:
-            kernel = _kernel(layer)
-            whole = scores.shape[1] == layer.read().shape[1]
-            return keep_n_of_m(scores, self._group, kernel if whole else 1)
-        sparsity = float(parameters["sparsity"])
-        by_row = self.scope == "row"
-        size = scores.shape[1] if by_row else scores.size
-        return keep_highest(scores, round(sparsity * size), by_row=by_row)
 
     def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
         """Write the weights anew, with zeros."""
         for decision in decisions:
             layer = context.layer(decision.site)
-            parameters = {
-                key: value
-                for key, value in decision.candidate.parameters.items()
-                if key != "refined"
-            }
+            parameters = dict(decision.candidate.parameters)
             moments = context.moments(layer)
             blind = parameters["importance"] == "magnitude"
             if not (blind and parameters["compensation"] == "none") and (
@@ -394,10 +295,10 @@ class Sparsify(Pass):
                     f"pruning {layer.name!r} needs the calibration data it was planned with; "
                     "give it with --calibration"
                 )
-            weights, offset = self._solved(context, layer, parameters)
+            weights, offset = solved(context, self._masking, layer, parameters)
             layer.write(weights)
             if offset is not None:
-                shift_bias(layer.graph, layer.node, offset)
+                shift_bias(context.names, layer.graph, layer.node, offset)
 
 
 def _refusal(layer: Layer) -> str | None:
@@ -410,54 +311,5 @@ def _refusal(layer: Layer) -> str | None:
     return None
 
 
-def _kernel(layer: Layer) -> int:
-    return int(np.prod(layer.shape[2:])) if layer.op_type == "Conv" else 1
-
-
 def _zeros(layer: Layer) -> int:
     return int((layer.read() == 0).sum())
-
-
-def _biased(layer: Layer, parameters: dict[str, Parameter]) -> bool:
-    """Whether a bias takes up the mean of what is lost."""
-    return parameters["compensation"] == "alternating" and takes_bias(layer)
-
-
-def _error(
-    found: Float64,
-    matrix: npt.NDArray[np.floating],
-    moments: LayerStatistics | None,
-    *,
-    biased: bool,
-) -> float:
-    delta = found - matrix
-    if moments is None:
-        return relative_error(delta, matrix, None)
-    energy = output_energy(matrix, moments.gram, moments.second_moment)
-    gram, second = moments.gram, moments.second_moment
-    if biased:
-        gram = moments.centred_gram
-    return output_energy(delta, gram, second) / energy if energy > 0 else 0.0
-
-
-def _scores(context: Context, layer: Layer, importance: str) -> Float64:
-    """`[out, in]` importance of every weight.
-
-    Magnitude |w|; Wanda |w|·√E[x²] (arXiv 2306.11695); second order w²/[H⁻¹]ᵢᵢ, what the output
-    loses at best (Optimal Brain Surgeon), as its root. To compare layers, the latter two are
-    divided by the norm of the layer's output.
-    """
-    magnitude = np.abs(np.asarray(layer.read(), np.float64))
-    moments = context.moments(layer)
-    if importance == "magnitude" or moments is None:
-        return magnitude
-    norms = np.sqrt(moments.second_moment)
-    if importance == "second_order" and moments.gram is not None:
-        inputs = moments.gram.shape[1]
-        damping = 0.01 * np.einsum("gii->g", moments.gram) / inputs
-        damped = moments.gram + damping[:, None, None] * np.eye(inputs)
-        norms = 1 / np.sqrt(np.einsum("gii->gi", np.linalg.pinv(damped, hermitian=True)))
-    grouped = magnitude.reshape(len(norms), -1, norms.shape[1]) * norms[:, None, :]
-    energy = output_energy(layer.read(), moments.gram, moments.second_moment)
-    scores: Float64 = grouped.reshape(magnitude.shape)
-    return scores / np.sqrt(energy) if energy > 0 else scores

@@ -12,7 +12,7 @@ from command_line import message, run
 from onnxruntime.tools.mobile_helpers import usability_checker as checker
 
 import onnxpress
-from onnxpress.conversion import Fit, fit_shapes
+from onnxpress.conversion import Conversion, convert_shapes
 from onnxpress.conversion.opset import change_opset
 from onnxpress.errors import UsageError
 from onnxpress.layers import multiply_adds
@@ -76,7 +76,7 @@ def integer_convolution(
 @pytest.mark.parametrize("name", ["fashion_cnn", "fashion_mobile", "fashion_mlp"])
 @pytest.mark.parametrize("target", ["nnapi", "coreml"])
 def test_onnxruntimes_own_checker_counts_the_same(models: Path, name: str, target: str) -> None:
-    model = fit_shapes(onnxpress.load(models / f"{name}.onnx"), Fit(("batch=1",)))
+    model = convert_shapes(onnxpress.load(models / f"{name}.onnx"), Conversion(("batch=1",)))
     proto = onnx.shape_inference.infer_shapes(ir.to_proto(seen_by_providers(model)), data_prop=True)
     if target == "nnapi":
         other = checker.check_nnapi_partitions(proto, require_fixed_input_sizes=True)
@@ -134,7 +134,7 @@ def test_a_refusal_names_the_rule(
 
 def test_an_operator_newer_than_the_provider_is_refused_with_the_cure(models: Path) -> None:
     newer, _ = change_opset(onnxpress.load(models / "fashion_cnn.onnx"), 22)
-    fixed = fit_shapes(newer, Fit(("batch=1",)))
+    fixed = convert_shapes(newer, Conversion(("batch=1",)))
     report = static_report(fixed, load_target("nnapi"))
     assert any("opset 22 is newer than the 19" in reason for _, reason in report.refused)
     assert any("--opset 19" in sentence for sentence in report.advice)

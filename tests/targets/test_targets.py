@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxpress.errors import UsageError
-from onnxpress.targets import LAYOUTS, common, load_target, target_names
+from onnxpress.targets import LAYOUTS, intersect, load_target, target_names
 from onnxpress.targets.reader import parse_target
 
 SINGLE = [name for name in target_names() if name != "mobile"]
@@ -57,17 +57,54 @@ def test_a_processor_without_dot_products_gets_seven_bits() -> None:
     [
         ("blocked_layout = true", "blocked = true", "unknown field 'blocked'"),
         ("blocked_layout = true\n", "", "field 'blocked_layout' is missing"),
-        ("rank_quantum = 16", "rank_quantum = 'many'", "rank_quantum is 'many', a str; expected"),
-        ("rank_quantum = 16", "rank_quantum = true", "rank_quantum is True, a bool; expected int"),
-        ("rank_quantum = 16", "rank_quantum = 0", "rank_quantum is 0; expected at least 1"),
-        ('layouts = ["u8u8", "s8s8"]', 'layouts = ["u8s9"]', "layouts names 'u8s9'"),
-        ('per_channel = ["s8s8"]', 'per_channel = ["u8s8"]', "per_channel names layouts that"),
-        ('placement = "kernels"', 'placement = "some"', "expected one of all, kernels, compiled"),
+        (
+            "rank_quantum = 16",
+            "rank_quantum = 'many'",
+            "rank_quantum is 'many'; expected a whole number",
+        ),
+        (
+            "rank_quantum = 16",
+            "rank_quantum = true",
+            "rank_quantum is True; expected a whole number",
+        ),
+        (
+            "rank_quantum = 16",
+            "rank_quantum = 0",
+            "rank_quantum is 0; expected a whole number at least 1",
+        ),
+        (
+            'layouts = ["u8u8", "s8s8"]',
+            'layouts = ["u8s9"]',
+            "layouts[0] is 'u8s9'; expected one of",
+        ),
+        (
+            'per_channel_layouts = ["s8s8"]',
+            'per_channel_layouts = ["u8s8"]',
+            "per_channel_layouts names layouts that",
+        ),
+        (
+            'partitioning = "kernels"',
+            'partitioning = "some"',
+            "partitioning is 'some'; expected one of all, kernels, compiled",
+        ),
+        ('partitioning = "kernels"', 'partitioning = "all"', "expected none where all are taken"),
         ("maximum_opset = 18", "maximum_opset = 9", "minimum_opset is above maximum_opset"),
-        ('types = ["float"]', "types = [1]", "types holds [1]; expected only strings"),
+        ('types = ["float"]', "types = [1]", "types[0] is 1; expected text"),
         ('float16 = "by source', '_float16 = "by source', "[sources] says nothing of 'float16'"),
-        ("ranks = [4]", "rank = [4]", "operators.Conv: unknown rule 'rank'"),
-        ("newest = 11", "newest = [11]", "operators.Conv: newest is [11]; expected int"),
+        ("[sources]", "[sources]\nfloat = 'x'", "names 'float', which is no field; did you mean"),
+        ("ranks = [4]", "rank = [4]", "unknown field 'operators.Conv.rank'; did you mean 'ranks'?"),
+        ("newest = 11", "newest = [11]", "operators.Conv.newest is [11]; expected a whole number"),
+        (
+            "plain_operators = []",
+            "plain_operators = [1]",
+            "plain_operators is [1]; expected a list",
+        ),
+        ("[sources]", "[unless_processor_has]\n[sources]", "unless_processor_has needs any_of"),
+        (
+            "[sources]",
+            "[unless_processor_has]\nany_of = ['x']\nweight_bits = 9\n[sources]",
+            "unless_processor_has.weight_bits is 9; expected one of 7, 8",
+        ),
         ("[operators.Gemm]", "[operators.Gemm", "is not TOML"),
         ('quantized_operators = ["Conv"', 'quantized_operators = ["Gemm"', "takes in float"),
     ],
@@ -86,7 +123,7 @@ def test_targets_that_exclude_each_other_are_named_with_the_field() -> None:
 
 
 def test_the_ground_of_one_target_is_itself() -> None:
-    assert common([load_target("qnn")]) == load_target("qnn")
+    assert intersect([load_target("qnn")]) == load_target("qnn")
     assert load_target("qnn+qnn") == load_target("qnn")
 
 

@@ -6,18 +6,20 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from clocks import BY_WORK
+from generated import hold
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 import onnxpress
-from onnxpress.adapter import observe
 from onnxpress.bias import shift_bias
 from onnxpress.contract import Context
 from onnxpress.data import load_samples
 from onnxpress.passes.quantize import Quantize
 from onnxpress.passes.quantize.absorbing import absorb, absorbable, carried_over, shorter_range
 from onnxpress.passes.quantize.ranges import range_between
+from onnxpress.pool import Pool
 from onnxpress.runtime import Array, Session
 from onnxpress.targets import load_target
 
@@ -57,17 +59,19 @@ def chain(body: str, seed: int, lift: float) -> ir.Model:
         => ({output} y{", float[A, B, C, D] z" if "z =" in body else ""}) {{ {body} }}"""
     )
     rng = np.random.default_rng(seed)
-    for value in list(made.graph.inputs)[1:]:
+    arrays = {}
+    for value in made.graph.inputs[1:]:
         name = value.name or ""
-        made.graph.inputs.remove(value)
         array = rng.standard_normal(SHAPES[name])
         if name in ("w", "m"):
             array = np.abs(array)
         if name == "b":
             array = lift * np.abs(array)
-        value.const_value = ir.Tensor(array.astype(np.float32), name=name)
-        if value.uses():
-            made.graph.register_initializer(value)
+        arrays[name] = array.astype(np.float32)
+    hold(made, arrays)
+    for name, value in list(made.graph.initializers.items()):
+        if not value.uses():
+            del made.graph.initializers[name]
     return made
 
 
@@ -77,9 +81,8 @@ def images(seed: int, count: int = 12) -> Array:
 
 
 def observed(model: ir.Model) -> Context:
-    context = Context(model, load_target("cpu"))
     samples = load_samples({"x": images(0)}, Session(model).inputs)
-    return Context(model, context.target, observe(Quantize(), context, samples))
+    return Pool((Quantize(),)).context(model, load_target("cpu"), samples)
 
 
 def run(model: ir.Model, x: Array) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
@@ -91,8 +94,8 @@ def run(model: ir.Model, x: Array) -> "np.ndarray[tuple[int, ...], np.dtype[np.f
 @given(seed=st.integers(0, 1000), lift=st.sampled_from([0.0, 3.0, 30.0]))
 @settings(max_examples=8, deadline=None)
 def test_absorption_is_exact_by_the_reference_evaluator(name: str, seed: int, lift: float) -> None:
-    model = chain(CHAINS[name], seed, lift)
-    context = observed(model)
+    context = observed(chain(CHAINS[name], seed, lift))
+    model = context.model
     last = context.layers[-1]
     wide = range_between(0.0, 1e6, signed=False)
     found = shorter_range(context, last, wide, 0.0)
@@ -100,7 +103,7 @@ def test_absorption_is_exact_by_the_reference_evaluator(name: str, seed: int, li
     before = run(model, images(0)[:1])
     carried = carried_over(context, last, last.read(), 0.0)
     absorb(context, [last], {last.name: {"absorbed": True}})
-    shift_bias(model.graph, last.node, carried)
+    shift_bias(context.names, model.graph, last.node, carried)
     np.testing.assert_allclose(run(model, images(0)[:1]), before, rtol=1e-4, atol=1e-4)
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     shorter = observed(model)
@@ -130,6 +133,7 @@ def test_absorbed_network_is_nearer_in_eight_bits(name: str) -> None:
             passes=[Quantize(form="static", layout="u8s8", absorption=absorption)],
             min_sqnr=5.0,
             goal="size",
+            clock=BY_WORK,
         )
         for absorption in (False, True)
     )

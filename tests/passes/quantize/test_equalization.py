@@ -6,10 +6,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from clocks import BY_WORK
 from generated import hold
 from onnx.reference import ReferenceEvaluator
 
 import onnxpress
+from onnxpress.graph import Names
 from onnxpress.passes.quantize import Quantize
 from onnxpress.passes.quantize.folding import divide, divisible
 from onnxpress.runtime import Array, executed_operators
@@ -65,7 +67,7 @@ def test_division_is_exact_by_the_reference_evaluator(name: str) -> None:
     x = np.random.default_rng(1).standard_normal((1, 4, 5, 5)).astype(np.float32)
     before = run(model, x)
     scales = np.exp(np.random.default_rng(2).standard_normal(6))
-    assert divide(found(model, "c"), axis, scales)
+    assert divide(Names(model), found(model, "c"), axis, scales)
     shape = [1] * before.ndim
     shape[axis] = 6
     wanted = before / scales.reshape(shape)
@@ -79,7 +81,7 @@ def test_what_is_not_homogeneous_or_has_other_readers_is_left(name: str) -> None
     x = np.random.default_rng(1).standard_normal((1, 4, 5, 5)).astype(np.float32)
     before = run(model, x)
     assert not divisible(found(model, "c"), axis)
-    assert not divide(found(model, "c"), axis, np.full(6, 2.0))
+    assert not divide(Names(model), found(model, "c"), axis, np.full(6, 2.0))
     np.testing.assert_array_equal(run(model, x), before)
 
 
@@ -112,6 +114,7 @@ def test_equalized_convolutions_are_nearer_and_run_no_extra_operator() -> None:
         passes=[Quantize(form="static")],
         min_sqnr=30.0,
         goal="size",
+        clock=BY_WORK,
     )
     assert result.within_budget, result.problems
     assert executed_operators(result.model, integer_only=True) == {"QLinearConv": 2}

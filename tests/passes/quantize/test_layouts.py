@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from clocks import BY_WORK
 from generated import hold
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,8 +57,7 @@ def images(seed: int, count: int = 12) -> dict[str, Array]:
 
 
 def pressed(
-    sixteen_bit: str = "",
-    *,
+    *sixteen_bit: str,
     opset: int = 21,
     target: str = "cpu",
     layout: str = "auto",
@@ -70,6 +70,7 @@ def pressed(
         passes=[Quantize(form="static", layout=layout, sixteen_bit=sixteen_bit)],
         min_sqnr=min_sqnr,
         goal="size",
+        clock=BY_WORK,
         target=target,
     )
 
@@ -81,7 +82,7 @@ def worst(result: onnxpress.Result) -> float:
 
 def forms(result: onnxpress.Result) -> dict[str, str]:
     stage = next(stage for stage in result.stages if stage.pass_.name == "quantize")
-    return {d.site: str(d.candidate.parameters["form"]) for d in stage.decisions}
+    return {d.site: d.candidate.family for d in stage.decisions}
 
 
 def widths(model: ir.Model) -> dict[str, set[ir.DataType]]:
@@ -136,7 +137,7 @@ def check(result: onnxpress.Result) -> None:
 @given(names=st.sets(st.sampled_from(sorted(LAYERS)), min_size=1))
 @settings(max_examples=6, deadline=None)
 def test_any_layers_in_sixteen_bits_give_one_width_to_each_operator(names: set[str]) -> None:
-    result = pressed(",".join(sorted(names)))
+    result = pressed(*sorted(names))
     check(result)
     found = forms(result)
     assert {site for site, form in found.items() if form == "static_16_bit"} == names
@@ -144,8 +145,8 @@ def test_any_layers_in_sixteen_bits_give_one_width_to_each_operator(names: set[s
 
 
 def test_more_layers_in_sixteen_bits_are_nearer() -> None:
-    chosen = ["", "last", "last,depthwise", ",".join(LAYERS)]
-    reached = [worst(pressed(names)) for names in chosen]
+    chosen: list[list[str]] = [[], ["last"], ["last", "depthwise"], list(LAYERS)]
+    reached = [worst(pressed(*names)) for names in chosen]
     assert all(after > before for before, after in pairwise(reached)), reached
     assert reached[-1] > reached[0] + 6
 
@@ -175,7 +176,7 @@ def test_pairs_are_in_onnxruntimes_domain_below_opset_21() -> None:
 def test_worst_layers_alone_are_kept_in_sixteen_bits_where_the_target_has_them() -> None:
     """8 bits leave too little, 16 bits more than is asked for: some layers take each."""
     low = worst(pressed(target="qnn", min_sqnr=0.0))
-    high = worst(pressed(",".join(LAYERS), target="qnn", min_sqnr=0.0))
+    high = worst(pressed(*LAYERS, target="qnn", min_sqnr=0.0))
     result = pressed(target="qnn", min_sqnr=(low + high) / 2)
     assert result.within_budget, result.problems
     found = forms(result)
@@ -212,9 +213,10 @@ def test_sixteen_bit_range_performs_the_clip_and_otherwise_reaches_beyond_what_w
         made,
         calibration=data,
         evaluation=images(2),
-        passes=[Quantize(form="static", sixteen_bit="stem")],
+        passes=[Quantize(form="static", sixteen_bit=("stem",))],
         min_sqnr=20.0,
         goal="size",
+        clock=BY_WORK,
     )
     top = {}
     for name, value in result.model.graph.initializers.items():
@@ -227,7 +229,7 @@ def test_sixteen_bit_range_performs_the_clip_and_otherwise_reaches_beyond_what_w
 
 def test_unknown_layer_is_named() -> None:
     with pytest.raises(UsageError, match="sixteen_bit names 'nowhere'"):
-        pressed("stem,nowhere")
+        pressed("stem", "nowhere")
 
 
 HALF = """<ir_version: 8, opset_import: ["" : 17]>
@@ -251,6 +253,7 @@ def test_half_precision_model_gets_weights_that_are_expanded_at_load() -> None:
         passes=[Quantize()],
         min_sqnr=30.0,
         goal="size",
+        clock=BY_WORK,
     )
     onnx.checker.check_model(ir.to_proto(result.model), full_check=True)
     assert forms(result) == {"stem": "weight_only", "right": "weight_only"}

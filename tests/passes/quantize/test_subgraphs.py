@@ -4,124 +4,30 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx.reference
 import onnx_ir as ir
-import onnx_ir.passes.common
 import pytest
-from generated import hold
+from bodies import (
+    HEAD,
+    IF,
+    Float32,
+    built,
+    draw,
+    feeds,
+    if_model,
+    loop_model,
+    nested_model,
+    scan_model,
+)
+from clocks import BY_WORK
 
 import onnxpress
 from onnxpress.graph import standard_opset
 from onnxpress.layers import find_layers
 from onnxpress.passes.quantize import Quantize
-from onnxpress.passes.simplify import simplify
 from onnxpress.runtime import Session, executed_operators
 from onnxpress.search.layer_timing import _alone
-from onnxpress.search.strategy import _levels
-from onnxpress.statistics import Observations, Statistics, collect
-from onnxpress.statistics.exposing import Observer, observable
-
-Float32 = npt.NDArray[np.float32]
-
-HEAD = '<ir_version: 10, opset_import: ["" : {opset}]>'
-POSITIVE = """zero = Constant <value = float {0.0}> () sum = ReduceSum <keepdims = 0> (x)
-    positive = Greater (sum, zero)"""
-IF = (
-    HEAD
-    + " g (float[1, 64] x, float[64, 96] a, float[96, 64] b, float[64, 96] c, float[96, 64] d)"
-    + " => (float[1, 64] y) { "
-    + POSITIVE
-    + """ y = If (positive) <
-        then_branch = yes () => (float[1, 64] r) {
-            p = MatMul (x, a)  q = Relu (p)  r = MatMul (q, b) },
-        else_branch = no () => (float[1, 64] r) {
-            p = MatMul (x, c)  q = Relu (p)  r = MatMul (q, d) }
-    > }"""
-)
-NESTED = (
-    HEAD
-    + " g (float[1, 64] x, float[64, 64] a, float[64, 64] b) => (float[1, 64] y) { "
-    + POSITIVE
-    + """ y = If (positive) <
-        then_branch = yes () => (float[1, 64] r) {
-            h = MatMul (x, a)  first = Constant <value = int64[1] {0}> ()
-            column = Gather <axis = 1> (x, first)  one = Squeeze (column)
-            inner = Greater (one, zero)
-            r = If (inner) <
-                then_branch = deep () => (float[1, 64] s) { s = MatMul (h, b) },
-                else_branch = flat () => (float[1, 64] s) { s = Neg (h) }
-            > },
-        else_branch = no () => (float[1, 64] r) { r = Neg (x) }
-    > }"""
-)
-LOOP = (
-    HEAD
-    + """ g (float[1, 16, 6, 6] x, float[16, 16, 3, 3] w, float[16] b)
-        => (float[1, 16, 6, 6] y, float[n, 1, 16, 6, 6] all) {
-        times = Constant <value = int64 {3}> ()  go = Constant <value = bool {1}> ()
-        y, all = Loop (times, go, x) <
-            body = step (int64 i, bool on, float[1, 16, 6, 6] before)
-                => (bool still, float[1, 16, 6, 6] after, float[1, 16, 6, 6] each) {
-                still = Identity (on)
-                z = Conv <pads = [1, 1, 1, 1]> (before, w, b)  after = Relu (z)
-                each = Neg (after) }
-        > }"""
-)
-SCAN = (
-    HEAD
-    + """ g (float[2, 64] h, float[5, 2, 32] x, float[64, 64] w, float[32, 64] v)
-        => (float[2, 64] last, float[5, 2, 64] all) {
-        last, all = Scan <num_scan_inputs = 1,
-            body = step (float[2, 64] before, float[2, 32] now)
-                => (float[2, 64] after, float[2, 64] each) {
-                m = MatMul (before, w)  n = MatMul (now, v)
-                s = Add (m, n)  after = Tanh (s)  each = Neg (after) }
-        > (h, x) }"""
-)
-
-
-def built(text: str, opset: int = 17, **weights: tuple[int, ...]) -> ir.Model:
-    """A model from text whose inputs of these names are random initializers."""
-    model = ir.from_onnx_text(text.replace("{opset}", str(opset)))
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for name, shape in weights.items():
-        scale = np.sqrt(np.prod(shape[1:]) if len(shape) == 4 else shape[0])
-        arrays[name] = (rng.standard_normal(shape) / scale).astype(np.float32)
-    hold(model, arrays)
-    ir.passes.common.ShapeInferencePass()(model)
-    return model
-
-
-def if_model(opset: int = 17) -> ir.Model:
-    return built(IF, opset, a=(64, 96), b=(96, 64), c=(64, 96), d=(96, 64))
-
-
-def nested_model(opset: int = 17) -> ir.Model:
-    return built(NESTED, opset, a=(64, 64), b=(64, 64))
-
-
-def loop_model(opset: int = 17) -> ir.Model:
-    return built(LOOP, opset, w=(16, 16, 3, 3), b=(16,))
-
-
-def scan_model(opset: int = 17) -> ir.Model:
-    return built(SCAN, opset, w=(64, 64), v=(32, 64))
-
-
-def draw(model: ir.Model, count: int = 40, *, seed: int = 1) -> dict[str, Float32]:
-    rng = np.random.default_rng(seed)
-    return {
-        value.name or "": rng.standard_normal((count, *(value.shape or ()))).astype(np.float32)
-        for value in model.graph.inputs
-    }
-
-
-def feeds(data: Mapping[str, Float32]) -> list[dict[str, Float32]]:
-    count = len(next(iter(data.values())))
-    return [{name: array[at] for name, array in data.items()} for at in range(count)]
 
 
 def quantized(
@@ -133,6 +39,7 @@ def quantized(
         evaluation=draw(model, seed=2),
         passes=[Quantize(**{"form": "static", **settings})],
         goal="size",
+        clock=BY_WORK,
         metric="none",
         min_sqnr=15.0,
     )
@@ -184,7 +91,7 @@ def integer_kernels(result: onnxpress.Result) -> int:
 def test_layers_in_bodies_run_as_integer_kernels(make: Any, layers: int, opset: int) -> None:
     original = make(opset)
     result = quantized(original)
-    forms = [d.candidate.parameters["form"] for d in result.stages[1].decisions]
+    forms = [d.candidate.family for d in result.stages[1].decisions]
     assert forms.count("static") >= layers, reasons(result)
     assert integer_kernels(result) >= layers
     assert signal_to_noise(original, result) > 20
@@ -211,7 +118,7 @@ def test_branch_that_the_data_never_takes_is_left_with_the_reason(form: str) -> 
     result = quantized(if_model(), data, form=form)
     for name in ("c", "d"):
         assert "the calibration data never exercises it" in reasons(result)[name]
-    decided = {d.site: d.candidate.parameters["form"] for d in result.stages[1].decisions}
+    decided = {d.site: d.candidate.family for d in result.stages[1].decisions}
     assert decided["a"] == decided["b"] == ("dynamic" if form == "dynamic" else "static")
     assert decided.get("c") == ("weight_only" if form == "auto" else None)
 
@@ -253,8 +160,6 @@ def test_weights_that_are_initializers_of_bodies_are_layers() -> None:
     for name in ("w", "b"):
         value = original.graph.initializers.pop(name)
         body.register_initializer(value)
-    found = collected(original)
-    assert found.layers["w"].rows_per_sample == 3 * 36
     result = quantized(original)
     assert executed_operators(result.model)["QLinearConv"] == 1
 
@@ -298,7 +203,7 @@ def test_float16_layers_in_bodies_stay_with_the_reason() -> None:
     result = quantized(original, form="auto")
     assert "float16" in reasons(result)["a"]
     assert integer_kernels(result) == 0
-    assert {d.candidate.parameters["form"] for d in result.stages[1].decisions} == {"weight_only"}
+    assert {d.candidate.family for d in result.stages[1].decisions} == {"weight_only"}
 
 
 def test_recipe_repeats_integer_kernels_in_bodies() -> None:
@@ -310,6 +215,7 @@ def test_recipe_repeats_integer_kernels_in_bodies() -> None:
         calibration=data,
         evaluation=draw(if_model(), seed=2),
         goal="size",
+        clock=BY_WORK,
     )
     assert onnxpress.model_file.to_bytes(again.model) == onnxpress.model_file.to_bytes(first.model)
 
@@ -322,112 +228,6 @@ def test_integers_in_bodies_can_be_taken_out_and_quantized_anew() -> None:
         once, integer_only=True
     )
     assert signal_to_noise(original, result) > 20
-
-
-def collected(model: ir.Model) -> Statistics:
-    layers = find_layers(model)
-    data = onnxpress.data.load_samples(draw(model), Session(model).inputs)
-    names = frozenset(layer.name for layer in layers)
-    return collect(model, layers, data, Observations(observable(model), names, gram=True))
-
-
-def test_layers_in_bodies_are_refined_one_after_the_other() -> None:
-    model = nested_model()
-    levels = _levels(model.graph, find_layers(model))
-    assert [[layer.name for layer in level] for level in levels] == [["a"], ["b"]]
-
-
-@pytest.mark.parametrize("make", [if_model, nested_model, loop_model, scan_model])
-def test_layers_in_bodies_can_be_timed_alone(make: Any) -> None:
-    model = make()
-    for layer in find_layers(model):
-        alone = _alone(model, [layer])
-        assert alone is not None
-        assert [node.op_type for node in alone.graph] == [layer.op_type]
-        feed = feeds(draw(alone, 1))[0]
-        assert np.isfinite(Session(alone).run(feed)[layer.node.outputs[0].name or ""]).all()
-
-
-def test_names_shared_by_branches_are_told_apart_or_left_out() -> None:
-    model = if_model()
-    assert not {"p", "q", "r"} & observable(model)
-    simplify(model)
-    assert {"p", "q", "r", "p_1", "q_1"} <= observable(model)
-    found = collected(model)
-    taken = {found.layers[name].rows for name in ("a", "c")}
-    assert sum(taken) == 40
-    assert found.tensors["p"].maximum != found.tensors["p_1"].maximum
-
-
-def test_observed_iterations_are_what_the_loop_computes() -> None:
-    model = loop_model()
-    x = draw(model, 1)["x"][0]
-    names = sorted(observable(model))
-    seen = Observer(model, names).run({"x": x}, names)
-    every = np.asarray(Session(model).run({"x": x})["all"], np.float32)
-    assert [array.shape for array in seen["z"]] == [(1, 16, 6, 6)] * 3
-    assert np.array_equal(np.stack(seen["each"]), every)
-    assert np.array_equal(np.stack(seen["after"]), -every)
-    assert np.array_equal(seen["all"][0], every)
-    assert np.array_equal(np.stack(seen["before"]), np.stack([x, *-every[:-1]]))
-
-
-def test_observed_iterations_are_what_the_scan_computes() -> None:
-    model = scan_model()
-    feed = feeds(draw(model, 1))[0]
-    names = ["now", "after"]
-    seen = Observer(model, names).run(feed, names)
-    found = Session(model).run(feed)
-    assert np.array_equal(np.stack(seen["now"]), feed["x"])
-    assert np.array_equal(np.stack(seen["after"]), -np.asarray(found["all"], np.float32))
-    assert np.array_equal(seen["after"][-1], found["last"])
-
-
-DEEP = (
-    HEAD
-    + """ g (float[1, 4] x, float[3, 2] rows) => (float[1, 4] y, float[k, 1, 4] kept) {
-        times = Constant <value = int64 {4}> ()  go = Constant <value = bool {1}> ()
-        zero = Constant <value = int64 {0}> ()  two = Constant <value = int64 {2}> ()
-        y, kept = Loop (times, go, x) <
-            body = outer (int64 i, bool on, float[1, 4] before)
-                => (bool still, float[1, 4] after, float[1, 4] each) {
-                still = Identity (on)
-                rest = Mod (i, two)  even = Equal (rest, zero)
-                after = If (even) <
-                    then_branch = yes () => (float[1, 4] r) {
-                        r, many = Loop (i, on, before) <
-                            body = inner (int64 j, bool more, float[1, 4] v)
-                                => (bool again, float[1, 4] w, float[1, 4] o) {
-                                again = Identity (more)  w = Add (v, v)  o = Neg (w) }
-                        > },
-                    else_branch = no () => (float[1, 4] r) {
-                        low = Neg (before)
-                        state, sums = Scan <num_scan_inputs = 1,
-                            body = each (float[1, 4] s, float[2] row)
-                                => (float[1, 4] t, float[2] u) { t = Neg (s)  u = Neg (row) }
-                        > (before, rows)
-                        r = Add (low, low) }
-                >
-                each = Identity (after) }
-        > }"""
-)
-
-
-@pytest.mark.parametrize("opset", [13, 17])
-def test_bodies_in_bodies_are_observed_as_often_as_they_run(opset: int) -> None:
-    model = built(DEEP, opset)
-    before = onnxpress.model_file.to_bytes(model)
-    names = sorted(observable(model) - {"zero", "two", "times", "go"})
-    feed = {"x": np.ones((1, 4), np.float32), "rows": np.arange(6, dtype=np.float32).reshape(3, 2)}
-    seen = Observer(model, names).run(feed, names)
-    assert onnxpress.model_file.to_bytes(model) == before
-    # x: unchanged at i = 0, −2 times at 1, twice doubled at 2, −2 times at 3.
-    assert [float(array[0, 0]) for array in seen["before"]] == [1, 1, -2, -8]
-    assert [float(array[0, 0]) for array in seen["w"]] == [-4, -8]
-    assert [float(array[0, 0]) for array in seen["low"]] == [-1, 8]
-    assert [array.shape for array in seen["many"]] == [(0, 1, 4), (2, 1, 4)]
-    assert [array.tolist() for array in seen["u"]] == 2 * [[0, -1], [-2, -3], [-4, -5]]
-    assert float(seen["y"][0][0, 0]) == 16
 
 
 def test_scan_whose_iterations_differ_in_shape_is_left_with_the_reason() -> None:
@@ -457,3 +257,14 @@ def test_scan_whose_iterations_differ_in_shape_is_left_with_the_reason() -> None
     result = quantized(model, data)
     assert "cannot be observed" in reasons(result)["w"]
     assert [d.site for d in result.stages[1].decisions] == ["v"]
+
+
+@pytest.mark.parametrize("make", [if_model, nested_model, loop_model, scan_model])
+def test_layers_in_bodies_can_be_timed_alone(make: Any) -> None:
+    model = make()
+    for layer in find_layers(model):
+        alone = _alone(model, [layer])
+        assert alone is not None
+        assert [node.op_type for node in alone.graph] == [layer.op_type]
+        feed = feeds(draw(alone, 1))[0]
+        assert np.isfinite(Session(alone).run(feed)[layer.node.outputs[0].name or ""]).all()

@@ -1,0 +1,74 @@
+"""The group of all commands: ours, a module each, and one for every installed pass.
+
+Nothing of a command is imported before it is asked for; the list of commands shows the first
+lines of their modules. `registry.COMMANDS` names the modules of this package that hold a click
+command called `command`.
+"""
+
+import importlib
+
+import click
+
+from onnxpress import registry
+from onnxpress.cli.exit_status import exit_statuses
+from onnxpress.entry_points import first_line
+from onnxpress.errors import nearest
+from onnxpress.registry import COMMANDS
+from onnxpress.version import __version__
+
+__all__ = ["COMMANDS", "cli", "main"]
+
+
+class Commands(click.Group):
+    """Our commands and, after them, one command for each installed pass."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order of the help."""
+        return [*COMMANDS, *registry.names()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        found: click.Command | None = None
+        if cmd_name in COMMANDS:
+            found = importlib.import_module(f"onnxpress.cli.{cmd_name}").command
+        elif cmd_name in registry.names():
+            found = importlib.import_module("onnxpress.cli.single_pass").command_of(cmd_name)
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with a suggestion for a name that does not exist."""
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            ctx.fail(f"there is no command {args[0]!r}{nearest(args[0], known)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        own = [(name, first_line(f"onnxpress.cli.{name}")) for name in COMMANDS]
+        passes = [(name, registry.describe(name)) for name in registry.names()]
+        for title, rows in (("Commands", own), ("One pass alone", passes)):
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; what goes wrong becomes a message and an exit status."""
+        with exit_statuses():
+            return super().invoke(ctx)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="onnxpress")
+def cli() -> None:
+    """Make an ONNX model smaller and faster, and prove what it cost.
+
+    Start with: onnxpress optimize model.onnx --calibration samples.npz
+    """
+
+
+def main() -> None:
+    """Run the command line."""
+    with exit_statuses():
+        cli()

@@ -1,0 +1,42 @@
+"""Show versions, the processor, and what this machine can run or emulate."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from onnxpress.cli.exit_status import NOT_MET
+from onnxpress.cli.json_output import write_json
+from onnxpress.cli.options import PATH, debug_option, json_option
+from onnxpress.cli.progress import progress_line
+from onnxpress.doctor import examine
+from onnxpress.installer import install as install_providers
+from onnxpress.report.console import console_for, print_doctor
+
+__all__ = ["command"]
+
+
+@click.command("doctor", help=__doc__)
+@click.option("--run", is_flag=True, help="Run a small model on every provider that is there.")
+@click.option(
+    "--install",
+    multiple=True,
+    metavar="NAME",
+    help="Make this provider's environment in .venv-ep first and note it in onnxpress.toml; "
+    "`all` for every one that can be.",
+)
+@click.option("--ep-config", type=PATH, metavar="FILE", help="Where the providers are.")
+@json_option
+@debug_option
+def command(
+    *, run: bool, install: tuple[str, ...], ep_config: Path | None, json_path: str | None
+) -> None:
+    """Install what is asked for, print what there is; exit status 1 where something clashes."""
+    for name, outcome in install_providers(install):
+        click.echo(f"{name}: {outcome}", err=True)
+    with progress_line() as progress:
+        found = examine(ep_config, run=run, progress=progress)
+    if write_json(found, json_path):
+        print_doctor(found, console_for())
+    if found["problems"]:
+        sys.exit(NOT_MET)

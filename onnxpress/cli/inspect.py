@@ -1,0 +1,39 @@
+"""Show what is in MODEL, what can be optimized and what cannot, and why."""
+
+from pathlib import Path
+
+import click
+
+from onnxpress.cli.json_output import write_json
+from onnxpress.cli.options import PATH, debug_option, json_option
+from onnxpress.inspection import inspect_model
+from onnxpress.report.console import console_for, print_table
+
+__all__ = ["command"]
+
+
+@click.command("inspect", help=__doc__)
+@click.argument("model", type=PATH)
+@json_option
+@debug_option
+def command(model: Path, *, json_path: str | None) -> None:
+    """Print sizes, the largest layers, the operators, and what each pass says."""
+    found = inspect_model(model)
+    if not write_json(found, json_path):
+        return
+    console = console_for()
+    console.print(
+        f"opset {found['opset']}, {found['bytes'] / 1e6:.2f} MB, {found['nodes']} nodes, "
+        f"{found['layers']} layers with a constant weight"
+    )
+    rows = [
+        (entry["name"], entry["operator"], str(entry["shape"]), f"{entry['bytes']:,}")
+        for entry in found["largest"]
+    ]
+    print_table("largest layers", ("layer", "operator", "shape", "bytes"), rows, console)
+    operators = ", ".join(f"{name} {count}" for name, count in found["operators"].items())
+    console.print(f"operators: {operators}", markup=False)
+    for entry in found["passes"]:
+        console.print(f"[bold]{entry['pass']}[/] {entry['sites']} sites without data")
+        for reason, count in entry["reasons"].items():
+            console.print(f"  {count} left: {reason}", markup=False)

@@ -1,0 +1,75 @@
+"""Optimize, write, print: what `optimize` and the commands of single passes have in common."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from onnxpress import model_file
+from onnxpress.cli.exit_status import NOT_MET
+from onnxpress.cli.json_output import STANDARD_OUTPUT, write_json
+from onnxpress.cli.outputs import Outputs
+from onnxpress.cli.progress import progress_line
+from onnxpress.pipeline import optimize
+from onnxpress.report import document, write_html
+from onnxpress.report.console import console_for, print_result
+from onnxpress.targets import load_target
+
+__all__ = ["optimize_and_write"]
+
+
+def optimize_and_write(
+    model: Path,
+    *,
+    output: Path | None,
+    report: Path | None,
+    json_path: str | None,
+    external_data: bool,
+    targets: tuple[str, ...],
+    per_target: bool,
+    opset: int | None,
+    **options: Any,
+) -> None:
+    """One model good for all targets, or one for each; exit status 1 where one falls short.
+
+    Args:
+        model: the file to optimize.
+        output: the model's; `None`: beside the original.
+        report: an HTML file.
+        json_path: a JSON file, or `-`.
+        external_data: weights in a file of their own.
+        targets: names.
+        per_target: a model for each of them.
+        opset: to convert to.
+        options: the others of `onnxpress.optimize`.
+    """
+    outputs = Outputs(output or model.with_suffix(".opt.onnx"), report, json_path, external_data)
+    options["opset"] = opset or 0
+    wanted: list[tuple[Outputs, tuple[str, ...]]] = [(outputs, targets)]
+    if per_target:
+        wanted = [(outputs.of_target(name), (name,)) for name in dict.fromkeys(targets)]
+    done = [_optimize_for(model, names, files, options) for files, names in wanted]
+    if not all(done):
+        sys.exit(NOT_MET)
+
+
+def _optimize_for(
+    model: Path, targets: tuple[str, ...], outputs: Outputs, options: dict[str, Any]
+) -> bool:
+    """Optimize, write and print; whether the model is within the budget."""
+    if not model.exists():
+        model_file.load(model)
+    outputs.check(model, load_target("+".join(targets)))
+    with progress_line() as progress:
+        result = optimize(model, target=targets, progress=progress, **options)
+    found = document(result)
+    written = [
+        str(path) for path in result.save(outputs.model, external_data=outputs.external_data)
+    ]
+    if outputs.report is not None:
+        write_html(found, outputs.report)
+        written.append(str(outputs.report))
+    if outputs.json not in (None, STANDARD_OUTPUT):
+        written.append(str(outputs.json))
+    if write_json(found, outputs.json):
+        print_result(found, written=written, console=console_for())
+    return result.within_budget

@@ -1,0 +1,203 @@
+"""Options that several commands share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from onnxpress.cli.exit_status import show_details
+
+__all__ = [
+    "PATH",
+    "data_options",
+    "debug_option",
+    "file_options",
+    "goal_options",
+    "json_option",
+    "provider_options",
+    "threads_option",
+]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Decorator = Callable[[Function], Function]
+
+PATH = click.Path(path_type=Path)
+
+
+def _together(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
+    """One decorator of several, listed in the order of the help."""
+
+    def decorate(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def _debug(ctx: click.Context, option: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click
+    if value:
+        show_details()
+
+
+debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_debug,
+    help="Show tracebacks, and what is done in detail.",
+)
+
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(min=0),
+    default=0,
+    help="onnxruntime's threads; 0: all cores.",
+)
+
+json_option = click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    help="Write the findings as JSON; - for standard output, and nothing else there.",
+)
+
+data_options = _together(
+    click.option(
+        "--calibration",
+        metavar="DATA",
+        help="Samples the passes may look at, no labels needed: a .npz with an array per "
+        "input, a folder of ONNX test data sets, module:function, or what another installed "
+        "reader takes.",
+    ),
+    click.option(
+        "--evaluation",
+        metavar="DATA",
+        help="Held-out samples the budget is judged on, with __labels__ where there are any. "
+        "Without it, a third of the calibration samples.",
+    ),
+    click.option(
+        "--max-drop",
+        type=float,
+        metavar="PERCENT",
+        help="Points of the task metric that may be lost. Default 1 where there is a metric.",
+    ),
+    click.option(
+        "--min-sqnr",
+        type=float,
+        metavar="DB",
+        help="How close the worst output must stay. Default 20 where there is no metric.",
+    ),
+    click.option(
+        "--metric",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="auto, accuracy, agreement, none, or module:function.",
+    ),
+)
+
+file_options = _together(
+    click.option(
+        "-o",
+        "--output",
+        type=PATH,
+        metavar="FILE",
+        help="Where to write the model. Default: MODEL with .opt.onnx.",
+    ),
+    click.option("--report", type=PATH, metavar="FILE.html", help="Write an HTML report."),
+    click.option(
+        "--json",
+        "json_path",
+        metavar="FILE",
+        help="Write the report as JSON; - for standard output, and nothing else there.",
+    ),
+    click.option(
+        "--external-data",
+        is_flag=True,
+        help="Put the weights into a file of their own, as is done above 2 GB.",
+    ),
+)
+
+goal_options = _together(
+    click.option(
+        "--goal",
+        type=click.Choice(["balanced", "latency", "size"]),
+        default="balanced",
+        show_default=True,
+        help="size accepts a slower model; the others never do.",
+    ),
+    click.option(
+        "--target",
+        "targets",
+        multiple=True,
+        default=["cpu"],
+        show_default=True,
+        help="See `onnxpress targets`. Several: one model good for all.",
+    ),
+    click.option(
+        "--per-target",
+        is_flag=True,
+        help="One model for each target instead: FILE.TARGET.onnx.",
+    ),
+    click.option(
+        "--fix-shape",
+        "fix_shapes",
+        multiple=True,
+        metavar="NAME=1x3x224x224",
+        help="Fix an input's shape, or with DIM=4 a symbolic dimension, before anything else.",
+    ),
+    click.option(
+        "--float16",
+        type=click.Choice(["no", "keep-io", "all"]),
+        default="no",
+        show_default=True,
+        help="Half precision instead of integers; all: inputs and outputs too.",
+    ),
+    click.option(
+        "--opset",
+        type=click.IntRange(min=1),
+        default=None,
+        help="Convert to this opset. Without: down to the newest the target knows.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of every random choice."),
+    click.option(
+        "--time-limit",
+        type=float,
+        metavar="S",
+        help="Seconds after which the search takes the best it has.",
+    ),
+)
+
+provider_options = _together(
+    click.option(
+        "--ep",
+        multiple=True,
+        metavar="NAME",
+        help="Run the result on this execution provider too, in a process of its own; may "
+        "be repeated; `all` for every one. See `onnxpress doctor`.",
+    ),
+    click.option(
+        "--require-ep",
+        multiple=True,
+        metavar="NAME",
+        help="Fail unless this provider really ran it (or its emulator).",
+    ),
+    click.option(
+        "--ep-config",
+        type=PATH,
+        metavar="FILE",
+        help="Where the providers are. Default: onnxpress.toml here, else "
+        "~/.config/onnxpress/config.toml.",
+    ),
+    click.option(
+        "--ep-time-limit",
+        type=float,
+        default=300.0,
+        show_default=True,
+        metavar="S",
+        help="Seconds for each provider.",
+    ),
+)

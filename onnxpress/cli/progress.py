@@ -1,0 +1,20 @@
+"""What is being done, on one line, while a person watches."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.markup import escape
+
+__all__ = ["progress_line"]
+
+
+@contextlib.contextmanager
+def progress_line() -> Iterator[Callable[[str], None]]:
+    """A function that shows a text; it does nothing unless standard error is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with Console(stderr=True).status("starting") as status:
+        yield lambda text: status.update(escape(text))

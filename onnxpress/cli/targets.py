@@ -1,0 +1,62 @@
+"""List the targets; `show` explains one, `check` asks its rules about a model."""
+
+from pathlib import Path
+
+import click
+
+from onnxpress.cli.json_output import write_json
+from onnxpress.cli.options import PATH, debug_option, json_option
+from onnxpress.model_file import load
+from onnxpress.report.console import console_for
+from onnxpress.report.targets import (
+    print_static,
+    print_target,
+    print_targets,
+    static_document,
+    target_document,
+)
+from onnxpress.targets import load_target, target_names
+from onnxpress.targets.static_rules import static_report
+
+__all__ = ["command"]
+
+
+@click.group("targets", invoke_without_command=True, help=__doc__)
+@json_option
+@debug_option
+@click.pass_context
+def command(ctx: click.Context, *, json_path: str | None) -> None:
+    """Without a command of its own: list."""
+    if ctx.invoked_subcommand is not None:
+        return
+    found = [load_target(name) for name in target_names()]
+    if write_json({target.name: target_document(target) for target in found}, json_path):
+        print_targets(found, console_for())
+
+
+@command.command()
+@click.argument("name")
+@json_option
+@debug_option
+def show(name: str, *, json_path: str | None) -> None:
+    """Explain the target NAME, or the common ground of several: NAME+NAME."""
+    target = load_target(name)
+    if write_json(target_document(target), json_path):
+        print_target(target, console_for())
+
+
+@command.command()
+@click.argument("model", type=PATH)
+@click.option(
+    "--target", "names", multiple=True, required=True, help="Whose rules; may be repeated."
+)
+@json_option
+@debug_option
+def check(model: Path, *, names: tuple[str, ...], json_path: str | None) -> None:
+    """Ask the rules of targets which nodes of MODEL they would take; nothing is run."""
+    loaded = load(model)
+    members = [member for name in names for member in load_target(name).members]
+    reports = [static_report(loaded, load_target(member)) for member in dict.fromkeys(members)]
+    if write_json({report.target: static_document(report) for report in reports}, json_path):
+        for report in reports:
+            print_static(report, console_for())

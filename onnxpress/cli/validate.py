@@ -1,0 +1,70 @@
+"""Compare MODEL with its original: interface, fidelity, task, speed, and on providers."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from onnxpress.cli.exit_status import NOT_MET
+from onnxpress.cli.json_output import write_json
+from onnxpress.cli.options import (
+    PATH,
+    data_options,
+    debug_option,
+    json_option,
+    provider_options,
+    threads_option,
+)
+from onnxpress.cli.progress import progress_line
+from onnxpress.judge import Budget
+from onnxpress.providers import ProviderOptions
+from onnxpress.report.console import console_for, print_validation
+from onnxpress.report.document import validation_document
+from onnxpress.validation import validate
+
+__all__ = ["command"]
+
+
+@click.command("validate", help=__doc__)
+@click.argument("model", type=PATH)
+@click.option("--reference", type=PATH, required=True, help="The original model.")
+@data_options
+@provider_options
+@click.option("--seed", type=int, default=0, help="Of random inputs.")
+@json_option
+@threads_option
+@debug_option
+def command(
+    model: Path,
+    *,
+    reference: Path,
+    calibration: str | None,
+    evaluation: str | None,
+    max_drop: float | None,
+    min_sqnr: float | None,
+    metric: str,
+    seed: int,
+    json_path: str | None,
+    threads: int,
+    ep: tuple[str, ...],
+    require_ep: tuple[str, ...],
+    ep_config: Path | None,
+    ep_time_limit: float,
+) -> None:
+    """Print what was found; exit status 1 where the budget or a provider is not met."""
+    with progress_line() as progress:
+        found = validate(
+            model,
+            reference,
+            evaluation=evaluation or calibration,
+            budget=Budget(max_drop, min_sqnr, metric),
+            threads=threads,
+            seed=seed,
+            providers=ProviderOptions(ep, require_ep, ep_config, ep_time_limit),
+            progress=progress,
+        )
+    document = validation_document(found)
+    if write_json(document, json_path):
+        print_validation(document, console_for())
+    if not found.within_budget:
+        sys.exit(NOT_MET)

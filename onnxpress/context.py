@@ -1,0 +1,108 @@
+"""What a pass may look at: a model, what was observed of it, and where it will run."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from onnxpress.errors import RecipeError, UsageError, nearest
+from onnxpress.graph import Names
+from onnxpress.layers import Layer, find_layers
+from onnxpress.memory import Memory
+from onnxpress.statistics import LayerStatistics, Statistics
+from onnxpress.targets import Target
+
+__all__ = ["Context"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass may look at.
+
+    Attributes:
+        model: what the earlier stage left; in `rewrite`, a clone of it that is to be changed.
+        target: what the provider accepts.
+        statistics: of this model, or `None` without calibration data. Where a decision is
+            refined, those of its layers are of what the rewritten model feeds them.
+        seed: for anything drawn at random.
+        draft: a rewrite is wanted for the clock, so that its weights need the right form but not
+            the best values.
+        layers: the model's layers with a constant weight; found if not given.
+        base: the model that was proposed on, which nobody changes; `model` if not given.
+        base_statistics: of `base`, before any refinement; `statistics` if not given.
+        names: what is free in `model`; a rewrite takes every new name from it.
+        memory: what `memoised` functions of this stage returned.
+    """
+
+    model: ir.Model
+    target: Target
+    statistics: Statistics | None = None
+    seed: int = 0
+    draft: bool = False
+    layers: tuple[Layer, ...] = ()
+    base: ir.Model = None  # type: ignore[assignment] # filled in below
+    base_statistics: Statistics | None = None
+    names: Names = None  # type: ignore[assignment] # filled in below
+    memory: Memory = field(default_factory=Memory, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        fill = object.__setattr__
+        if not self.layers:
+            fill(self, "layers", tuple(find_layers(self.model)))
+        if self.base is None:
+            fill(self, "base", self.model)
+        if self.base_statistics is None:
+            fill(self, "base_statistics", self.statistics)
+        if self.names is None:
+            fill(self, "names", Names(self.model))
+
+    def moments(self, layer: Layer) -> LayerStatistics | None:
+        """What was observed of the layer's inputs."""
+        return None if self.statistics is None else self.statistics.layers.get(layer.name)
+
+    def base_moments(self, layer: Layer) -> LayerStatistics | None:
+        """What was observed of the layer's inputs in `base`, whatever is refined since."""
+        known = self.base_statistics
+        return None if known is None else known.layers.get(layer.name)
+
+    def multiply_adds(self, layer: Layer) -> float:
+        """Of one run; of one application of the weight where the layer was not observed."""
+        if layer.op_type == "Gather":
+            return 0.0
+        moments = self.moments(layer)
+        rows = 1.0 if moments is None else moments.rows_per_sample
+        return float(rows * math.prod(layer.shape))
+
+    def layer(self, site: str) -> Layer:
+        """The layer of that name.
+
+        Raises:
+            RecipeError: the model has no such layer.
+        """
+        for layer in self.layers:
+            if layer.name == site:
+                return layer
+        raise RecipeError(
+            f"the plan names the layer {site!r}, which this model does not have; the recipe was "
+            "made for another model or another version of onnxpress"
+        )
+
+    def named_layers(self, names: Sequence[str], pass_name: str) -> list[Layer]:
+        """The layers of these names, or all where none is named.
+
+        Args:
+            names: as a setting of the pass has them.
+            pass_name: for the message.
+
+        Raises:
+            UsageError: the model has no layer of one of the names.
+        """
+        known = {layer.name: layer for layer in self.layers}
+        for name in names:
+            if name not in known:
+                raise UsageError(
+                    f"{pass_name}: there is no layer {name!r}{nearest(name, list(known))} "
+                    "(onnxpress inspect lists them)"
+                )
+        return [known[name] for name in names] or list(self.layers)

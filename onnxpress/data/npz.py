@@ -1,0 +1,52 @@
+"""Samples from a `.npz` file: an array per input and, optionally, `__labels__`."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from onnxpress.data.checks import from_arrays
+from onnxpress.data.reader import Reader, path_of
+from onnxpress.data.samples import Samples
+from onnxpress.errors import DataError
+from onnxpress.runtime import InputSpec
+
+__all__ = ["READER"]
+
+
+def _accepts(data: object) -> bool:
+    path = path_of(data)
+    return path is not None and (path.suffix == ".npz" or _is_archive_of_arrays(path))
+
+
+def _is_archive_of_arrays(path: Path) -> bool:
+    """Whether a file of any name is what numpy.savez writes."""
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
+    return all(name.endswith(".npy") for name in names)
+
+
+def _read(data: str | Path, inputs: Sequence[InputSpec]) -> Samples:
+    path = Path(data)
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file; expected a .npz with one array per input")
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path}: is not a complete .npz file ({error}); write it again") from error
+    except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:
+        raise DataError(
+            f"{path}: cannot be read as a .npz file of arrays ({error}); write it with "
+            "numpy.savez_compressed"
+        ) from error
+    return from_arrays(arrays, inputs, str(path))
+
+
+READER = Reader("a .npz file with an array per input", _accepts, _read)

@@ -1,0 +1,82 @@
+"""Readers of samples: which of the installed ones takes what the user gave, and reads it."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxpress import entry_points
+from onnxpress.data.samples import Samples
+from onnxpress.errors import DataError, UsageError
+from onnxpress.runtime import Array, InputSpec
+
+__all__ = ["GROUP", "Reader", "load_samples", "path_of"]
+
+GROUP = "onnxpress.data"
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads one kind of data; the name of its entry point is its own.
+
+    Attributes:
+        describes: the kind of data in a few words, for messages: "a .npz file with …".
+        accepts: whether this is such data; looks no further than it has to, and data that is
+            recognised but broken or missing is accepted, so that `read` can say what is wrong.
+        read: the samples, checked by `from_arrays` or `from_feeds`; raises `DataError`.
+        before: names of readers that would accept some of the same data and give way.
+    """
+
+    describes: str
+    accepts: Callable[[object], bool]
+    read: Callable[[Any, Sequence[InputSpec]], Samples]
+    before: tuple[str, ...] = ()
+
+
+def path_of(data: object) -> Path | None:
+    """Text or a path as a path, anything else as `None`."""
+    return Path(data) if isinstance(data, str | os.PathLike) else None
+
+
+def load_samples(
+    data: str | Path | Mapping[str, Array] | Samples, inputs: Sequence[InputSpec]
+) -> Samples:
+    """Read samples and check them against the model's inputs.
+
+    Args:
+        data: a `.npz` file (an array per input, optionally `__labels__`), a folder of ONNX
+            `test_data_set_*` folders (or one of them), `module:function` yielding
+            dictionaries, a dictionary of arrays, or what another installed reader takes.
+        inputs: the model's inputs.
+
+    Raises:
+        DataError: missing, unreadable, empty, or not what the model takes.
+        UsageError: readers contradict each other.
+    """
+    if isinstance(data, Samples):
+        return data
+    readers = entry_points.loaded(GROUP, Reader)
+    accepting = {name: reader for name, reader in readers.items() if reader.accepts(data)}
+    if not accepting:
+        raise DataError(_refusal(data, readers))
+    giving_way = {name for reader in accepting.values() for name in reader.before}
+    chosen = [reader for name, reader in accepting.items() if name not in giving_way]
+    if len(chosen) != 1:
+        raise UsageError(
+            f"{data}: the readers {', '.join(accepting)} all accept it and none declares that it "
+            "comes before the others; uninstall the packages of all but one"
+        )
+    return chosen[0].read(data, inputs)
+
+
+def _refusal(data: object, readers: Mapping[str, Reader]) -> str:
+    path = path_of(data)
+    if path is None:
+        found = f"the samples are of type {type(data).__name__}, which no installed reader takes"
+    elif path.exists():
+        kind = "folder" if path.is_dir() else "file"
+        found = f"{data}: no installed reader takes this {kind}"
+    else:
+        found = f"{data}: there is no such file or folder"
+    return f"{found}; expected one of: {'; '.join(one.describes for one in readers.values())}"

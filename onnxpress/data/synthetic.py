@@ -1,0 +1,84 @@
+"""Random inputs that a model accepts, where there is no data."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from onnxpress.data.samples import Samples
+from onnxpress.errors import DataError, ModelError
+from onnxpress.runtime import Array, InputSpec, Session
+
+__all__ = ["random_samples"]
+
+# Sizes tried for dynamic dimensions, the usual ones of texts and images first.
+_SIZES = (64, 16, 224, 320, 576, 512, 288, 256, 1, 2, 32, 128, 1024)
+
+
+def random_samples(session: Session, number: int, seed: int) -> Samples:
+    """Random inputs that the model accepts; dynamic dimensions are found by trying.
+
+    Floats are normal, integers 0 or 1 (valid indices almost everywhere). Dimensions of the
+    same name get the same size; a dynamic first dimension is a batch of one.
+
+    Raises:
+        DataError: the model runs on none of the sizes tried, or takes strings.
+    """
+    for spec in session.inputs:
+        if spec.dtype == "object" or "(" in spec.dtype:
+            raise DataError(f"input {spec} cannot be made up at random; give --evaluation data")
+    failure = "it has no inputs"
+    for sizes in _size_trials(session.inputs):
+        rng = np.random.default_rng(seed)
+        feeds = tuple(
+            {spec.name: _random_input(spec, sizes, rng) for spec in session.inputs}
+            for _ in range(number)
+        )
+        try:
+            session.run(feeds[0])
+        except ModelError as error:
+            failure = str(error)[:300]
+            continue
+        return Samples(feeds, None, "random inputs")
+    raise DataError(
+        f"the model runs on no random input that was tried ({failure}); give --evaluation data"
+    )
+
+
+def _size_trials(inputs: Sequence[InputSpec]) -> Iterator[dict[str, int]]:
+    """Sizes of the dynamic dimensions: all alike first, then some of them 1."""
+    batch = {_dimension(spec, 0) for spec in inputs if spec.shape}
+    others = sorted(
+        {
+            _dimension(spec, axis)
+            for spec in inputs
+            for axis, dim in enumerate(spec.shape)
+            if not _is_fixed(dim)
+        }
+        - batch
+    )
+    for ones in itertools.product((False, True), repeat=min(len(others), 3)):
+        for size in _SIZES:
+            small = dict(zip(others, ones, strict=False))
+            yield {name: 1 if small.get(name) else size for name in others}
+
+
+def _is_fixed(dim: int | str | None) -> bool:
+    return isinstance(dim, int) and dim > 0
+
+
+def _dimension(spec: InputSpec, axis: int) -> str:
+    """The name of a dynamic dimension; those without a name are all different."""
+    dim = spec.shape[axis]
+    return dim if isinstance(dim, str) else f"{spec.name}/{axis}"
+
+
+def _random_input(spec: InputSpec, sizes: Mapping[str, int], rng: np.random.Generator) -> Array:
+    shape = tuple(
+        int(dim) if _is_fixed(dim) else sizes.get(_dimension(spec, axis), 1)  # type: ignore[arg-type]
+        for axis, dim in enumerate(spec.shape)
+    )
+    kind = np.dtype(spec.dtype)
+    if kind.kind == "f":
+        return np.asarray(rng.standard_normal(shape).astype(kind))
+    return np.asarray(rng.integers(0, 2, shape).astype(kind))

@@ -1,0 +1,275 @@
+"""Where a pass is called, its contract is enforced, as onnx-ir's pass base class does it.
+
+`propose` may change nothing, `rewrite` only the clone it is given. While either runs, the arrays
+of all weights are read-only, and afterwards the model it was not to touch is compared with what it
+was, node by node and tensor by tensor (by identity, which costs a walk and no copy). A violation,
+a proposal that means nothing, or an exception is a `PassError` that names pass, site and what
+happened.
+"""
+
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxpress.contract import (
+    Candidate,
+    Context,
+    Decision,
+    Parameter,
+    Pass,
+    Proposal,
+    Skip,
+    TimingSubgraph,
+)
+from onnxpress.errors import OnnxpressError, PassError
+from onnxpress.graph import Names, name_nodes_apart
+from onnxpress.statistics import Observations
+
+__all__ = ["Offer", "observed_by", "offered", "rewritten", "timed_by"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a pass says of a model.
+
+    Attributes:
+        proposals: sites that may be changed.
+        left: sites that may not, and why.
+    """
+
+    proposals: tuple[Proposal, ...] = ()
+    left: tuple[Skip, ...] = ()
+
+
+def observed_by(pass_: Pass, context: Context) -> Observations:
+    """What the pass wants to see of the model.
+
+    Raises:
+        PassError: it fails or changes the model.
+    """
+    return _guarded(pass_, context, "observes", lambda: pass_.observes(context))
+
+
+def offered(pass_: Pass, context: Context) -> Offer:
+    """What the pass proposes, its candidates signed with its name.
+
+    Raises:
+        PassError: it fails, changes the model, or proposes what means nothing.
+    """
+
+    def propose() -> list[Proposal | Skip]:
+        return pass_.propose(context)
+
+    try:
+        found = _guarded(pass_, context, "propose", propose)
+    except PassError as error:
+        if error.site:
+            raise
+        raise PassError(pass_.name, error.what, _failing_layer(pass_, context)) from error
+    _check(pass_, found)
+    proposals = tuple(_signed(item, pass_.name) for item in found if isinstance(item, Proposal))
+    return Offer(proposals, tuple(item for item in found if isinstance(item, Skip)))
+
+
+def rewritten(pass_: Pass, context: Context, decisions: Sequence[Decision]) -> ir.Model:
+    """A new model with the decisions carried out; `context.model` is not changed.
+
+    Raises:
+        PassError: the pass fails, touches the model it came from, or changes the interface.
+    """
+    model = context.model.clone()
+    given = replace(context, model=model, layers=(), names=Names(model))
+
+    def rewrite() -> None:
+        pass_.rewrite(given, decisions)
+
+    try:
+        _guarded(pass_, context, "rewrite", rewrite)
+    except PassError as error:
+        raise PassError(
+            pass_.name, error.what, error.site or _failing_site(pass_, context, decisions)
+        ) from error
+    if _interface(model) != _interface(context.model):
+        raise PassError(pass_.name, "rewrite changed the inputs or outputs of the model")
+    name_nodes_apart(model)
+    return model
+
+
+def timed_by(
+    pass_: Pass, context: Context, proposal: Proposal, candidate: Candidate
+) -> list[TimingSubgraph] | None:
+    """What the pass wants to be timed for a candidate.
+
+    Raises:
+        PassError: it fails or changes the model.
+    """
+    return _guarded(
+        pass_,
+        context,
+        "timing_subgraphs",
+        lambda: pass_.timing_subgraphs(context, proposal, candidate),
+    )
+
+
+def _guarded(pass_: Pass, context: Context, method: str, call: Callable[[], T]) -> T:
+    before = _snapshot(context.model)
+    try:
+        with _read_only(context.model):
+            found = call()
+    except OnnxpressError:
+        # Settings that do not fit the model, or a recipe that does not: the user's to mend.
+        raise
+    except Exception as error:
+        # Whatever a stranger's code raises must not end the run.
+        logger.debug("pass %s failed in %s", pass_.name, method, exc_info=True)
+        what = f"{method} failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise PassError(pass_.name, what) from error
+    changed = _difference(before, _snapshot(context.model))
+    if changed is not None:
+        what = f"{method} changed the model it may only look at: {changed[1]}"
+        raise PassError(pass_.name, what, changed[0])
+    return found
+
+
+def _check(pass_: Pass, found: object) -> None:
+    """Whether proposals mean something."""
+    if not isinstance(found, list | tuple):
+        raise PassError(pass_.name, f"propose returned a {type(found).__name__}; expected a list")
+    seen: set[str] = set()
+    for item in found:
+        if not isinstance(item, Proposal | Skip):
+            raise PassError(
+                pass_.name,
+                f"propose returned {item!r}; expected proposals and skips",
+            )
+        if item.site in seen:
+            raise PassError(pass_.name, "propose names the site twice", item.site)
+        seen.add(item.site)
+        if isinstance(item, Skip):
+            continue
+        if not item.candidates:
+            raise PassError(pass_.name, "a proposal without a candidate", item.site)
+        for candidate in item.candidates:
+            problem = _meaningless(candidate)
+            if problem is not None:
+                raise PassError(pass_.name, problem, item.site)
+
+
+def _meaningless(candidate: Candidate) -> str | None:
+    error = candidate.predicted_error
+    if not (math.isfinite(error) and error >= 0):
+        return f"a candidate's predicted error is {error}; expected a number of at least 0"
+    for name, value in candidate.parameters.items():
+        if not isinstance(value, Parameter):
+            return (
+                f"the parameter {name!r} of a candidate is a {type(value).__name__}; expected a "
+                "bool, int, float or str"
+            )
+    return None
+
+
+def _signed(proposal: Proposal, name: str) -> Proposal:
+    candidates = tuple(replace(c, pass_name=name) for c in proposal.candidates)
+    return replace(proposal, candidates=candidates)
+
+
+def _failing_layer(pass_: Pass, context: Context) -> str:
+    """Of a `propose` that fails, the first layer for which it fails alone."""
+    for layer in context.layers:
+        alone = replace(context, layers=(layer,))
+        try:
+            with _read_only(context.model):
+                pass_.propose(alone)
+        except Exception:  # noqa: BLE001 - the failure is known, only its place is sought
+            return layer.name
+    return ""
+
+
+def _failing_site(pass_: Pass, context: Context, decisions: Sequence[Decision]) -> str:
+    """Of a `rewrite` that fails, the first site for which it fails alone."""
+    if len(decisions) == 1:
+        return decisions[0].site
+    for decision in decisions:
+        model = context.model.clone()
+        alone = replace(context, model=model, layers=(), names=Names(model))
+        try:
+            with _read_only(context.model):
+                pass_.rewrite(alone, [decision])
+        except Exception:  # noqa: BLE001 - as above
+            return decision.site
+    return ""
+
+
+@contextlib.contextmanager
+def _read_only(model: ir.Model) -> Iterator[None]:
+    """Within it, no array of a weight can be written to."""
+    arrays = [array for tensor in _tensors(model) if (array := _array(tensor)) is not None]
+    writeable = [array for array in arrays if array.flags.writeable]
+    for array in writeable:
+        array.flags.writeable = False
+    try:
+        yield
+    finally:
+        for array in writeable:
+            array.flags.writeable = True
+
+
+def _array(tensor: object) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]] | None:
+    raw = getattr(tensor, "raw", None)
+    return raw if isinstance(raw, np.ndarray) else None
+
+
+def _tensors(model: ir.Model) -> Iterator[object]:
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for value in graph.initializers.values():
+            yield value.const_value
+        for node in graph:
+            for attribute in node.attributes.values():
+                if not attribute.is_ref() and attribute.type == ir.AttributeType.TENSOR:
+                    yield attribute.value
+
+
+_Snapshot = list[tuple[str, tuple[object, ...]]]
+
+
+def _snapshot(model: ir.Model) -> _Snapshot:
+    """(what it is called, what it consists of) of everything in a model."""
+    found: _Snapshot = [("the opset", tuple(sorted(model.graph.opset_imports.items())))]
+    for graph in (model.graph, *model.graph.subgraphs()):
+        ends = (*graph.inputs, *graph.outputs)
+        found.append((graph.name or "the graph", (graph, ends)))
+        for name, value in graph.initializers.items():
+            found.append((name, (value, value.const_value)))
+        for node in graph:
+            attributes = tuple(sorted(node.attributes.items(), key=lambda item: item[0]))
+            outputs = tuple((value, value.name, value.type) for value in node.outputs)
+            parts = (node, node.op_type, node.name, tuple(node.inputs), outputs, attributes)
+            found.append((node.name or node.op_type, parts))
+    return found
+
+
+def _difference(before: _Snapshot, after: _Snapshot) -> tuple[str, str] | None:
+    """(site, what happened) of the first thing that is not as it was."""
+    for (name, was), (other, is_now) in zip(before, after, strict=False):
+        if name != other or len(was) != len(is_now):
+            return name, f"{name!r} stands where it did not"
+        for old, new in zip(was, is_now, strict=True):
+            if old is not new and old != new:
+                return name, f"{name!r} is not what it was"
+    if len(before) != len(after):
+        return "", f"{abs(len(before) - len(after))} nodes or weights more or less"
+    return None
+
+
+def _interface(model: ir.Model) -> list[tuple[str | None, object]]:
+    return [(value.name, value.dtype) for value in (*model.graph.inputs, *model.graph.outputs)]

@@ -1,0 +1,149 @@
+"""The model as it was given: read, opened, and judged by from then on."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from onnxpress import model_file
+from onnxpress.conversion import convert_shapes
+from onnxpress.data import Samples, load_samples, random_samples, require_runnable
+from onnxpress.errors import DataError, ModelError, RecipeError
+from onnxpress.recipe import CalibrationSource, Recipe, samples_digest
+from onnxpress.request import Request
+from onnxpress.runtime import Session
+
+__all__ = ["Original", "SampleSets", "custom_operators", "load_sets", "opened", "read"]
+
+_HELD_OUT_SHARE = 1 / 3
+_KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "ai.onnx.preview.training")
+
+
+@dataclass(frozen=True)
+class Original:
+    """What was given.
+
+    Attributes:
+        model: with its shapes fixed as asked for.
+        source: where it came from, for people.
+        digest: SHA-256 of what was given.
+        nbytes: of what was given.
+        session: `None` where custom operators keep onnxruntime from running it.
+    """
+
+    model: ir.Model
+    source: str
+    digest: str
+    nbytes: int
+    session: Session | None = None
+
+
+@dataclass(frozen=True)
+class SampleSets:
+    """Samples by what they are for.
+
+    Attributes:
+        calibration: what passes may look at, or `None`.
+        evaluation: what the budget is judged on.
+        held_out: whether the latter are a part of what was given for calibration.
+    """
+
+    calibration: Samples | None
+    evaluation: Samples
+    held_out: bool
+
+    @property
+    def calibration_source(self) -> CalibrationSource | None:
+        """For the recipe."""
+        if self.calibration is None:
+            return None
+        digest = samples_digest(self.calibration)
+        return CalibrationSource(self.calibration.source, digest, self.held_out)
+
+
+def read(request: Request) -> Original:
+    """Read and check the model.
+
+    Raises:
+        ModelError: it is missing, broken or no model.
+    """
+    given = request.model
+    if isinstance(given, ir.Model):
+        content = model_file.to_bytes(given)
+        digest = hashlib.sha256(content).hexdigest()
+        return Original(given, "a model in memory", digest, len(content))
+    path = Path(given)
+    loaded = model_file.load(path)
+    return Original(loaded, str(path), model_file.digest(path), model_file.size_bytes(path))
+
+
+def opened(original: Original, recipe: Recipe, threads: int) -> Original:
+    """With its shapes fixed and a session; without one where only a custom operator is in the way.
+
+    Raises:
+        ModelError: onnxruntime cannot load it.
+        UsageError: the shapes asked for do not fit it.
+    """
+    model = convert_shapes(original.model, recipe.conversion)
+    from_file = model is original.model and Path(original.source).is_file()
+    place = Path(original.source) if from_file else model
+    session = None
+    try:
+        session = Session(place, threads=threads, name=original.source)
+    except ModelError:
+        if not custom_operators(original.model):
+            raise
+    return Original(model, original.source, original.digest, original.nbytes, session)
+
+
+def custom_operators(model: ir.Model) -> list[str]:
+    """Operators that onnxruntime cannot know."""
+    functions = {(key[0], key[1]) for key in model.functions}
+    return sorted(
+        {
+            f"{node.domain}::{node.op_type}"
+            for node in model.graph.all_nodes()
+            if node.domain not in _KNOWN_DOMAINS and (node.domain, node.op_type) not in functions
+        }
+    )
+
+
+def load_sets(request: Request, session: Session, recipe: Recipe, source: str) -> SampleSets:
+    """Calibration and evaluation samples, checked and run once.
+
+    Raises:
+        DataError: samples that do not fit the model.
+        RecipeError: the recipe was made with other samples.
+    """
+    calibration = request.calibration
+    if calibration is None and recipe.calibration is not None:
+        calibration = recipe.calibration.source
+    looked_at = None if calibration is None else load_samples(calibration, session.inputs)
+    held_out = request.evaluation is None
+    if request.evaluation is not None:
+        judged = load_samples(request.evaluation, session.inputs)
+    elif looked_at is not None:
+        looked_at, judged = looked_at.hold_out(_HELD_OUT_SHARE, recipe.seed)
+    else:
+        judged = _made_up(session, recipe.seed, source)
+    for samples in (looked_at, judged):
+        if samples is not None:
+            require_runnable(session, samples)
+    if recipe.calibration is not None and looked_at is not None:
+        found = samples_digest(looked_at)
+        if found != recipe.calibration.digest:
+            raise RecipeError(
+                f"the recipe was made with other calibration data ({recipe.calibration.source}, "
+                f"digest {recipe.calibration.digest[:12]}; given: {looked_at.source}, digest "
+                f"{found[:12]}); give the same with --calibration"
+                + ("" if recipe.calibration.held_out else " and the evaluation data of its own")
+            )
+    return SampleSets(looked_at, judged, held_out)
+
+
+def _made_up(session: Session, seed: int, source: str) -> Samples:
+    try:
+        return random_samples(session, 4, seed)
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from error

@@ -1,0 +1,168 @@
+"""The rows of the closing table, each declared once for console, HTML, JSON and benchmarks.
+
+As `columns`: a key in the JSON document, how the figure is taken from the data, and how it is
+written, here as lines of (what, original, optimized, remark). A remark says on how many samples.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from onnxpress import model_file
+from onnxpress.report.columns import (
+    Document,
+    latency_document,
+    measurement_document,
+    sqnr_text,
+    worst_output,
+)
+from onnxpress.report.text import (
+    counted,
+    decimals,
+    megabytes,
+    of_samples,
+    size_in_words,
+    speed_in_words,
+)
+from onnxpress.result import Result
+from onnxpress.validation import Validation
+
+__all__ = ["LINE_HEADINGS", "RESULT_ROWS", "VALIDATION_ROWS", "Line", "Row", "closing_lines"]
+
+T = TypeVar("T")
+LINE_HEADINGS = ("", "original", "optimized", "")
+"""Over a line's cells; without one, the cell is text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the closing table.
+
+    Attributes:
+        heading: what the figures are.
+        original: of the original, as text.
+        optimized: of the optimized model, as text.
+        remark: how they compare, and on how many samples.
+        amounts: (original, optimized), where bars can be drawn of them.
+    """
+
+    heading: str
+    original: str
+    optimized: str
+    remark: str
+    amounts: tuple[float, float] | None = None
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """As a row of the table."""
+        return self.heading, self.original, self.optimized, self.remark
+
+    def __str__(self) -> str:
+        figures = f"{self.original} to {self.optimized}" if self.original else self.optimized
+        return f"{figures} ({self.remark})" if self.remark else figures
+
+
+@dataclass(frozen=True, slots=True)
+class Row(Generic[T]):
+    """What the closing table says of one aspect of the result.
+
+    Attributes:
+        key: in the JSON document.
+        heading: of the aspect, where results stand in rows (benchmarks).
+        value: takes it from the data, JSON-ready.
+        lines: writes it, from the document that has the key; none where nothing is known.
+    """
+
+    key: str
+    heading: str
+    value: Callable[[T], Any]
+    lines: Callable[[Document], Iterator[Line]]
+
+
+def closing_lines(document: Document | None, validation: Document | None) -> list[Line]:
+    """All lines of the closing table.
+
+    Args:
+        document: of a result, or `None` where a model was only validated.
+        validation: of the same, or `None` where nothing could be run.
+    """
+    found: list[Line] = []
+    if document is not None:
+        found += [line for row in RESULT_ROWS for line in row.lines(document)]
+    if validation is not None:
+        found += [line for row in VALIDATION_ROWS for line in row.lines(validation)]
+    return found
+
+
+def _size(result: Result) -> dict[str, Any]:
+    fits = model_file.weight_bytes(result.model) < model_file.PROTOBUF_LIMIT_BYTES
+    size = len(model_file.to_bytes(result.model)) if fits else None
+    return {
+        "original_bytes": result.original_bytes,
+        "bytes": size,
+        "ratio": result.original_bytes / size if size else None,
+    }
+
+
+def _size_lines(document: Document) -> Iterator[Line]:
+    size = document["size"]
+    if size["bytes"]:
+        before, after = size["original_bytes"], size["bytes"]
+        remark = size_in_words(size["ratio"])
+        yield Line("size", megabytes(before), megabytes(after), remark, (before, after))
+
+
+def _latency_lines(validation: Document) -> Iterator[Line]:
+    latency = validation["latency"]
+    if latency["speedup"] is None:
+        return
+    low, high = latency["quartiles"]
+    before, after = latency["original_ms"], latency["ms"]
+    remark = f"{speed_in_words(latency['speedup'])} (quartiles {low:.2f} to {high:.2f}), 1 sample"
+    yield Line("latency", f"{before:.3g} ms", f"{after:.3g} ms", remark, (before, after))
+
+
+def _drop(found: Document) -> str:
+    low, high = map(decimals, found["drop_interval"])
+    return f"drop {decimals(found['drop'])} (95%: {low} to {high})"
+
+
+def _default_lines(validation: Document) -> Iterator[Line]:
+    found = validation["default"]
+    number = counted(found["samples"], "sample")
+    if found["metric"] is not None:
+        before, after = (f"{decimals(found[key])}%" for key in ("original", "value"))
+        yield Line(found["metric"], before, after, f"{_drop(found)}, {number}")
+    if found["outputs"]:
+        name, worst = worst_output(found["outputs"])
+        yield Line("SQNR", "", sqnr_text(worst), f"output {name}, {number}: {found['source']}")
+
+
+def _mode_lines(validation: Document) -> Iterator[Line]:
+    for mode, found in validation["modes"].items():
+        number = of_samples(found["samples"], validation["default"]["samples"])
+        remark = number if found["metric"] is None else f"{_drop(found)}, {number}"
+        text = sqnr_text(worst_output(found["outputs"])[1]) if found["outputs"] else ""
+        yield Line(f"  {mode}", "", text, remark)
+
+
+def _kernel_lines(validation: Document) -> Iterator[Line]:
+    kernels = validation["integer_kernels"]
+    if kernels:
+        listed = ", ".join(f"{name} {count}" for name, count in kernels.items())
+        yield Line("integer kernels", "", str(sum(kernels.values())), listed)
+
+
+RESULT_ROWS: tuple[Row[Result], ...] = (Row("size", "size", _size, _size_lines),)
+
+VALIDATION_ROWS: tuple[Row[Validation], ...] = (
+    Row("latency", "latency", lambda v: latency_document(v.latency), _latency_lines),
+    Row("default", "fidelity", lambda v: measurement_document(v.measurement), _default_lines),
+    Row(
+        "modes",
+        "fidelity in other modes",
+        lambda v: {name: measurement_document(found) for name, found in v.modes.items()},
+        _mode_lines,
+    ),
+    Row("integer_kernels", "integer kernels", lambda v: dict(v.integer_kernels), _kernel_lines),
+)

@@ -1,0 +1,86 @@
+"""How figures and names are written for people; names are escaped so that they cannot act."""
+
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = [
+    "counted",
+    "decimals",
+    "megabytes",
+    "of_samples",
+    "printable",
+    "size_in_words",
+    "speed_in_words",
+    "stage_summary",
+]
+
+_ACTING = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's control, format, surrogate and separator characters: what a terminal may obey."""
+
+
+def printable(text: str) -> str:
+    """Text on one line as it is; what a terminal or page would obey is escaped."""
+    return "".join(
+        " "
+        if character in "\n\t"
+        else character.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(character) in _ACTING
+        else character
+        for character in text
+    )
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 sample`, `2,000 samples`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def of_samples(number: int, of: int) -> str:
+    """How many samples a figure is from, and of how many where these are only the first."""
+    return counted(number, "sample") if number >= of else f"first {number:,} of {of:,} samples"
+
+
+def decimals(value: float | None) -> str:
+    """Two of them; `?` for what is no number."""
+    return "?" if value is None else f"{value:.2f}"
+
+
+def megabytes(size: float) -> str:
+    """Bytes as MB (10⁶), with three digits where two decimals would say nothing."""
+    return f"{size / 1e6:.2f} MB" if abs(size) >= 1e5 or not size else f"{size / 1e6:.3g} MB"
+
+
+def size_in_words(ratio: float) -> str:
+    """What original bytes / optimized bytes means."""
+    if f"{ratio:.2f}" == "1.00":
+        return "about the same size"
+    return f"{ratio:.2f}x smaller" if ratio > 1 else f"{1 / ratio:.2f}x the size: larger"
+
+
+def speed_in_words(speedup: float) -> str:
+    """What original time / optimized time means."""
+    if f"{speedup:.2f}" == "1.00":
+        return "about the same speed"
+    return f"{speedup:.2f}x faster" if speedup > 1 else f"{speedup:.2f}x the speed: slower"
+
+
+def stage_summary(stage: Mapping[str, Any]) -> str:
+    """What a stage did, from its document: how many sites in which form, and its sizes."""
+    if not stage["changed"]:
+        return f"changed nothing: {stage['note'] or 'no site fits'}"
+    families = Counter(str(decision["family"]) for decision in stage["decisions"])
+    parts = [
+        f"{count:,} {family}" if family else counted(count, "site")
+        for family, count in sorted(families.items())
+    ]
+    weights = stage["weight_bytes"]
+    if weights is None:
+        parts += [f"{megabytes(stage['saved_bytes'])} less"] if stage["saved_bytes"] else []
+    elif not math.isclose(weights["before"], weights["after"], rel_tol=1e-3):
+        parts.append(f"weights {megabytes(weights['before'])} to {megabytes(weights['after'])}")
+    zeroed = sum(decision["zeroed_weights"] for decision in stage["decisions"])
+    parts += [f"{zeroed:,} weights zeroed"] if zeroed else []
+    return ", ".join(parts) + (f"; {stage['note']}" if stage["note"] else "")

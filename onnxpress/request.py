@@ -1,0 +1,167 @@
+"""What `optimize` is asked for, and the plan that follows from it."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from onnxpress import registry
+from onnxpress.contract import Pass, Stage
+from onnxpress.conversion import Conversion
+from onnxpress.data import Samples
+from onnxpress.errors import RecipeError, UsageError
+from onnxpress.judge import Budget
+from onnxpress.pool import pools_of
+from onnxpress.providers import NO_PROVIDERS, ProviderOptions
+from onnxpress.recipe import Recipe, RecipeStage
+from onnxpress.runtime import Array, Clock, compare_latency
+from onnxpress.search import GOALS, Goal, Objective
+
+__all__ = ["DataArgument", "Plan", "Request", "planned"]
+
+DataArgument = str | Path | Mapping[str, Array] | Samples
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything `optimize` can be told; see its arguments.
+
+    Attributes:
+        model: a file or an onnx-ir model; neither is changed.
+        calibration: samples the passes may look at.
+        evaluation: samples the budget is judged on.
+        budget: what may be lost.
+        goal: what is weighed.
+        target: names of targets; of several, the model is good for all of them.
+        passes: names or passes, instead of all.
+        recipe: repeat these decisions.
+        conversion: shapes, half precision and opset asked for.
+        seed: of everything drawn at random.
+        threads: of onnxruntime; 0: all cores.
+        time_limit: seconds after which the search takes the best it has.
+        providers: where else the result is run before it is given back.
+        clock: compares the latency of two models.
+        progress: told in a few words what is being done.
+    """
+
+    model: str | os.PathLike[str] | ir.Model
+    calibration: DataArgument | None = None
+    evaluation: DataArgument | None = None
+    budget: Budget = field(default_factory=Budget)
+    goal: Goal = "balanced"
+    target: tuple[str, ...] = ("cpu",)
+    passes: Sequence[str | Pass] | None = None
+    recipe: str | os.PathLike[str] | Recipe | None = None
+    conversion: Conversion = field(default_factory=Conversion)
+    seed: int = 0
+    threads: int = 0
+    time_limit: float | None = None
+    providers: ProviderOptions = NO_PROVIDERS
+    clock: Clock = compare_latency
+    progress: Callable[[str], None] = lambda _: None
+
+    def __post_init__(self) -> None:
+        """Refuse before any work what means nothing.
+
+        Raises:
+            UsageError: an unknown goal or provider, or two ways to say the same.
+        """
+        if self.goal not in GOALS:
+            raise UsageError(f"goal is {self.goal!r}; expected one of {', '.join(GOALS)}")
+        if self.recipe is not None and self.passes is not None:
+            raise UsageError("give either passes or a recipe: a recipe names its passes")
+        if self.recipe is not None and self.conversion != Conversion():
+            raise UsageError(
+                "give either a recipe or shapes, half precision and opset: it has its own"
+            )
+        self.providers.check()
+
+    @property
+    def named(self) -> bool:
+        """Whether passes were asked for by name: then they count although they save nothing."""
+        return self.passes is not None
+
+    @property
+    def objective(self) -> Objective:
+        """What the search weighs."""
+        return Objective(self.goal)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The recipe to follow, and what was left out of it.
+
+    Attributes:
+        recipe: a given one, or passes with their decisions open.
+        problems: passes that take no part because they cannot be had, in sentences.
+    """
+
+    recipe: Recipe
+    problems: tuple[str, ...] = ()
+
+
+def planned(request: Request, digest: str) -> Plan:
+    """What to do with a model.
+
+    Args:
+        request: what was asked for.
+        digest: SHA-256 of the model.
+
+    Raises:
+        UsageError: a pass does not exist or contradicts another.
+        RecipeError: the recipe was made for another model.
+    """
+    if request.recipe is not None:
+        given = request.recipe
+        recipe = given if isinstance(given, Recipe) else Recipe.load(Path(given))
+        if recipe.model_sha256 not in (None, digest):
+            raise RecipeError(
+                "the recipe was made for another model (its SHA-256 begins with "
+                f"{(recipe.model_sha256 or '')[:12]}, this model's with {digest[:12]}); remove "
+                "model_sha256 from the recipe to use it all the same"
+            )
+        return Plan(replace(recipe, model_sha256=digest))
+    chosen, problems = _chosen(request)
+    ordered = [pass_ for pool in pools_of(chosen) for pass_ in pool.passes]
+    stages = tuple(RecipeStage(pass_, None) for pass_ in ordered)
+    target = "+".join(request.target)
+    recipe = Recipe(stages, target, request.seed, digest, None, request.conversion)
+    return Plan(recipe, tuple(problems))
+
+
+def _chosen(request: Request) -> tuple[list[Pass], list[str]]:
+    """The passes that take part, and why others do not that were to."""
+    problems: list[str] = []
+    if request.passes is not None:
+        chosen = [
+            registry.create(item) if isinstance(item, str) else item for item in request.passes
+        ]
+    else:
+        chosen, problems = _default_passes()
+    if request.conversion.float16 != "no":
+        integers = [pass_.name for pass_ in chosen if pass_.stage == Stage.QUANTIZATION]
+        if request.named and integers:
+            raise UsageError(
+                f"half precision takes the place of {integers[0]}: ask for one of them"
+            )
+        chosen = [pass_ for pass_ in chosen if pass_.stage != Stage.QUANTIZATION]
+    for pass_ in _default_passes()[0]:
+        # What changes no answer takes part whatever is asked for.
+        if not pass_.stage.loses and all(other.stage != pass_.stage for other in chosen):
+            chosen.append(pass_)
+    return chosen, problems
+
+
+def _default_passes() -> tuple[list[Pass], list[str]]:
+    found: list[Pass] = []
+    problems: list[str] = []
+    for name in registry.default_names():
+        try:
+            pass_ = registry.create(name)
+        except UsageError as error:
+            problems.append(f"left out: {error}")
+        else:
+            found += [] if pass_.by_name_only else [pass_]
+    return found, problems

@@ -1,0 +1,65 @@
+"""What onnxruntime makes of a graph: the operators that it runs, and what it shows a provider."""
+
+import collections
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from onnxpress.runtime.session import Session
+
+__all__ = ["executed_operators", "is_integer_operator", "seen_by_providers"]
+
+_INTEGER_PREFIXES = (
+    "QLinear",
+    "QGemm",
+    "QAttention",
+    "MatMulInteger",
+    "ConvInteger",
+    "DynamicQuantizeMatMul",
+)
+
+
+def is_integer_operator(name: str) -> bool:
+    """Whether an operator of onnxruntime's computes in 8-bit integers."""
+    return name.startswith(_INTEGER_PREFIXES)
+
+
+def seen_by_providers(model: ir.Model) -> ir.Model:
+    """The graph as an execution provider is asked about it: after the basic optimizations.
+
+    Raises:
+        ModelError: onnxruntime cannot load the model.
+    """
+    with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
+        path = Path(folder, "basic.onnx")
+        Session(model, threads=1, optimize="basic", optimized_path=path)
+        proto = onnx.load(path, load_external_data=False)
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+
+
+def executed_operators(model: ir.Model | Path, *, integer_only: bool = False) -> dict[str, int]:
+    """How many nodes of each operator onnxruntime runs, in subgraphs too, as it optimizes them.
+
+    With `integer_only`, those that compute in 8-bit integers.
+    """
+    with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
+        optimized = Path(folder, "optimized.onnx")
+        Session(model, threads=1, optimized_path=optimized)
+        proto = onnx.load(optimized, load_external_data=False)
+    counts = collections.Counter(node.op_type for node in _nodes(proto.graph))
+    return {
+        name: count
+        for name, count in sorted(counts.items())
+        if not integer_only or is_integer_operator(name)
+    }
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _nodes(attribute.g)

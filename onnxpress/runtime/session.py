@@ -1,0 +1,192 @@
+"""Sessions of onnxruntime's CPU provider.
+
+The options that change what a quantized file computes on x86-64 are named here once
+(`DEFAULT`, `EXACT`, `X64_PRECISE`); see the onnxruntime session option keys of the same names.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnxpress import model_file
+from onnxpress.errors import ModelError
+
+__all__ = ["DEFAULT", "EXACT", "X64_PRECISE", "Array", "Feed", "InputSpec", "Session"]
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+Feed = Mapping[str, Array]
+
+DEFAULT: Mapping[str, str] = {}
+EXACT: Mapping[str, str] = {"session.disable_quant_qdq": "1"}
+X64_PRECISE: Mapping[str, str] = {"session.x64quantprecision": "1"}
+
+_IN_MEMORY_BYTES = 32_000_000
+"""Weights of larger models are given as a file, which onnxruntime maps instead of copying."""
+_NUMPY_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(int16)": "int16",
+    "tensor(int8)": "int8",
+    "tensor(uint64)": "uint64",
+    "tensor(uint32)": "uint32",
+    "tensor(uint16)": "uint16",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+    "tensor(string)": "object",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """A model input: its name, NumPy type name and shape (`None` or a name: dynamic)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+    def __str__(self) -> str:
+        dims = ", ".join("?" if dim is None else str(dim) for dim in self.shape)
+        return f"{self.name}: {self.dtype}[{dims}]"
+
+
+class Session:
+    """An onnxruntime CPU session of a model.
+
+    Attributes:
+        model: what it was opened from.
+        inputs: what it takes.
+        output_names: what it gives, in order; likewise their ranks and types.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model | Path,
+        *,
+        threads: int = 0,
+        config: Mapping[str, str] = DEFAULT,
+        optimize: bool | Literal["basic"] = True,
+        arena: bool = True,
+        name: str = "the model",
+        optimized_path: Path | None = None,
+    ) -> None:
+        """Open a session.
+
+        Args:
+            model: a model or a file.
+            threads: intra-op threads; 0 lets onnxruntime take all cores.
+            config: session configuration entries.
+            optimize: graph optimizations at their default, or none, or only the basic ones,
+                which are what an execution provider is shown.
+            arena: keep freed memory for the next run. With many outputs it grows to twice what a
+                run needs.
+            name: what messages call the model.
+            optimized_path: where onnxruntime writes the graph it really runs.
+
+        Raises:
+            ModelError: onnxruntime cannot load it; the message is onnxruntime's own.
+        """
+        self._name = name
+        self.model = model
+        options = _options(threads, config, optimize, optimized_path, arena=arena)
+        source, self._folder = _source(model)
+        try:
+            self._session = ort.InferenceSession(
+                source, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            # onnxruntime raises bare C++ exceptions of many types for a bad model.
+            reason = " ".join(str(error).split())
+            raise ModelError(
+                f"{name}: onnxruntime {ort.__version__} cannot load it: {reason}"
+            ) from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        self.inputs = tuple(
+            InputSpec(value.name, _NUMPY_TYPES.get(value.type, value.type), tuple(value.shape))
+            for value in inputs
+        )
+        self.output_names = tuple(value.name for value in outputs)
+        self.output_ranks = tuple(len(value.shape) for value in outputs)
+        self.output_types = tuple(value.type for value in outputs)
+
+    def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run once; `feed` maps every input name to an array; `outputs` defaults to all.
+
+        Raises:
+            ModelError: onnxruntime fails on these inputs.
+        """
+        names = self.output_names if outputs is None else outputs
+        results = self._results(feed, names)
+        return {name: np.asarray(result) for name, result in zip(names, results, strict=True)}
+
+    def run_sequences(self, feed: Feed, outputs: Sequence[str]) -> dict[str, list[Array]]:
+        """As `run`, for outputs that may be sequences; a tensor is a sequence of one.
+
+        Raises:
+            ModelError: onnxruntime fails on these inputs.
+        """
+        results = self._results(feed, outputs)
+        return {
+            name: [np.asarray(part) for part in (found if isinstance(found, list) else [found])]
+            for name, found in zip(outputs, results, strict=True)
+        }
+
+    def _results(self, feed: Feed, outputs: Sequence[str]) -> list[object]:
+        try:
+            return list(self._session.run(list(outputs), dict(feed)))
+        except Exception as error:
+            # onnxruntime raises bare C++ exceptions of many types for inputs it cannot take.
+            reason = " ".join(str(error).split())
+            raise ModelError(f"{self._name}: onnxruntime fails to run it: {reason}") from error
+
+
+def _options(
+    threads: int,
+    config: Mapping[str, str],
+    optimize: bool | Literal["basic"],  # noqa: FBT001 - as `Session` takes it
+    optimized_path: Path | None,
+    *,
+    arena: bool,
+) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    options.enable_cpu_mem_arena = arena
+    # A session that spins steals the cores of the one it is compared with.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for key, value in config.items():
+        options.add_session_config_entry(key, value)
+    if optimize is not True:
+        levels = ort.GraphOptimizationLevel
+        basic = optimize == "basic"
+        options.graph_optimization_level = (
+            levels.ORT_ENABLE_BASIC if basic else levels.ORT_DISABLE_ALL
+        )
+    if optimized_path is not None:
+        options.optimized_model_filepath = str(optimized_path)
+        # Weights beside it: onnxruntime cannot write more than 2 GB into one file.
+        key = "session.optimized_model_external_initializers_file_name"
+        options.add_session_config_entry(key, f"{optimized_path.name}.data")
+    return options
+
+
+def _source(
+    model: ir.Model | Path,
+) -> tuple[str | bytes, tempfile.TemporaryDirectory[str] | None]:
+    """What onnxruntime opens, and the folder that has to stay as long as the session."""
+    if isinstance(model, Path):
+        return str(model), None
+    if model_file.weight_bytes(model) < _IN_MEMORY_BYTES:
+        return model_file.to_bytes(model), None
+    folder = tempfile.TemporaryDirectory(prefix="onnxpress-")
+    path = str(Path(folder.name, "model.onnx"))
+    model_file.save(model, path, external_data=True)
+    return path, folder

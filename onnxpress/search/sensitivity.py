@@ -1,0 +1,131 @@
+"""What a candidate costs at the model's outputs; predictions know only a layer's own error."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from onnxpress.contract import Candidate, Decision, Proposal
+from onnxpress.judge import DEFAULT_MIN_SQNR
+from onnxpress.search.trial import Trials
+
+__all__ = ["hopeless", "magnified", "weighed"]
+
+_SENSITIVITY_SAMPLES = 4
+"""Enough to put layers in order: their errors differ by orders of magnitude."""
+_MAGNIFICATION_SAMPLES = 32
+"""One candidate a site is measured, so more samples are affordable."""
+_RESOLUTION = 16
+"""Layers that together take less than such a part of what all lose are not told apart."""
+_TINY_ERROR = 1e-12
+_TYPICAL_ERROR = 0.02
+"""Large enough to be measured above rounding, small enough that errors still add up."""
+_LEAST_CHANGES = 4
+"""Single candidates that are tried before a budget is called hopeless."""
+
+
+def hopeless(trials: Trials, proposals: Sequence[Proposal]) -> bool:
+    """Whether not even the smallest change of one site holds the budget.
+
+    Any choice holds at least one candidate. Where none of those that are predicted to err least
+    holds alone, no more is measured.
+    """
+    singles = sorted(
+        (
+            Decision(proposal.site, candidate)
+            for proposal in proposals
+            for candidate in proposal.candidates
+            if not candidate.carried
+        ),
+        key=lambda decision: decision.candidate.predicted_error,
+    )
+    # Only carried ones are left: no change is known to break it.
+    tried = singles[:_LEAST_CHANGES]
+    return bool(tried) and not any(trials.holds(trials.measure((one,))) for one in tried)
+
+
+def magnified(trials: Trials, proposals: Sequence[Proposal]) -> list[Proposal]:
+    """Predicted errors scaled to the model's outputs, by one measured candidate a site."""
+    found = []
+    for number, proposal in enumerate(proposals, 1):
+        typical = min(
+            proposal.candidates,
+            key=lambda c: abs(np.log(max(c.predicted_error, _TINY_ERROR) / _TYPICAL_ERROR)),
+        )
+        measured = typical.predicted_error
+        if not typical.carried:
+            measured = trials.noise([Decision(proposal.site, typical)], _MAGNIFICATION_SAMPLES)
+        scale = measured / max(typical.predicted_error, _TINY_ERROR)
+        candidates = tuple(
+            replace(c, predicted_error=c.predicted_error * scale) for c in proposal.candidates
+        )
+        found.append(replace(proposal, candidates=candidates))
+        trials.options.progress(f"sensitivity of site {number} of {len(proposals)}")
+    return found
+
+
+def weighed(
+    trials: Trials, proposals: Sequence[Proposal], wanted: Callable[[Candidate], bool]
+) -> list[Proposal]:
+    """The proposals with errors measured at the model's outputs, by halving.
+
+    All candidates of a family are measured together, then half of them, and so on down to
+    those that alone take a good part of what may be lost; a group that takes less is shared
+    out by prediction. Most layers are harmless, so this takes far fewer runs than one for each.
+    Candidates that are not `wanted` count as free of error.
+
+    Args:
+        trials: measure.
+        proposals: in the order of the graph, so that a half is mostly one region.
+        wanted: which to measure.
+    """
+    min_sqnr = trials.min_sqnr
+    allowed = 10 ** (-(DEFAULT_MIN_SQNR if min_sqnr is None else min_sqnr) / 10)
+    carried = tuple(Decision(p.site, p.candidates[0]) for p in proposals if p.candidates[0].carried)
+    measured: dict[tuple[str, int], float] = {}
+
+    def halve(group: Sequence[tuple[int, Decision]], share: float | None = None) -> None:
+        decisions = [decision for _, decision in group]
+        error = trials.noise((*decisions, *carried), _SENSITIVITY_SAMPLES)
+        if share is None:
+            # Where a metric is the budget, no more is known than that the whole fails.
+            share = min(allowed, error) / _RESOLUTION
+        if len(group) == 1 or error <= share:
+            predicted = [d.candidate.predicted_error + _TINY_ERROR for d in decisions]
+            for (place, decision), part in zip(group, predicted, strict=True):
+                measured[decision.site, place] = error * part / sum(predicted)
+            trials.options.progress(f"sensitivity of {len(measured)} candidates")
+            return
+        middle = len(group) // 2
+        halve(group[:middle], share)
+        halve(group[middle:], share)
+
+    for group in _families(proposals, wanted):
+        halve(group)
+    return [
+        replace(
+            proposal,
+            candidates=tuple(
+                replace(c, predicted_error=measured.get((proposal.site, place), 0.0))
+                for place, c in enumerate(proposal.candidates)
+            ),
+        )
+        for proposal in proposals
+    ]
+
+
+def _families(
+    proposals: Sequence[Proposal], wanted: Callable[[Candidate], bool]
+) -> list[list[tuple[int, Decision]]]:
+    """Candidates alike, with their places; of each site at most one in a list."""
+    found: dict[tuple[str, str, int], list[tuple[int, Decision]]] = {}
+    for proposal in proposals:
+        times: Counter[tuple[str, str]] = Counter()
+        for place, candidate in enumerate(proposal.candidates):
+            if wanted(candidate) and not candidate.carried:
+                family = (candidate.pass_name, candidate.family)
+                decision = Decision(proposal.site, candidate)
+                found.setdefault((*family, times[family]), []).append((place, decision))
+                times[family] += 1
+    return list(found.values())

@@ -1,0 +1,250 @@
+"""One stage: a pool proposes, candidates are timed and measured, what holds is given back."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from onnxpress import model_file
+from onnxpress.contract import Candidate, Context, Decision, Proposal, Skip
+from onnxpress.errors import PassError
+from onnxpress.judge import Evaluator, Measurement
+from onnxpress.pool import Pool
+from onnxpress.runtime import Latency
+from onnxpress.search.layer_timing import keep_faster
+from onnxpress.search.sensitivity import hopeless
+from onnxpress.search.strategy import feasible, saved
+from onnxpress.search.trial import MeasuredTrials, SearchOptions, Trial
+
+__all__ = ["PoolResult", "search_stage"]
+
+_REACHED = 0.99
+"""Of a quota: steps are whole percents of a layer."""
+
+Left = tuple[str, Skip]
+"""Which pass leaves a site alone, and why."""
+
+
+@dataclass(frozen=True)
+class PoolResult:
+    """What a pool did and why.
+
+    Attributes:
+        pool: the passes that took part to the end.
+        model: what they left; the same object as before when they changed nothing.
+        decisions: what was done, by site.
+        left: sites left alone, or treated less strongly than they could be, with reasons.
+        note: why nothing changed, or what was given up; empty when all went as proposed.
+        measurement: of the model that is left; `None` when nothing was measured.
+        latency: of that model against the one before, where it was measured.
+        tried: how many models were measured.
+        failures: of passes that broke their contract and were left out.
+    """
+
+    pool: Pool
+    model: ir.Model
+    decisions: tuple[Decision, ...] = ()
+    left: tuple[Left, ...] = ()
+    note: str = ""
+    measurement: Measurement | None = None
+    latency: Latency | None = None
+    tried: int = 0
+    failures: tuple[PassError, ...] = ()
+
+
+def search_stage(
+    pool: Pool,
+    open_context: Callable[[Pool], Context],
+    before: ir.Model,
+    evaluator: Evaluator,
+    options: SearchOptions,
+) -> PoolResult:
+    """Propose, choose, build, measure, and give back what holds; without passes that fail.
+
+    Args:
+        pool: the passes.
+        open_context: a context of `before` for a pool, with statistics where there are any.
+        before: the model that the earlier stage left; not changed.
+        evaluator: judges.
+        options: what the search has to respect.
+    """
+    failures: list[PassError] = []
+    current: Pool | None = pool
+    while current is not None:
+        try:
+            context = open_context(current)
+            offer = current.offer(context)
+            if not offer.failures:
+                found = _searched(current, context, offer.proposals, offer.left, evaluator, options)
+                model = before if found.model is context.model else found.model
+                return replace(found, model=model, failures=tuple(failures))
+            new = list(offer.failures)
+        except PassError as error:
+            new = [error]
+        failures += new
+        current = current.without(new)
+    return PoolResult(pool, before, note="; ".join(map(str, failures)), failures=tuple(failures))
+
+
+def _searched(
+    pool: Pool,
+    context: Context,
+    proposals: Sequence[Proposal],
+    refused: Sequence[Left],
+    evaluator: Evaluator,
+    options: SearchOptions,
+) -> PoolResult:
+    left = list(refused)
+    kept = list(proposals)
+    if not options.named:
+        kept = _filtered(kept, lambda c: c.saves, left, "nothing would be saved")
+    trials = MeasuredTrials(pool, context, evaluator, options)
+    unreachable = f"no choice of layers keeps within {evaluator.described}"
+    if kept and hopeless(trials, kept):
+        left += [_skip(p, "restored: the budget would break") for p in kept]
+        return PoolResult(
+            pool, context.model, left=tuple(left), note=unreachable, tried=trials.tried
+        )
+    if options.kernel_preserving_only:
+        kept = _filtered(kept, lambda c: c.keeps_kernels, [], "")
+    elif not options.objective.accepts_slower:
+        kept, slower = keep_faster(pool, context, kept, options)
+        left += slower
+    nothing = PoolResult(pool, context.model, left=tuple(left))
+    if not any(not c.carried for p in kept for c in p.candidates):
+        return replace(nothing, note=_why_nothing(context, left))
+    quota = pool.quota(context)
+    unit = "" if quota is None else quota.unit
+    found = feasible(
+        trials, kept, pool.stage, quota, lambda decisions: pool.saving(context, decisions, unit)
+    )
+    nothing = replace(nothing, tried=trials.tried)
+    if not found.trials:
+        left += [_skip(p, "restored: the budget would break") for p in kept]
+        return replace(nothing, left=tuple(left), note=unreachable)
+    chosen, note = _taken(trials, context, kept, found.trials)
+    if chosen is None:
+        note = f"undone: {note}"
+        left += [(d.candidate.pass_name, Skip(d.site, note)) for d in found.trials[0].decisions]
+        return replace(nothing, left=tuple(left), note=note)
+    # Refitting changes neither size nor speed, so only what was chosen is refitted.
+    best = replace(trials.refined(chosen), latency=chosen.latency)
+    assert best.model is not None
+    return PoolResult(
+        pool,
+        best.model,
+        best.decisions,
+        (*left, *_restored(kept, best.decisions)),
+        note or found.note or _short_of(pool, context, best.decisions),
+        best.measurement,
+        best.latency,
+        trials.tried,
+    )
+
+
+def _taken(
+    trials: MeasuredTrials, context: Context, proposals: Sequence[Proposal], found: Sequence[Trial]
+) -> tuple[Trial | None, str]:
+    """The trial that costs least by the objective, and what was not taken and why."""
+    objective = trials.options.objective
+    if objective.accepts_slower:
+        best = max(
+            found,
+            key=lambda t: (
+                *saved(t.decisions),
+                _at_full_strength(context, proposals, t.decisions),
+            ),
+        )
+        return best, ""
+    costs: list[tuple[float, int]] = []
+    clocked: list[Trial] = []
+    slowest = ""
+    for trial in found:
+        timed = trial
+        if trial.latency is None and not all(d.candidate.keeps_kernels for d in trial.decisions):
+            timed = replace(trial, latency=trials.latency(trial))
+        latency = timed.latency
+        if latency is not None and latency.high < 1:
+            slowest = f"other kernels ran at {latency.speedup:.2f} times the speed before"
+            continue
+        assert trial.model is not None
+        relative = 1.0 if latency is None else 1 / latency.speedup
+        costs.append((objective.cost(model_file.weight_bytes(trial.model), relative), len(clocked)))
+        clocked.append(timed)
+    if not costs:
+        return None, slowest
+    best = clocked[min(costs)[1]]
+    if best.latency is None and len(found) > 1:
+        why = slowest or "with other kernels it would be larger or slower"
+        return best, f"only forms that keep the kernels were taken: {why}"
+    return best, ""
+
+
+def _at_full_strength(
+    context: Context, proposals: Sequence[Proposal], decisions: Sequence[Decision]
+) -> float:
+    """The multiply-adds of layers that got their strongest candidate."""
+    strongest = {proposal.site: proposal.candidates[0] for proposal in proposals}
+    full = {
+        d.site
+        for d in decisions
+        if d.candidate.parameters == strongest[d.site].parameters
+        and d.candidate.pass_name == strongest[d.site].pass_name
+    }
+    return sum(context.multiply_adds(layer) for layer in context.layers if layer.name in full)
+
+
+def _filtered(
+    proposals: Sequence[Proposal],
+    keep: Callable[[Candidate], bool],
+    left: list[Left],
+    reason: str,
+) -> list[Proposal]:
+    kept = []
+    for proposal in proposals:
+        candidates = tuple(c for c in proposal.candidates if keep(c))
+        if candidates:
+            kept.append(replace(proposal, candidates=candidates))
+        elif reason:
+            left.append(_skip(proposal, reason))
+    return kept
+
+
+def _skip(proposal: Proposal, reason: str) -> Left:
+    return proposal.candidates[0].pass_name, Skip(proposal.site, reason)
+
+
+def _short_of(pool: Pool, context: Context, decisions: Sequence[Decision]) -> str:
+    """What to say where less was saved than the settings ask for; nothing where it was reached."""
+    quota = pool.quota(context)
+    if quota is None:
+        return ""
+    reached = pool.saving(context, decisions, quota.unit)
+    share = reached / quota.amount if quota.amount > 0 else 1.0
+    if share >= _REACHED:
+        return ""
+    return f"{share:.0%} of what was asked for: more would break the budget, or no layer allows it"
+
+
+def _restored(proposals: Sequence[Proposal], decisions: Sequence[Decision]) -> list[Left]:
+    chosen = {decision.site: decision.candidate for decision in decisions}
+    left = []
+    for proposal in proposals:
+        strongest = proposal.candidates[0]
+        if strongest.carried:
+            continue
+        if proposal.site not in chosen:
+            error = strongest.predicted_error
+            left.append(_skip(proposal, f"restored: would add {error:.1%} of output noise"))
+        elif proposal.limit is not None:
+            left.append(_skip(proposal, proposal.limit))
+    return left
+
+
+def _why_nothing(context: Context, left: Sequence[Left]) -> str:
+    if not left:
+        known = "nothing was proposed for any of its layers"
+        return known if context.layers else "the model has no layer with a constant weight"
+    most = Counter(skip.reason for _, skip in left).most_common(2)
+    return "; ".join(f"{reason} ({count})" for reason, count in most)

@@ -1,0 +1,293 @@
+"""Run the stages of a plan, each on the model that the earlier one left."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from onnxpress.contract import Context, Decision, Pass, Stage
+from onnxpress.conversion.opset import raise_opset
+from onnxpress.data import Samples, random_samples
+from onnxpress.errors import DataError, ModelError, PassError
+from onnxpress.judge import Budget, Evaluator
+from onnxpress.original import Original
+from onnxpress.pool import Pool, pools_of
+from onnxpress.recipe import Recipe
+from onnxpress.request import Request
+from onnxpress.result import StageResult
+from onnxpress.runtime import Session
+from onnxpress.search import PoolResult, SearchOptions, search_stage
+from onnxpress.targets import Target
+
+__all__ = ["Run", "Variant", "lossless", "run_stages"]
+
+logger = logging.getLogger(__name__)
+
+_LOSSLESS_DB = 60.0
+"""Folding changes the order of float32 operations; anything worse is a wrong rewrite."""
+_ROUNDING_DB = 6.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage needs.
+
+    Attributes:
+        request: what was asked for.
+        recipe: the plan.
+        original: the model, with a session.
+        target: what the provider accepts.
+        calibration: samples that passes may look at, or `None`.
+        evaluator: judges.
+        options: of the search, for the whole budget.
+    """
+
+    request: Request
+    recipe: Recipe
+    original: Original
+    target: Target
+    calibration: Samples | None
+    evaluator: Evaluator
+    options: SearchOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to follow a plan.
+
+    Attributes:
+        skipped: names of passes that are left out.
+        kernel_preserving_only: only candidates that leave the kernels alone.
+    """
+
+    skipped: frozenset[str] = frozenset()
+    kernel_preserving_only: bool = False
+
+
+def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]:
+    """Every pool of the plan, but the skipped passes, on the model the earlier one left."""
+    current = run.original.model
+    results: list[StageResult] = []
+    decided = {stage.pass_: stage.decisions for stage in run.recipe.stages}
+    pools = pools_of([stage.pass_ for stage in run.recipe.stages])
+    taking_part = [_without(pool, variant.skipped) for pool in pools]
+    lossy = [pool for pool in taking_part if pool is not None and pool.stage.loses]
+    opset = max((p.needed_opset for pool in lossy for p in pool.passes), default=1)
+    spent = ""
+    for pool, kept in zip(pools, taking_part, strict=True):
+        note = "left out: with it, the later stages had less to gain from the budget"
+        left_out = [p for p in pool.passes if p.name in variant.skipped]
+        results += [StageResult(pass_, current, note=note) for pass_ in left_out]
+        if kept is None:
+            continue
+        if pool.stage.loses and kept is lossy[0]:
+            # Later the model differs from the original for other reasons too.
+            current = _raised(run, current, opset)
+            spent = _spent(run, current, decided)
+        if pool.stage.loses and spent:
+            results += [StageResult(pass_, current, note=spent) for pass_ in kept.passes]
+            continue
+        if pool.stage == Stage.LOSSLESS:
+            found = [lossless_stage(run, pass_, current) for pass_ in kept.passes]
+        else:
+            share = (lossy.index(kept) + 1) / len(lossy) if kept in lossy else 1.0
+            decisions = [(p, decided[p]) for p in kept.passes]
+            replay = None not in (d for _, d in decisions) and not variant.kernel_preserving_only
+            result = (
+                _replayed(run, kept, current, decisions)
+                if replay
+                else _searched(run, kept, current, share, variant)
+            )
+            found = _by_pass(kept, result)
+        results += found
+        current = found[-1].model
+    return (current.clone() if current is run.original.model else current), results
+
+
+def _spent(run: Run, model: ir.Model, decided: Mapping[Pass, tuple[Decision, ...] | None]) -> str:
+    """Why nothing is searched: the budget does not hold before anything was lost."""
+    if None not in decided.values():
+        return ""
+    session = Session(model, threads=run.request.threads)
+    measured = run.evaluator.measure(session, share=1.0)
+    if run.evaluator.holds(measured):
+        return ""
+    return (
+        f"the simplified model, which computes the same but for rounding, does not keep within "
+        f"{run.evaluator.described}"
+    )
+
+
+def _without(pool: Pool, skipped: frozenset[str]) -> Pool | None:
+    kept = tuple(pass_ for pass_ in pool.passes if pass_.name not in skipped)
+    return Pool(kept) if kept else None
+
+
+def _searched(run: Run, pool: Pool, model: ir.Model, share: float, variant: Variant) -> PoolResult:
+    """Choose among the candidates of a pool."""
+    run.request.progress(f"{pool.names}: statistics")
+
+    def open_context(of: Pool) -> Context:
+        return of.context(
+            model,
+            run.target,
+            run.calibration,
+            seed=run.recipe.seed,
+            threads=run.request.threads,
+        )
+
+    options = replace(
+        run.options,
+        share=share,
+        kernel_preserving_only=variant.kernel_preserving_only,
+    )
+    return search_stage(pool, open_context, model, run.evaluator, options)
+
+
+def _replayed(
+    run: Run,
+    pool: Pool,
+    model: ir.Model,
+    decided: Sequence[tuple[Pass, tuple[Decision, ...] | None]],
+) -> PoolResult:
+    """Carry out what a recipe says."""
+    decisions = tuple(decision for _, own in decided for decision in own or ())
+    if not decisions:
+        return PoolResult(pool, model)
+    wanted = any(pass_.rewrites_from_statistics and own for pass_, own in decided)
+    context = pool.context(
+        model,
+        run.target,
+        run.calibration if wanted else None,
+        seed=run.recipe.seed,
+        threads=run.request.threads,
+    )
+    rewritten = pool.rewrite_refined(
+        context, decisions, run.calibration, threads=run.request.threads
+    )
+    return PoolResult(pool, rewritten, decisions)
+
+
+def _by_pass(pool: Pool, result: PoolResult) -> list[StageResult]:
+    """What each pass of a pool did, those that failed included."""
+    failed = {failure.pass_name: str(failure) for failure in result.failures}
+    found = []
+    for pass_ in pool.passes:
+        own = tuple(d for d in result.decisions if d.candidate.pass_name in (pass_.name, ""))
+        note = result.note
+        if result.decisions and not own:
+            note = "candidates of other passes were taken for its sites"
+        found.append(
+            StageResult(
+                pass_,
+                result.model,
+                own,
+                tuple(skip for name, skip in result.left if name == pass_.name),
+                failed.get(pass_.name, note),
+                result.measurement,
+                result.latency,
+                result.tried,
+            )
+        )
+    return found
+
+
+def lossless_stage(run: Run, pass_: Pass, model: ir.Model) -> StageResult:
+    """Carry out a pass that must not change what the model computes, and check that."""
+
+    def difference(rewritten: ir.Model) -> str | None:
+        return _difference(run, rewritten)
+
+    return lossless(pass_, model, run.target, run.recipe.seed, difference)
+
+
+def lossless(
+    pass_: Pass,
+    model: ir.Model,
+    target: Target,
+    seed: int,
+    difference: Callable[[ir.Model], str | None] = lambda _: None,
+) -> StageResult:
+    """The most thorough way in which a pass changes nothing that the model computes.
+
+    Args:
+        pass_: whose candidates are tried in turn, the most thorough first.
+        model: not changed.
+        target: what the provider accepts.
+        seed: of the context.
+        difference: how a rewritten model differs from the original, in words, or `None`.
+    """
+    pool = Pool((pass_,))
+    reason = ""
+    try:
+        context = pool.context(model, target, seed=seed)
+        for proposal in pool.offer(context).proposals:
+            for candidate in proposal.candidates:
+                decisions = (Decision(proposal.site, candidate),)
+                rewritten = pool.rewrite(context, decisions)
+                found = difference(rewritten)
+                if found is None:
+                    note = f"only in part: {reason}" if reason else ""
+                    return StageResult(pass_, rewritten, decisions, note=note)
+                reason = found
+                logger.warning("%s is undone: %s", pass_.name, reason)
+    except PassError as error:
+        reason = str(error)
+    return StageResult(pass_, model, note=f"undone: {reason or 'it proposed nothing'}")
+
+
+def _difference(run: Run, model: ir.Model) -> str | None:
+    """How a rewritten model differs from the original beyond rounding, or `None`.
+
+    Some outputs magnify rounding (a sigmoid near 0): the original run with and without
+    onnxruntime's own optimizations shows by how much, and as much is allowed here.
+    """
+    try:
+        session = Session(model, threads=run.request.threads)
+        for evaluator in _judges(run):
+            measured = evaluator.measure(session, evaluator.screening)
+            wanted = dict.fromkeys(measured.outputs, _LOSSLESS_DB)
+            if measured.worst_sqnr_db < _LOSSLESS_DB:
+                plain = Session(run.original.model, threads=run.request.threads, optimize=False)
+                floor = evaluator.measure(plain, evaluator.screening).outputs
+                wanted = {n: min(_LOSSLESS_DB, floor[n].sqnr_db - _ROUNDING_DB) for n in wanted}
+            for name, output in measured.outputs.items():
+                if output.is_float and output.sqnr_db < wanted[name]:
+                    return (
+                        f"output {name} differs on {measured.source} ({output.sqnr_db:.0f} dB, "
+                        f"expected {wanted[name]:.0f})"
+                    )
+                if not output.is_float and output.equal_share < 1:
+                    return f"output {name} differs on {measured.source}"
+    except ModelError as error:
+        return str(error)
+    return None
+
+
+def _judges(run: Run) -> list[Evaluator]:
+    """The evaluation samples and random inputs; where nothing random fits, only the former."""
+    if run.evaluator.samples.source == "random inputs":
+        return [run.evaluator]
+    session = run.original.session
+    assert session is not None
+    try:
+        drawn = random_samples(session, 2, run.recipe.seed)
+    except DataError:
+        logger.info("no random inputs fit the model: only the given samples are compared")
+        return [run.evaluator]
+    return [run.evaluator, Evaluator(session, drawn, Budget(metric="none"))]
+
+
+def _raised(run: Run, model: ir.Model, opset: int) -> ir.Model:
+    """The model at the opset the passes need, where that is possible and changes nothing."""
+    raised, reason = raise_opset(model, opset)
+    if reason is not None:
+        logger.info("%s", reason)
+    if raised is model:
+        return model
+    difference = _difference(run, raised)
+    if difference is not None:
+        logger.warning("a higher opset changed what the model computes: %s", difference)
+        return model
+    return raised

@@ -1,0 +1,207 @@
+"""Sums over the input rows of one layer, from however many runs."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxpress.graph import attribute
+from onnxpress.layers import Layer
+from onnxpress.runtime import Array
+from onnxpress.statistics.rows import input_rows
+from onnxpress.statistics.store import LayerStatistics
+
+__all__ = ["RowSums"]
+
+GRAM_LIMIT = 4096
+"""A wider Gram matrix takes more than 134 MB; such layers are observed without."""
+BUFFER_ROWS = 1024
+BUFFER_BYTES = 2_000_000
+"""Of one layer: rows of wide depthwise layers are long, and there are many layers."""
+
+_Sums = npt.NDArray[np.float64]
+
+
+class RowSums:
+    """Sums over a layer's input rows; rows are buffered so that products are large."""
+
+    def __init__(self, *, gram: bool) -> None:
+        self._wants_gram = gram
+        self._buffer: list[npt.NDArray[np.float32]] = []
+        self._buffered = 0
+        self._rows = 0
+        self._applied = 0
+        self._sum: npt.NDArray[np.float64] | float = 0.0
+        self._squares: npt.NDArray[np.float64] | float = 0.0
+        self._minimum: npt.NDArray[np.float64] | float = np.inf
+        self._maximum: npt.NDArray[np.float64] | float = -np.inf
+        self._gram: npt.NDArray[np.float64] | float = 0.0
+        self._shape: tuple[int, int] = (0, 0)
+        self._references: list[npt.NDArray[np.float32]] = []
+        self._reference_sum: npt.NDArray[np.float64] | None = None
+        self._cross: npt.NDArray[np.float64] | float = 0.0
+        self.input_shape: tuple[int, ...] = ()
+
+    def observe(
+        self,
+        layer: Layer,
+        arrays: Sequence[Array],
+        references: Sequence[Array] | None,
+        limit: int,
+        seed: int,
+    ) -> None:
+        """Draw rows of the layer's inputs in several runs, and the same of the reference's.
+
+        Args:
+            layer: whose inputs they are.
+            arrays: of one shape.
+            references: likewise, or `None`.
+            limit: rows of one array.
+            seed: which rows.
+        """
+        self.input_shape = arrays[-1].shape
+        beside = references
+        if references is not None and not _row_by_row(layer, references[0].shape, arrays[0].shape):
+            beside = None
+        if _by_samples(layer, arrays[0]):
+            limit *= len(arrays)
+            arrays = [_stacked(arrays)]
+            low, high = _extremes(layer, arrays[0])
+            self._minimum = np.minimum(self._minimum, low)
+            self._maximum = np.maximum(self._maximum, high)
+            beside = None if beside is None else [_stacked(beside)]
+        for number, array in enumerate(arrays):
+            rows, applied = _rows(layer, array, limit, seed + number)
+            own = None if beside is None else _rows(layer, beside[number], limit, seed + number)[0]
+            self.add(rows, applied, own)
+
+    def add(
+        self,
+        rows: npt.NDArray[np.float32],
+        applied: int,
+        references: npt.NDArray[np.float32] | None = None,
+    ) -> None:
+        """Add rows `[rows, groups, in]`, how often the weight was applied, and the reference's."""
+        self._shape = rows.shape[1:]
+        self._applied += applied
+        if len(rows) == 0:
+            return
+        self._buffer.append(rows)
+        if references is not None:
+            self._references.append(references)
+        self._buffered += len(rows)
+        held = self._buffered * rows[0].nbytes
+        if self._buffered >= BUFFER_ROWS or held >= BUFFER_BYTES:
+            self._reduce()
+
+    def _reduce(self) -> None:
+        if not self._buffer:
+            return
+        rows = np.concatenate(self._buffer)
+        self._buffer, self._buffered = [], 0
+        self._rows += len(rows)
+        self._sum = self._sum + _total(rows)
+        # Of the padding, too, which the tensor itself does not hold.
+        self._minimum = np.minimum(self._minimum, rows.min(axis=0))
+        self._maximum = np.maximum(self._maximum, rows.max(axis=0))
+        grouped = rows.transpose(1, 0, 2)
+        if self._wants_gram and self._shape[1] <= GRAM_LIMIT:
+            gram = grouped.transpose(0, 2, 1) @ grouped
+            self._gram = _added(self._gram, gram)
+        else:
+            self._squares = self._squares + np.square(rows, dtype=np.float64).sum(axis=0)
+        if self._references:
+            references = np.concatenate(self._references)
+            self._references = []
+            total = _total(references)
+            before = self._reference_sum
+            self._reference_sum = total if before is None else before + total
+            if self._shape[1] <= GRAM_LIMIT:
+                theirs = references.transpose(1, 2, 0)
+                self._cross = _added(self._cross, theirs @ grouped)
+
+    def finish(self, samples: int) -> LayerStatistics:
+        """The moments of all rows added."""
+        self._reduce()
+        rows = max(self._rows, 1)
+        empty = np.zeros(self._shape)
+        gram = None
+        if self._wants_gram and self._rows and self._shape[1] <= GRAM_LIMIT:
+            gram = np.asarray(self._gram) / rows
+        second_moment = self._squares / rows if gram is None else np.einsum("gii->gi", gram)
+        return LayerStatistics(
+            rows=self._rows,
+            rows_per_sample=self._applied / max(samples, 1),
+            mean=empty + self._sum / rows,
+            minimum=empty + (self._minimum if self._rows else 0.0),
+            maximum=empty + (self._maximum if self._rows else 0.0),
+            second_moment=empty + second_moment,
+            gram=gram,
+            input_shape=self.input_shape,
+            reference_mean=None if self._reference_sum is None else self._reference_sum / rows,
+            cross=None if np.ndim(self._cross) == 0 else np.asarray(self._cross) / rows,
+        )
+
+
+def _total(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """The sum of a buffer's rows; by BLAS, as their products are."""
+    flat = np.ones(len(rows), np.float32) @ rows.reshape(len(rows), -1)
+    return flat.astype(np.float64).reshape(rows.shape[1:])
+
+
+def _added(total: npt.NDArray[np.float64] | float, more: npt.NDArray[np.float32]) -> _Sums:
+    """`total + more` in float64, in place where there is a place."""
+    if isinstance(total, float):
+        return more.astype(np.float64)
+    total += more
+    return total
+
+
+def _extremes(layer: Layer, array: Array) -> tuple[npt.NDArray[np.float32], ...]:
+    """`[groups, in]` lowest and highest number of each input over the whole tensor."""
+    if layer.op_type in ("Conv", "ConvTranspose"):
+        rows = array.reshape(*array.shape[:2], -1)
+        # Every place of the kernel sees nearly every number of its channel.
+        kernel = math.prod(layer.shape[2:]) if layer.op_type == "Conv" else 1
+        found = [np.repeat(f(f(rows, axis=2), axis=0), kernel) for f in (np.min, np.max)]
+    else:
+        rows = array.reshape(-1, array.shape[-1])
+        found = [rows.min(axis=0), rows.max(axis=0)]
+    return tuple(np.asarray(ends.reshape(layer.groups, -1), np.float32) for ends in found)
+
+
+def _by_samples(layer: Layer, array: Array) -> bool:
+    """Whether inputs of several runs may be joined along their first axis, as one batch."""
+    if len(layer.shape) > 2 and layer.op_type == "MatMul":
+        return False
+    if layer.op_type == "Gather":
+        return False
+    if layer.op_type == "Gemm":
+        return not attribute(layer.node, "transA", 0)
+    if layer.op_type == "MatMul":
+        return array.ndim > 1 and layer.uses[0].index == 1
+    return True
+
+
+def _stacked(arrays: Sequence[Array]) -> Array:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _row_by_row(layer: Layer, first: tuple[int, ...], second: tuple[int, ...]) -> bool:
+    """Whether two inputs of a layer have the same rows, of other lengths perhaps.
+
+    A model with channels removed feeds a layer fewer inputs at as many places.
+    """
+    if first == second:
+        return True
+    different = sum(a != b for a, b in zip(first, second, strict=False))
+    return len(first) == len(second) and different == 1 and layer.groups == 1
+
+
+def _rows(
+    layer: Layer, tensor: npt.NDArray[np.generic], limit: int, seed: int
+) -> tuple[npt.NDArray[np.float32], int]:
+    return input_rows(
+        layer, tensor.astype(np.float32, copy=False), limit, np.random.default_rng(seed)
+    )

@@ -1,0 +1,93 @@
+"""Factors of a layer under what its inputs are, worked out once for a layer and a form."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxpress.bias import takes_bias
+from onnxpress.contract import Context, Layer, LayerStatistics, memoised
+from onnxpress.passes.factorize.decompose import Factored, spatial, tucker
+from onnxpress.reconstruction import LowRank, damped_gram, low_rank, output_energy, repaired
+
+__all__ = [
+    "Float64",
+    "biased_in",
+    "components_of",
+    "energy_scale",
+    "factored",
+    "joint_components",
+]
+
+Float64 = npt.NDArray[np.float64]
+
+
+def biased_in(layer: Layer, weighting: str) -> bool:
+    """Whether a bias takes up the mean of what is lost."""
+    return weighting == "outputs" and takes_bias(layer)
+
+
+def _gram(moments: LayerStatistics | None, weighting: str) -> Float64 | None:
+    """`[in, in]` what the factors are fitted under."""
+    if moments is None or moments.gram is None or weighting == "weights":
+        return None
+    if weighting == "inputs":
+        return np.asarray(np.diag(np.diagonal(moments.gram[0])), np.float64)
+    return np.asarray(damped_gram(moments.gram, moments.rows)[0], np.float64)
+
+
+@memoised
+def components_of(context: Context, layer: Layer, weighting: str) -> LowRank:
+    """Principal components of the layer's outputs."""
+    moments = context.moments(layer)
+    biased = biased_in(layer, weighting)
+    weights, _ = repaired(layer.read(), moments, biased=biased)
+    mean = moments.mean[0] if moments is not None and biased else None
+    return low_rank(weights, _gram(moments, weighting), mean)
+
+
+@memoised
+def factored(
+    context: Context, layer: Layer, form: str, rank: int, input_rank: int, weighting: str
+) -> Factored:
+    """A convolution in two (`spatial`) or three (`tucker`).
+
+    Args:
+        context: with statistics of the layer, or without.
+        layer: a Conv of two spatial axes.
+        form: `spatial` or `tucker`.
+        rank: of the output side.
+        input_rank: of the input side; `tucker` only.
+        weighting: the setting.
+    """
+    moments = context.moments(layer)
+    biased = biased_in(layer, weighting)
+    weights, _ = repaired(layer.read(), moments, biased=biased)
+    gram = _gram(moments, weighting)
+    if gram is not None and moments is not None and biased:
+        gram = gram - np.outer(moments.mean[0], moments.mean[0])
+    weight = weights.reshape(layer.shape)
+    if form == "spatial":
+        return spatial(weight, gram, rank)
+    return tucker(weight, gram, input_rank, rank)
+
+
+@memoised
+def joint_components(context: Context, layers: Sequence[Layer], weighting: str) -> LowRank:
+    """Components of all the layers' outputs, each scaled to the same energy."""
+    moments = context.moments(layers[0])
+    biased = all(biased_in(layer, weighting) for layer in layers)
+    scaled = []
+    for layer in layers:
+        weights, _ = repaired(layer.read(), context.moments(layer), biased=biased)
+        scaled.append(weights / energy_scale(context, layer))
+    mean = moments.mean[0] if moments is not None and biased else None
+    return low_rank(np.concatenate(scaled), _gram(moments, weighting), mean)
+
+
+def energy_scale(context: Context, layer: Layer) -> float:
+    """Root of the energy of a layer's outputs."""
+    moments = context.moments(layer)
+    gram = None if moments is None else moments.gram
+    return math.sqrt(max(output_energy(layer.read(), gram), 1e-30))

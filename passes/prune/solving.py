@@ -1,0 +1,194 @@
+"""Which units go first, and what the layers become that read the others."""
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxpress.bias import shift_bias, takes_bias
+from onnxpress.contract import Context, Layer, LayerStatistics, memoised, memoised_of_model
+from onnxpress.graph import constant
+from onnxpress.layers import find_layers
+from onnxpress.passes.prune.blocks import Block, find_blocks
+from onnxpress.passes.prune.coupling import Group
+from onnxpress.passes.prune.importance import Reading, magnitude_order, removal_order, solve_kept
+from onnxpress.passes.prune.layout import Layout, Side
+from onnxpress.passes.prune.redundant import Redundancy, find_redundant
+from onnxpress.reconstruction import damped_gram, output_energy
+
+__all__ = [
+    "blocks_of",
+    "constants_of",
+    "layout_of",
+    "order_of",
+    "readings_of",
+    "redundancy_of",
+    "solve_readers",
+]
+
+_CONSTANT = 1e-12
+"""Of the inputs' power: what varies less than float32 resolves does not vary."""
+
+Float64 = npt.NDArray[np.float64]
+
+
+@memoised_of_model
+def _layers(context: Context) -> dict[str, Layer]:
+    return {layer.name: layer for layer in find_layers(context.base)}
+
+
+@memoised_of_model
+def layout_of(context: Context) -> Layout:
+    """Groups and layers of the model that is proposed on; a rewrite knows them by name."""
+    return Layout(context.base, list(_layers(context).values()))
+
+
+@memoised_of_model
+def blocks_of(context: Context) -> list[Block]:
+    """Its residual blocks."""
+    return find_blocks(context.base, list(_layers(context).values()), layout_of(context).reader)
+
+
+@memoised_of_model
+def redundancy_of(context: Context, group: str) -> Redundancy:
+    """What a group of it holds twice or for nothing."""
+    layout = layout_of(context)
+    return find_redundant(layout, layout.groups[group], list(_layers(context).values()))
+
+
+def constants_of(model: ir.Model) -> dict[str, ir.Value]:
+    """Initializers of a model and its bodies, by name."""
+    graphs = [model.graph, *model.graph.subgraphs()]
+    return {name: value for graph in graphs for name, value in graph.initializers.items()}
+
+
+@memoised_of_model
+def order_of(context: Context, group: str, by: str) -> tuple[list[int], list[float]]:
+    """Units of a group in the order in which they go, and what is lost with so many gone.
+
+    Args:
+        context: with statistics, unless by magnitude.
+        group: its name.
+        by: `magnitude`, or anything else for what the readers cannot make up for.
+    """
+    if by == "magnitude":
+        layout = layout_of(context)
+        return _by_magnitude(context, layout, layout.groups[group])
+    return removal_order(readings_of(context, group))
+
+
+@memoised_of_model
+def readings_of(context: Context, group: str) -> list[Reading]:
+    """The observed layers that read the units of a group."""
+    layout = layout_of(context)
+    found = []
+    for name in layout.readers(layout.groups[group]):
+        layer = _layers(context)[name]
+        moments = context.base_moments(layer)
+        if moments is None or moments.gram is None:
+            continue
+        w = np.asarray(layer.read(), np.float64)
+        gram = moments.centred_gram if takes_bias(layer) else moments.gram
+        if gram is None or output_energy(w, gram) <= _CONSTANT * output_energy(w, moments.gram):
+            # Inputs that never vary: what the bias cannot take up on other data.
+            gram = moments.gram
+        if not output_energy(w, gram) > 0:
+            continue
+        side = layout.sides[name]
+        units = layout.groups[group].units
+        features = tuple(np.flatnonzero(side.inputs == unit) for unit in units)
+        found.append(Reading(w.reshape(len(gram), -1, w.shape[1]), gram, moments.rows, features))
+    return found
+
+
+def _by_magnitude(context: Context, layout: Layout, group: Group) -> tuple[list[int], list[float]]:
+    """Units by the norm of their rows in all layers that make them (L2, Li et al. 2017)."""
+    norms, total = np.zeros(len(group.units)), 0.0
+    for name in layout.makers(group):
+        layer = _layers(context)[name]
+        w = np.square(np.asarray(layer.read(), np.float64)).sum(axis=1)
+        outputs = layout.sides[name].outputs
+        bias = layer.node.inputs[2] if len(layer.node.inputs) > 2 else None
+        offset = constant(bias)
+        if offset is not None and offset.size == len(w):
+            w = w + np.square(offset.reshape(-1).astype(np.float64))
+        norms += [w[outputs == unit].sum() for unit in group.units]
+        total += float(w.sum())
+    order = magnitude_order(norms)
+    shares = np.concatenate([[0.0], np.cumsum(norms[order])]) / max(total, 1e-30)
+    return order, shares.tolist()
+
+
+def solve_readers(context: Context, layer: Layer, side: Side, units: set[int]) -> None:
+    """Let a layer's remaining inputs stand for all, as far as calibration data says how.
+
+    Args:
+        context: of the rewrite.
+        layer: of the model that is rewritten; its weight and bias change.
+        side: its inputs in units.
+        units: that are removed.
+    """
+    moments, before = context.moments(layer), context.base_moments(layer)
+    if moments is None or moments.gram is None or before is None or before.gram is None:
+        return
+    if len(layer.uses) != 1 or layer.unsafe:
+        return
+    kept = np.flatnonzero(~np.isin(side.inputs, sorted(units)))
+    if not len(kept):
+        return
+    biased = takes_bias(layer)
+    w = np.asarray(layer.read(), np.float64)
+    grouped = w.reshape(len(before.gram), -1, w.shape[1])
+    found = _one_shot(context, grouped, before, kept, biased)
+    mean, reference = before.mean[:, kept], before.mean
+    if moments.cross is not None and moments.reference_mean is not None:
+        found = _drifted(context, grouped, found, moments, biased)
+        mean, reference = moments.mean, moments.reference_mean
+    if not np.isfinite(found).all():
+        return
+    whole = np.zeros_like(grouped)
+    whole[:, :, kept] = found
+    layer.write(whole.reshape(w.shape))
+    if biased:
+        offset = grouped @ reference[:, :, None] - found @ mean[:, :, None]
+        shift_bias(context.names, layer.graph, layer.node, offset.reshape(-1))
+
+
+@memoised
+def _one_shot(
+    context: Context,
+    weights: Float64,
+    moments: LayerStatistics,
+    kept: npt.NDArray[np.int64],
+    biased: bool,  # noqa: FBT001 - a key, not a switch
+) -> Float64:
+    if len(kept) == weights.shape[2]:
+        return weights
+    gram = moments.centred_gram if biased else moments.gram
+    assert gram is not None
+    return solve_kept(weights, gram, kept, moments.rows)
+
+
+@memoised
+def _drifted(
+    context: Context,
+    weights: Float64,
+    start: Float64,
+    moments: LayerStatistics,
+    biased: bool,  # noqa: FBT001 - a key, not a switch
+) -> Float64:
+    """`start` refitted to x̂, what the narrower network gives: W·C·Ĥ⁻¹, damped towards `start`.
+
+    Args:
+        context: remembers.
+        weights: `[groups, out, in]` W of the layer before.
+        start: `[groups, out, kept]`.
+        moments: of x̂, with `cross` `[groups, in, kept]`.
+        biased: whether a bias takes up the means.
+    """
+    own = moments.centred_gram if biased else moments.gram
+    cross = moments.centred_cross if biased else moments.cross
+    assert own is not None
+    assert cross is not None
+    step = weights @ cross - start @ own
+    damped = damped_gram(own, moments.rows)
+    return start + np.linalg.solve(damped, step.swapaxes(1, 2)).swapaxes(1, 2)

@@ -1,0 +1,93 @@
+"""Candidates and trials of which every figure stands in a table: no model, no clock."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from onnxpress.contract import Candidate, Decision, Proposal
+from onnxpress.judge import Measurement, OutputFidelity
+from onnxpress.runtime import Latency
+from onnxpress.search.trial import Choice, Clocked, SearchOptions, Trial
+
+
+def candidate(error: float, saved: int = 100, family: str = "int8", **more: object) -> Candidate:
+    """A candidate that errs and saves so much."""
+    return Candidate({}, error, saved, family=family, **more)  # type: ignore[arg-type]
+
+
+def site(name: str, *candidates: Candidate) -> Proposal:
+    """A proposal for a site."""
+    return Proposal(name, candidates)
+
+
+@dataclass
+class FakeTrials:
+    """Choices by their true noise, which adds up and may be other than predicted.
+
+    Attributes:
+        allowed: noise that the budget allows.
+        true: noise of a decision; by default what is predicted.
+        speedup: of a choice against the model before.
+        total: bytes of the model before.
+        options: of the search.
+        measured: all that was measured, in order.
+    """
+
+    allowed: float
+    true: Callable[[Decision], float] = lambda d: d.candidate.predicted_error
+    speedup: Callable[[Choice], float] = lambda _: 1.0
+    total: int = 10_000
+    options: SearchOptions = field(default_factory=SearchOptions)
+    measured: list[Choice] = field(default_factory=list)
+    weighed: int = 0
+
+    @property
+    def tried(self) -> int:
+        """How many choices were measured."""
+        return len(self.measured)
+
+    @property
+    def min_sqnr(self) -> float | None:
+        """No figure: as with a metric."""
+        return None
+
+    def noise_of(self, decisions: Sequence[Decision]) -> float:
+        """True noise of a choice."""
+        return sum(self.true(decision) for decision in decisions)
+
+    def measure(self, decisions: Choice) -> Trial:
+        """Note it and give its figures."""
+        self.measured.append(decisions)
+        noise = self.noise_of(decisions)
+        fidelity = OutputFidelity(-noise, 1.0, noise, 0.0)
+        found = Measurement({"y": fidelity}, None, 0.0, 0.0, noise, (0.0, 0.0), 1, "a table")
+        return Trial(decisions, found)
+
+    def refined(self, trial: Trial) -> Trial:
+        """Nothing to refine."""
+        return trial
+
+    def holds(self, trial: Trial) -> bool:
+        """Whether the noise is allowed."""
+        return self.noise_of(trial.decisions) <= self.allowed
+
+    def noise(self, decisions: Sequence[Decision], samples: int) -> float:
+        """True noise, and that it was asked for."""
+        self.weighed += 1
+        return self.noise_of(decisions)
+
+    def nbytes(self, decisions: Choice) -> int:
+        """What is left."""
+        return self.total - sum(decision.candidate.saved_bytes for decision in decisions)
+
+    def clocked(self, decisions: Choice) -> Clocked:
+        """By the table."""
+        return Clocked(self.nbytes(decisions), latency(self.speedup(decisions)))
+
+    def latency(self, trial: Trial) -> Latency:
+        """By the table."""
+        return latency(self.speedup(trial.decisions))
+
+
+def latency(speedup: float) -> Latency:
+    """Of a model that is so much faster, without any spread."""
+    return Latency(1 / speedup, 1.0, speedup, speedup, speedup)

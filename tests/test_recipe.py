@@ -1,0 +1,118 @@
+"""Recipes: every plan survives the text, and what is no recipe is refused by its place."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnxpress.contract import Candidate, Decision
+from onnxpress.conversion import Conversion
+from onnxpress.data import Samples
+from onnxpress.errors import OnnxpressError, RecipeError
+from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage, samples_digest
+from onnxpress.registry import create
+from onnxpress.runtime import Array
+
+QUANTIZE, FACTORIZE = "quantize", "factorize"
+
+
+def test_text_survives_hostile_names() -> None:
+    names = ['a"b', "back\\slash", "new\nline", "ünï/cødé", "[[pass]]", "tab\t", "\x7f"]
+    values: itertools.cycle[Any] = itertools.cycle([1, 2.5, 1e-30, True, 'te"xt'])
+    decisions = tuple(
+        Decision(
+            name,
+            Candidate({"value": value, name: 1}, family=name, members=(name,), pass_name=QUANTIZE),
+        )
+        for name, value in zip(names, values, strict=False)
+    )
+    recipe = Recipe((RecipeStage(create(QUANTIZE), decisions),), "cpu", 3, None, None)
+    again = Recipe.from_toml(recipe.to_toml())
+    assert again == recipe
+    assert again.digest == recipe.digest
+
+
+def test_all_parts_survive() -> None:
+    candidate = Candidate(
+        {"rank": 4},
+        family="pair",
+        members=("a", "b"),
+        refined=True,
+        keeps_kernels=True,
+        pass_name=FACTORIZE,
+    )
+    recipe = Recipe(
+        (
+            RecipeStage(create(FACTORIZE, {"ratio": 0.5}), (Decision("a", candidate),)),
+            RecipeStage(create("sparsify", {"layers": ["x", "y,z"]}), None),
+            RecipeStage(create(QUANTIZE), ()),
+        ),
+        "cpu+web",
+        7,
+        "ab" * 32,
+        CalibrationSource("data.npz", "cd" * 32, held_out=True),
+        Conversion(("batch=1",), "keep-io", 21),
+    )
+    again = Recipe.from_toml(recipe.to_toml())
+    assert again == recipe
+    assert again.stages[1].decisions is None
+    assert again.stages[2].decisions == ()
+
+
+def test_predictions_are_no_part_of_a_recipe() -> None:
+    """What repeats a plan does not change with what was measured of it."""
+
+    def text(error: float) -> str:
+        candidate = Candidate({"rank": 4}, error, saved_bytes=int(9 * error), family="pair")
+        stage = RecipeStage(create(FACTORIZE), (Decision("a", candidate),))
+        return Recipe((stage,), "cpu", 0, None, None).to_toml()
+
+    assert text(0.25) == text(0.75)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("version = 1", r"mine: version is 1; expected 2, .*optimize again"),
+        ("", "mine: version is None; expected 2"),
+        ("version = ", "mine: is not TOML"),
+        ("version = 2\nsed = 1", "mine: unknown entries sed; expected some of version"),
+        ("version = 2\n[[pass]]\nname = 'qantize'", "did you mean 'quantize'"),
+        ("version = 2\n[[pass]]\nform = 'auto'", "mine: is not a recipe: 'name'"),
+        ("version = 2\n[[pass]]\nname = 'quantize'\nfrom = 1", "has no setting 'from'"),
+        (
+            "version = 2\n[[pass]]\nname = 'quantize'\n[[pass.decision]]\nsite = 'a'\nform = 'b'",
+            "mine: decision 1 of quantize: unknown entries form",
+        ),
+        ("version = 2\n[calibration]\nsource = 'x'", "mine: is not a recipe: .*digest"),
+    ],
+)
+def test_what_is_no_recipe_is_refused(text: str, expected: str) -> None:
+    with pytest.raises(OnnxpressError, match=expected):
+        Recipe.from_toml(text, "mine")
+
+
+def test_missing_file_is_named() -> None:
+    with pytest.raises(RecipeError, match=r"absent\.toml: cannot be read"):
+        Recipe.load("absent.toml")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"x": np.ones((2, 3), np.float64)},
+        {"x": np.ones((2, 1, 3), np.float32)},
+        {"z": np.ones((2, 3), np.float32)},
+        {"x": np.asarray([[1, 1, 1], [1, 1, 2]], np.float32)},
+    ],
+    ids=["type", "shape", "name", "value"],
+)
+def test_digest_of_samples_is_of_all_but_their_labels(other: dict[str, Array]) -> None:
+    def digest(arrays: dict[str, Array], labels: Array | None = None) -> str:
+        feeds = [{name: array[at] for name, array in arrays.items()} for at in range(2)]
+        return samples_digest(Samples(tuple(feeds), labels, "here"))  # type: ignore[arg-type]
+
+    own = {"x": np.ones((2, 3), np.float32)}
+    assert digest(own) == digest(own, np.asarray([1, 0]))
+    assert digest(own) != digest(other)
