@@ -51,5 +51,5 @@ class PressPass(ir.passes.FunctionalPass):
             raise offer.failures[0]
         decisions = strongest(self._pool, context, offer)
         if not decisions:
-            return ir.passes.PassResult(model, modified=False)
+            return ir.passes.PassResult(model.clone(), modified=False)
         return ir.passes.PassResult(self._pool.rewrite(context, decisions), modified=True)

@@ -12,7 +12,7 @@ from onnxpress import model_file
 from onnxpress.layers import multiply_adds
 from onnxpress.runtime import Feed, Latency, Session
 
-__all__ = ["BY_BYTES", "BY_WORK", "TableClock", "by_work", "work_of"]
+__all__ = ["BY_WORK", "TableClock", "by_work", "work_of"]
 
 
 @dataclass(frozen=True)
@@ -79,4 +79,3 @@ def _opened(session: Session) -> ir.Model:
 
 
 BY_WORK = by_work()
-BY_BYTES = TableClock(lambda model: float(model_file.weight_bytes(model)))

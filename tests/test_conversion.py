@@ -20,13 +20,14 @@ from onnxpress.conversion import (
     convert_shapes,
     write_ort,
 )
-from onnxpress.conversion.opset import change_opset
+from onnxpress.conversion.opset import change_opset, raise_opset
 from onnxpress.conversion.rewrites import drop_performed_activations, pool_by_window
 from onnxpress.data import random_samples
 from onnxpress.graph import standard_opset
 from onnxpress.model_file import save, to_bytes
 from onnxpress.runtime import Session
 from onnxpress.targets import load_target
+from onnxpress.testing import SAMPLE_MODELS
 
 FLOAT = onnx.TensorProto.FLOAT
 
@@ -128,6 +129,16 @@ def test_a_static_target_says_what_shapes_to_give(models: Path) -> None:
     assert any("--fix-shape image=1x1x28x28" in note for note in notes)
 
 
+def test_opset_is_raised_without_changing_outputs() -> None:
+    model = SAMPLE_MODELS["cnn_opset11"]()
+    raised, reason = raise_opset(model, 13)
+    assert reason is None
+    assert standard_opset(raised) == 13
+    assert raise_opset(raised, 13)[0] is raised
+    feed = random_samples(Session(model), 1, 0).feeds[0]
+    np.testing.assert_allclose(answers(raised, dict(feed)), answers(model, dict(feed)))
+
+
 def test_a_newer_opset_is_lowered_to_what_the_target_knows(models: Path) -> None:
     original = onnxpress.load(models / "fashion_cnn.onnx")
     newer, reason = change_opset(original, 22)
@@ -181,6 +192,31 @@ def test_half_precision_leaves_integers_alone() -> None:
     assert "computes in integers already" in notes[0]
 
 
+def between_pairs(activation: onnx.NodeProto, values: list[tuple[str, npt.ArrayLike]]) -> ir.Model:
+    """An activation from x to a, and what stands behind it where a is quantized."""
+    nodes = [
+        activation,
+        onnx.helper.make_node("QuantizeLinear", ["a", "s", "z"], ["q"]),
+        onnx.helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    return small(nodes, [4001], values)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "zero", "dropped"),
+    [(0, 6, 0, 1), (-1, 7, 0, 1), (0, 6, 1, 0), (0, 5.9, 0, 0), (0.1, 6, 0, 0)],
+)
+def test_a_clip_is_left_out_where_the_integers_reach_no_further(
+    low: float, high: float, zero: int, dropped: int
+) -> None:
+    values: list[tuple[str, npt.ArrayLike]] = [
+        *(("s", np.float32(6 / 255)), ("z", np.uint8(zero))),
+        *(("low", np.float32(low)), ("high", np.float32(high))),
+    ]
+    model = between_pairs(onnx.helper.make_node("Clip", ["x", "low", "high"], ["a"]), values)
+    assert drop_performed_activations(model) == dropped
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     scale=st.floats(0.01, 1),
@@ -195,12 +231,7 @@ def test_an_activation_is_left_out_only_where_nothing_changes(
     if ends is not None:
         values += [("low", np.float32(ends[0])), ("high", np.float32(ends[1]))]
         activation = onnx.helper.make_node("Clip", ["x", "low", "high"], ["a"], name="act")
-    nodes = [
-        activation,
-        onnx.helper.make_node("QuantizeLinear", ["a", "s", "z"], ["q"]),
-        onnx.helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
-    ]
-    model = small(nodes, [4001], values)
+    model = between_pairs(activation, values)
     changed = model.clone()
     feed = {"x": np.linspace(-300, 300, 4001, dtype=np.float32)}
     dropped = drop_performed_activations(changed)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -148,7 +148,7 @@ def test_two_shares_of_one_stage_are_refused() -> None:
 
 def replace_name(pass_: Pass, name: str) -> Pass:
     """A pass of another class that differs in its name alone."""
-    kind = type(name, (type(pass_),), {"name": name, "__doc__": "Another name."})
+    kind: Any = type(name, (type(pass_),), {"name": name, "__doc__": "Another name."})
     made = dataclass(frozen=True)(kind)()
     assert isinstance(made, Pass)
     return made

@@ -1,6 +1,7 @@
 """Recipes: every plan survives the text, and what is no recipe is refused by its place."""
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_missing_file_is_named() -> None:
     ids=["type", "shape", "name", "value"],
 )
 def test_digest_of_samples_is_of_all_but_their_labels(other: dict[str, Array]) -> None:
-    def digest(arrays: dict[str, Array], labels: Array | None = None) -> str:
+    def digest(arrays: Mapping[str, Array], labels: Array | None = None) -> str:
         feeds = [{name: array[at] for name, array in arrays.items()} for at in range(2)]
         return samples_digest(Samples(tuple(feeds), labels, "here"))  # type: ignore[arg-type]
 

@@ -7,7 +7,7 @@ import click
 from onnxpress.cli.json_output import write_json
 from onnxpress.cli.options import PATH, debug_option, json_option
 from onnxpress.inspection import inspect_model
-from onnxpress.report.console import console_for, print_table
+from onnxpress.report.console import console_for, print_table, print_text
 
 __all__ = ["command"]
 
@@ -32,8 +32,9 @@ def command(model: Path, *, json_path: str | None) -> None:
     ]
     print_table("largest layers", ("layer", "operator", "shape", "bytes"), rows, console)
     operators = ", ".join(f"{name} {count}" for name, count in found["operators"].items())
-    console.print(f"operators: {operators}", markup=False)
+    print_text(f"operators: {operators}", console)
     for entry in found["passes"]:
-        console.print(f"[bold]{entry['pass']}[/] {entry['sites']} sites without data")
+        sites = f"{entry['sites']} sites without data"
+        print_text(sites, console, label=entry["pass"], style="bold")
         for reason, count in entry["reasons"].items():
-            console.print(f"  {count} left: {reason}", markup=False)
+            print_text(f"  {count} left: {reason}", console)

@@ -135,7 +135,8 @@ goal_options = _together(
         multiple=True,
         default=["cpu"],
         show_default=True,
-        help="See `onnxpress targets`. Several: one model good for all.",
+        help="A name of `onnxpress targets`, or the path of a .toml file. Several: one model "
+        "good for all.",
     ),
     click.option(
         "--per-target",

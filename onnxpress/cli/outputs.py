@@ -63,4 +63,4 @@ class Outputs:
 
 
 def _named(path: Path, target: str) -> Path:
-    return path.with_suffix(f".{target}{path.suffix}")
+    return path.with_suffix(f".{Path(target).stem}{path.suffix}")

@@ -39,7 +39,7 @@ def command(ctx: click.Context, *, json_path: str | None) -> None:
 @json_option
 @debug_option
 def show(name: str, *, json_path: str | None) -> None:
-    """Explain the target NAME, or the common ground of several: NAME+NAME."""
+    """Explain the target NAME (or the path of a .toml file), or what several share: NAME+NAME."""
     target = load_target(name)
     if write_json(target_document(target), json_path):
         print_target(target, console_for())

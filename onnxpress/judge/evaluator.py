@@ -295,13 +295,23 @@ def _agreement(scores: str) -> Metric:
 
 def _user_metric(text: str) -> Metric:
     try:
-        function = import_function(text)
-    except (ImportError, AttributeError) as error:
+        function: Metric = import_function(text)
+    except Exception as error:
+        # Importing the user's module runs its code.
         raise UsageError(
             f"metric {text}: cannot be imported: {error}; expected module:function, called with "
             "(outputs, original outputs, label) of a sample, giving a score of 0 to 1"
         ) from error
-    metric: Metric = function
+
+    def metric(
+        outputs: Mapping[str, Array], reference: Mapping[str, Array], label: int | None
+    ) -> float:
+        try:
+            return float(function(outputs, reference, label))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UsageError(f"metric {text}: fails on a sample: {reason}") from error
+
     return metric
 
 

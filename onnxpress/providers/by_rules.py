@@ -9,12 +9,12 @@ from onnxpress.providers.verdicts import Placement, ProviderVerdict, Status
 from onnxpress.targets import load_target
 from onnxpress.targets.static_rules import static_report
 
-__all__ = ["static_verdict"]
+__all__ = ["verdict_by_rules"]
 
 _SHOWN = 3
 
 
-def static_verdict(
+def verdict_by_rules(
     entry: Provider, model: ir.Model, why: str = "", *, status: Status = Status.STATIC
 ) -> ProviderVerdict:
     """By the rules of the provider's target, which prove nothing.

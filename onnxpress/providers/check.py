@@ -24,7 +24,7 @@ from onnxpress.conversion.ort_format import write_ort
 from onnxpress.errors import ModelError, OnnxpressError
 from onnxpress.judge.evaluator import Evaluator, Measurement
 from onnxpress.judge.fidelity import FidelitySum
-from onnxpress.providers.by_rules import static_verdict
+from onnxpress.providers.by_rules import verdict_by_rules
 from onnxpress.providers.catalogue import Provider, has_nvidia_gpu, provider
 from onnxpress.providers.config import ProviderLocation, ProviderOptions, read_config
 from onnxpress.providers.kernels import integer_kernels, write_saturation_probe
@@ -147,7 +147,7 @@ class _Check:
     def _static(self, entry: Provider, why: str, status: Status = Status.STATIC) -> ProviderVerdict:
         feed = self.evaluator.samples.feeds[0]
         model = fixed(self.model, feed) if entry.static_shapes else self.model
-        verdict = static_verdict(entry, model, why, status=status)
+        verdict = verdict_by_rules(entry, model, why, status=status)
         warnings = (*verdict.warnings, *self._about_shapes(entry))
         return replace(verdict, warnings=warnings)
 

@@ -113,7 +113,7 @@ def _searched(
         left += slower
     nothing = PoolResult(pool, context.model, left=tuple(left))
     if not any(not c.carried for p in kept for c in p.candidates):
-        return replace(nothing, note=_why_nothing(context, left))
+        return replace(nothing, note=_why_nothing(context, proposals, left))
     quota = pool.quota(context)
     unit = "" if quota is None else quota.unit
     found = feasible(
@@ -242,9 +242,10 @@ def _restored(proposals: Sequence[Proposal], decisions: Sequence[Decision]) -> l
     return left
 
 
-def _why_nothing(context: Context, left: Sequence[Left]) -> str:
+def _why_nothing(context: Context, proposals: Sequence[Proposal], left: Sequence[Left]) -> str:
+    if not context.layers and not proposals:
+        return "the model has no layer with a constant weight"
     if not left:
-        known = "nothing was proposed for any of its layers"
-        return known if context.layers else "the model has no layer with a constant weight"
+        return "no form that keeps the kernels is offered" if proposals else "nothing was proposed"
     most = Counter(skip.reason for _, skip in left).most_common(2)
     return "; ".join(f"{reason} ({count})" for reason, count in most)

@@ -9,7 +9,7 @@ Candidates per layer:
 - *weight_only*: int8 weights that the runtime expands when it loads the model. No data, no
   change of kernels; the file is smaller, memory and speed stay as they were.
 
-Where pairs may go: `placement`. Ranges: `ranges`, and which tensor gets which: `activations`.
+Where pairs may go: `qdq_rules`. Ranges: `ranges`, and which tensor gets which: `activations`.
 Integers: `weights`, `rounding`, and by layer and form: `integers`. Division of inputs before:
 `smoothing`, `equalizing`, `folding`, `absorbing`. The rewrite: `writing`, `pairs`.
 """

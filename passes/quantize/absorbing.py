@@ -21,7 +21,7 @@ from onnxpress.graph import is_standard
 from onnxpress.layers import Layer
 from onnxpress.passes.quantize.activations import integer_type
 from onnxpress.passes.quantize.equalizing import channels_of, scales_of
-from onnxpress.passes.quantize.placement import input_of
+from onnxpress.passes.quantize.qdq_rules import input_of
 from onnxpress.passes.quantize.ranges import ActivationRange, range_between
 from onnxpress.statistics import LayerStatistics
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxpress.contract import Context, memoised, memoised_of_model
 from onnxpress.graph import constant, is_standard
-from onnxpress.passes.quantize.placement import (
+from onnxpress.passes.quantize.qdq_rules import (
     WITHOUT_WEIGHTS,
     joined_by_concat,
     operator_inputs,

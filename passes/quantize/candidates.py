@@ -25,7 +25,7 @@ from onnxpress.passes.quantize.integers import (
     static_integers,
     weight_only_integers,
 )
-from onnxpress.passes.quantize.placement import (
+from onnxpress.passes.quantize.qdq_rules import (
     dynamic_refusal,
     fused_output,
     input_of,

@@ -12,7 +12,7 @@ from onnxpress.graph import Names, add_initializer, drop_unused, insert_behind
 from onnxpress.layers import Layer, find_layers
 from onnxpress.passes.quantize.activations import integer_type
 from onnxpress.passes.quantize.folding import divide, divisible
-from onnxpress.passes.quantize.placement import input_of, static_refusal
+from onnxpress.passes.quantize.qdq_rules import input_of, static_refusal
 from onnxpress.passes.quantize.ranges import ActivationRange
 from onnxpress.passes.quantize.smoothing import Smoothing, choose_smoothing, smoothing_scales
 

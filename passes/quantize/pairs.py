@@ -23,7 +23,7 @@ from onnxpress.passes.quantize.activations import (
     widened,
 )
 from onnxpress.passes.quantize.equalizing import Smoothed
-from onnxpress.passes.quantize.placement import (
+from onnxpress.passes.quantize.qdq_rules import (
     KEEPS_SCALE,
     fused_output,
     input_of,

@@ -40,7 +40,7 @@ from onnxpress.passes.quantize.candidates import (
 from onnxpress.passes.quantize.equalizing import fold_smoothing, insert_smoothing
 from onnxpress.passes.quantize.integers import compensable
 from onnxpress.passes.quantize.pairs import SIXTEEN_BIT_OPSET, Pairs
-from onnxpress.passes.quantize.placement import (
+from onnxpress.passes.quantize.qdq_rules import (
     fused_output,
     input_of,
     rounds_output,

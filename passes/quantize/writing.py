@@ -25,7 +25,7 @@ from onnxpress.passes.quantize.integers import (
     static_integers,
     weight_only_integers,
 )
-from onnxpress.passes.quantize.placement import input_of
+from onnxpress.passes.quantize.qdq_rules import input_of
 
 __all__ = ["write_dynamic", "write_static", "write_weight_only"]
 

@@ -3,7 +3,7 @@
 - `simplify`: the pass, and how the rules are composed to a fixed point.
 - `backward`, `forward`: constant scales and offsets go into the Conv or Gemm before them, or the
   Convs behind them; `merging`: Convs in a row; `convolution`: what these have in common.
-- `activations`: activation functions that exporters took apart.
+- `activation_functions`: activation functions that exporters took apart.
 - `embedding`: one-hot vectors times a table.
 """
 

@@ -22,7 +22,7 @@ from onnxpress.graph import (
     standard_opset,
     take_over,
 )
-from onnxpress.passes.simplify.activations import is_operator
+from onnxpress.passes.simplify.activation_functions import is_operator
 from onnxpress.runtime import Session
 
 __all__ = ["FoldIntoTable", "LookUpOneHot"]

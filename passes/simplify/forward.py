@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.graph import Names, add_initializer, constant, is_standard
-from onnxpress.passes.simplify.activations import split_constant
+from onnxpress.passes.simplify.activation_functions import split_constant
 from onnxpress.passes.simplify.convolution import (
     Vector,
     by_input,

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.graph import Names, add_initializer, attribute, constant, is_standard
-from onnxpress.passes.simplify.activations import split_constant
+from onnxpress.passes.simplify.activation_functions import split_constant
 from onnxpress.passes.simplify.convolution import (
     convolution_readers,
     input_channels,

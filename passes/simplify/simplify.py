@@ -34,7 +34,7 @@ from onnxscript.rewriter.rules.common._matmul_add_to_gemm import MatMulAddToGemm
 
 from onnxpress.contract import Candidate, Context, Decision, Pass, Proposal, Skip, Stage, setting
 from onnxpress.graph import Names, constant, is_standard, name_nodes_apart, static_shape
-from onnxpress.passes.simplify.activations import FuseHardSigmoid, FuseScaledResidual
+from onnxpress.passes.simplify.activation_functions import FuseHardSigmoid, FuseScaledResidual
 from onnxpress.passes.simplify.backward import FoldAffine
 from onnxpress.passes.simplify.embedding import FoldIntoTable, LookUpOneHot
 from onnxpress.passes.simplify.forward import FoldAffineForward

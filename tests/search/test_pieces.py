@@ -106,11 +106,11 @@ def test_objective_weighs_what_its_name_says(goal: str, cost: float) -> None:
 
 def test_candidates_that_differ_in_any_parameter_do_not_share_a_timing() -> None:
     layer = Context(SAMPLE_MODELS["mlp_opset17"](), load_target("cpu")).layers[0]
-    one = Candidate({"rank": 16, "bits": 4}, family="a", pass_name="p")  # noqa: S106
+    one = Candidate({"rank": 16, "bits": 4}, family="a", pass_name="p")
     others = [
         dataclasses.replace(one, parameters={"rank": 16, "bits": 8}),
         dataclasses.replace(one, family="b"),
-        dataclasses.replace(one, pass_name="q"),  # noqa: S106
+        dataclasses.replace(one, pass_name="q"),
         dataclasses.replace(one, timing_key=("bits", 4)),
     ]
     key = timing_key([layer], (1, 96), one)

@@ -1,6 +1,7 @@
 """What real data and models hold that no quantizer may stumble over."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -129,7 +130,7 @@ def test_weights_so_small_that_scales_of_products_underflow_give_finite_answers(
 
 @pytest.mark.parametrize("layout", ["u8s8", "u8u8", "s8s8", "u8s7"])
 @pytest.mark.parametrize("per_channel", [True, False])
-def test_layout_is_what_was_asked_for(layout: str, per_channel: bool) -> None:  # noqa: FBT001
+def test_layout_is_what_was_asked_for(layout: Any, *, per_channel: bool) -> None:
     result = onnxpress.optimize(
         model(),
         calibration={"x": noise(np.random.default_rng(1))},
@@ -162,8 +163,8 @@ def test_layout_is_what_was_asked_for(layout: str, per_channel: bool) -> None:  
 
 
 @pytest.mark.parametrize("layout", ["u16s8", "u16u8"])
-def test_sixteen_bit_activations_are_nearer_and_in_onnx_own_operators(layout: str) -> None:
-    given = {
+def test_sixteen_bit_activations_are_nearer_and_in_onnx_own_operators(layout: Any) -> None:
+    given: dict[str, Any] = {
         "calibration": {"x": noise(np.random.default_rng(1))},
         "evaluation": {"x": noise(np.random.default_rng(2))},
         "min_sqnr": 15.0,
@@ -171,7 +172,7 @@ def test_sixteen_bit_activations_are_nearer_and_in_onnx_own_operators(layout: st
         "clock": BY_WORK,
     }
     wide, narrow = (
-        onnxpress.optimize(model(), passes=[Quantize(form="static", layout=name)], **given)  # type: ignore[arg-type]
+        onnxpress.optimize(model(), passes=[Quantize(form="static", layout=name)], **given)
         for name in (layout, "u8s8")
     )
     pairs = [node for node in wide.model.graph if node.op_type == "QuantizeLinear"]
@@ -213,16 +214,16 @@ def test_sigmoid_has_the_range_of_the_function_and_gates_in_integers() -> None:
 
 def test_integers_that_are_there_are_left_unless_asked_for() -> None:
     """Unsigned weights replace the signed ones only with `requantize`, and stay near."""
-    given = {
+    given: dict[str, Any] = {
         "calibration": {"x": noise(np.random.default_rng(1))},
         "evaluation": {"x": noise(np.random.default_rng(2))},
         "min_sqnr": 10.0,
         "goal": "size",
         "clock": BY_WORK,
     }
-    first = onnxpress.optimize(model(), passes=[Quantize(form="static")], **given)  # type: ignore[arg-type]
+    first = onnxpress.optimize(model(), passes=[Quantize(form="static")], **given)
     settings = (Quantize(), Quantize(form="static", layout="u8u8", requantize=True))
-    left, anew = (onnxpress.optimize(first.model, passes=[s], **given) for s in settings)  # type: ignore[arg-type]
+    left, anew = (onnxpress.optimize(first.model, passes=[s], **given) for s in settings)
 
     def kinds(found: ir.Model) -> set[str]:
         stored = (value.const_value for value in found.graph.initializers.values())
@@ -243,8 +244,7 @@ JOINED = """<ir_version: 8, opset_import: ["" : 17]>
 
 @pytest.mark.parametrize(("spread", "shared"), [(1.5, True), (50.0, False)])
 def test_concat_shares_a_scale_where_that_costs_at_most_a_bit(
-    spread: float,
-    shared: bool,  # noqa: FBT001
+    spread: float, *, shared: bool
 ) -> None:
     array = np.random.default_rng(0).standard_normal((8, 8, 1, 1))
     arrays = {"w": array.astype(np.float32), "v": (spread * array).astype(np.float32)}

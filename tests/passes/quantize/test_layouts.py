@@ -1,6 +1,7 @@
 """Activations of 8 and of 16 bits in one model."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import onnx
@@ -60,7 +61,7 @@ def pressed(
     *sixteen_bit: str,
     opset: int = 21,
     target: str = "cpu",
-    layout: str = "auto",
+    layout: Any = "auto",
     min_sqnr: float = 5.0,
 ) -> onnxpress.Result:
     return onnxpress.optimize(

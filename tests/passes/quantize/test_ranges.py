@@ -42,11 +42,9 @@ def rounded(array: Array, found: ActivationRange, *, signed: bool = False, bits:
 values = st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=200)
 
 
-@given(values, st.booleans(), st.sampled_from([8, 16]))
+@given(numbers=values, signed=st.booleans(), bits=st.sampled_from([8, 16]))
 def test_minmax_rounds_every_value_to_the_nearest_and_zero_to_itself(
-    numbers: list[float],
-    signed: bool,  # noqa: FBT001 - drawn
-    bits: int,
+    numbers: list[float], bits: int, *, signed: bool
 ) -> None:
     array = np.asarray([*numbers, 0.0], np.float32)
     found = chosen(array, signed=signed, bits=bits, method="minmax")
@@ -61,10 +59,9 @@ def test_minmax_rounds_every_value_to_the_nearest_and_zero_to_itself(
         assert found.scale == pytest.approx(largest / levels, rel=1e-6), "no coarser than needed"
 
 
-@given(values, st.booleans())
+@given(numbers=values, signed=st.booleans())
 def test_least_squared_error_is_predicted_to_be_at_most_that_of_minmax(
-    numbers: list[float],
-    signed: bool,  # noqa: FBT001 - drawn
+    numbers: list[float], *, signed: bool
 ) -> None:
     array = np.asarray(numbers, np.float32)
     found, widest = (chosen(array, signed=signed, method=name) for name in ("mse", "minmax"))
@@ -117,7 +114,8 @@ def test_bounds_of_a_function_are_its_range_whatever_was_seen(low: float) -> Non
 
 def test_range_between_covers_zero_too() -> None:
     found = range_between(2.0, 3.0, signed=False)
-    assert (found.scale, found.zero_point) == (pytest.approx(3 / 255), 0)
+    assert found.scale == pytest.approx(3 / 255)
+    assert found.zero_point == 0
     assert found.noise == pytest.approx(found.scale**2 / 12)
 
 
