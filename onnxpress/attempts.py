@@ -53,7 +53,8 @@ def best_attempt(run: Run) -> Attempt:
     best = min(tries, key=order)
     slower = not objective.accepts_slower and best.validation.latency.high < 1
     half = run.recipe.conversion.float16 != "no"
-    if slower and not half and _changes_kernels(best.stages):
+    searched = any(stage.decisions is None for stage in run.recipe.stages)
+    if slower and searched and not half and _changes_kernels(best.stages):
         run.request.progress("slower than the original: only forms that keep the kernels")
         best = _attempt(run, Variant(kernel_preserving_only=True))
     return best

@@ -24,18 +24,31 @@ from onnxpress.contract import (
     Parameter,
     Pass,
     Proposal,
+    Quota,
     Skip,
     TimingSubgraph,
 )
-from onnxpress.errors import OnnxpressError, PassError
+from onnxpress.errors import OnnxpressError, PassError, RecipeError, UsageError
 from onnxpress.graph import Names, name_nodes_apart
 from onnxpress.statistics import Observations
 
-__all__ = ["Offer", "observed_by", "offered", "rewritten", "timed_by"]
+__all__ = [
+    "Offer",
+    "observed_by",
+    "offered",
+    "opset_needed_by",
+    "prepared_by",
+    "quota_of",
+    "rewritten",
+    "saving_of",
+    "timed_by",
+]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_UNITS = ("saved_bytes", "saved_multiply_adds", "saved_microseconds", "zeroed_weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +62,49 @@ class Offer:
 
     proposals: tuple[Proposal, ...] = ()
     left: tuple[Skip, ...] = ()
+
+
+def opset_needed_by(pass_: Pass) -> int:
+    """The opset to which the model is raised where it can be.
+
+    Raises:
+        PassError: the pass fails.
+    """
+    return _signed_call(pass_, "needed_opset", lambda: pass_.needed_opset)
+
+
+def prepared_by(pass_: Pass, model: ir.Model) -> ir.Model:
+    """The model that the pass looks at; the given one is not changed.
+
+    Raises:
+        PassError: the pass fails or gives back no model.
+    """
+    found = _signed_call(pass_, "prepare", lambda: pass_.prepare(model.clone()))
+    if not isinstance(found, ir.Model):
+        raise PassError(pass_.name, f"prepare returned a {type(found).__name__}; expected a model")
+    return found
+
+
+def quota_of(pass_: Pass, context: Context) -> Quota | None:
+    """What the settings of the pass ask for.
+
+    Raises:
+        PassError: the pass fails, or counts in what no candidate has.
+    """
+    found = _guarded(pass_, context, "quota", lambda: pass_.quota(context))
+    if found is not None and found.unit not in _UNITS:
+        units = ", ".join(_UNITS)
+        raise PassError(pass_.name, f"its quota counts {found.unit!r}; expected one of {units}")
+    return found
+
+
+def saving_of(pass_: Pass, context: Context, decisions: Sequence[Decision], unit: str) -> float:
+    """What decisions of the pass save together.
+
+    Raises:
+        PassError: the pass fails.
+    """
+    return _signed_call(pass_, "saving", lambda: float(pass_.saving(context, decisions, unit)))
 
 
 def observed_by(pass_: Pass, context: Context) -> Observations:
@@ -94,7 +150,7 @@ def rewritten(pass_: Pass, context: Context, decisions: Sequence[Decision]) -> i
         pass_.rewrite(given, decisions)
 
     try:
-        _guarded(pass_, context, "rewrite", rewrite)
+        _guarded(pass_, context, "rewrite", rewrite, (UsageError, RecipeError))
     except PassError as error:
         raise PassError(
             pass_.name, error.what, error.site or _failing_site(pass_, context, decisions)
@@ -121,19 +177,43 @@ def timed_by(
     )
 
 
-def _guarded(pass_: Pass, context: Context, method: str, call: Callable[[], T]) -> T:
-    before = _snapshot(context.model)
+def _signed_call(
+    pass_: Pass,
+    method: str,
+    call: Callable[[], T],
+    users: tuple[type[OnnxpressError], ...] = (UsageError,),
+) -> T:
+    """What a method returns; whatever it raises is the pass's fault, but for errors of the user.
+
+    Args:
+        pass_: whose method it is.
+        method: its name, for messages.
+        call: calls it.
+        users: errors that are the user's to mend: settings that do not fit the model, or a recipe
+            that does not.
+    """
     try:
-        with _read_only(context.model):
-            found = call()
-    except OnnxpressError:
-        # Settings that do not fit the model, or a recipe that does not: the user's to mend.
+        return call()
+    except users:
         raise
     except Exception as error:
         # Whatever a stranger's code raises must not end the run.
         logger.debug("pass %s failed in %s", pass_.name, method, exc_info=True)
         what = f"{method} failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise PassError(pass_.name, what) from error
+
+
+def _guarded(
+    pass_: Pass,
+    context: Context,
+    method: str,
+    call: Callable[[], T],
+    users: tuple[type[OnnxpressError], ...] = (UsageError,),
+) -> T:
+    """As `_signed_call`, with the model that it may only look at protected and compared."""
+    before = _snapshot(context.model)
+    with _read_only(context.model):
+        found = _signed_call(pass_, method, call, users)
     changed = _difference(before, _snapshot(context.model))
     if changed is not None:
         what = f"{method} changed the model it may only look at: {changed[1]}"
@@ -220,8 +300,17 @@ def _read_only(model: ir.Model) -> Iterator[None]:
     try:
         yield
     finally:
-        for array in writeable:
+        # A view may be written to only where its base may.
+        for array in sorted(writeable, key=_views_below):
             array.flags.writeable = True
+
+
+def _views_below(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> int:
+    """How many arrays lie between this one and the memory it shows."""
+    depth, base = 0, array.base
+    while isinstance(base, np.ndarray):
+        depth, base = depth + 1, base.base
+    return depth
 
 
 def _array(tensor: object) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]] | None:
@@ -244,16 +333,22 @@ _Snapshot = list[tuple[str, tuple[object, ...]]]
 
 def _snapshot(model: ir.Model) -> _Snapshot:
     """(what it is called, what it consists of) of everything in a model."""
-    found: _Snapshot = [("the opset", tuple(sorted(model.graph.opset_imports.items())))]
+    found: _Snapshot = [
+        ("the opset", tuple(sorted(model.graph.opset_imports.items()))),
+        ("the metadata", tuple(sorted(model.metadata_props.items()))),
+    ]
     for graph in (model.graph, *model.graph.subgraphs()):
-        ends = (*graph.inputs, *graph.outputs)
+        ends = tuple((v, v.name, v.type, str(v.shape)) for v in (*graph.inputs, *graph.outputs))
         found.append((graph.name or "the graph", (graph, ends)))
         for name, value in graph.initializers.items():
             found.append((name, (value, value.const_value)))
         for node in graph:
             attributes = tuple(sorted(node.attributes.items(), key=lambda item: item[0]))
-            outputs = tuple((value, value.name, value.type) for value in node.outputs)
-            parts = (node, node.op_type, node.name, tuple(node.inputs), outputs, attributes)
+            outputs = tuple(
+                (value, value.name, value.type, str(value.shape)) for value in node.outputs
+            )
+            kind = (node.domain, node.op_type, node.overload)
+            parts = (node, kind, node.name, tuple(node.inputs), outputs, attributes)
             found.append((node.name or node.op_type, parts))
     return found
 

@@ -77,7 +77,11 @@ def first_line(module: str) -> str:
         return f"cannot be imported: there is no module {module}"
     if spec.origin is None or not spec.origin.endswith(".py"):
         return ""
-    docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    try:
+        module_code = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"cannot be imported: {type(error).__name__}: {error}"
+    docstring = ast.get_docstring(module_code) or ""
     return docstring.partition("\n")[0].rstrip(".")
 
 

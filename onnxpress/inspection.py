@@ -1,4 +1,4 @@
-"""What is in a model, what could be pressed and what not, and why; nothing is run."""
+"""What is in a model, what could be optimized and what not, and why; nothing is run."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,11 +6,12 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxpress import model_file, registry
+from onnxpress import model_file
 from onnxpress.contract import Stage
 from onnxpress.graph import standard_opset
 from onnxpress.layers import find_layers
 from onnxpress.pool import Pool
+from onnxpress.request import default_passes
 from onnxpress.stages import lossless
 from onnxpress.targets import Target, load_target
 
@@ -27,7 +28,7 @@ def inspect_model(path: str | Path, *, target: str = "cpu") -> dict[str, Any]:
     original = model_file.load(file)
     model = original
     chosen = load_target(target)
-    passes = [registry.create(name) for name in registry.default_names()]
+    passes, problems = default_passes()
     for pass_ in passes:
         if pass_.stage == Stage.LOSSLESS:
             model = lossless(pass_, model, chosen, 0).model
@@ -54,6 +55,7 @@ def inspect_model(path: str | Path, *, target: str = "cpu") -> dict[str, Any]:
             for layer in largest
         ],
         "passes": described,
+        "problems": problems,
     }
 
 

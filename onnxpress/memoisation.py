@@ -18,6 +18,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
+from onnxpress.bias import takes_bias
 from onnxpress.context import Context
 from onnxpress.layers import Layer
 
@@ -77,9 +78,13 @@ class _Same:
 def _token(context: Context, value: object) -> Hashable:
     """What a result depends on when it depends on `value`."""
     if isinstance(value, Layer):
+        constants = [v.const_value for v in value.node.inputs if v is not None]
         return (
             value.name,
+            # Of the bias too, and whether there is a place for one: much follows from both.
+            tuple(_Same(tensor) for tensor in constants),
             _Same(value.weight.const_value),
+            takes_bias(value),
             _Same(context.moments(value)),
             _Same(context.base_moments(value)),
         )

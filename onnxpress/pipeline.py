@@ -10,16 +10,14 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnxpress import registry
 from onnxpress.attempts import Attempt, best_attempt
 from onnxpress.contract import Pass, Stage
 from onnxpress.conversion import Conversion, convert_interface
-from onnxpress.errors import UsageError
 from onnxpress.judge import Budget, Evaluator
 from onnxpress.original import Original, custom_operators, load_sets, opened, read
 from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage
-from onnxpress.request import DataArgument, Request, planned
+from onnxpress.request import DataArgument, Request, default_passes, planned
 from onnxpress.result import Result, StageResult
 from onnxpress.runtime import Clock, compare_latency
 from onnxpress.search import Goal, Objective, SearchOptions
@@ -163,40 +161,35 @@ def run(request: Request) -> Result:
 
 
 def _by_name_only(model: ir.Model, request: Request) -> list[StageResult]:
-    """Installed passes that take no part by default, with the reason, for the report."""
+    """Passes that take no part by default, with the reason, for the report."""
     if request.named or request.recipe is not None:
         return []
-    found = []
-    defaults = registry.default_names()
-    for name in registry.names():
-        try:
-            pass_ = registry.create(name)
-        except UsageError:
-            continue
-        reason = pass_.by_name_only
-        if name not in defaults:
-            reason = "comes from another package: name it, or configure it under [passes]"
-        if reason:
-            found.append(StageResult(pass_, model, note=reason))
-    return found
+    passes, _ = default_passes()
+    return [StageResult(p, model, note=p.by_name_only) for p in passes if p.by_name_only]
 
 
 def _faults(stages: Sequence[StageResult], request: Request) -> list[str]:
-    """Passes that broke their contract; named ones are problems already."""
-    fault = "pass "
+    """Passes that broke their contract; of lossy ones that were named it is said as a problem."""
     return [
         f"{stage.note}; it was left out"
         for stage in stages
-        if not request.named and stage.note.startswith(f"{fault}{stage.pass_.name}")
+        if stage.failed and not (request.named and stage.pass_.stage.loses)
     ]
 
 
 def _without_effect(stages: Sequence[StageResult], request: Request) -> list[str]:
-    """A pass that was asked for by name and changed nothing is a failure."""
+    """A pass that was asked for by name and changed nothing is a failure.
+
+    Unless another pass of its stage offered more: then it did its part.
+    """
+    acted = {stage.pass_.stage for stage in stages if stage.decisions}
     return [
         f"{stage.pass_.name} was asked for and changed nothing: {stage.note or 'no site fits'}"
         for stage in stages
-        if request.named and not stage.decisions and stage.pass_.stage.loses
+        if request.named
+        and not stage.decisions
+        and stage.pass_.stage.loses
+        and (stage.failed or stage.pass_.stage not in acted)
     ]
 
 

@@ -25,7 +25,15 @@ from onnxpress.contract import (
     TimingSubgraph,
 )
 from onnxpress.data import Samples
-from onnxpress.enforcement import Offer, observed_by, offered, rewritten, timed_by
+from onnxpress.enforcement import (
+    observed_by,
+    offered,
+    prepared_by,
+    quota_of,
+    rewritten,
+    saving_of,
+    timed_by,
+)
 from onnxpress.errors import PassError, UsageError
 from onnxpress.refinement import levels_of, refined_statistics
 from onnxpress.statistics import Observations, Statistics, collect
@@ -109,7 +117,7 @@ class Pool:
         """
         prepared = model.clone()
         for pass_ in self.passes:
-            prepared = pass_.prepare(prepared)
+            prepared = prepared_by(pass_, prepared)
         context = Context(prepared, target, seed=seed)
         statistics = self.observed(context, samples, threads=threads)
         return replace(context, statistics=statistics, base_statistics=statistics)
@@ -127,30 +135,23 @@ class Pool:
 
     def offer(self, context: Context) -> PoolOffer:
         """What all passes propose; a pass that fails offers nothing and is named."""
-        offers: list[tuple[Pass, Offer]] = []
+        found: list[tuple[str, Proposal]] = []
+        left: list[tuple[str, Skip]] = []
         failures: list[PassError] = []
         for pass_ in self.passes:
             try:
-                offers.append((pass_, offered(pass_, context)))
+                offer = offered(pass_, context)
             except PassError as error:
                 logger.warning("%s", error)
                 failures.append(error)
-        left = [(pass_.name, skip) for pass_, offer in offers for skip in offer.left]
-        merged: dict[str, Proposal] = {}
-        taken: dict[str, str] = {}
-        for pass_, offer in offers:
-            for proposal in offer.proposals:
-                layers = {n for c in proposal.candidates for n in (c.members or (proposal.site,))}
-                sites = {taken[layer] for layer in layers if layer in taken} - {proposal.site}
-                if sites:
-                    reason = f"its layers belong to the site {min(sites)!r} of another pass"
-                    left.append((pass_.name, Skip(proposal.site, reason)))
-                    continue
-                known = merged.get(proposal.site)
-                merged[proposal.site] = proposal if known is None else _joined(known, proposal)
-            owners = {n: p.site for p in offer.proposals for n in _layers(p) if p.site in merged}
-            taken = owners | taken
-        return PoolOffer(tuple(merged.values()), tuple(left), tuple(failures))
+                continue
+            left += [(pass_.name, skip) for skip in offer.left]
+            found += [(pass_.name, proposal) for proposal in offer.proposals]
+        merged, overlapping = _merged(found)
+        order = {layer.name: place for place, layer in enumerate(context.layers)}
+        if len(self.passes) > 1:
+            merged.sort(key=lambda p: min(order.get(name, len(order)) for name in _layers(p)))
+        return PoolOffer(tuple(merged), (*left, *overlapping), tuple(failures))
 
     def quota(self, context: Context) -> Quota | None:
         """What the settings of a pass ask for; one pass at most may ask.
@@ -158,7 +159,7 @@ class Pool:
         Raises:
             UsageError: two passes of the pool ask for shares of their own.
         """
-        found = [(p, quota) for p in self.passes if (quota := p.quota(context)) is not None]
+        found = [(p, quota) for p in self.passes if (quota := quota_of(p, context)) is not None]
         if len(found) > 1:
             names = " and ".join(pass_.name for pass_, _ in found)
             raise UsageError(f"{names} act together and each ask for a share of their own")
@@ -167,7 +168,7 @@ class Pool:
     def saving(self, context: Context, decisions: Sequence[Decision], unit: str) -> float:
         """What decisions save together in a unit."""
         return sum(
-            pass_.saving(context, own, unit) for pass_, own in self._by_pass(decisions) if own
+            saving_of(pass_, context, own, unit) for pass_, own in self._by_pass(decisions) if own
         )
 
     def timing_subgraphs(
@@ -230,6 +231,38 @@ class Pool:
             (pass_, [d for d in decisions if self._owner(d.candidate) is pass_])
             for pass_ in self.passes
         ]
+
+
+def _merged(
+    found: Sequence[tuple[str, Proposal]],
+) -> tuple[list[Proposal], list[tuple[str, Skip]]]:
+    """One proposal a site, and those that overlap with a site of another pass that saves more.
+
+    Args:
+        found: proposals with the names of their passes.
+    """
+
+    def saving(item: tuple[str, Proposal]) -> tuple[float, float, int, str]:
+        best, layers = item[1].candidates[0], len(_layers(item[1]))
+        return -best.saved_bytes, -best.saved_multiply_adds, layers, item[1].site
+
+    several = len({name for name, _ in found}) > 1
+    merged: dict[str, Proposal] = {}
+    owners: dict[str, set[tuple[str, str]]] = {}
+    left: list[tuple[str, Skip]] = []
+    for name, proposal in sorted(found, key=saving) if several else found:
+        layers = _layers(proposal)
+        taken = {owner for layer in layers for owner in owners.get(layer, set())}
+        others = sorted(site for site, other in taken if site != proposal.site and other != name)
+        if others:
+            reason = f"its layers belong to the site {others[0]!r} of another pass"
+            left.append((name, Skip(proposal.site, reason)))
+            continue
+        known = merged.get(proposal.site)
+        merged[proposal.site] = proposal if known is None else _joined(known, proposal)
+        for layer in layers:
+            owners.setdefault(layer, set()).add((proposal.site, name))
+    return list(merged.values()), left
 
 
 def _layers(proposal: Proposal) -> set[str]:

@@ -149,7 +149,7 @@ class Recipe:
                 None if calibration is None else CalibrationSource(**calibration),
                 Conversion(**{**asked, "shapes": tuple(asked.get("shapes", ()))}),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise RecipeError(f"{source}: is not a recipe: {error}") from error
 
     @classmethod

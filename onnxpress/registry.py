@@ -8,6 +8,7 @@ says so: `[passes] default = ["codebook"]` in `onnxpress.toml` here, else in
 import importlib.metadata
 import tomllib
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,14 +104,25 @@ def load(name: str) -> "type[Pass]":
             f"(installed: {', '.join(sorted(entries))})"
         )
     try:
-        found: type[Pass] = entries[name].load()
+        found = entries[name].load()
     except Exception as error:
         # Importing a stranger's package runs its code.
         raise UsageError(
             f"the pass {name!r} of {package_of(entries[name])} cannot be imported: "
             f"{type(error).__name__}: {error}"
         ) from error
-    return found
+    if not (isinstance(found, type) and is_dataclass(found) and hasattr(found, "propose")):
+        raise UsageError(
+            f"the pass {name!r} of {package_of(entries[name])} is {found!r}; expected a data class "
+            "that is a subclass of onnxpress.contract.Pass"
+        )
+    if getattr(found, "name", None) != name:
+        raise UsageError(
+            f"{package_of(entries[name])} offers a pass {name!r}, which calls itself "
+            f"{getattr(found, 'name', None)!r}; its author has to use one name"
+        )
+    loaded: type[Pass] = found  # type: ignore[assignment]
+    return loaded
 
 
 def create(name: str, options: Mapping[str, Any] | None = None) -> "Pass":
@@ -120,4 +132,7 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> "Pass":
         UsageError: an unknown pass or setting, or a value of the wrong type or range.
     """
     pass_class = load(name)
-    return pass_class(**checked(pass_class, name, options or {}))
+    try:
+        return pass_class(**checked(pass_class, name, options or {}))
+    except TypeError as error:
+        raise UsageError(f"the pass {name!r} cannot be made: {error}") from error

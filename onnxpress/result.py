@@ -31,6 +31,7 @@ class StageResult:
         measurement: of the model its stage left; `None` when nothing was measured.
         latency: of that model against the one before, where that was measured.
         tried: how many models were measured.
+        failed: whether the pass broke its contract, which `note` says.
     """
 
     pass_: Pass
@@ -41,6 +42,7 @@ class StageResult:
     measurement: Measurement | None = None
     latency: Latency | None = None
     tried: int = 0
+    failed: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Run the stages of a plan, each on the model that the earlier one left."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnxpress.contract import Context, Decision, Pass, Stage
 from onnxpress.conversion.opset import raise_opset
 from onnxpress.data import Samples, random_samples
+from onnxpress.enforcement import opset_needed_by
 from onnxpress.errors import DataError, ModelError, PassError
 from onnxpress.judge import Budget, Evaluator
 from onnxpress.original import Original
@@ -65,63 +66,95 @@ class Variant:
     kernel_preserving_only: bool = False
 
 
+@dataclass(frozen=True)
+class _Step:
+    """Passes that act together, and what a recipe decided for them.
+
+    Attributes:
+        pool: the passes.
+        decisions: of all of them; `None`: to be searched.
+    """
+
+    pool: Pool
+    decisions: tuple[Decision, ...] | None
+
+    @property
+    def loses(self) -> bool:
+        """Whether they spend of the budget."""
+        return self.pool.stage.loses
+
+
 def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]:
-    """Every pool of the plan, but the skipped passes, on the model the earlier one left."""
+    """Every step of the plan, but the skipped passes, on the model the earlier one left."""
     current = run.original.model
     results: list[StageResult] = []
-    decided = {stage.pass_: stage.decisions for stage in run.recipe.stages}
-    pools = pools_of([stage.pass_ for stage in run.recipe.stages])
-    taking_part = [_without(pool, variant.skipped) for pool in pools]
-    lossy = [pool for pool in taking_part if pool is not None and pool.stage.loses]
-    opset = max((p.needed_opset for pool in lossy for p in pool.passes), default=1)
-    spent = ""
-    for pool, kept in zip(pools, taking_part, strict=True):
-        note = "left out: with it, the later stages had less to gain from the budget"
-        left_out = [p for p in pool.passes if p.name in variant.skipped]
-        results += [StageResult(pass_, current, note=note) for pass_ in left_out]
-        if kept is None:
+    steps = _steps(run, variant)
+    lossy = [step for step in steps if step.loses and step.pool.names not in variant.skipped]
+    done, spent = 0, ""
+    for step in steps:
+        skipped = step.pool.names in variant.skipped
+        if step.loses and not skipped:
+            if not done:
+                # Later the model differs from the original for other reasons too.
+                current = _raised(run, current, lossy)
+                spent = "" if step.decisions is not None else _spent(run, current)
+            done += 1
+        if skipped:
+            note = "left out: with it, the later stages had less to gain from the budget"
+            results.append(StageResult(step.pool.passes[0], current, note=note))
             continue
-        if pool.stage.loses and kept is lossy[0]:
-            # Later the model differs from the original for other reasons too.
-            current = _raised(run, current, opset)
-            spent = _spent(run, current, decided)
-        if pool.stage.loses and spent:
-            results += [StageResult(pass_, current, note=spent) for pass_ in kept.passes]
-            continue
-        if pool.stage == Stage.LOSSLESS:
-            found = [lossless_stage(run, pass_, current) for pass_ in kept.passes]
+        if step.loses and spent and step.decisions is None:
+            found = [StageResult(pass_, current, note=spent) for pass_ in step.pool.passes]
+        elif step.pool.stage == Stage.LOSSLESS:
+            found = []
+            for pass_ in step.pool.passes:
+                found.append(_lossless_stage(run, pass_, current))
+                current = found[-1].model
+        elif step.decisions is not None and not variant.kernel_preserving_only:
+            found = _by_pass(step.pool, _replayed(run, step.pool, current, step.decisions))
         else:
-            share = (lossy.index(kept) + 1) / len(lossy) if kept in lossy else 1.0
-            decisions = [(p, decided[p]) for p in kept.passes]
-            replay = None not in (d for _, d in decisions) and not variant.kernel_preserving_only
-            result = (
-                _replayed(run, kept, current, decisions)
-                if replay
-                else _searched(run, kept, current, share, variant)
-            )
-            found = _by_pass(kept, result)
+            share = done / len(lossy) if step.loses else 1.0
+            found = _by_pass(step.pool, _searched(run, step.pool, current, share, variant))
         results += found
         current = found[-1].model
     return (current.clone() if current is run.original.model else current), results
 
 
-def _spent(run: Run, model: ir.Model, decided: Mapping[Pass, tuple[Decision, ...] | None]) -> str:
+def _steps(run: Run, variant: Variant) -> list[_Step]:
+    """The plan, pool by pool; skipped passes are steps of their own, and so are decided ones."""
+    waiting = list(run.recipe.stages)
+    steps: list[_Step] = []
+    for pool in pools_of([stage.pass_ for stage in waiting]):
+        decided: list[tuple[Pass, tuple[Decision, ...]]] = []
+        still_open: list[Pass] = []
+        for pass_ in pool.passes:
+            place = next(n for n, stage in enumerate(waiting) if stage.pass_ is pass_)
+            stage = waiting.pop(place)
+            if pass_.name in variant.skipped:
+                steps.append(_Step(Pool((pass_,)), None))
+            elif stage.decisions is None:
+                still_open.append(pass_)
+            else:
+                decided.append((pass_, stage.decisions))
+        if decided:
+            # What a recipe says comes first; the open ones are searched on what is left.
+            every = tuple(decision for _, own in decided for decision in own)
+            steps.append(_Step(Pool(tuple(pass_ for pass_, _ in decided)), every))
+        if still_open:
+            steps.append(_Step(Pool(tuple(still_open)), None))
+    return steps
+
+
+def _spent(run: Run, model: ir.Model) -> str:
     """Why nothing is searched: the budget does not hold before anything was lost."""
-    if None not in decided.values():
-        return ""
     session = Session(model, threads=run.request.threads)
-    measured = run.evaluator.measure(session, share=1.0)
-    if run.evaluator.holds(measured):
+    measured = run.evaluator.measure(session, run.evaluator.screening)
+    if not run.evaluator.clearly_fails(measured):
         return ""
     return (
-        f"the simplified model, which computes the same but for rounding, does not keep within "
+        "the simplified model, which computes the same but for rounding, does not keep within "
         f"{run.evaluator.described}"
     )
-
-
-def _without(pool: Pool, skipped: frozenset[str]) -> Pool | None:
-    kept = tuple(pass_ for pass_ in pool.passes if pass_.name not in skipped)
-    return Pool(kept) if kept else None
 
 
 def _searched(run: Run, pool: Pool, model: ir.Model, share: float, variant: Variant) -> PoolResult:
@@ -145,28 +178,31 @@ def _searched(run: Run, pool: Pool, model: ir.Model, share: float, variant: Vari
     return search_stage(pool, open_context, model, run.evaluator, options)
 
 
-def _replayed(
-    run: Run,
-    pool: Pool,
-    model: ir.Model,
-    decided: Sequence[tuple[Pass, tuple[Decision, ...] | None]],
-) -> PoolResult:
-    """Carry out what a recipe says."""
-    decisions = tuple(decision for _, own in decided for decision in own or ())
-    if not decisions:
-        return PoolResult(pool, model)
-    wanted = any(pass_.rewrites_from_statistics and own for pass_, own in decided)
-    context = pool.context(
-        model,
-        run.target,
-        run.calibration if wanted else None,
-        seed=run.recipe.seed,
-        threads=run.request.threads,
-    )
-    rewritten = pool.rewrite_refined(
-        context, decisions, run.calibration, threads=run.request.threads
-    )
-    return PoolResult(pool, rewritten, decisions)
+def _replayed(run: Run, pool: Pool, model: ir.Model, decisions: tuple[Decision, ...]) -> PoolResult:
+    """Carry out what a recipe says; without passes that fail."""
+    failures: list[PassError] = []
+    current: Pool | None = pool
+    while current is not None and decisions:
+        names = {pass_.name for pass_ in current.passes}
+        own = tuple(d for d in decisions if d.candidate.pass_name in names)
+        acting = {d.candidate.pass_name for d in own}
+        wanted = any(p.rewrites_from_statistics and p.name in acting for p in current.passes)
+        try:
+            context = current.context(
+                model,
+                run.target,
+                run.calibration if wanted else None,
+                seed=run.recipe.seed,
+                threads=run.request.threads,
+            )
+            rewritten = current.rewrite_refined(
+                context, own, run.calibration, threads=run.request.threads
+            )
+            return PoolResult(current, rewritten, own, failures=tuple(failures))
+        except PassError as error:
+            failures.append(error)
+            current = current.without([error])
+    return PoolResult(pool, model, failures=tuple(failures))
 
 
 def _by_pass(pool: Pool, result: PoolResult) -> list[StageResult]:
@@ -188,12 +224,13 @@ def _by_pass(pool: Pool, result: PoolResult) -> list[StageResult]:
                 result.measurement,
                 result.latency,
                 result.tried,
+                failed=pass_.name in failed,
             )
         )
     return found
 
 
-def lossless_stage(run: Run, pass_: Pass, model: ir.Model) -> StageResult:
+def _lossless_stage(run: Run, pass_: Pass, model: ir.Model) -> StageResult:
     """Carry out a pass that must not change what the model computes, and check that."""
 
     def difference(rewritten: ir.Model) -> str | None:
@@ -222,7 +259,10 @@ def lossless(
     reason = ""
     try:
         context = pool.context(model, target, seed=seed)
-        for proposal in pool.offer(context).proposals:
+        offer = pool.offer(context)
+        if offer.failures:
+            raise offer.failures[0]
+        for proposal in offer.proposals:
             for candidate in proposal.candidates:
                 decisions = (Decision(proposal.site, candidate),)
                 rewritten = pool.rewrite(context, decisions)
@@ -233,7 +273,7 @@ def lossless(
                 reason = found
                 logger.warning("%s is undone: %s", pass_.name, reason)
     except PassError as error:
-        reason = str(error)
+        return StageResult(pass_, model, note=str(error), failed=True)
     return StageResult(pass_, model, note=f"undone: {reason or 'it proposed nothing'}")
 
 
@@ -279,8 +319,9 @@ def _judges(run: Run) -> list[Evaluator]:
     return [run.evaluator, Evaluator(session, drawn, Budget(metric="none"))]
 
 
-def _raised(run: Run, model: ir.Model, opset: int) -> ir.Model:
+def _raised(run: Run, model: ir.Model, lossy: Sequence[_Step]) -> ir.Model:
     """The model at the opset the passes need, where that is possible and changes nothing."""
+    opset = max(opset_needed_by(pass_) for step in lossy for pass_ in step.pool.passes)
     raised, reason = raise_opset(model, opset)
     if reason is not None:
         logger.info("%s", reason)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxpress.contract import (
     Candidate,
@@ -12,9 +13,12 @@ from onnxpress.contract import (
     Decision,
     Observations,
     Pass,
+    PassError,
     Proposal,
+    Quota,
     Skip,
     Stage,
+    add_initializer,
     setting,
 )
 
@@ -258,4 +262,78 @@ class ChangesStatistics(Observes):
         moments = context.moments(context.layers[0])
         assert moments is not None
         moments.mean[:] = 0
+        return super().propose(context)
+
+
+@dataclass(frozen=True)
+class RaisesInPrepare(Rounds):
+    """Fails before anything was looked at."""
+
+    def prepare(self, model: ir.Model) -> ir.Model:
+        """A RuntimeError."""
+        raise RuntimeError("no model for me")
+
+
+@dataclass(frozen=True)
+class RaisesInQuota(Rounds):
+    """Fails where it should say how much it wants."""
+
+    def quota(self, context: Context) -> Quota | None:
+        """A KeyError."""
+        raise KeyError("share")
+
+
+@dataclass(frozen=True)
+class CountsNothing(Rounds):
+    """Asks for a share of what no candidate has."""
+
+    def quota(self, context: Context) -> Quota | None:
+        """In apples."""
+        return Quota("apples", 1)
+
+
+@dataclass(frozen=True)
+class BlamesAnother(Rounds):
+    """Says that it was another pass."""
+
+    def propose(self, context: Context) -> list[Proposal | Skip]:
+        """With an error of ours."""
+        raise PassError("other", "boom", "w1")
+
+
+@dataclass(frozen=True)
+class FailsAtRun(Rounds):
+    """Leaves a model that loads and fails when it is run."""
+
+    def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
+        """Five rows, whatever the batch."""
+        graph = context.model.graph
+        shape = add_initializer(context.names, graph, "five", np.asarray([5, -1], np.int64))
+        first = graph[0]
+        source = first.inputs[0]
+        assert source is not None
+        node = ir.Node("", "Reshape", [source, shape], name="to_five")
+        node.outputs[0].name = context.names.free("in_fives")
+        node.outputs[0].type = source.type
+        graph.insert_before(first, [node])
+        first.replace_input_with(0, node.outputs[0])
+
+
+@dataclass(frozen=True)
+class ChangesShapes(Rounds):
+    """Changes what the model says of a tensor's shape."""
+
+    def propose(self, context: Context) -> list[Proposal | Skip]:
+        """Of the first output."""
+        context.model.graph[0].outputs[0].shape = ir.Shape([7, 7])
+        return super().propose(context)
+
+
+@dataclass(frozen=True)
+class ChangesMetadata(Rounds):
+    """Writes into the metadata of the model it may only look at."""
+
+    def propose(self, context: Context) -> list[Proposal | Skip]:
+        """Its name."""
+        context.model.metadata_props["was"] = "here"
         return super().propose(context)

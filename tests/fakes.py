@@ -70,6 +70,11 @@ class FakeTrials:
         """Whether the noise is allowed."""
         return self.noise_of(trial.decisions) <= self.allowed
 
+    def clearly_fails(self, decisions: Choice) -> bool:
+        """Half the fidelity that is asked for."""
+        self.weighed += 1
+        return self.noise_of(decisions) > 2 * self.allowed
+
     def noise(self, decisions: Sequence[Decision], samples: int) -> float:
         """True noise, and that it was asked for."""
         self.weighed += 1

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from bad_passes import Raises, Rounds
+from bad_passes import Raises, RaisesInRewrite, Rounds
 
 import onnxpress
 from onnxpress.contract import (
@@ -21,8 +21,10 @@ from onnxpress.contract import (
     Stage,
 )
 from onnxpress.errors import UsageError
+from onnxpress.layers import find_layers
 from onnxpress.passes.quantize import Quantize
 from onnxpress.pool import Pool, pools_of
+from onnxpress.recipe import Recipe, RecipeStage
 from onnxpress.targets import load_target
 from onnxpress.testing import SAMPLE_MODELS
 
@@ -191,3 +193,88 @@ def test_a_weak_pass_of_the_same_stage_neither_displaces_quantize_nor_spends_its
     assert decided[1]["quantize"] == decided[0]["quantize"]
     assert decided[1][name] == []
     assert stranger.stage == Stage.QUANTIZATION
+
+
+@dataclass(frozen=True)
+class Grouped(Joined):
+    """Offers both layers as one site, and saves more than each alone."""
+
+    def candidates(self, context: Context) -> tuple[Candidate, ...]:
+        """Of 50 bytes."""
+        return (Candidate(predicted_error=0.25, saved_bytes=50, family="half"),)
+
+
+@pytest.mark.parametrize("names", [("aaa", "zzz"), ("zzz", "aaa")])
+def test_of_sites_that_overlap_the_one_that_saves_more_is_kept(names: tuple[str, str]) -> None:
+    single, group = replace_name(Halves(), names[0]), replace_name(Grouped(), names[1])
+    pool, known = context(single, group)
+    assert [item.site for item in pool.offer(known).proposals] == ["both"]
+
+
+def test_a_recipe_repeats_what_it_decided_and_searches_only_what_is_open() -> None:
+    model = SAMPLE_MODELS["mlp_opset17"]()
+    first, second = replace_name(Halves(), "aaa"), replace_name(Halves(), "zzz")
+    decided = Decision("w1", Candidate(family="half", pass_name="aaa"))
+    stages = (RecipeStage(first, (decided,)), RecipeStage(second, None))
+    recipe = Recipe(stages, "cpu", 0, None, None)
+    result = onnxpress.optimize(model, recipe=recipe, min_sqnr=0.1, goal="size")
+    done = {s.pass_.name: [d.site for d in s.decisions] for s in result.stages}
+    assert done["aaa"] == ["w1"]
+    assert done["zzz"], "the open pass is searched on what is left"
+
+
+def test_a_recipe_may_hold_one_pass_twice() -> None:
+    model = SAMPLE_MODELS["mlp_opset17"]()
+    twice = tuple(
+        RecipeStage(Halves(), (Decision(site, Candidate(family="half", pass_name="halves")),))
+        for site in ("w1", "w2")
+    )
+    result = onnxpress.optimize(model, recipe=Recipe(twice, "cpu", 0, None, None))
+    assert [[d.site for d in s.decisions] for s in result.stages] == [["w1"], ["w2"]]
+    before = {layer.name: layer.read() for layer in find_layers(model)}
+    after = {layer.name: layer.read() for layer in find_layers(result.model)}
+    for name, weights in before.items():
+        np.testing.assert_array_equal(after[name], weights / 2)
+
+
+def test_a_recipe_goes_on_without_a_pass_that_fails() -> None:
+    model = SAMPLE_MODELS["mlp_opset17"]()
+    stages = (
+        RecipeStage(RaisesInRewrite(), (Decision("w2", Candidate(pass_name="rounds")),)),
+        RecipeStage(Halves(), (Decision("w1", Candidate(family="half", pass_name="halves")),)),
+    )
+    result = onnxpress.optimize(model, recipe=Recipe(stages, "cpu", 0, None, None))
+    assert {s.pass_.name: len(s.decisions) for s in result.stages} == {"rounds": 0, "halves": 1}
+    assert result.validation is not None
+    assert any("pass rounds" in warning for warning in result.validation.warnings)
+
+
+def test_two_lossless_passes_act_one_on_what_the_other_left() -> None:
+    result = onnxpress.optimize(
+        SAMPLE_MODELS["mlp_opset17"](), passes=[Marks(), replace_name(Marks(), "marks2")]
+    )
+    assert result.model.metadata_props["marks"] == "yes"
+    assert result.model.metadata_props["marks2"] == "yes"
+
+
+@dataclass(frozen=True)
+class Marks(Rounds):
+    """Leaves a mark and changes nothing else."""
+
+    name: ClassVar[str] = "marks"
+    stage: ClassVar[Stage] = Stage.LOSSLESS
+
+    def propose(self, context: Context) -> list[Proposal | Skip]:
+        """The whole graph."""
+        return [Proposal("graph", (Candidate(family="marked", keeps_kernels=True),))]
+
+    def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
+        """In the metadata."""
+        context.model.metadata_props[self.name] = "yes"
+
+
+def test_a_named_pass_that_was_outdone_by_another_is_no_failure() -> None:
+    result = onnxpress.optimize(
+        SAMPLE_MODELS["mlp_opset17"](), passes=[Rounds(decimals=6), "quantize"], goal="size"
+    )
+    assert result.within_budget, result.problems

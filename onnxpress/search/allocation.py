@@ -11,9 +11,9 @@ __all__ = ["allocate", "allocate_to", "strongest"]
 def allocate(proposals: Sequence[Proposal], unit: str) -> list[tuple[Decision, ...]]:
     """Choices of growing saving, each the least error for what it saves in all.
 
-    Every site's candidates, with the site left alone, span a lower hull of error over saving;
-    the steps of all hulls, taken in the order of error for each unit saved, give the solutions
-    of the Lagrangian Σ error − λ·Σ saving for falling 1/λ.
+    Every site's candidates, with the site left alone, span a lower convex hull of error over
+    saving; the steps of all sites, taken in the order of error for each unit saved, give the
+    solutions of the Lagrangian Σ error − λ·Σ saving for falling 1/λ.
 
     Args:
         proposals: with errors that add up at the model's outputs.

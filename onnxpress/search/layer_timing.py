@@ -64,7 +64,10 @@ def keep_faster(
             subgraphs = pool.timing_subgraphs(context, proposal, candidate)
             if subgraphs is None:
                 subgraphs = _rewritten_layer(pool, context, proposal.site, candidate)
-            found = [_timed(subgraph, known, context.seed, options) for subgraph in subgraphs]
+            found = [
+                _timed(part, candidate.pass_name, known, context.seed, options)
+                for part in subgraphs
+            ]
             times = [latency for latency in found if latency is not None]
             if not times:
                 candidates.append(candidate)
@@ -86,7 +89,11 @@ def _rewritten_layer(
     pool: Pool, context: Context, site: str, candidate: Candidate
 ) -> list[TimingSubgraph]:
     """The site's layers alone and rewritten; nothing where their input was not observed."""
-    layers = [context.layer(name) for name in Decision(site, candidate).layers]
+    by_name = {layer.name: layer for layer in context.layers}
+    names = Decision(site, candidate).layers
+    if not all(name in by_name for name in names):
+        return []
+    layers = [by_name[name] for name in names]
     moments = context.moments(layers[0])
     if moments is None or not moments.input_shape or layers[0].dtype != ir.DataType.FLOAT:
         return []
@@ -128,13 +135,15 @@ def timing_key(layers: Sequence[Layer], shape: tuple[int, ...], candidate: Candi
 
 def _timed(
     subgraph: TimingSubgraph,
+    pass_name: str,
     known: dict[Hashable, Latency | None],
     seed: int,
     options: SearchOptions,
 ) -> Latency | None:
     """How a subgraph's latency changes; `None` where onnxruntime cannot run it."""
-    if subgraph.key in known:
-        return known[subgraph.key]
+    key = pass_name, subgraph.key
+    if key in known:
+        return known[key]
     found = None
     try:
         models = subgraph.build()
@@ -149,7 +158,7 @@ def _timed(
         )
     except ModelError:
         logger.info("a timing subgraph cannot be run alone, so its time is not known")
-    known[subgraph.key] = found
+    known[key] = found
     return found
 
 

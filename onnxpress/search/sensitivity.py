@@ -26,23 +26,27 @@ _LEAST_CHANGES = 4
 
 
 def hopeless(trials: Trials, proposals: Sequence[Proposal]) -> bool:
-    """Whether not even the smallest change of one site holds the budget.
+    """Whether not even the smallest change of one site comes near the budget.
 
-    Any choice holds at least one candidate. Where none of those that are predicted to err least
-    holds alone, no more is measured.
+    Any choice holds at least one candidate. Where each of those that are predicted to err least
+    clearly fails alone, no more is measured.
     """
+
+    def error(decision: Decision) -> float:
+        return decision.candidate.predicted_error
+
+    # Of each site the least: several of one site would say nothing of the others.
     singles = sorted(
         (
-            Decision(proposal.site, candidate)
+            min((Decision(proposal.site, c) for c in proposal.candidates), key=error)
             for proposal in proposals
-            for candidate in proposal.candidates
-            if not candidate.carried
+            if not proposal.candidates[0].carried
         ),
-        key=lambda decision: decision.candidate.predicted_error,
+        key=error,
     )
     # Only carried ones are left: no change is known to break it.
     tried = singles[:_LEAST_CHANGES]
-    return bool(tried) and not any(trials.holds(trials.measure((one,))) for one in tried)
+    return bool(tried) and all(trials.clearly_fails((one,)) for one in tried)
 
 
 def magnified(trials: Trials, proposals: Sequence[Proposal]) -> list[Proposal]:

@@ -83,7 +83,9 @@ def search_stage(
         except PassError as error:
             new = [error]
         failures += new
-        current = current.without(new)
+        rest = current.without(new)
+        # A failure that no pass of the pool owns to would come again.
+        current = None if rest == current else rest
     return PoolResult(pool, before, note="; ".join(map(str, failures)), failures=tuple(failures))
 
 
@@ -99,16 +101,16 @@ def _searched(
     kept = list(proposals)
     if not options.named:
         kept = _filtered(kept, lambda c: c.saves, left, "nothing would be saved")
+    if options.kernel_preserving_only:
+        kept = _filtered(kept, lambda c: c.keeps_kernels, [], "")
     trials = MeasuredTrials(pool, context, evaluator, options)
     unreachable = f"no choice of layers keeps within {evaluator.described}"
-    if kept and hopeless(trials, kept):
+    if kept and not options.out_of_time() and hopeless(trials, kept):
         left += [_skip(p, "restored: the budget would break") for p in kept]
         return PoolResult(
             pool, context.model, left=tuple(left), note=unreachable, tried=trials.tried
         )
-    if options.kernel_preserving_only:
-        kept = _filtered(kept, lambda c: c.keeps_kernels, [], "")
-    elif not options.objective.accepts_slower:
+    if not (options.kernel_preserving_only or options.objective.accepts_slower):
         kept, slower = keep_faster(pool, context, kept, options)
         left += slower
     nothing = PoolResult(pool, context.model, left=tuple(left))
@@ -243,9 +245,10 @@ def _restored(proposals: Sequence[Proposal], decisions: Sequence[Decision]) -> l
 
 
 def _why_nothing(context: Context, proposals: Sequence[Proposal], left: Sequence[Left]) -> str:
-    if not context.layers and not proposals:
-        return "the model has no layer with a constant weight"
+    if not left and proposals:
+        return "no form that keeps the kernels is offered"
     if not left:
-        return "no form that keeps the kernels is offered" if proposals else "nothing was proposed"
+        known = "nothing was proposed"
+        return known if context.layers else "no layer with a constant weight in float is left"
     most = Counter(skip.reason for _, skip in left).most_common(2)
     return "; ".join(f"{reason} ({count})" for reason, count in most)

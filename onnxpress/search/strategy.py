@@ -124,11 +124,17 @@ def _by_form(trials: Trials, proposals: Sequence[Proposal]) -> Found:
         return Found()
     keeping = _keeping(proposals)
     preserving = choose(keeping)
-    changes_kernels = not all(d.candidate.keeps_kernels for d in everything)
+    # Whatever saves most: other kernels may be worth more than bytes.
+    changing = [
+        whole
+        for whole in (everything, *_other_families(proposals))
+        if not all(decision.candidate.keeps_kernels for decision in whole)
+    ]
+    changes_kernels = bool(changing)
     note = ""
     wholes: list[_Whole] = []
     if changes_kernels and keeping and not trials.options.objective.accepts_slower:
-        wholes, note = _faster(trials, [everything, *_other_families(proposals)], preserving)
+        wholes, note = _faster(trials, changing, preserving)
         if not wholes:
             changes_kernels, proposals = False, keeping
     if not wholes:
@@ -136,9 +142,9 @@ def _by_form(trials: Trials, proposals: Sequence[Proposal]) -> Found:
     for _, group in itertools.groupby(wholes, lambda whole: whole.cost):
         alike = list(group)
         measured = [replace(trials.measure(w.decisions), latency=w.latency) for w in alike]
-        holding = [trial for trial in measured if trials.holds(trial)]
-        if holding:
-            best = max(holding, key=lambda trial: trial.measurement.worst_sqnr_db)
+        within = [trial for trial in measured if trials.holds(trial)]
+        if within:
+            best = max(within, key=lambda trial: trial.measurement.worst_sqnr_db)
             return Found((best,), note or alike[0].note)
     found: list[Trial] = []
     preserving_holds = False

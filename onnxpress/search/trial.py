@@ -114,6 +114,9 @@ class Trials(Protocol):
     def holds(self, trial: Trial) -> bool:
         """Whether the budget's share holds."""
 
+    def clearly_fails(self, decisions: Choice) -> bool:
+        """Whether a few samples show already that the budget's share does not hold."""
+
     def noise(self, decisions: Sequence[Decision], samples: int) -> float:
         """Error power over signal power on the worst output, on some samples."""
 
@@ -185,6 +188,13 @@ class MeasuredTrials:
         """Whether the budget's share holds."""
         return self._evaluator.holds(trial.measurement, self.options.share)
 
+    def clearly_fails(self, decisions: Choice) -> bool:
+        """On the screening samples; see `Trials`."""
+        model = self._pool.rewrite(self._context, decisions)
+        session = self._session(model, decisions)
+        measured = self._evaluator.measure(session, self._evaluator.screening)
+        return self._evaluator.clearly_fails(measured, self.options.share)
+
     def noise(self, decisions: Sequence[Decision], samples: int) -> float:
         """On the worst output; by prediction where time is up."""
         if self.options.out_of_time():
@@ -226,15 +236,28 @@ class MeasuredTrials:
         return self._before
 
     def _session(self, model: ir.Model, decisions: Sequence[Decision]) -> Session:
-        """A session of what passes wrote; that it cannot be opened is their fault.
+        """A session of what passes wrote; that it cannot be opened or run is their fault.
 
         Raises:
             PassError: onnxruntime refuses the model.
         """
         try:
-            return Session(model, threads=self.options.threads)
+            session = Session(model, threads=self.options.threads)
+            session.run(self._evaluator.samples.feeds[0])
         except ModelError as error:
-            names = {decision.candidate.pass_name for decision in decisions}
-            blamed = next((p.name for p in self._pool.passes if p.name in names), self._pool.names)
-            what = f"rewrite left a model that does not load: {error}"
-            raise PassError(blamed, what) from error
+            what = f"rewrite left a model that does not run: {error}"
+            raise PassError(self._culprit(decisions), what) from error
+        return session
+
+    def _culprit(self, decisions: Sequence[Decision]) -> str:
+        """The pass whose decisions alone leave such a model."""
+        for pass_ in self._pool.passes:
+            own = [d for d in decisions if d.candidate.pass_name == pass_.name]
+            if not own:
+                continue
+            try:
+                alone = Session(self._pool.rewrite(self._context, own))
+                alone.run(self._evaluator.samples.feeds[0])
+            except (ModelError, PassError):
+                return pass_.name
+        return decisions[0].candidate.pass_name if decisions else self._pool.passes[0].name

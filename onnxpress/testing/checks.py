@@ -148,10 +148,11 @@ def replays_a_recipe_from_nothing(cell: Cell) -> None:
         text = Recipe((stage,), "cpu", 0, None, None).to_toml()
         read = _read_with(cell, text)
         assert read.pass_ == cell.pass_, "the settings do not survive a recipe"
-        observed = context is cell.context
-        again = cell.pool.rewrite_refined(
-            cell.fresh_context(observed=observed), read.decisions or (), cell.samples
-        )
+        known = cell.samples if cell.pass_.rewrites_from_statistics else None
+        fresh = cell.pool.context(cell.model, context.target, known)
+        if context is cell.bare:
+            fresh = cell.fresh_context(observed=False)
+        again = cell.pool.rewrite_refined(fresh, read.decisions or (), cell.samples)
         assert model_file.to_bytes(again) == model_file.to_bytes(made)
 
 

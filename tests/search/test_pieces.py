@@ -39,12 +39,13 @@ def test_halving_finds_the_few_layers_that_matter_without_measuring_each() -> No
     assert trials.weighed <= 4 * 6 + 2
 
 
-@pytest.mark.parametrize(("allowed", "expected"), [(1e-9, True), (0.05, False), (0.06, False)])
+@pytest.mark.parametrize(("allowed", "expected"), [(1e-9, True), (0.024, True), (0.026, False)])
 def test_a_budget_that_no_single_change_holds_is_hopeless(allowed: float, expected: bool) -> None:  # noqa: FBT001
     proposals = [site(f"layer{n}", candidate(0.1), candidate(0.05, 50)) for n in range(200)]
     trials = FakeTrials(allowed)
     assert hopeless(trials, proposals) is expected
-    assert trials.tried <= 4
+    assert trials.tried == 0
+    assert trials.weighed <= 4
 
 
 def test_a_budget_is_not_hopeless_where_the_least_change_was_predicted_wrongly() -> None:
@@ -52,6 +53,12 @@ def test_a_budget_is_not_hopeless_where_the_least_change_was_predicted_wrongly()
     trials = FakeTrials(0.1, true=lambda d: {"a": 9.0, "b": 0.05}[d.site])
     assert not hopeless(trials, proposals)
     assert not hopeless(trials, [site("c", candidate(1.0, carried=True))])
+
+
+def test_a_budget_is_not_hopeless_where_one_sensitive_site_offers_most_candidates() -> None:
+    sensitive = site("a", *(candidate(0.0, 100 - k) for k in range(5)))
+    trials = FakeTrials(0.1, true=lambda d: {"a": 9.0, "b": 0.0}[d.site])
+    assert not hopeless(trials, [sensitive, site("b", candidate(0.0))])
 
 
 def test_two_candidates_of_one_site_are_never_measured_together() -> None:

@@ -190,3 +190,16 @@ def test_what_a_choice_saves_counts_bytes_and_zeros_then_work_and_kernels() -> N
     one = made(zeroed_weights=5, saved_multiply_adds=7.0)
     other = made(keeps_kernels=True)
     assert saved([one, other]) == (25, 8.0)
+
+
+def test_a_family_that_keeps_the_kernels_and_saves_most_does_not_hide_a_faster_one() -> None:
+    coarse = candidate(0.01, 300, "coarse", keeps_kernels=True)
+    static = candidate(0.01, 200, "static")
+    proposals = [site(name, coarse, static) for name in "ab"]
+    trials = FakeTrials(
+        allowed=1.0,
+        speedup=lambda choice: 3.0 if choice[0].candidate.family == "static" else 1.0,
+        options=BALANCED,
+    )
+    found = feasible(trials, proposals, Stage.QUANTIZATION)
+    assert {d.candidate.family for d in found.trials[0].decisions} == {"static"}
