@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from onnxpress import model_file
 from onnxpress.contract import Context, Decision, Pass, Stage
 from onnxpress.conversion.opset import raise_opset
 from onnxpress.data import Samples, random_samples
@@ -111,10 +112,12 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
                 found.append(_lossless_stage(run, pass_, current))
                 current = found[-1].model
         elif step.decisions is not None and not variant.kernel_preserving_only:
-            found = _by_pass(step.pool, _replayed(run, step.pool, current, step.decisions))
+            replayed = _replayed(run, step.pool, current, step.decisions)
+            found = _by_pass(step.pool, replayed, current)
         else:
             share = done / len(lossy) if step.loses else 1.0
-            found = _by_pass(step.pool, _searched(run, step.pool, current, share, variant))
+            searched = _searched(run, step.pool, current, share, variant)
+            found = _by_pass(step.pool, searched, current)
         results += found
         current = found[-1].model
     return (current.clone() if current is run.original.model else current), results
@@ -205,12 +208,20 @@ def _replayed(run: Run, pool: Pool, model: ir.Model, decisions: tuple[Decision, 
     return PoolResult(pool, model, failures=tuple(failures))
 
 
-def _by_pass(pool: Pool, result: PoolResult) -> list[StageResult]:
-    """What each pass of a pool did, those that failed included."""
+def _by_pass(pool: Pool, result: PoolResult, before: ir.Model) -> list[StageResult]:
+    """What each pass of a pool did, those that failed included.
+
+    Candidates say what each saves alone; where two cut the same layer, together they save less,
+    and what was saved is shared out.
+    """
+    claimed = sum(decision.candidate.saved_bytes for decision in result.decisions)
+    made = model_file.weight_bytes(before) - model_file.weight_bytes(result.model)
+    share = max(made, 0) / claimed if claimed > max(made, 0) else 1.0
+    decisions = [_scaled(decision, share) for decision in result.decisions]
     failed = {failure.pass_name: str(failure) for failure in result.failures}
     found = []
     for pass_ in pool.passes:
-        own = tuple(d for d in result.decisions if d.candidate.pass_name in (pass_.name, ""))
+        own = tuple(d for d in decisions if d.candidate.pass_name in (pass_.name, ""))
         note = result.note
         if result.decisions and not own:
             note = "candidates of other passes were taken for its sites"
@@ -228,6 +239,13 @@ def _by_pass(pool: Pool, result: PoolResult) -> list[StageResult]:
             )
         )
     return found
+
+
+def _scaled(decision: Decision, share: float) -> Decision:
+    if share == 1.0 or decision.candidate.saved_bytes <= 0:
+        return decision
+    saved = int(decision.candidate.saved_bytes * share)
+    return replace(decision, candidate=replace(decision.candidate, saved_bytes=saved))
 
 
 def _lossless_stage(run: Run, pass_: Pass, model: ir.Model) -> StageResult:

@@ -39,6 +39,7 @@ class FakeTrials:
     options: SearchOptions = field(default_factory=SearchOptions)
     measured: list[Choice] = field(default_factory=list)
     weighed: int = 0
+    floor: float | None = None
 
     @property
     def tried(self) -> int:
@@ -47,8 +48,8 @@ class FakeTrials:
 
     @property
     def min_sqnr(self) -> float | None:
-        """No figure: as with a metric."""
-        return None
+        """Of the budget; by default a metric is."""
+        return self.floor
 
     def noise_of(self, decisions: Sequence[Decision]) -> float:
         """True noise of a choice."""

@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxpress.contract import Candidate, Context, Decision, Quota
-from onnxpress.search.allocation import allocate, allocate_to
+from onnxpress.passes.prune import Prune
+from onnxpress.passes.sparsify import Sparsify
+from onnxpress.pool import Pool
+from onnxpress.search.allocation import allocate, allocate_to, strongest
 from onnxpress.search.layer_timing import timing_key
 from onnxpress.search.objective import Objective
 from onnxpress.search.sensitivity import hopeless, magnified, weighed
@@ -158,3 +161,28 @@ def test_a_quota_beyond_everything_gives_everything() -> None:
     proposals = [site("a", candidate(1.0, 5)), site("b", candidate(1.0, 7))]
     ladder = allocate_to(proposals, Quota("saved_bytes", 1e9), lambda _: 12.0)
     assert {d.site for d in ladder[-1]} == {"a", "b"}
+
+
+def test_without_a_budget_the_strongest_are_taken_or_what_the_quota_asks_for() -> None:
+    pool = Pool((Sparsify(sparsity=0.5, scope="layer"),))
+    context = pool.context(SAMPLE_MODELS["mlp_opset17"](), load_target("cpu"))
+    offer = pool.offer(context)
+    taken = strongest(pool, context, offer)
+    assert [d.candidate for d in taken] == [p.candidates[0] for p in offer.proposals]
+    pruned = Pool((Prune(ratio=0.5, importance="magnitude"),))
+    known = pruned.context(SAMPLE_MODELS["mlp_opset17"](), load_target("cpu"))
+    decisions = strongest(pruned, known, pruned.offer(known))
+    total = sum(known.multiply_adds(layer) for layer in known.layers)
+    saved_share = pruned.saving(known, decisions, "saved_multiply_adds") / total
+    assert 0.5 <= saved_share < 0.7
+
+
+@pytest.mark.parametrize(("min_sqnr", "looks"), [(10.0, 5), (30.0, 7)])
+def test_layers_are_told_apart_by_what_the_budget_allows(min_sqnr: float, looks: int) -> None:
+    proposals = [site(f"layer{n}", candidate(1.0)) for n in range(4)]
+    true = {"layer0": 1.0, "layer1": 1e-3, "layer2": 1e-3, "layer3": 1e-3}
+    trials = FakeTrials(1.0, true=lambda d: true[d.site], floor=min_sqnr)
+    found = weighed(trials, proposals, lambda _: True)
+    assert trials.weighed == looks
+    errors = {p.site: p.candidates[0].predicted_error for p in found}
+    assert errors == pytest.approx(true)
