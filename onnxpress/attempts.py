@@ -11,8 +11,9 @@ import onnx_ir as ir
 
 from onnxpress import model_file
 from onnxpress.conversion import convert_form
+from onnxpress.original import Run
 from onnxpress.result import StageResult
-from onnxpress.stages import Run, Variant, run_stages
+from onnxpress.stages import Variant, run_stages
 from onnxpress.validation import Validation, check_model
 
 __all__ = ["Attempt", "best_attempt"]

@@ -10,9 +10,9 @@ from onnxpress import model_file
 from onnxpress.contract import Stage
 from onnxpress.graph import standard_opset
 from onnxpress.layers import find_layers
+from onnxpress.lossless import lossless
 from onnxpress.pool import Pool
 from onnxpress.request import default_passes
-from onnxpress.stages import lossless
 from onnxpress.targets import Target, load_target
 
 __all__ = ["inspect_model"]

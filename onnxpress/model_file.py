@@ -74,8 +74,18 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
             f"{file}: the ONNX checker refuses it: {first_line}; export the model again, or copy "
             "its external data beside it"
         ) from error
-    model = ir.from_proto(proto)
-    ir.external_data.set_base_dir(model.graph, file.parent)
+    try:
+        model = ir.from_proto(proto)
+        ir.external_data.set_base_dir(model.graph, file.parent)
+    except (ir.serde.SerdeError, ValueError, TypeError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = " ".join(str(cause).split())[:200]
+        raise ModelError(
+            f"{file}: holds what onnxpress cannot read yet ({reason}): it is damaged, or has types "
+            "such as maps; export the part of tensors alone"
+        ) from error
     return model
 
 

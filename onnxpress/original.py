@@ -10,11 +10,14 @@ from onnxpress import model_file
 from onnxpress.conversion import convert_shapes
 from onnxpress.data import Samples, load_samples, random_samples, require_runnable
 from onnxpress.errors import DataError, ModelError, RecipeError
+from onnxpress.judge import Evaluator
 from onnxpress.recipe import CalibrationSource, Recipe, samples_digest
 from onnxpress.request import Request
 from onnxpress.runtime import Session
+from onnxpress.search import SearchOptions
+from onnxpress.targets import Target
 
-__all__ = ["Original", "SampleSets", "custom_operators", "load_sets", "opened", "read"]
+__all__ = ["Original", "Run", "SampleSets", "custom_operators", "load_sets", "opened", "read"]
 
 _HELD_OUT_SHARE = 1 / 3
 _KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "ai.onnx.preview.training")
@@ -147,3 +150,26 @@ def _made_up(session: Session, seed: int, source: str) -> Samples:
         return random_samples(session, 4, seed)
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage needs.
+
+    Attributes:
+        request: what was asked for.
+        recipe: the plan.
+        original: the model, with a session.
+        target: what the provider accepts.
+        calibration: samples that passes may look at, or `None`.
+        evaluator: judges.
+        options: of the search, for the whole budget.
+    """
+
+    request: Request
+    recipe: Recipe
+    original: Original
+    target: Target
+    calibration: Samples | None
+    evaluator: Evaluator
+    options: SearchOptions

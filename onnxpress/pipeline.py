@@ -14,14 +14,14 @@ from onnxpress.attempts import Attempt, best_attempt
 from onnxpress.contract import Pass, Stage
 from onnxpress.conversion import Conversion, convert_interface
 from onnxpress.judge import Budget, Evaluator
-from onnxpress.original import Original, custom_operators, load_sets, opened, read
+from onnxpress.lossless import lossless
+from onnxpress.original import Original, Run, custom_operators, load_sets, opened, read
 from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage
 from onnxpress.request import DataArgument, Request, default_passes, planned
 from onnxpress.result import Result, StageResult
 from onnxpress.runtime import Clock, compare_latency
 from onnxpress.search import Goal, Objective, SearchOptions
-from onnxpress.stages import Run, lossless
 from onnxpress.targets import load_target
 from onnxpress.validation import on_providers
 from onnxpress.version import __version__

@@ -1,7 +1,7 @@
 """Run the stages of a plan, each on the model that the earlier one left."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -9,49 +9,18 @@ import onnx_ir as ir
 from onnxpress import model_file
 from onnxpress.contract import Context, Decision, Pass, Stage
 from onnxpress.conversion.opset import raise_opset
-from onnxpress.data import Samples, random_samples
 from onnxpress.enforcement import opset_needed_by
-from onnxpress.errors import DataError, ModelError, PassError
-from onnxpress.judge import Budget, Evaluator
-from onnxpress.original import Original
+from onnxpress.errors import PassError
+from onnxpress.lossless import difference_of, lossless_stage
+from onnxpress.original import Run
 from onnxpress.pool import Pool, pools_of
-from onnxpress.recipe import Recipe
-from onnxpress.request import Request
 from onnxpress.result import StageResult
 from onnxpress.runtime import Session
-from onnxpress.search import PoolResult, SearchOptions, search_stage
-from onnxpress.targets import Target
+from onnxpress.search import PoolResult, search_stage
 
-__all__ = ["Run", "Variant", "lossless", "run_stages"]
+__all__ = ["Variant", "run_stages"]
 
 logger = logging.getLogger(__name__)
-
-_LOSSLESS_DB = 60.0
-"""Folding changes the order of float32 operations; anything worse is a wrong rewrite."""
-_ROUNDING_DB = 6.0
-
-
-@dataclass(frozen=True)
-class Run:
-    """What every stage needs.
-
-    Attributes:
-        request: what was asked for.
-        recipe: the plan.
-        original: the model, with a session.
-        target: what the provider accepts.
-        calibration: samples that passes may look at, or `None`.
-        evaluator: judges.
-        options: of the search, for the whole budget.
-    """
-
-    request: Request
-    recipe: Recipe
-    original: Original
-    target: Target
-    calibration: Samples | None
-    evaluator: Evaluator
-    options: SearchOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +78,7 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
         elif step.pool.stage == Stage.LOSSLESS:
             found = []
             for pass_ in step.pool.passes:
-                found.append(_lossless_stage(run, pass_, current))
+                found.append(lossless_stage(run, pass_, current))
                 current = found[-1].model
         elif step.decisions is not None and not variant.kernel_preserving_only:
             replayed = _replayed(run, step.pool, current, step.decisions)
@@ -248,95 +217,6 @@ def _scaled(decision: Decision, share: float) -> Decision:
     return replace(decision, candidate=replace(decision.candidate, saved_bytes=saved))
 
 
-def _lossless_stage(run: Run, pass_: Pass, model: ir.Model) -> StageResult:
-    """Carry out a pass that must not change what the model computes, and check that."""
-
-    def difference(rewritten: ir.Model) -> str | None:
-        return _difference(run, rewritten)
-
-    return lossless(pass_, model, run.target, run.recipe.seed, difference)
-
-
-def lossless(
-    pass_: Pass,
-    model: ir.Model,
-    target: Target,
-    seed: int,
-    difference: Callable[[ir.Model], str | None] = lambda _: None,
-) -> StageResult:
-    """The most thorough way in which a pass changes nothing that the model computes.
-
-    Args:
-        pass_: whose candidates are tried in turn, the most thorough first.
-        model: not changed.
-        target: what the provider accepts.
-        seed: of the context.
-        difference: how a rewritten model differs from the original, in words, or `None`.
-    """
-    pool = Pool((pass_,))
-    reason = ""
-    try:
-        context = pool.context(model, target, seed=seed)
-        offer = pool.offer(context)
-        if offer.failures:
-            raise offer.failures[0]
-        for proposal in offer.proposals:
-            for candidate in proposal.candidates:
-                decisions = (Decision(proposal.site, candidate),)
-                rewritten = pool.rewrite(context, decisions)
-                found = difference(rewritten)
-                if found is None:
-                    note = f"only in part: {reason}" if reason else ""
-                    return StageResult(pass_, rewritten, decisions, note=note)
-                reason = found
-                logger.warning("%s is undone: %s", pass_.name, reason)
-    except PassError as error:
-        return StageResult(pass_, model, note=str(error), failed=True)
-    return StageResult(pass_, model, note=f"undone: {reason or 'it proposed nothing'}")
-
-
-def _difference(run: Run, model: ir.Model) -> str | None:
-    """How a rewritten model differs from the original beyond rounding, or `None`.
-
-    Some outputs magnify rounding (a sigmoid near 0): the original run with and without
-    onnxruntime's own optimizations shows by how much, and as much is allowed here.
-    """
-    try:
-        session = Session(model, threads=run.request.threads)
-        for evaluator in _judges(run):
-            measured = evaluator.measure(session, evaluator.screening)
-            wanted = dict.fromkeys(measured.outputs, _LOSSLESS_DB)
-            if measured.worst_sqnr_db < _LOSSLESS_DB:
-                plain = Session(run.original.model, threads=run.request.threads, optimize=False)
-                floor = evaluator.measure(plain, evaluator.screening).outputs
-                wanted = {n: min(_LOSSLESS_DB, floor[n].sqnr_db - _ROUNDING_DB) for n in wanted}
-            for name, output in measured.outputs.items():
-                if output.is_float and output.sqnr_db < wanted[name]:
-                    return (
-                        f"output {name} differs on {measured.source} ({output.sqnr_db:.0f} dB, "
-                        f"expected {wanted[name]:.0f})"
-                    )
-                if not output.is_float and output.equal_share < 1:
-                    return f"output {name} differs on {measured.source}"
-    except ModelError as error:
-        return str(error)
-    return None
-
-
-def _judges(run: Run) -> list[Evaluator]:
-    """The evaluation samples and random inputs; where nothing random fits, only the former."""
-    if run.evaluator.samples.source == "random inputs":
-        return [run.evaluator]
-    session = run.original.session
-    assert session is not None
-    try:
-        drawn = random_samples(session, 2, run.recipe.seed)
-    except DataError:
-        logger.info("no random inputs fit the model: only the given samples are compared")
-        return [run.evaluator]
-    return [run.evaluator, Evaluator(session, drawn, Budget(metric="none"))]
-
-
 def _raised(run: Run, model: ir.Model, lossy: Sequence[_Step]) -> ir.Model:
     """The model at the opset the passes need, where that is possible and changes nothing."""
     opset = max(opset_needed_by(pass_) for step in lossy for pass_ in step.pool.passes)
@@ -345,7 +225,7 @@ def _raised(run: Run, model: ir.Model, lossy: Sequence[_Step]) -> ir.Model:
         logger.info("%s", reason)
     if raised is model:
         return model
-    difference = _difference(run, raised)
+    difference = difference_of(run, raised)
     if difference is not None:
         logger.warning("a higher opset changed what the model computes: %s", difference)
         return model

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from onnxpress import model_file
 from onnxpress.cli.json_output import STANDARD_OUTPUT
-from onnxpress.errors import UsageError
+from onnxpress.errors import OutputError, UsageError
 from onnxpress.report import require_html
+from onnxpress.result import recipe_path
 from onnxpress.targets import Target
 
 __all__ = ["Outputs"]
@@ -55,11 +56,20 @@ class Outputs:
                 f"--external-data: {target.name} does not read weights in a file of their own"
             )
         model_file.check_output(self.model, source=source)
+        files = {"the model": self.model, "the recipe": recipe_path(self.model)}
         if self.report is not None:
             require_html()
-            model_file.check_output(self.report)
+            files["--report"] = self.report
         if self.json not in (None, STANDARD_OUTPUT):
-            model_file.check_output(Path(str(self.json)))
+            files["--json"] = Path(str(self.json))
+        taken: dict[Path, str] = {source.resolve(): "the input"}
+        for what, path in files.items():
+            model_file.check_output(path)
+            other = taken.setdefault(path.resolve(), what)
+            if other != what:
+                raise OutputError(
+                    f"{path}: {what} would overwrite {other}; give it a file of its own"
+                )
 
 
 def _named(path: Path, target: str) -> Path:

@@ -124,8 +124,14 @@ class Session:
             ModelError: onnxruntime fails on these inputs.
         """
         names = self.output_names if outputs is None else outputs
-        results = self._results(feed, names)
-        return {name: np.asarray(result) for name, result in zip(names, results, strict=True)}
+        results = dict(zip(names, self._results(feed, names), strict=True))
+        for name, result in results.items():
+            if isinstance(result, list | dict):
+                raise ModelError(
+                    f"{self._name}: the output {name!r} is a {type(result).__name__} of values; "
+                    "expected a tensor; export the part of tensors alone"
+                )
+        return {name: np.asarray(result) for name, result in results.items()}
 
     def run_sequences(self, feed: Feed, outputs: Sequence[str]) -> dict[str, list[Array]]:
         """As `run`, for outputs that may be sequences; a tensor is a sequence of one.
