@@ -21,8 +21,8 @@ _RESOLUTION = 16
 _TINY_ERROR = 1e-12
 _TYPICAL_ERROR = 0.02
 """Large enough to be measured above rounding, small enough that errors still add up."""
-_LEAST_CHANGES = 4
-"""Single candidates that are tried before a budget is called hopeless."""
+_LEAST_CHANGES = 3
+"""Single candidates of a family that are tried before a budget is called hopeless."""
 
 
 def hopeless(trials: Trials, proposals: Sequence[Proposal]) -> bool:
@@ -35,18 +35,21 @@ def hopeless(trials: Trials, proposals: Sequence[Proposal]) -> bool:
     def error(decision: Decision) -> float:
         return decision.candidate.predicted_error
 
-    # Of each site the least: several of one site would say nothing of the others.
-    singles = sorted(
-        (
-            min((Decision(proposal.site, c) for c in proposal.candidates), key=error)
-            for proposal in proposals
-            if not proposal.candidates[0].carried
-        ),
-        key=error,
-    )
+    # Of each site the least in each family: what one form does says nothing of another.
+    least: dict[tuple[str, str], dict[str, Decision]] = {}
+    for proposal in proposals:
+        for candidate in proposal.candidates:
+            family = least.setdefault((candidate.pass_name, candidate.family), {})
+            new = Decision(proposal.site, candidate)
+            if not candidate.carried:
+                family[proposal.site] = min(family.get(proposal.site, new), new, key=error)
+    tried = [
+        decision
+        for family in least.values()
+        for decision in sorted(family.values(), key=error)[:_LEAST_CHANGES]
+    ]
     # Only carried ones are left: no change is known to break it.
-    tried = singles[:_LEAST_CHANGES]
-    return bool(tried) and all(trials.clearly_fails((one,)) for one in tried)
+    return bool(tried) and all(trials.clearly_fails((one,)) for one in sorted(tried, key=error))
 
 
 def magnified(trials: Trials, proposals: Sequence[Proposal]) -> list[Proposal]:

@@ -64,6 +64,12 @@ def test_a_budget_is_not_hopeless_where_one_sensitive_site_offers_most_candidate
     assert not hopeless(trials, [sensitive, site("b", candidate(0.0))])
 
 
+def test_a_budget_is_not_hopeless_where_another_form_holds_than_the_one_predicted_best() -> None:
+    proposals = [site(n, candidate(0.001), candidate(0.01, 50, "plain")) for n in "abcdefgh"]
+    trials = FakeTrials(0.1, true=lambda d: 9.0 if d.candidate.family == "int8" else 0.01)
+    assert not hopeless(trials, proposals)
+
+
 def test_two_candidates_of_one_site_are_never_measured_together() -> None:
     proposals = [site("a", candidate(0.2), candidate(0.1, 50)), site("b", candidate(0.1))]
     groups = []
