@@ -7,14 +7,12 @@ a proposal that means nothing, or an exception is a `PassError` that names pass,
 happened.
 """
 
-import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxpress.contract import (
@@ -30,6 +28,7 @@ from onnxpress.contract import (
 )
 from onnxpress.errors import OnnxpressError, PassError, RecipeError, UsageError
 from onnxpress.graph import Names, name_nodes_apart
+from onnxpress.guard import difference, read_only, snapshot
 from onnxpress.statistics import Observations
 
 __all__ = [
@@ -211,10 +210,10 @@ def _guarded(
     users: tuple[type[OnnxpressError], ...] = (UsageError,),
 ) -> T:
     """As `_signed_call`, with the model that it may only look at protected and compared."""
-    before = _snapshot(context.model)
-    with _read_only(context.model):
+    before = snapshot(context.model)
+    with read_only(context.model):
         found = _signed_call(pass_, method, call, users)
-    changed = _difference(before, _snapshot(context.model))
+    changed = difference(before, snapshot(context.model))
     if changed is not None:
         what = f"{method} changed the model it may only look at: {changed[1]}"
         raise PassError(pass_.name, what, changed[0])
@@ -268,7 +267,7 @@ def _failing_layer(pass_: Pass, context: Context) -> str:
     for layer in context.layers:
         alone = replace(context, layers=(layer,))
         try:
-            with _read_only(context.model):
+            with read_only(context.model):
                 pass_.propose(alone)
         except Exception:  # noqa: BLE001 - the failure is known, only its place is sought
             return layer.name
@@ -283,87 +282,11 @@ def _failing_site(pass_: Pass, context: Context, decisions: Sequence[Decision]) 
         model = context.model.clone()
         alone = replace(context, model=model, layers=(), names=Names(model))
         try:
-            with _read_only(context.model):
+            with read_only(context.model):
                 pass_.rewrite(alone, [decision])
         except Exception:  # noqa: BLE001 - as above
             return decision.site
     return ""
-
-
-@contextlib.contextmanager
-def _read_only(model: ir.Model) -> Iterator[None]:
-    """Within it, no array of a weight can be written to."""
-    arrays = [array for tensor in _tensors(model) if (array := _array(tensor)) is not None]
-    writeable = [array for array in arrays if array.flags.writeable]
-    for array in writeable:
-        array.flags.writeable = False
-    try:
-        yield
-    finally:
-        # A view may be written to only where its base may.
-        for array in sorted(writeable, key=_views_below):
-            array.flags.writeable = True
-
-
-def _views_below(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> int:
-    """How many arrays lie between this one and the memory it shows."""
-    depth, base = 0, array.base
-    while isinstance(base, np.ndarray):
-        depth, base = depth + 1, base.base
-    return depth
-
-
-def _array(tensor: object) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]] | None:
-    raw = getattr(tensor, "raw", None)
-    return raw if isinstance(raw, np.ndarray) else None
-
-
-def _tensors(model: ir.Model) -> Iterator[object]:
-    for graph in (model.graph, *model.graph.subgraphs()):
-        for value in graph.initializers.values():
-            yield value.const_value
-        for node in graph:
-            for attribute in node.attributes.values():
-                if not attribute.is_ref() and attribute.type == ir.AttributeType.TENSOR:
-                    yield attribute.value
-
-
-_Snapshot = list[tuple[str, tuple[object, ...]]]
-
-
-def _snapshot(model: ir.Model) -> _Snapshot:
-    """(what it is called, what it consists of) of everything in a model."""
-    found: _Snapshot = [
-        ("the opset", tuple(sorted(model.graph.opset_imports.items()))),
-        ("the metadata", tuple(sorted(model.metadata_props.items()))),
-    ]
-    for graph in (model.graph, *model.graph.subgraphs()):
-        ends = tuple((v, v.name, v.type, str(v.shape)) for v in (*graph.inputs, *graph.outputs))
-        found.append((graph.name or "the graph", (graph, ends)))
-        for name, value in graph.initializers.items():
-            found.append((name, (value, value.const_value)))
-        for node in graph:
-            attributes = tuple(sorted(node.attributes.items(), key=lambda item: item[0]))
-            outputs = tuple(
-                (value, value.name, value.type, str(value.shape)) for value in node.outputs
-            )
-            kind = (node.domain, node.op_type, node.overload)
-            parts = (node, kind, node.name, tuple(node.inputs), outputs, attributes)
-            found.append((node.name or node.op_type, parts))
-    return found
-
-
-def _difference(before: _Snapshot, after: _Snapshot) -> tuple[str, str] | None:
-    """(site, what happened) of the first thing that is not as it was."""
-    for (name, was), (other, is_now) in zip(before, after, strict=False):
-        if name != other or len(was) != len(is_now):
-            return name, f"{name!r} stands where it did not"
-        for old, new in zip(was, is_now, strict=True):
-            if old is not new and old != new:
-                return name, f"{name!r} is not what it was"
-    if len(before) != len(after):
-        return "", f"{abs(len(before) - len(after))} nodes or weights more or less"
-    return None
 
 
 def _interface(model: ir.Model) -> list[tuple[str | None, object]]:

@@ -20,6 +20,13 @@ def models() -> Path:
 
 
 @pytest.fixture
+def no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The providers that a developer has set up are not these tests' concern."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
 def small_data(tmp_path: Path) -> tuple[Path, Path]:
     """(calibration, evaluation): 48 and 200 Fashion-MNIST images, for quick runs."""
     calibration, evaluation = tmp_path / "calibration.npz", tmp_path / "evaluation.npz"

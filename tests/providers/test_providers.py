@@ -4,13 +4,12 @@ import ast
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from command_line import message, run
+from command_line import run
 from hypothesis import given
 from hypothesis import strategies as st
 from onnxruntime.quantization import quantize_dynamic
@@ -19,27 +18,16 @@ from onnxpress import model_file
 from onnxpress.data import Samples, load_samples
 from onnxpress.judge import Budget, Evaluator
 from onnxpress.providers import (
-    PROVIDERS,
     ProviderOptions,
     ProviderVerdict,
     Status,
     check_providers,
-    survey,
 )
-from onnxpress.providers.catalogue import provider
-from onnxpress.providers.kernels import from_qnn_graphs
-from onnxpress.providers.placement import place_nodes
 from onnxpress.providers.prepare import multiply_adds, write_model
 from onnxpress.runtime import Session, executed_operators
 
+pytestmark = pytest.mark.usefixtures("no_configuration")
 WORKER = Path(__file__).parents[2] / "onnxpress" / "providers" / "worker.py"
-
-
-@pytest.fixture(autouse=True)
-def no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The providers that a developer has set up are not these tests' concern."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 def interpreter(path: Path, body: str) -> Path:
@@ -272,49 +260,6 @@ def test_optimize_ends_on_the_providers_and_reports_them_everywhere(
     assert "Execution providers" in page.read_text()
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("[ep.abacus]\npython = 'x'\n", "there is no such provider"),
-        ("[ep.qnn]\npyhton = 'x'\n", "unknown key 'pyhton'"),
-        ("[ep.qnn]\npython = 3\n", "python is 3"),
-        ("[ep.qnn]\noptions = { soc_model = 57 }\n", "expected text"),
-        ("[ep]\nqnn = 'x'\n", "expected a table"),
-        ("ep = 1\n", "expected tables"),
-        ("[ep.qnn\n", "cannot be read as TOML"),
-    ],
-)
-def test_broken_configuration_is_named(
-    tmp_path: Path, linear_model: Path, text: str, said: str
-) -> None:
-    config = tmp_path / "ep.toml"
-    config.write_text(text, encoding="utf-8")
-    result = run(
-        *("validate", linear_model, "--reference", linear_model),
-        *("--ep", "cpu", "--ep-config", config),
-    )
-    assert result.exit_code == 2
-    assert "ep.toml" in message(result)
-    assert said in message(result)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("--ep", "abacus"), "there is no execution provider 'abacus'"),
-        (("--ep", "cpu", "--ep-time-limit", "0"), "time limit is 0"),
-        (("--ep", "cpu", "--ep-config", "absent.toml"), "absent.toml: there is no such file"),
-    ],
-)
-def test_provider_options_that_mean_nothing_are_refused_before_any_work(
-    tmp_path: Path, linear_model: Path, arguments: tuple[str, ...], said: str
-) -> None:
-    result = run("optimize", linear_model, "-o", tmp_path / "out.onnx", *arguments)
-    assert result.exit_code == 2
-    assert said in message(result)
-    assert not (tmp_path / "out.onnx").exists()
-
-
 def test_worker_needs_nothing_but_numpy_and_onnxruntime() -> None:
     tree = ast.parse(WORKER.read_text(encoding="utf-8"))
     imported = {
@@ -353,92 +298,11 @@ def test_every_node_gets_a_name_and_keeps_its_own(tmp_path: Path) -> None:
     assert names == ["Conv_2", "Conv_1", "last"]
 
 
-def _report(**placement: list[list[list[str]]]) -> dict[str, Any]:
-    return {"placement": placement}
-
-
-def test_names_that_fusions_extended_are_found() -> None:
-    report = _report(QNNExecutionProvider=[[["fc/MatMulAddFusion", "Gemm"], ["a", "Relu"]]])
-    placed = place_nodes(provider("qnn"), report, {"fc": 90, "conv": 10})
-    assert placed.placement is not None
-    assert placed.placement.multiply_add_share == pytest.approx(0.9)
-    assert placed.placement.partitions == 1
-    assert not placed.problem
-
-
-def test_taking_nodes_but_no_multiply_add_is_a_failure() -> None:
-    report = _report(
-        QNNExecutionProvider=[[["a", "Relu"]]], CPUExecutionProvider=[[["conv", "Conv"]]]
-    )
-    placed = place_nodes(provider("qnn"), report, {"conv": 10})
-    assert "no multiply-add" in placed.problem
-
-
-def test_unknown_placement_without_a_kernel_in_the_profile_is_a_failure() -> None:
-    report: dict[str, Any] = {"placement": None, "kernels": {}}
-    assert place_nodes(provider("openvino"), report, {"conv": 10}).problem
-
-
-def test_only_nodes_between_fixed_point_tensors_count_as_integer(tmp_path: Path) -> None:
-    graph = {
-        "tensors": {
-            "q": {"data_type": 0x0408},
-            "w": {"data_type": 0x0308},
-            "r": {"data_type": 0x0408},
-            "f": {"data_type": 0x0232},
-        },
-        "nodes": {
-            "1": {"type": "Conv2d", "input_names": ["q", "w"], "output_names": ["r"]},
-            "2": {"type": "Conv2d", "input_names": ["q", "w"], "output_names": ["f"]},
-            "3": {"type": "Transpose", "input_names": ["q"], "output_names": ["r"]},
-        },
-    }
-    (tmp_path / "graph.json").write_text(json.dumps({"graph": graph}))
-    (tmp_path / "profile.json").write_text("[]")
-    assert from_qnn_graphs(sorted(tmp_path.glob("*.json"))) == {"Conv2d": 1}
-
-
 def test_static_verdicts_never_count(pair: tuple[ir.Model, Evaluator]) -> None:
     found = check(pair, "xnnpack", "nnapi", "coreml")
     assert {verdict.status for verdict in found.values()} == {Status.STATIC}
     assert not any(verdict.counts for verdict in found.values())
     assert all(verdict.placement is not None for verdict in found.values())
-
-
-def test_doctor_names_every_provider_and_how_to_get_what_is_missing(tmp_path: Path) -> None:
-    config = tmp_path / "ep.toml"
-    config.write_text(f'[ep.qnn]\npython = "{tmp_path}/none"\n', encoding="utf-8")
-    found = {entry.provider: entry for entry in survey(config)}
-    assert list(found) == list(PROVIDERS)
-    assert found["cpu"].state == "runs"
-    assert found["qnn"].state == "missing"
-    assert "onnxpress doctor --install qnn" in found["qnn"].detail
-    assert found["nnapi"].state == "rules"
-
-
-def test_doctor_runs_a_model_when_asked(tmp_path: Path) -> None:
-    document = tmp_path / "doctor.json"
-    config = tmp_path / "ep.toml"
-    config.write_text("", encoding="utf-8")
-    result = run("doctor", "--run", "--ep-config", config, "--json", document)
-    assert result.exit_code == 0, result.output
-    verdicts = json.loads(document.read_text())["verdicts"]
-    assert {"cpu", "ort"} <= {verdict["provider"] for verdict in verdicts if verdict["counts"]}
-
-
-def test_what_cannot_be_installed_is_skipped_with_its_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    result = run("doctor", "--install", "web")
-    assert result.exit_code == 0, result.output
-    assert "web: skipped: there is no npm" in result.output
-
-
-def test_installing_what_nobody_knows_is_refused() -> None:
-    result = run("doctor", "--install", "abacus")
-    assert result.exit_code == 2
-    assert "cannot install abacus" in message(result)
 
 
 def test_string_inputs_are_refused_and_not_sent_as_addresses(tmp_path: Path) -> None:
