@@ -195,8 +195,13 @@ def checked(
                 f"pass {name!r} has no setting {key!r}{nearest(key, list(known))} "
                 f"(it has: {', '.join(known) or 'none'})"
             )
-        found = tuple(value) if known[key].many and isinstance(value, list) else value
-        if known[key].kind is float and type(found) is int:
-            found = float(found)
-        values[key] = found
+        declared = known[key]
+        if declared.many and isinstance(value, list):
+            values[key] = tuple(_as_declared(declared, item) for item in value)
+        else:
+            values[key] = _as_declared(declared, value)
     return values
+
+
+def _as_declared(declared: Setting, value: object) -> object:
+    return float(value) if declared.kind is float and type(value) is int else value

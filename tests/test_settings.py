@@ -26,6 +26,7 @@ class Everything(Rounds):
     form: Literal["one", "two"] = setting("one", "One of two forms.")
     names: tuple[str, ...] = setting((), "Names of some layers.")
     numbers: tuple[Annotated[int, Ge(0)], ...] = setting((), "Some numbers from zero.")
+    shares: tuple[float, ...] = setting((), "Some shares.")
     flag: bool = setting(default=False, help="Whether to do it.")
 
 
@@ -73,6 +74,10 @@ def test_what_fits_is_taken() -> None:
 def test_a_recipe_writes_whole_numbers_for_shares_and_lists_for_tuples() -> None:
     read = checked(Sparsify, "sparsify", {"threshold": 1, "layers": ["a", "b"]})
     assert Sparsify(**read) == Sparsify(threshold=1.0, layers=("a", "b"))
+    assert Everything(**checked(Everything, "everything", {"shares": [1, 0.5]})).shares == (
+        1.0,
+        0.5,
+    )
 
 
 def test_unknown_setting_is_named_with_the_nearest() -> None:

@@ -6,6 +6,7 @@ What is not set up is skipped with the reason that `onnxpress doctor` gives.
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -48,9 +49,9 @@ def cnn() -> tuple[ir.Model, Evaluator]:
     return model_file.load(path), Evaluator(session, samples.take(range(64)), Budget())
 
 
-def quantized(layout: str, *, per_channel: bool, sixteen_bit: str = "") -> ir.Model:
+def quantized(layout: str, *, per_channel: bool, sixteen_bit: tuple[str, ...] = ()) -> ir.Model:
     """The network with every layer in a layout, whatever it costs."""
-    settings: dict[str, bool | int | float | str] = {
+    settings: dict[str, Any] = {
         "form": "static",
         "layout": layout,
         "per_channel": per_channel,
@@ -121,7 +122,7 @@ def test_layers_of_both_widths_compute_in_integers_on_one_npu(
     states: dict[str, tuple[str, str]], cnn: tuple[ir.Model, Evaluator]
 ) -> None:
     """16-bit activations in a residual block and in the last convolution, 8-bit elsewhere."""
-    names = "stage2.block0.conv2.weight,stage3.block1.conv2.weight"
+    names = ("stage2.block0.conv2.weight", "stage3.block1.conv2.weight")
     model = quantized("u8s8", per_channel=True, sixteen_bit=names)
     kinds = [node.outputs[0].dtype for node in model.graph if node.op_type == "QuantizeLinear"]
     assert {ir.DataType.UINT8, ir.DataType.UINT16} == set(kinds)
