@@ -4,7 +4,9 @@ The options that change what a quantized file computes on x86-64 are named here 
 (`DEFAULT`, `EXACT`, `X64_PRECISE`); see the onnxruntime session option keys of the same names.
 """
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +99,7 @@ class Session:
         self._name = name
         self.model = model
         options = _options(threads, config, optimize, optimized_path, arena=arena)
-        source, self._folder = _source(model)
+        source = self._source(model)
         try:
             self._session = ort.InferenceSession(
                 source, options, providers=["CPUExecutionProvider"]
@@ -116,6 +118,19 @@ class Session:
         self.output_names = tuple(value.name for value in outputs)
         self.output_ranks = tuple(len(value.shape) for value in outputs)
         self.output_types = tuple(value.type for value in outputs)
+
+    def _source(self, model: ir.Model | Path) -> str | bytes:
+        """What onnxruntime opens: a file, or a small model's bytes."""
+        if isinstance(model, Path):
+            return str(model)
+        if model_file.weight_bytes(model) < _IN_MEMORY_BYTES:
+            return model_file.to_bytes(model)
+        folder = tempfile.mkdtemp(prefix="onnxpress-")
+        # onnxruntime maps the file as long as the session lives.
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        path = str(Path(folder, "model.onnx"))
+        model_file.save(model, path, external_data=True)
+        return path
 
     def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once; `feed` maps every input name to an array; `outputs` defaults to all.
@@ -182,17 +197,3 @@ def _options(
         key = "session.optimized_model_external_initializers_file_name"
         options.add_session_config_entry(key, f"{optimized_path.name}.data")
     return options
-
-
-def _source(
-    model: ir.Model | Path,
-) -> tuple[str | bytes, tempfile.TemporaryDirectory[str] | None]:
-    """What onnxruntime opens, and the folder that has to stay as long as the session."""
-    if isinstance(model, Path):
-        return str(model), None
-    if model_file.weight_bytes(model) < _IN_MEMORY_BYTES:
-        return model_file.to_bytes(model), None
-    folder = tempfile.TemporaryDirectory(prefix="onnxpress-")
-    path = str(Path(folder.name, "model.onnx"))
-    model_file.save(model, path, external_data=True)
-    return path, folder
