@@ -52,6 +52,24 @@ def test_convolution_factors_of_full_rank_are_exact() -> None:
     assert tucker(weight, None, 4, 6).error < 1e-20
 
 
+def test_channels_of_very_different_power_do_not_spoil_a_start_of_full_rank() -> None:
+    rng = np.random.default_rng(2)
+    weight = rng.standard_normal((6, 4, 3, 3))
+    rows = rng.standard_normal((500, 36)) * np.repeat([1e-4, 1e-1, 1e1, 1e4], 9)
+    gram = rows.T @ rows / len(rows)
+    assert spatial(weight, gram, 12).error < 1e-18
+    assert tucker(weight, gram, 4, 6).error < 1e-18
+
+
+def test_the_channel_that_matters_is_kept_where_rank_is_short() -> None:
+    rng = np.random.default_rng(3)
+    weight = rng.standard_normal((4, 4, 3, 3))
+    scales = np.repeat([1e2, 1.0, 1.0, 0.0], 9)
+    found = tucker(weight, np.diag(scales**2), 1, 4)
+    kept = found.product.reshape(weight.shape)[:, 0]
+    np.testing.assert_allclose(kept, weight[:, 0], rtol=0.05, atol=0.05)
+
+
 def test_alternating_beats_the_truncated_svd_it_starts_from() -> None:
     rng = np.random.default_rng(1)
     weight = rng.standard_normal((16, 8, 3, 3))
