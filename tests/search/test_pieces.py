@@ -192,3 +192,27 @@ def test_layers_are_told_apart_by_what_the_budget_allows(min_sqnr: float, looks:
     assert trials.weighed == looks
     errors = {p.site: p.candidates[0].predicted_error for p in found}
     assert errors == pytest.approx(true)
+
+
+@pytest.mark.parametrize(
+    ("min_sqnr", "together", "looks"),
+    [(10.0, 0.0060, 5), (10.0, 0.0065, 7), (13.0, 0.0030, 5), (13.0, 0.0033, 7)],
+)
+def test_layers_are_told_apart_from_a_sixteenth_of_what_the_budget_allows(
+    min_sqnr: float, together: float, looks: int
+) -> None:
+    true = {"a": 1.0, "b": 0.0, "c": together / 2, "d": together / 2}
+    trials = FakeTrials(1.0, true=lambda d: true[d.site], floor=min_sqnr)
+    weighed(trials, [site(name, candidate(1.0)) for name in true], lambda _: True)
+    assert trials.weighed == looks
+
+
+def test_layers_that_are_not_told_apart_share_their_error_as_predicted() -> None:
+    predicted = {"a": 1.0, "b": 1.0, "c": 0.3, "d": 0.1}
+    true = {"a": 1.0, "b": 0.0, "c": 0.001, "d": 0.003}
+    trials = FakeTrials(1.0, true=lambda d: true[d.site], floor=10.0)
+    found = weighed(
+        trials, [site(name, candidate(error)) for name, error in predicted.items()], lambda _: True
+    )
+    errors = {p.site: p.candidates[0].predicted_error for p in found}
+    assert errors == pytest.approx({"a": 1.0, "b": 0.0, "c": 0.003, "d": 0.001})
