@@ -6,6 +6,7 @@ import pytest
 
 from onnxpress.passes.sparsify.compensate import Problem, alternating, columns, solve_masked
 from onnxpress.passes.sparsify.masks import keep_highest
+from onnxpress.reconstruction import damped_gram
 
 Float64 = npt.NDArray[np.float64]
 
@@ -51,3 +52,32 @@ def test_masked_solution_is_the_normal_equations() -> None:
         delta, least = row - target, -target.copy()
         least[kept] += exact
         assert delta @ damped @ delta < 1.01 * (least @ damped @ least)
+
+
+def test_columns_solve_for_all_later_columns_at_every_step() -> None:
+    """Against SparseGPT's definition: each zero is made up for by the columns behind it."""
+    rng = np.random.default_rng(4)
+    inputs = 160
+    rows = rng.standard_normal((600, inputs)) @ rng.standard_normal((inputs, inputs))
+    gram = (rows.T @ rows / len(rows))[None]
+    weights = rng.standard_normal((1, 4, inputs))
+    mask = rng.random(weights.shape) > 0.5
+    asked: list[npt.NDArray[np.floating]] = []
+
+    def choose(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+        start = sum(block.shape[2] for block in asked)
+        asked.append(scores)
+        return mask[:, :, start : start + scores.shape[2]]
+
+    found = columns(weights, gram, choose)
+    damped = damped_gram(gram)[0]
+    expected = weights[0].copy()
+    for at in range(inputs):
+        expected[:, at] = np.where(mask[0, :, at], expected[:, at], 0)
+        moved = expected[:, : at + 1] - weights[0, :, : at + 1]
+        later = damped[at + 1 :, at + 1 :]
+        answer = np.linalg.solve(later, damped[at + 1 :, : at + 1] @ moved.T).T
+        expected[:, at + 1 :] = weights[0, :, at + 1 :] - answer
+    np.testing.assert_allclose(found[0], expected, rtol=1e-6, atol=1e-6)
+    cost = [np.linalg.inv(damped[at:, at:])[0, 0] for at in range(asked[0].shape[2])]
+    np.testing.assert_allclose(asked[0][0], weights[0, :, : len(cost)] ** 2 / cost, rtol=1e-6)
