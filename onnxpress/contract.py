@@ -123,6 +123,10 @@ class Candidate:
         return self.saved_bytes > 0 or cheaper or self.carried
 
 
+UNITS = ("saved_bytes", "zeroed_weights", "saved_microseconds", "saved_multiply_adds")
+"""Attributes of `Candidate` in which a saving can be counted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Quota:
     """How much a stage has to save in all, where its settings say so.

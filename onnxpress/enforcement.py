@@ -16,6 +16,7 @@ from typing import TypeVar
 import onnx_ir as ir
 
 from onnxpress.contract import (
+    UNITS,
     Candidate,
     Context,
     Decision,
@@ -46,8 +47,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_UNITS = ("saved_bytes", "saved_multiply_adds", "saved_microseconds", "zeroed_weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +90,8 @@ def quota_of(pass_: Pass, context: Context) -> Quota | None:
         PassError: the pass fails, or counts in what no candidate has.
     """
     found = _guarded(pass_, context, "quota", lambda: pass_.quota(context))
-    if found is not None and found.unit not in _UNITS:
-        units = ", ".join(_UNITS)
+    if found is not None and found.unit not in UNITS:
+        units = ", ".join(UNITS)
         raise PassError(pass_.name, f"its quota counts {found.unit!r}; expected one of {units}")
     return found
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.contract import Candidate, Context, Decision, Proposal, Skip
+from onnxpress.contract import Candidate, Context, Decision, Proposal, Quota, Skip
 from onnxpress.errors import PassError
 from onnxpress.judge import Evaluator, Measurement
 from onnxpress.pool import Pool
@@ -138,7 +138,7 @@ def _searched(
         best.model,
         best.decisions,
         (*left, *_restored(kept, best.decisions)),
-        note or found.note or _short_of(pool, context, best.decisions),
+        note or found.note or _short_of(pool, context, quota, best.decisions),
         best.measurement,
         best.latency,
         trials.tried,
@@ -217,9 +217,10 @@ def _skip(proposal: Proposal, reason: str) -> Left:
     return proposal.candidates[0].pass_name, Skip(proposal.site, reason)
 
 
-def _short_of(pool: Pool, context: Context, decisions: Sequence[Decision]) -> str:
+def _short_of(
+    pool: Pool, context: Context, quota: Quota | None, decisions: Sequence[Decision]
+) -> str:
     """What to say where less was saved than the settings ask for; nothing where it was reached."""
-    quota = pool.quota(context)
     if quota is None:
         return ""
     reached = pool.saving(context, decisions, quota.unit)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxpress.contract import Candidate, Decision, Proposal, Quota, Stage
+from onnxpress.contract import UNITS, Candidate, Decision, Proposal, Quota, Stage
 from onnxpress.runtime import Latency
 from onnxpress.search.allocation import allocate, allocate_to
 from onnxpress.search.sensitivity import magnified, weighed
@@ -31,7 +31,6 @@ _LEAST_GAIN = 0.02
 """In time, for a change of kernels to be worth its error."""
 _ALIKE = 1.05
 """Costs nearer than this are the same to the clock."""
-_UNITS = ("saved_bytes", "zeroed_weights", "saved_microseconds", "saved_multiply_adds")
 
 Order = Callable[[Candidate], float]
 """What a tolerance is compared with."""
@@ -84,7 +83,7 @@ def _by_amount(
             return (strongest,)
     measured = magnified(trials, proposals)
     found: list[Trial] = []
-    for unit in _UNITS if quota is None else (quota.unit,):
+    for unit in UNITS if quota is None else (quota.unit,):
         if not any(getattr(c, unit) > 0 for p in proposals for c in p.candidates):
             continue
         if quota is None:
