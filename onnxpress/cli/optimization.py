@@ -58,7 +58,8 @@ def _optimize_for(
     """Optimize, write and print; whether the model is within the budget."""
     if not model.exists():
         model_file.load(model)
-    outputs.check(model, load_target("+".join(targets)))
+    read = {f"--{name}": options.get(name) for name in ("calibration", "evaluation")}
+    outputs.check(model, load_target("+".join(targets)), read)
     with progress_line() as progress:
         result = optimize(model, target=targets, progress=progress, **options)
     found = document(result)

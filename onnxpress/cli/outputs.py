@@ -1,5 +1,6 @@
 """The files that an optimization writes: the model with its recipe, an HTML report, a JSON one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,11 +45,16 @@ class Outputs:
             self.external_data,
         )
 
-    def check(self, source: Path, target: Target) -> None:
+    def check(self, source: Path, target: Target, read: Mapping[str, object]) -> None:
         """Refuse what cannot be written, before any work.
 
+        Args:
+            source: the model that is optimized.
+            target: what it is for.
+            read: other files that are only read, or `None`, by the option that names them.
+
         Raises:
-            OutputError: a folder is missing, or the input would be overwritten.
+            OutputError: a folder is missing, or a file that is read would be overwritten.
             UsageError: the target does not read external data, or the report needs a package.
         """
         if self.external_data and not target.external_data:
@@ -63,6 +69,9 @@ class Outputs:
         if self.json not in (None, STANDARD_OUTPUT):
             files["--json"] = Path(str(self.json))
         taken: dict[Path, str] = {source.resolve(): "the input"}
+        for option, file in read.items():
+            if file is not None:
+                taken.setdefault(Path(str(file)).resolve(), option)
         for what, path in files.items():
             model_file.check_output(path)
             other = taken.setdefault(path.resolve(), what)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import message, run
 
@@ -31,6 +32,20 @@ def test_outputs_that_are_one_file_are_refused_before_any_work(
     assert wanted in " ".join(message(done).split())
     assert linear_model.read_bytes() == before
     assert not Path("out.onnx").exists()
+
+
+@pytest.mark.parametrize("output", ["-o", "--report", "--json"])
+@pytest.mark.parametrize("option", ["--calibration", "--evaluation"])
+def test_samples_are_not_overwritten(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, linear_model: Path, option: str, output: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("data.npz", x=np.ones((4, 64), np.float32))
+    before = Path("data.npz").read_bytes()
+    done = run("optimize", linear_model, "-o", "out.onnx", option, "data.npz", output, "data.npz")
+    assert done.exit_code == 2
+    assert f"would overwrite {option}" in " ".join(message(done).split())
+    assert Path("data.npz").read_bytes() == before
 
 
 def test_a_link_to_the_input_is_the_input(
