@@ -117,3 +117,13 @@ def test_digest_of_samples_is_of_all_but_their_labels(other: dict[str, Array]) -
     own = {"x": np.ones((2, 3), np.float32)}
     assert digest(own) == digest(own, np.asarray([1, 0]))
     assert digest(own) != digest(other)
+
+
+def test_digest_of_strings_is_of_what_they_say() -> None:
+    def digest(*words: str) -> str:
+        feeds = tuple({"x": np.array([word], object)} for word in words)
+        return samples_digest(Samples(feeds, None, "here"))
+
+    # Made anew, so that equal strings do not share their place in memory.
+    assert digest("a long word", "b") == digest("_a long word_".strip("_"), "b")
+    assert digest("a", "b") != digest("a", "c")

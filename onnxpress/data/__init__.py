@@ -12,10 +12,11 @@ is a module with a `Reader` that calls `from_arrays` or `from_feeds`, which chec
 from onnxpress.data.checks import from_arrays, from_feeds, require_runnable
 from onnxpress.data.function import import_function
 from onnxpress.data.reader import Reader, load_samples
-from onnxpress.data.samples import LABELS, Samples
+from onnxpress.data.samples import GROUPS, LABELS, Samples
 from onnxpress.data.synthetic import random_samples
 
 __all__ = [
+    "GROUPS",
     "LABELS",
     "Reader",
     "Samples",

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from onnxpress.data.samples import LABELS, Samples
+from onnxpress.data.annotations import checked_groups, checked_labels, one_per_feed
+from onnxpress.data.samples import GROUPS, LABELS, Samples
 from onnxpress.errors import DataError, ModelError
 from onnxpress.runtime import Array, Feed, InputSpec, Session
 
@@ -12,13 +13,13 @@ __all__ = ["from_arrays", "from_feeds", "require_runnable"]
 
 
 def from_arrays(arrays: Mapping[str, Array], inputs: Sequence[InputSpec], source: str) -> Samples:
-    """Samples from an array per input and, optionally, `__labels__`; views of the arrays.
+    """Samples from an array per input and, optionally, `__labels__` and `__groups__`; views.
 
     Raises:
         DataError: they do not fit the inputs, or hold no samples.
     """
     arrays = dict(arrays)
-    labels = arrays.pop(LABELS, None)
+    labels, groups = arrays.pop(LABELS, None), arrays.pop(GROUPS, None)
     wanted = {spec.name: spec for spec in inputs}
     if not arrays:
         raise DataError(f"{source}: holds no array; the model wants {_listed(inputs)}")
@@ -39,28 +40,30 @@ def from_arrays(arrays: Mapping[str, Array], inputs: Sequence[InputSpec], source
     number = next(iter(counts.values()))
     if number == 0:
         raise DataError(f"{source}: holds no samples; the model wants {_listed(inputs)}")
-    if labels is not None:
-        labels = np.asarray(labels)
-        if labels.shape != (number,) or labels.dtype.kind not in "iu":
-            raise DataError(
-                f"{source}: {LABELS} is {labels.dtype}{list(labels.shape)}; expected one integer "
-                f"class per sample, [{number}]"
-            )
-    classes = None if labels is None else labels.astype(np.int64)
     feeds = tuple(
         {name: column[index] for name, column in columns.items()} for index in range(number)
     )
-    return Samples(feeds, classes, source)
+    if not any(array.size for array in feeds[0].values()):
+        raise DataError(
+            f"{source}: all inputs of a sample are empty; the model wants {_listed(inputs)}"
+        )
+    rows = next((len(array) for array in feeds[0].values() if array.ndim), 1)
+    return Samples(
+        feeds,
+        None if labels is None else checked_labels(labels, number, rows, source),
+        source,
+        None if groups is None else checked_groups(groups, number, rows, source),
+    )
 
 
 def from_feeds(feeds: Iterable[Feed], inputs: Sequence[InputSpec], source: str) -> Samples:
-    """Samples from complete feeds, one per run, optionally with a label each.
+    """Samples from complete feeds, one per run, optionally with labels and a group each.
 
     Raises:
         DataError: one of them does not fit the inputs, or there is none.
     """
     checked: list[Feed] = []
-    labels: list[int] = []
+    beside: dict[str, list[Array]] = {LABELS: [], GROUPS: []}
     for number, feed in enumerate(feeds):
         if not isinstance(feed, Mapping):
             raise DataError(
@@ -68,20 +71,22 @@ def from_feeds(feeds: Iterable[Feed], inputs: Sequence[InputSpec], source: str) 
                 "of input name to array"
             )
         arrays = {name: np.asarray(value)[np.newaxis] for name, value in feed.items()}
-        label = arrays.pop(LABELS, None)
-        if label is not None:
-            if label.size != 1 or label.dtype.kind not in "iu":
-                raise DataError(
-                    f"{source}, sample {number}: {LABELS} is {label.dtype}"
-                    f"{list(label.shape[1:])}; expected one integer class"
-                )
-            labels.append(int(label.item()))
+        for name, values in beside.items():
+            if name in arrays:
+                values.append(arrays.pop(name).reshape(-1))
         checked.extend(from_arrays(arrays, inputs, f"{source}, sample {number}").feeds)
     if not checked:
         raise DataError(f"{source}: holds no samples; the model wants {_listed(inputs)}")
-    if labels and len(labels) != len(checked):
-        raise DataError(f"{source}: {len(labels)} of {len(checked)} samples have a label")
-    return Samples(tuple(checked), np.asarray(labels, np.int64) if labels else None, source)
+    count = len(checked)
+    labels, groups = (one_per_feed(name, each, count, source) for name, each in beside.items())
+    if groups is not None and groups.shape[1] == 1:
+        groups = groups[:, 0]
+    return Samples(
+        tuple(checked),
+        None if labels is None else checked_labels(labels, count, 1, source),
+        source,
+        None if groups is None else checked_groups(groups, count, 1, source),
+    )
 
 
 def require_runnable(session: Session, samples: Samples) -> None:
@@ -101,7 +106,9 @@ def _listed(inputs: Sequence[InputSpec]) -> str:
 
 
 def _split(array: Array, spec: InputSpec, source: str) -> list[Array]:
-    """One complete input per sample; views of `array`."""
+    """One complete input per sample; views of `array`, but for strings."""
+    if spec.dtype == "object" and array.dtype.kind == "U":
+        array = array.astype(object)
     _check_values(array, spec, source)
     rank = len(spec.shape)
     if array.ndim == rank + 1:
@@ -124,25 +131,32 @@ def _split(array: Array, spec: InputSpec, source: str) -> list[Array]:
 
 def _check_values(array: Array, spec: InputSpec, source: str) -> None:
     if array.dtype != np.dtype(spec.dtype):
+        advice = f"convert it with array.astype({spec.dtype!r})"
+        if array.dtype.kind == "O":
+            advice = (
+                "rows of different lengths make no array; give module:function that yields a "
+                "dictionary of arrays per sample"
+            )
         raise DataError(
-            f"{source}: {spec.name!r} is {array.dtype}; the model wants {spec}; convert it with "
-            f"array.astype({spec.dtype!r})"
+            f"{source}: {spec.name!r} is {array.dtype}; the model wants {spec}; {advice}"
         )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        rows = np.atleast_1d(np.isfinite(array))
-        bad = np.flatnonzero(~rows.reshape(len(rows), -1).all(axis=1))
+    # Infinities stay: additive masks hold -inf on purpose.
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        rows = np.atleast_1d(np.isnan(array))
+        bad = np.flatnonzero(rows.reshape(len(rows), -1).any(axis=1))
         raise DataError(
-            f"{source}: {spec.name!r} holds NaN or infinity in {len(bad)} sample(s), the first "
-            f"is number {bad[0]}; remove them or mend the preprocessing"
+            f"{source}: {spec.name!r} holds NaN in {len(bad)} sample(s), the first is number "
+            f"{bad[0]}; remove them or mend the preprocessing"
         )
 
 
 def _check_shape(shape: Sequence[int], spec: InputSpec, source: str, found: Sequence[int]) -> None:
+    """Fixed sizes have to fit; dynamic ones may be 0, as the past is at a decoder's first step."""
     fits = len(shape) == len(spec.shape) and all(
         not isinstance(want, int) or want < 0 or want == have
         for have, want in zip(shape, spec.shape, strict=True)
     )
-    if not fits or 0 in shape:
+    if not fits:
         raise DataError(
             f"{source}: {spec.name!r} has shape {list(found)}, so one sample is {list(shape)}; "
             f"the model wants {spec}"

@@ -1,4 +1,4 @@
-"""Samples from a `.npz` file: an array per input and, optionally, `__labels__`."""
+"""Samples from a `.npz` file: an array per input, optionally `__labels__` and `__groups__`."""
 
 import zipfile
 from collections.abc import Sequence
@@ -41,12 +41,24 @@ def _read(data: str | Path, inputs: Sequence[InputSpec]) -> Samples:
             arrays = {name: archive[name] for name in archive.files}
     except zipfile.BadZipFile as error:
         raise DataError(f"{path}: is not a complete .npz file ({error}); write it again") from error
-    except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise DataError(_unreadable(path, error)) from error
         raise DataError(
-            f"{path}: cannot be read as a .npz file of arrays ({error}); write it with "
-            "numpy.savez_compressed"
+            f"{path}: holds an array of Python objects, as numpy saves rows of different lengths; "
+            "such files are not read, because they can run code; give module:function that yields "
+            "a dictionary of arrays per sample, or a folder of ONNX test_data_set_*"
         ) from error
+    except (OSError, EOFError, AttributeError, TypeError) as error:
+        raise DataError(_unreadable(path, error)) from error
     return from_arrays(arrays, inputs, str(path))
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    return (
+        f"{path}: cannot be read as a .npz file of arrays ({error}); write it with "
+        "numpy.savez_compressed"
+    )
 
 
 READER = Reader("a .npz file with an array per input", _accepts, _read)

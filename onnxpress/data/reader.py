@@ -45,8 +45,8 @@ def load_samples(
     """Read samples and check them against the model's inputs.
 
     Args:
-        data: a `.npz` file (an array per input, optionally `__labels__`), a folder of ONNX
-            `test_data_set_*` folders (or one of them), `module:function` yielding
+        data: a `.npz` file (an array per input, optionally `__labels__` and `__groups__`), a
+            folder of ONNX `test_data_set_*` folders (or one of them), `module:function` yielding
             dictionaries, a dictionary of arrays, or what another installed reader takes.
         inputs: the model's inputs.
 

@@ -1,16 +1,20 @@
-"""A number of samples, with their labels where there are any."""
+"""A number of samples, with their labels and groups where there are any."""
 
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from onnxpress.errors import DataError
 from onnxpress.runtime import Feed
 
-__all__ = ["LABELS", "Samples"]
+__all__ = ["GROUPS", "LABELS", "Samples"]
 
 LABELS = "__labels__"
+GROUPS = "__groups__"
+
+Integers = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +23,17 @@ class Samples:
 
     Attributes:
         feeds: one mapping of input name to array per run.
-        labels: class numbers, one per sample, or `None`.
+        labels: class numbers, one per sample `[n]` or one per row of each sample `[n, rows]`,
+            or `None`.
         source: where they came from, for messages, recipes and reports.
+        groups: numbers, `[n]`, the same for samples that must stay together when samples are
+            split (of one patient, speaker or page); `None`: all are on their own.
     """
 
     feeds: tuple[Feed, ...]
-    labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None
+    labels: Integers | None
     source: str
+    groups: Integers | None = field(default=None)
 
     def __len__(self) -> int:
         return len(self.feeds)
@@ -35,23 +43,64 @@ class Samples:
 
     def take(self, indices: Sequence[int], source: str | None = None) -> "Samples":
         """The samples at `indices`, in that order."""
-        labels = None if self.labels is None else self.labels[list(indices)]
-        return Samples(tuple(self.feeds[i] for i in indices), labels, source or self.source)
+        chosen = list(indices)
+        labels = None if self.labels is None else self.labels[chosen]
+        groups = None if self.groups is None else self.groups[chosen]
+        return Samples(tuple(self.feeds[i] for i in chosen), labels, source or self.source, groups)
 
     def hold_out(self, share: float, seed: int) -> tuple["Samples", "Samples"]:
-        """Split at random into (kept, held out).
+        """Split at random into (kept, held out), by whole groups.
 
         Raises:
-            DataError: fewer than three samples.
+            DataError: fewer than three samples, or all of one group.
         """
         if len(self) < 3:
             raise DataError(
                 f"{self.source}: found {len(self)} sample(s), but a third is to be held out for "
                 "the evaluation; give at least 3, or --evaluation data of their own"
             )
-        order = np.random.default_rng(seed).permutation(len(self)).tolist()
-        held = max(1, round(len(self) * share))
-        return (
-            self.take(sorted(order[held:])),
-            self.take(sorted(order[:held]), f"{self.source} (a third held out)"),
-        )
+        held, kept = self.parts((share, 1 - share), seed)
+        return kept, held.take(range(len(held)), f"{self.source} (a third held out)")
+
+    def parts(self, shares: Sequence[float], seed: int) -> list["Samples"]:
+        """Split at random into parts that have no group in common, at least one in each.
+
+        Where groups are large, the sizes are as near to the shares as the order drawn allows.
+
+        Args:
+            shares: of each part; they are relative to their sum.
+            seed: decides the split.
+
+        Raises:
+            DataError: fewer samples or groups than parts.
+        """
+        units = self._units()
+        if len(units) < len(shares):
+            kind = "sample(s)" if self.groups is None else f"group(s) in {GROUPS}"
+            raise DataError(
+                f"{self.source}: found {len(units)} {kind}, but they are to be split into "
+                f"{len(shares)} parts; give at least {len(shares)}, or data of its own for each "
+                "purpose"
+            )
+        drawn = [units[i] for i in np.random.default_rng(seed).permutation(len(units)).tolist()]
+        sizes = np.cumsum([len(unit) for unit in drawn])
+        ends = len(self) * np.cumsum(shares) / sum(shares)
+        cuts = [0]
+        for place, end in enumerate(ends[:-1].tolist(), 1):
+            nearest = int(np.abs(sizes - end).argmin()) + 1
+            left_for_others = len(drawn) - (len(shares) - place)
+            cuts.append(min(max(nearest, cuts[-1] + 1), left_for_others))
+        cuts.append(len(drawn))
+        return [
+            self.take(sorted(index for unit in drawn[start:end] for index in unit))
+            for start, end in itertools.pairwise(cuts)
+        ]
+
+    def _units(self) -> list[list[int]]:
+        """Indices that stay together, in the order of their first samples."""
+        if self.groups is None:
+            return [[index] for index in range(len(self))]
+        units: dict[int, list[int]] = {}
+        for index, group in enumerate(self.groups.tolist()):
+            units.setdefault(group, []).append(index)
+        return list(units.values())
