@@ -1,7 +1,11 @@
-"""Follow a plan in more than one way, and take what the objective weighs least.
+"""Follow a plan in more than one way, take what the objective weighs least, and judge that.
 
 An early pass may spend budget that the last one would use better, so the whole chain is weighed
 against the last pass alone; what each stage gained in time may be lost again by all together.
+
+What chooses does not judge: the choice is judged on samples that it has not seen. Where it breaks
+the budget there, half of the budget is spent anew, and then none; each look at the untouched
+samples makes the bounds of the next one wider (Bonferroni).
 """
 
 from collections.abc import Sequence
@@ -11,15 +15,19 @@ import onnx_ir as ir
 
 from onnxpress import model_file
 from onnxpress.conversion import convert_form
+from onnxpress.judge import Evaluator
 from onnxpress.original import Run
 from onnxpress.result import StageResult
+from onnxpress.runtime import Latency, Session
 from onnxpress.stages import Variant, run_stages
 from onnxpress.validation import Validation, check_model
 
-__all__ = ["Attempt", "best_attempt"]
+__all__ = ["Attempt", "best_attempt", "judged_attempt"]
 
 _COMPARED = 2
 """Samples on which a change of form alone is compared with the model before it."""
+_SHARES = (1.0, 0.5, 0.0)
+"""Of the budget, at each look at the untouched samples."""
 
 
 @dataclass(frozen=True)
@@ -29,58 +37,109 @@ class Attempt:
     Attributes:
         model: what it left.
         stages: what each pass did.
-        validation: against the original.
+        within: whether the budget holds on the samples that the search chooses by.
+        latency: against the original.
+        notes: on conversions, in sentences.
     """
 
     model: ir.Model
     stages: tuple[StageResult, ...]
-    validation: Validation
+    within: bool
+    latency: Latency
+    notes: tuple[str, ...] = ()
+
+    @property
+    def lossy(self) -> bool:
+        """Whether anything was done that spends of the budget."""
+        return any(stage.pass_.stage.loses and stage.decisions for stage in self.stages)
 
 
-def best_attempt(run: Run) -> Attempt:
-    """The best of all ways to follow the plan."""
+def judged_attempt(run: Run, judge: Evaluator) -> tuple[Attempt, Validation]:
+    """The best attempt that holds on untouched samples, and what was found there.
+
+    Args:
+        run: the plan.
+        judge: on those samples; the run's own evaluator where there are too few to keep some back.
+    """
+    searched = any(stage.decisions is None for stage in run.recipe.stages)
+    apart = judge is not run.evaluator
+    said: list[str] = []
+    for share in _SHARES:
+        attempt = best_attempt(run, share)
+        validation = _judged(run, judge, attempt)
+        if validation.within_budget or not (searched and apart and attempt.lossy):
+            break
+        reason = judge.broken(validation.measurement)
+        if not reason:
+            # Another interface, not a loss: less of the budget would not mend it.
+            break
+        judge.looks += 1
+        rest = "nothing that loses" if share < 1 else "half of the budget was spent anew"
+        said.append(f"on untouched samples {reason}; {rest}")
+    if not apart:
+        number = len(judge.samples)
+        if not judge.made_up:
+            said.append(
+                f"chosen and judged on the same {number} samples: give 4 or more to keep some apart"
+            )
+    warnings = (*validation.warnings, *attempt.notes, *said)
+    return attempt, replace(validation, warnings=warnings)
+
+
+def _judged(run: Run, judge: Evaluator, attempt: Attempt) -> Validation:
+    session = run.original.session
+    assert session is not None
+    run.request.progress("judging on untouched samples")
+    return check_model(
+        judge,
+        session,
+        attempt.model,
+        threads=run.request.threads,
+        latency=attempt.latency,
+        clock=run.request.clock,
+    )
+
+
+def best_attempt(run: Run, share: float = 1.0) -> Attempt:
+    """The best of all ways to follow the plan, with a share of the budget."""
+    if share == 0:
+        return _attempt(run, Variant(lossless_only=True))
     objective = run.options.objective
-    tries = [_attempt(run, Variant())]
+    tries = [_attempt(run, Variant(share=share))]
     skipped = _worth_skipping(run, tries[0].stages)
     if skipped:
-        tries.append(_attempt(run, Variant(skipped)))
+        tries.append(_attempt(run, Variant(skipped, share=share)))
 
     def order(attempt: Attempt) -> tuple[bool, float]:
         # A broken budget is worse than anything.
         size = float(model_file.weight_bytes(attempt.model))
-        cost = objective.cost(size, attempt.validation.latency.median_ms)
-        return not attempt.validation.within_budget, cost
+        return not attempt.within, objective.cost(size, attempt.latency.median_ms)
 
     best = min(tries, key=order)
-    slower = not objective.accepts_slower and best.validation.latency.high < 1
+    slower = not objective.accepts_slower and best.latency.high < 1
     half = run.recipe.conversion.float16 != "no"
     searched = any(stage.decisions is None for stage in run.recipe.stages)
     if slower and searched and not half and _changes_kernels(best.stages):
         run.request.progress("slower than the original: only forms that keep the kernels")
-        best = _attempt(run, Variant(kernel_preserving_only=True))
+        best = _attempt(run, Variant(kernel_preserving_only=True, share=share))
     return best
 
 
 def _attempt(run: Run, variant: Variant) -> Attempt:
-    """Run the stages and validate what comes out."""
+    """Run the stages, measure and time what comes out."""
     model, stages = run_stages(run, variant)
-    feeds = run.evaluator.samples.feeds[:_COMPARED]
+    evaluator = run.evaluator
+    feeds = evaluator.samples.feeds[:_COMPARED]
     current, notes = convert_form(model, run.target, run.recipe.conversion, feeds)
-    run.request.progress("validating")
+    run.request.progress("measuring")
     known = [stage.measurement for stage in stages if stage.model is current]
-    whole = [m for m in known if m is not None and m.samples == len(run.evaluator.samples)]
-    session = run.original.session
-    assert session is not None
-    validation = check_model(
-        run.evaluator,
-        session,
-        current,
-        threads=run.request.threads,
-        measurement=whole[-1] if whole else None,
-        clock=run.request.clock,
-    )
-    warned = replace(validation, warnings=(*validation.warnings, *notes))
-    return Attempt(current, tuple(stages), warned)
+    whole = [m for m in known if m is not None and m.samples == len(evaluator.samples)]
+    session = Session(current, threads=run.request.threads)
+    measurement = whole[-1] if whole else evaluator.measure(session)
+    original = run.original.session
+    assert original is not None
+    latency = run.request.clock(original, session, feeds[0])
+    return Attempt(current, tuple(stages), evaluator.holds(measurement), latency, tuple(notes))
 
 
 def _worth_skipping(run: Run, stages: Sequence[StageResult]) -> frozenset[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.data import random_samples
-from onnxpress.judge.evaluator import Budget, Evaluator
+from onnxpress.judge import Budget, Evaluator
 from onnxpress.providers import ProviderOptions, check_providers, survey
 from onnxpress.report.document import provider_document
 from onnxpress.runtime import Session

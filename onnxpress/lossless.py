@@ -82,14 +82,14 @@ def difference_of(run: Run, model: ir.Model) -> str | None:
         for evaluator in _judges(run):
             measured = evaluator.measure(session, evaluator.screening)
             wanted = dict.fromkeys(measured.outputs, _LOSSLESS_DB)
-            if measured.worst_sqnr_db < _LOSSLESS_DB:
+            if measured.worst_whole_db < _LOSSLESS_DB:
                 plain = Session(run.original.model, threads=run.request.threads, optimize=False)
                 floor = evaluator.measure(plain, evaluator.screening).outputs
-                wanted = {n: min(_LOSSLESS_DB, floor[n].sqnr_db - _ROUNDING_DB) for n in wanted}
+                wanted = {n: min(_LOSSLESS_DB, floor[n].whole_db - _ROUNDING_DB) for n in wanted}
             for name, output in measured.outputs.items():
-                if output.is_float and output.sqnr_db < wanted[name]:
+                if output.is_float and output.whole_db < wanted[name]:
                     return (
-                        f"output {name} differs on {measured.source} ({output.sqnr_db:.0f} dB, "
+                        f"output {name} differs on {measured.source} ({output.whole_db:.0f} dB, "
                         f"expected {wanted[name]:.0f})"
                     )
                 if not output.is_float and output.equal_share < 1:

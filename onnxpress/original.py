@@ -1,7 +1,7 @@
 """The model as it was given: read, opened, and judged by from then on."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -19,7 +19,11 @@ from onnxpress.targets import Target
 
 __all__ = ["Original", "Run", "SampleSets", "custom_operators", "load_sets", "opened", "read"]
 
-_HELD_OUT_SHARE = 1 / 3
+_SELECTION_MOST = 256
+"""Samples: more make the search slower and choose hardly better."""
+_HELD_OUT_SHARE = 1 / 2
+_FEW = 4
+"""Below, nothing is left to judge on where a part chooses."""
 _KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "ai.onnx.preview.training")
 
 
@@ -48,13 +52,29 @@ class SampleSets:
 
     Attributes:
         calibration: what passes may look at, or `None`.
-        evaluation: what the budget is judged on.
+        selection: what the search chooses by.
+        evaluation: what the budget is judged on in the end; no choice has seen them.
         held_out: whether the latter are a part of what was given for calibration.
     """
 
     calibration: Samples | None
+    selection: Samples
     evaluation: Samples
     held_out: bool
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many samples there are for what; those that choose and judge count for both."""
+        return {
+            "calibration": 0 if self.calibration is None else len(self.calibration),
+            "selection": len(self.selection),
+            "judgement": len(self.evaluation),
+        }
+
+    @property
+    def apart(self) -> bool:
+        """Whether what judges has not chosen."""
+        return self.selection is not self.evaluation
 
     @property
     def calibration_source(self) -> CalibrationSource | None:
@@ -125,12 +145,15 @@ def load_sets(request: Request, session: Session, recipe: Recipe, source: str) -
     looked_at = None if calibration is None else load_samples(calibration, session.inputs)
     held_out = request.evaluation is None
     if request.evaluation is not None:
-        judged = load_samples(request.evaluation, session.inputs)
+        given = load_samples(request.evaluation, session.inputs)
+        selection, judged = _selection(given, recipe.seed)
     elif looked_at is not None:
-        looked_at, judged = looked_at.hold_out(_HELD_OUT_SHARE, recipe.seed)
+        looked_at, given = looked_at.hold_out(_HELD_OUT_SHARE, recipe.seed)
+        selection, judged = _selection(given, recipe.seed)
     else:
-        judged = _made_up(session, recipe.seed, source)
-    for samples in (looked_at, judged):
+        selection = _made_up(session, recipe.seed, source)
+        judged = _made_up(session, recipe.seed + 1, source)
+    for samples in (looked_at, selection, judged):
         if samples is not None:
             require_runnable(session, samples)
     if recipe.calibration is not None and looked_at is not None:
@@ -142,7 +165,22 @@ def load_sets(request: Request, session: Session, recipe: Recipe, source: str) -
                 f"{found[:12]}); give the same with --calibration"
                 + ("" if recipe.calibration.held_out else " and the evaluation data of its own")
             )
-    return SampleSets(looked_at, judged, held_out)
+    return SampleSets(looked_at, selection, judged, held_out)
+
+
+def _selection(given: Samples, seed: int) -> tuple[Samples, Samples]:
+    """Samples to choose by, and others to judge on: a half each, or what is more to judge on.
+
+    Very few are not divided: then what chooses judges, and it is said.
+    """
+    if len(given) < _FEW or (given.groups is not None and len(set(given.groups.tolist())) < 2):
+        return given, given
+    share = min(0.5, _SELECTION_MOST / len(given))
+    chosen, judged = given.parts((share, 1 - share), seed)
+    return (
+        replace(chosen, source=f"{given.source} (to choose by)"),
+        replace(judged, source=f"{given.source} (untouched)"),
+    )
 
 
 def _made_up(session: Session, seed: int, source: str) -> Samples:
@@ -162,7 +200,7 @@ class Run:
         original: the model, with a session.
         target: what the provider accepts.
         calibration: samples that passes may look at, or `None`.
-        evaluator: judges.
+        evaluator: judges what the search tries.
         options: of the search, for the whole budget.
     """
 

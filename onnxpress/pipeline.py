@@ -5,17 +5,25 @@ file → simplify → statistics → candidates → plan → rewrite → validat
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnxpress.attempts import Attempt, best_attempt
+from onnxpress.attempts import Attempt, judged_attempt
 from onnxpress.contract import Pass, Stage
 from onnxpress.conversion import Conversion, convert_interface
 from onnxpress.judge import Budget, Evaluator
 from onnxpress.lossless import lossless
-from onnxpress.original import Original, Run, custom_operators, load_sets, opened, read
+from onnxpress.original import (
+    Original,
+    Run,
+    SampleSets,
+    custom_operators,
+    load_sets,
+    opened,
+    read,
+)
 from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage
 from onnxpress.request import DataArgument, Request, default_passes, planned
@@ -40,6 +48,9 @@ def optimize(
     max_drop: float | None = None,
     min_sqnr: float | None = None,
     metric: str = "auto",
+    task: str | None = None,
+    outputs: Mapping[str, str] | None = None,
+    confidence: float | None = None,
     goal: Goal = "balanced",
     target: str | Sequence[str] = "cpu",
     passes: Sequence[str | Pass] | None = None,
@@ -59,11 +70,15 @@ def optimize(
     Args:
         model: a file or an onnx-ir model; neither is changed.
         calibration: samples the passes may look at; without, only what needs none is done.
-        evaluation: samples the budget is judged on; without, a third of the calibration
+        evaluation: held-out samples: a half, at most 256, for the search to choose by, the rest
+            for the last judgement, which no choice has seen. Without, half of the calibration
             samples is held out, and without those random inputs show fidelity.
         max_drop: points of the task metric that may be lost.
         min_sqnr: dB that the worst output must keep.
-        metric: see `Budget`.
+        metric: see `Budget`, as `task`, `outputs` and `confidence`.
+        task: what the outputs are for, where the model does not say it.
+        outputs: the kind of an output, by name.
+        confidence: that the loss stays within the budget, which the search then keeps away from.
         goal: `balanced` and `latency` never accept a slower model, `size` does.
         target: name of a target, or the path of its TOML file; of several, the model is good for
             all of them.
@@ -89,7 +104,7 @@ def optimize(
             model,
             calibration,
             evaluation,
-            Budget(max_drop, min_sqnr, metric),
+            Budget(max_drop, min_sqnr, metric, task, outputs or {}, confidence),
             goal,
             (target,) if isinstance(target, str) else tuple(target),
             passes,
@@ -116,7 +131,8 @@ def run(request: Request) -> Result:
     if original.session is None:
         return _without_runtime(original, plan.recipe, started)
     sets = load_sets(request, original.session, plan.recipe, original.source)
-    evaluator = Evaluator(original.session, sets.evaluation, request.budget)
+    evaluator = Evaluator(original.session, sets.selection, request.budget, model=original.model)
+    judge = _judge(original, sets, request.budget, evaluator)
     options = SearchOptions(
         request.objective if target.timed_here else Objective("size"),
         named=request.named,
@@ -127,12 +143,12 @@ def run(request: Request) -> Result:
         progress=request.progress,
     )
     work = Run(request, plan.recipe, original, target, sets.calibration, evaluator, options)
-    best = best_attempt(work)
+    best, validation = judged_attempt(work, judge)
     validation = on_providers(
-        best.validation,
+        validation,
         best.model,
         original.model,
-        evaluator,
+        judge,
         request.providers,
         threads=request.threads,
         progress=request.progress,
@@ -143,7 +159,8 @@ def run(request: Request) -> Result:
     validation = replace(validation, warnings=warnings)
     problems = list(validation.problems)
     if not validation.within_budget and not problems:
-        problems.append(f"the budget does not hold: {evaluator.described}")
+        broken = judge.broken(validation.measurement) or judge.described
+        problems.append(f"the budget does not hold: {broken}")
     problems += _without_effect(best.stages, request)
     recipe = _decided(plan.recipe, best, sets.calibration_source)
     _stamp(final, recipe, original.digest)
@@ -157,6 +174,20 @@ def run(request: Request) -> Result:
         original_bytes=original.nbytes,
         source=original.source,
         seconds=time.monotonic() - started,
+    )
+
+
+def _judge(original: Original, sets: SampleSets, budget: Budget, evaluator: Evaluator) -> Evaluator:
+    """Judges on samples that no choice has seen, with the outputs read as the search reads them."""
+    if not sets.apart:
+        return evaluator
+    assert original.session is not None
+    return Evaluator(
+        original.session,
+        sets.evaluation,
+        budget,
+        model=original.model,
+        readings=evaluator.readings,
     )
 
 

@@ -30,10 +30,14 @@ class Variant:
     Attributes:
         skipped: names of passes that are left out.
         kernel_preserving_only: only candidates that leave the kernels alone.
+        lossless_only: nothing that spends of the budget.
+        share: of the budget that may be spent in all.
     """
 
     skipped: frozenset[str] = frozenset()
     kernel_preserving_only: bool = False
+    lossless_only: bool = False
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,10 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
             note = "left out: with it, the later stages had less to gain from the budget"
             results.append(StageResult(step.pool.passes[0], current, note=note))
             continue
-        if step.loses and spent and step.decisions is None:
+        if step.loses and variant.lossless_only and step.decisions is None:
+            note = "left out: on untouched samples what it did broke the budget"
+            found = [StageResult(pass_, current, note=note) for pass_ in step.pool.passes]
+        elif step.loses and spent and step.decisions is None:
             found = [StageResult(pass_, current, note=spent) for pass_ in step.pool.passes]
         elif step.pool.stage == Stage.LOSSLESS:
             found = []
@@ -84,7 +91,7 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
             replayed = _replayed(run, step.pool, current, step.decisions)
             found = _by_pass(step.pool, replayed, current)
         else:
-            share = done / len(lossy) if step.loses else 1.0
+            share = variant.share * (done / len(lossy) if step.loses else 1.0)
             searched = _searched(run, step.pool, current, share, variant)
             found = _by_pass(step.pool, searched, current)
         results += found

@@ -6,8 +6,9 @@ On x86-64 a quantized model is run three ways: as onnxruntime runs it by default
 saturate in its integer kernels, and a warning says so.
 """
 
+import math
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,8 +17,15 @@ import onnx_ir as ir
 from onnxpress import model_file
 from onnxpress.data import Samples, load_samples, random_samples, require_runnable
 from onnxpress.errors import ModelError
-from onnxpress.judge import interface_problems
-from onnxpress.judge.evaluator import Budget, Evaluator, Measurement
+from onnxpress.judge import (
+    Budget,
+    Evaluator,
+    Judgement,
+    Measurement,
+    Reading,
+    interface_problems,
+    judgement,
+)
 from onnxpress.providers import (
     NO_PROVIDERS,
     ProviderOptions,
@@ -39,6 +47,8 @@ from onnxpress.runtime import (
 __all__ = ["Validation", "check_model", "on_providers", "validate"]
 
 SATURATION_DB = 1.0
+_SPECIALIZED = 10.0
+"""Times the error power: what disturbed inputs lose in a model that was not fitted to any."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,8 @@ class Validation:
         problems: what breaks the model's promise, in sentences.
         warnings: what its user should know, in sentences.
         providers: what each execution provider that was asked for did with it.
+        readings: how the outputs were read.
+        judgement: how far the figures carry; `None` where nothing was measured.
     """
 
     within_budget: bool
@@ -67,6 +79,8 @@ class Validation:
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
     providers: tuple[ProviderVerdict, ...] = ()
+    readings: tuple[Reading, ...] = ()
+    judgement: Judgement | None = None
 
 
 def check_model(
@@ -75,7 +89,7 @@ def check_model(
     model: ir.Model | Path,
     *,
     threads: int,
-    measurement: Measurement | None = None,
+    latency: Latency | None = None,
     clock: Clock = compare_latency,
 ) -> Validation:
     """Measure `model` in every way against an evaluator's original.
@@ -85,12 +99,11 @@ def check_model(
         original: what it judges by.
         model: what is judged.
         threads: of onnxruntime.
-        measurement: of this very model on all samples, where it was made already.
+        latency: of this very model, where it was taken already.
         clock: compares latencies.
     """
     session = Session(model, threads=threads)
-    if measurement is None:
-        measurement = evaluator.measure(session)
+    measurement = evaluator.measure(session)
     problems = interface_problems(original, session)
     kernels = executed_operators(model, integer_only=True)
     modes: dict[str, Measurement] = {}
@@ -112,7 +125,9 @@ def check_model(
                 f"integer kernels lose {lost:.1f} dB against exact arithmetic on this processor "
                 "(saturation); set session.x64quantprecision=1, or use 7-bit weights"
             )
-    latency = clock(original, session, evaluator.samples.feeds[0])
+    warnings += _about(evaluator, measurement)
+    if latency is None:
+        latency = clock(original, session, evaluator.samples.feeds[0])
     if latency.high < 1:
         warnings.append(f"slower than the original: {latency.speedup:.2f} times its speed")
     return Validation(
@@ -124,7 +139,27 @@ def check_model(
         integer_kernels=kernels,
         problems=tuple(problems),
         warnings=tuple(warnings),
+        readings=tuple(evaluator.readings.values()),
+        judgement=judgement(evaluator, measurement),
     )
+
+
+def _about(evaluator: Evaluator, measurement: Measurement) -> Iterator[str]:
+    """What its user should know of how the outputs were judged."""
+    if evaluator.random:
+        yield evaluator.random
+    yield from evaluator.notes
+    for probe in measurement.probes:
+        if not probe.output or not math.isfinite(probe.sqnr_db) or probe.carried:
+            continue
+        usual = measurement.outputs[probe.output].sqnr_db
+        times = 10 ** ((usual - probe.sqnr_db) / 10)
+        if times > _SPECIALIZED:
+            yield (
+                f"specialized to the data: {times:.0f} times the error on {probe.name} "
+                f"({probe.sqnr_db:.1f} dB there, {usual:.1f} dB on the samples; output "
+                f"{probe.output})"
+            )
 
 
 def validate(
@@ -168,7 +203,7 @@ def validate(
     problems = interface_problems(original, candidate)
     if problems:
         return _broken(problems)
-    evaluator = Evaluator(original, samples, budget or Budget())
+    evaluator = Evaluator(original, samples, budget or Budget(), model=loaded_original)
     found = check_model(evaluator, original, Path(model), threads=threads)
     return on_providers(
         found,
@@ -211,7 +246,7 @@ def _broken(problems: list[str]) -> Validation:
     return Validation(
         within_budget=False,
         budget="the same inputs and outputs",
-        measurement=Measurement({}, None, nan, nan, nan, (nan, nan), 0, "nothing was run"),
+        measurement=Measurement({}, (), 0, "nothing was run"),
         modes={},
         latency=Latency(nan, nan, nan, nan, nan),
         integer_kernels={},

@@ -39,7 +39,7 @@ class FakeTrials:
     options: SearchOptions = field(default_factory=SearchOptions)
     measured: list[Choice] = field(default_factory=list)
     weighed: int = 0
-    floor: float | None = None
+    floor: float = 20.0
 
     @property
     def tried(self) -> int:
@@ -47,8 +47,8 @@ class FakeTrials:
         return len(self.measured)
 
     @property
-    def min_sqnr(self) -> float | None:
-        """Of the budget; by default a metric is."""
+    def min_sqnr(self) -> float:
+        """Of the budget."""
         return self.floor
 
     def noise_of(self, decisions: Sequence[Decision]) -> float:
@@ -60,7 +60,7 @@ class FakeTrials:
         self.measured.append(decisions)
         noise = self.noise_of(decisions)
         fidelity = OutputFidelity(-noise, 1.0, noise, 0.0)
-        found = Measurement({"y": fidelity}, None, 0.0, 0.0, noise, (0.0, 0.0), 1, "a table")
+        found = Measurement({"y": fidelity}, (), 1, "a table")
         return Trial(decisions, found)
 
     def refined(self, trial: Trial) -> Trial:

@@ -11,8 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.contract import Candidate, Decision, Pass, Skip
-from onnxpress.judge.evaluator import Measurement
-from onnxpress.judge.fidelity import OutputFidelity
+from onnxpress.judge import Measurement, MetricFigure, OutputFidelity
 from onnxpress.providers import ProviderVerdict
 from onnxpress.providers.verdicts import Placement, Status
 from onnxpress.recipe import Recipe
@@ -34,8 +33,11 @@ def model_of(floats: int) -> ir.Model:
 
 def measurement(*names: str, samples: int = 2000, drop: float = 0.85) -> Measurement:
     outputs = {output: OutputFidelity(24.5, 0.998, 0.25, 0.0) for output in names}
-    interval = (drop - 0.5, drop + 0.5)
-    return Measurement(outputs, "accuracy", 91.0, 91.0 + drop, drop, interval, samples, "images")
+    lost = round(samples * drop / 100)
+    rows = np.ones((samples, 3))
+    rows[:lost, 0] = 0
+    figure = MetricFigure("accuracy", names[:1], 91.0, 91.0 + drop, rows=rows, samples=samples)
+    return Measurement(outputs, (figure,), samples, "images")
 
 
 def decision(site: str, saved_bytes: int = 1000, **fields: Any) -> Decision:

@@ -67,7 +67,7 @@ def image(number: int = 4) -> np.ndarray:
         ({"image": image(0)}, "holds no samples"),
         ({}, "holds no array"),
         ({"image": image(), "__labels__": np.arange(3)}, "one integer class per sample, [4]"),
-        ({"image": image(), "__labels__": np.arange(4) + 90}, "labels up to 93"),
+        ({"image": image(), "__labels__": np.arange(4) + 90}, "labels up to 9"),
     ],
 )
 def test_npz_that_does_not_fit_is_refused(

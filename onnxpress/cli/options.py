@@ -64,6 +64,22 @@ json_option = click.option(
     help="Write the findings as JSON; - for standard output, and nothing else there.",
 )
 
+
+def _kinds(
+    _ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """Kinds by output, of `NAME=KIND` each; a name may hold `=` itself."""
+    found = {}
+    for value in values:
+        name, equals, kind = value.rpartition("=")
+        if not (name and equals and kind):
+            raise click.BadParameter(
+                f"{value!r} is not NAME=KIND, as scores=classification; -o names the file to write"
+            )
+        found[name] = kind
+    return found
+
+
 data_options = _together(
     click.option(
         "--calibration",
@@ -75,8 +91,8 @@ data_options = _together(
     click.option(
         "--evaluation",
         metavar="DATA",
-        help="Held-out samples the budget is judged on, with __labels__ where there are any. "
-        "Without it, a third of the calibration samples.",
+        help="Held-out samples, with __labels__ where there are any: a half (at most 256) to "
+        "choose by, the rest to judge on untouched. Without it, half of the calibration samples.",
     ),
     click.option(
         "--max-drop",
@@ -95,14 +111,38 @@ data_options = _together(
         default="auto",
         show_default=True,
         metavar="NAME",
-        help="auto, accuracy, agreement, none, or module:function.",
+        help="auto, accuracy, agreement, none, module:function of a sample, or "
+        "set=module:function of all samples.",
+    ),
+    click.option(
+        "--task",
+        metavar="KIND",
+        help="What the outputs are for, where the model does not say it: classification, "
+        "multi-label, sequence, detection, segmentation, embedding, regression, signal, integers, "
+        "state or values.",
+    ),
+    click.option(
+        "--output",
+        "outputs",
+        multiple=True,
+        metavar="NAME=KIND",
+        callback=_kinds,
+        help="The kind of one output; may be repeated.",
+    ),
+    click.option(
+        "--confidence",
+        type=float,
+        metavar="SHARE",
+        help="Keep so far from the budget that it holds with this confidence, as 0.95: few "
+        "samples then allow less.",
     ),
 )
 
 file_options = _together(
     click.option(
         "-o",
-        "--output",
+        "--out",
+        "output",
         type=PATH,
         metavar="FILE",
         help="Where to write the model. Default: MODEL with .opt.onnx.",

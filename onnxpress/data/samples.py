@@ -56,11 +56,11 @@ class Samples:
         """
         if len(self) < 3:
             raise DataError(
-                f"{self.source}: found {len(self)} sample(s), but a third is to be held out for "
+                f"{self.source}: found {len(self)} sample(s), but a part is to be held out for "
                 "the evaluation; give at least 3, or --evaluation data of their own"
             )
         held, kept = self.parts((share, 1 - share), seed)
-        return kept, held.take(range(len(held)), f"{self.source} (a third held out)")
+        return kept, held.take(range(len(held)), f"{self.source} (held out)")
 
     def parts(self, shares: Sequence[float], seed: int) -> list["Samples"]:
         """Split at random into parts that have no group in common, at least one in each.

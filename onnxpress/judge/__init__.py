@@ -1,14 +1,29 @@
-"""What a model lost against its original: fidelity, task metric, interface; and the budget."""
+"""What outputs mean, what a model lost against its original, and whether that is allowed."""
 
-from onnxpress.judge.evaluator import DEFAULT_MIN_SQNR, Budget, Evaluator, Measurement
-from onnxpress.judge.fidelity import OutputFidelity
+from onnxpress.judge.budget import DEFAULT_MIN_SQNR, Budget
+from onnxpress.judge.evaluator import Evaluator, Runner
+from onnxpress.judge.fidelity import FidelitySum, OutputFidelity
 from onnxpress.judge.interface import interface_problems
+from onnxpress.judge.kinds import Kind, Reading
+from onnxpress.judge.measurement import Measurement, MetricFigure, ProbeFigure
+from onnxpress.judge.reading import read_outputs
+from onnxpress.judge.verdict import Judgement, Verdict, judgement
 
 __all__ = [
     "DEFAULT_MIN_SQNR",
     "Budget",
     "Evaluator",
+    "FidelitySum",
+    "Judgement",
+    "Kind",
     "Measurement",
+    "MetricFigure",
     "OutputFidelity",
+    "ProbeFigure",
+    "Reading",
+    "Runner",
+    "Verdict",
     "interface_problems",
+    "judgement",
+    "read_outputs",
 ]

@@ -1,89 +1,54 @@
 """Measure a model against the original on evaluation samples, and judge it by a budget.
 
-The task metric is accuracy where the samples have labels, else how often the best class is the
-original's, where an output holds scores, else a user's own function. Where there is none of
-these, SQNR of the worst output is what the budget is about. Intervals: paired bootstrap over
-samples (Efron), 95%.
+Every output is judged by what it means (`reading`): by the metric of its kind, and in slices. The
+budget is about the worst of them. Accuracy is the metric where the samples have labels; a user's
+own function decides alone.
 """
 
+import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
-from onnxpress.data import Samples, import_function
+from onnxpress.data import Samples
 from onnxpress.errors import BudgetError, DataError, UsageError
-from onnxpress.judge.fidelity import FidelitySum, OutputFidelity
+from onnxpress.judge.bounds import confidence_of_look
+from onnxpress.judge.budget import DEFAULT_MAX_DROP, DEFAULT_MIN_SQNR, Budget, least_sqnr
+from onnxpress.judge.detections import decoded
+from onnxpress.judge.fidelity import FidelitySum
+from onnxpress.judge.kinds import Kind, Reading
+from onnxpress.judge.measurement import Measurement, MetricFigure, ProbeFigure, WholeDrop
+from onnxpress.judge.metrics import Answers, Label, Metric, WholeMetric, metrics_of
+from onnxpress.judge.probes import Probe, probes_of
+from onnxpress.judge.reading import read_outputs
+from onnxpress.judge.slices import SliceReference, SliceSum
+from onnxpress.judge.user_metrics import user_metric
 from onnxpress.runtime import Array, Feed, Session
 
-__all__ = ["Budget", "Evaluator", "Measurement", "Runner"]
+__all__ = ["Evaluator", "Runner"]
 
-DEFAULT_MAX_DROP = 1.0
-DEFAULT_MIN_SQNR = 20.0
-"""1% of the signal's power: for models whose outputs are no scores."""
+Floats = npt.NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
 
 _CACHE_BYTES = 1_500_000_000
 _SCREENING_SAMPLES = 16
 _SCREENING_SHARE = 8
-_RESAMPLES = 1000
+_EXAMPLES = 16
+_UNCACHED = 64
+"""Samples that slices are known from, where the original's answers are too large to keep."""
 _CLEAR_DB = 3.0
-Metric = Callable[[Mapping[str, Array], Mapping[str, Array], int | None], float]
-"""(outputs, the original's outputs, label) of a sample → a score, higher is better, 1 is all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What may be lost.
-
-    Attributes:
-        max_drop: points of the task metric in percent; `None`: 1, where there is a metric.
-        min_sqnr: dB on the worst float output; `None`: 20, where there is no metric.
-        metric: `auto`, `accuracy`, `agreement`, `none`, or `module:function`.
-    """
-
-    max_drop: float | None = None
-    min_sqnr: float | None = None
-    metric: str = "auto"
-
-    def __post_init__(self) -> None:
-        """Refuse budgets that mean nothing."""
-        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
-            raise UsageError(f"max drop is {self.max_drop:g}; expected a percentage, 0 to 100")
-        if self.min_sqnr is not None and math.isnan(self.min_sqnr):
-            raise UsageError("min SQNR is not a number; expected decibels")
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A model's figures on the evaluation samples.
-
-    Attributes:
-        outputs: fidelity by output name.
-        metric: name of the task metric, or `None`.
-        value: the metric of this model, in percent.
-        reference: the metric of the original, in percent.
-        drop: reference − value, in points.
-        interval: 95% interval of the drop.
-        samples: how many.
-        source: where they came from.
-    """
-
-    outputs: Mapping[str, OutputFidelity]
-    metric: str | None
-    value: float
-    reference: float
-    drop: float
-    interval: tuple[float, float]
-    samples: int
-    source: str
-
-    @property
-    def worst_sqnr_db(self) -> float:
-        """The lowest SQNR of all float outputs; `inf` where there is none."""
-        return min((o.sqnr_db for o in self.outputs.values() if o.is_float), default=math.inf)
+_OWN_NOISE_DB = 3.0
+"""Below what the original differs from itself: a model as near is as good."""
+_KINDS_OF_METRICS = {
+    "accuracy": (),
+    "agreement": (Kind.CLASSIFICATION, Kind.SEQUENCE, Kind.MULTI_LABEL),
+}
 
 
 class Runner(Protocol):
@@ -94,42 +59,133 @@ class Runner(Protocol):
 
 
 class Evaluator:
-    """Runs models on the same samples as the original and compares."""
+    """Runs models on the same samples as the original and compares.
 
-    def __init__(self, original: Session, samples: Samples, budget: Budget) -> None:
+    Attributes:
+        samples: to judge on.
+        readings: of every output, by name.
+        least: SQNR in dB that each float output has to keep; `None`: a metric alone counts.
+        max_drop: points that each metric may lose.
+        min_sqnr: dB that stand for the budget where errors of layers are weighed.
+        looks: how often a choice was judged on these samples.
+        random: what the original itself draws at random, in words; empty where nothing.
+        notes: what the samples cannot show, in sentences.
+    """
+
+    def __init__(
+        self,
+        original: Session,
+        samples: Samples,
+        budget: Budget,
+        *,
+        model: ir.Model | None = None,
+        readings: Mapping[str, Reading] | None = None,
+        confidence: float = 0.95,
+    ) -> None:
         """Run the original once; its outputs are kept while they fit into 1.5 GB.
+
+        Args:
+            original: what is judged by.
+            samples: to judge on.
+            budget: what may be lost.
+            model: the original's graph, which says what outputs mean; the session's where it was
+                opened from one.
+            readings: where they are known from other samples of the same model.
+            confidence: of each bound that is reported.
 
         Raises:
             BudgetError: a metric was asked for that these samples or outputs do not allow.
+            UsageError: an output or kind that does not exist or fit.
         """
         self._original = original
         self.samples = samples
-        self._cache: list[Mapping[str, Array]] = []
+        self.budget = budget
+        self.looks = 1
+        self._confidence = budget.confidence or confidence
+        self._cache: list[Answers] = []
         first = original.run(samples.feeds[0])
         size = sum(array.nbytes for array in first.values()) * len(samples)
         if size <= _CACHE_BYTES:
-            self._cache = [original.run(feed) for feed in samples]
-        self.metric_name, self._metric, self.scores = self._choose_metric(budget, first)
-        no_metric = self._metric is None
-        if budget.max_drop is not None and no_metric:
+            self._cache = [first, *(original.run(feed) for feed in samples.feeds[1:])]
+        known = self._cache or [first, *(original.run(f) for f in samples.feeds[1:_UNCACHED])]
+        labelled = self._labelled(first)
+        if model is None and isinstance(original.model, ir.Model):
+            model = original.model
+        if readings is None:
+            readings = read_outputs(
+                model,
+                original,
+                known[:_EXAMPLES],
+                labelled=labelled,
+                task=budget.task,
+                kinds=budget.outputs,
+            )
+        self.readings = dict(readings)
+        self._metrics = self._chosen(labelled, known[:_EXAMPLES])
+        if budget.max_drop is not None and not self._metrics:
             raise BudgetError(
                 "--max-drop needs a task metric, but the samples have no labels and no output "
-                "looks like class scores; give labels, --metric module:function, or --min-sqnr"
+                "is read as one that has a metric; give labels, --task, --metric "
+                "module:function, or --min-sqnr"
             )
         self.max_drop = DEFAULT_MAX_DROP if budget.max_drop is None else budget.max_drop
-        self.min_sqnr = budget.min_sqnr
-        if self.min_sqnr is None and no_metric:
-            self.min_sqnr = DEFAULT_MIN_SQNR
+        measured = {name for metric in self._metrics for name in metric.outputs}
+        self.least = {
+            name: least_sqnr(reading, budget, measured=name in measured)
+            for name, reading in self.readings.items()
+        }
+        self.min_sqnr = DEFAULT_MIN_SQNR if budget.min_sqnr is None else budget.min_sqnr
+        self._slices = {
+            name: SliceReference.of(reading, [answers[name] for answers in known])
+            for name, reading in self.readings.items()
+            if first[name].dtype.kind == "f" and not reading.varying
+        }
+        self.random = self._own_noise(first)
+        self._probes: tuple[Probe, ...] = ()
+        if not (budget.metric == "none" or ":" in budget.metric or self.made_up or self.random):
+            self._probes = probes_of(original, samples, self.readings)
+        self.notes = tuple(self._unseen(known))
+        rolled = any(probe.states for probe in self._probes)
+        for name, reading in self.readings.items():
+            if reading.kind == Kind.STATE and rolled and budget.min_sqnr is None:
+                self.least[name] = None
+
+    @property
+    def made_up(self) -> bool:
+        """Whether the samples are random inputs."""
+        return self.samples.source.startswith("random inputs")
+
+    @property
+    def confidence(self) -> float:
+        """Of each bound; higher after several looks at the same samples."""
+        return confidence_of_look(self._confidence, self.looks)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Of the task metrics, in order."""
+        return tuple(metric.name for metric in self._metrics)
 
     @property
     def described(self) -> str:
         """The budget in words."""
         parts = []
-        if self._metric is not None:
-            parts.append(f"{self.metric_name} drop at most {self.max_drop:g} points")
-        if self.min_sqnr is not None:
-            parts.append(f"SQNR at least {self.min_sqnr:g} dB")
-        return ", ".join(parts)
+        if self._metrics:
+            names = " and ".join(dict.fromkeys(self.metric_names))
+            sure = (
+                f" with {self.budget.confidence:.0%} confidence" if self.budget.confidence else ""
+            )
+            parts.append(f"{names} drop at most {self.max_drop:g} points{sure}")
+        levels = sorted({least for least in self.least.values() if least is not None})
+        if len(levels) == 1:
+            parts.append(f"SQNR at least {levels[0]:.3g} dB")
+        elif levels:
+            each = ", ".join(f"{least:.3g} dB of {self._named(least)}" for least in levels)
+            parts.append(f"SQNR at least {each}")
+        return "; ".join(parts) or "finite outputs"
+
+    def _named(self, least: float) -> str:
+        names = [name for name, wanted in self.least.items() if wanted == least]
+        return names[0] if len(names) == 1 else f"{len(names)} outputs"
 
     @property
     def screening(self) -> int:
@@ -144,180 +200,283 @@ class Evaluator:
         """Run `session` on all samples, or on the first `most`.
 
         With `share`, only on a few where these show that such a share of the budget is exceeded.
+        On all samples, stressed inputs and carried states are run as well.
         """
-        sums = {name: FidelitySum() for name in self._original.output_names}
-        scores: list[float] = []
-        reference_scores: list[float] = []
+        sums = {
+            name: FidelitySum(self._slice_sum(name), reading.varying)
+            for name, reading in self.readings.items()
+        }
+        rows: dict[str, list[Floats]] = {str(place): [] for place in range(len(self._metrics))}
+        whole: list[tuple[Answers, Answers]] = []
+        keeps = any(isinstance(metric, WholeMetric) for metric in self._metrics)
         feeds = self.samples.feeds[:most]
         for index, feed in enumerate(feeds):
             reference = self._cache[index] if self._cache else self._original.run(feed)
             found = session.run(feed)
             for name, fidelity in sums.items():
                 fidelity.add(reference[name], found[name])
-            if self._metric is not None:
-                label = None if self.samples.labels is None else int(self.samples.labels[index])
-                scores.append(self._metric(found, reference, label))
-                reference_scores.append(self._metric(reference, reference, label))
-            if share is not None and index + 1 == self.screening:
-                found_so_far = self._measurement(sums, scores, reference_scores, index + 1)
-                if self.clearly_fails(found_so_far, share):
-                    return found_so_far
-        return self._measurement(sums, scores, reference_scores, len(feeds))
+            for place, metric in enumerate(self._metrics):
+                if isinstance(metric, Metric):
+                    rows[str(place)].append(self._rows(metric, found, reference, index))
+            if keeps:
+                whole.append((found, reference))
+            if share is not None and index + 1 == self.screening < len(feeds):
+                so_far = self._measurement(sums, rows, whole, index + 1)
+                if self.clearly_fails(so_far, share):
+                    return so_far
+        measured = self._measurement(sums, rows, whole, len(feeds))
+        if most is None and isinstance(session, Session) and self._probes:
+            if share is not None and self.broken(measured, share):
+                return measured
+            probed = tuple(probe.measure(session, self.least) for probe in self._probes)
+            measured = replace(measured, probes=probed)
+        return measured
+
+    def _slice_sum(self, name: str) -> SliceSum | None:
+        reference = self._slices.get(name)
+        return None if reference is None else SliceSum(reference, self.readings[name].axis)
+
+    def _rows(self, metric: Metric, found: Answers, reference: Answers, index: int) -> Floats:
+        try:
+            return metric.rows(found, reference, self._label(index))
+        except UsageError as error:
+            raise UsageError(f"{self.samples.source}, sample {index}: {error}") from error
+
+    def _label(self, index: int) -> Label:
+        labels = self.samples.labels
+        return None if labels is None else np.atleast_1d(np.asarray(labels[index], np.int64))
 
     def _measurement(
         self,
         sums: Mapping[str, FidelitySum],
-        scores: Sequence[float],
-        reference_scores: Sequence[float],
+        rows: Mapping[str, Sequence[Floats]],
+        whole: Sequence[tuple[Answers, Answers]],
         samples: int,
     ) -> Measurement:
-        new, old = 100 * np.asarray(scores), 100 * np.asarray(reference_scores)
-        known = len(new) > 0
-        return Measurement(
-            outputs={name: fidelity.finish() for name, fidelity in sums.items()},
-            metric=self.metric_name,
-            value=float(new.mean()) if known else math.nan,
-            reference=float(old.mean()) if known else math.nan,
-            drop=float((old - new).mean()) if known else 0.0,
-            interval=_interval(old - new) if known else (math.nan, math.nan),
-            samples=samples,
-            source=self.samples.source,
+        figures = []
+        for place, metric in enumerate(self._metrics):
+            if isinstance(metric, WholeMetric):
+                figures.append(self._whole_figure(metric, whole))
+            else:
+                figures.append(self._figure(metric, np.concatenate(rows[str(place)])))
+        outputs = {name: fidelity.finish() for name, fidelity in sums.items()}
+        return Measurement(outputs, tuple(figures), samples, self.samples.source)
+
+    def _figure(self, metric: Metric, table: Floats) -> MetricFigure:
+        total = float(table[:, 2].sum())
+        value, reference = (
+            100 * float(table[:, column].sum()) / total if total else 100.0 for column in (0, 1)
+        )
+        return MetricFigure(
+            metric.name, metric.outputs, value, reference, self.confidence, table, len(table)
+        )
+
+    def _whole_figure(
+        self, metric: WholeMetric, whole: Sequence[tuple[Answers, Answers]]
+    ) -> MetricFigure:
+        labels = None
+        if self.samples.labels is not None:
+            labels = tuple(self._label(index) for index in range(len(whole)))
+        drop = WholeDrop(
+            metric, tuple(one for one, _ in whole), tuple(other for _, other in whole), labels
+        )
+        value, reference = drop.values(np.arange(len(whole)))
+        return MetricFigure(
+            metric.name,
+            metric.outputs,
+            100 * value,
+            100 * reference,
+            self.confidence,
+            samples=len(whole),
+            whole=drop,
         )
 
     def holds(self, measurement: Measurement, share: float = 1.0) -> bool:
         """Whether the budget holds when only `share` of it may be spent."""
-        if self._metric is not None and measurement.drop > self.max_drop * share + 1e-9:
-            return False
-        if any(not math.isfinite(o.max_error) for o in measurement.outputs.values() if o.is_float):
-            return False
-        if self.min_sqnr is None:
-            return True
+        return not self.broken(measurement, share)
+
+    def broken(self, measurement: Measurement, share: float = 1.0) -> str:
+        """What breaks the budget, as a sentence; empty where it holds.
+
+        Args:
+            measurement: of the model.
+            share: of the budget that may be spent.
+        """
+        return next(self._faults(measurement, share), "")
+
+    def _faults(self, measurement: Measurement, share: float) -> Iterator[str]:
+        for name, output in measurement.outputs.items():
+            if output.is_float and not math.isfinite(output.max_error):
+                yield f"output {name} has another shape or values that are not finite"
+        for figure in measurement.metrics:
+            allowed = self.max_drop * share
+            where = f" of output {figure.outputs[0]}" if len(figure.outputs) == 1 else ""
+            if not figure.drop <= allowed + 1e-9:
+                yield (
+                    f"{figure.name}{where} drops by {figure.drop:.2f} points; the budget is "
+                    f"{allowed:.3g}"
+                )
+            elif self.budget.confidence is not None and figure.interval[1] > allowed + 1e-9:
+                yield (
+                    f"{figure.name}{where} may drop by up to {figure.interval[1]:.2f} points "
+                    f"({self.confidence:.0%} confidence); the budget is {allowed:.3g}"
+                )
         # A share of the noise power is so many decibels more.
-        return measurement.worst_sqnr_db >= self.min_sqnr - 10 * math.log10(share)
+        stricter = -10 * math.log10(share) if share > 0 else math.inf
+        for name, least in self.least.items():
+            found = measurement.outputs[name]
+            if least is not None and found.is_float and found.sqnr_db < least + stricter:
+                part = f" ({found.worst})" if found.worst else ""
+                yield (
+                    f"output {name}{part} keeps {found.sqnr_db:.1f} dB; the budget is "
+                    f"{least + stricter:.1f}"
+                )
+        yield from self._probe_faults(measurement.probes, stricter)
+
+    @staticmethod
+    def _probe_faults(probes: Sequence[ProbeFigure], stricter: float) -> Iterator[str]:
+        for probe in probes:
+            if probe.sqnr_db == -math.inf:
+                yield f"on {probe.name} the model does not run, or answers in another shape"
+            elif probe.sqnr_db < probe.least_db + stricter:
+                yield (
+                    f"output {probe.output} keeps {probe.sqnr_db:.1f} dB on {probe.name}; the "
+                    f"budget is {probe.least_db + stricter:.1f}"
+                )
+
+    def certainly_broken(self, measurement: Measurement) -> str:
+        """As `broken`, but a drop counts only where its lower bound lies beyond the budget."""
+        sure = tuple(f for f in measurement.metrics if f.interval[0] > self.max_drop)
+        return self.broken(replace(measurement, metrics=sure))
 
     def clearly_fails(self, measurement: Measurement, share: float = 1.0) -> bool:
         """Whether a measurement on some samples already shows that the budget will not hold.
 
-        Half the fidelity that is asked for, or a drop whose 95% interval lies beyond the budget.
+        Half the fidelity that is asked for, or a drop whose bound lies beyond the budget.
         """
-        if self._metric is not None and measurement.interval[0] > self.max_drop * share:
-            return True
-        return self.min_sqnr is not None and measurement.worst_sqnr_db < (
-            self.min_sqnr - 10 * math.log10(share) - _CLEAR_DB
+        if any(figure.drop > self.max_drop * share for figure in measurement.metrics):
+            allowed = self.max_drop * share
+            if any(f.drop > allowed and f.interval[0] > allowed for f in measurement.metrics):
+                return True
+        stricter = -10 * math.log10(share) if share > 0 else math.inf
+        return any(
+            least is not None
+            and measurement.outputs[name].is_float
+            and measurement.outputs[name].sqnr_db < least + stricter - _CLEAR_DB
+            for name, least in self.least.items()
         )
 
-    def _choose_metric(
-        self, budget: Budget, first: Mapping[str, Array]
-    ) -> tuple[str | None, Metric | None, str | None]:
-        labels = self.samples.labels
-        if ":" in budget.metric:
-            return budget.metric, _user_metric(budget.metric), None
-        if budget.metric not in ("auto", "accuracy", "agreement", "none"):
-            raise UsageError(
-                f"metric is {budget.metric!r}; expected auto, accuracy, agreement, none or "
-                "module:function"
-            )
-        if budget.metric == "none":
-            return None, None, None
-        if budget.metric == "accuracy" and labels is None:
+    def noise(self, measurement: Measurement) -> float:
+        """What a model loses, in the unit of the budget: 10^(−`min_sqnr`/10) is all of it.
+
+        Of outputs by their worst group, each against what it has to keep; where no output is
+        judged by SQNR, of metrics.
+        """
+        spent = [
+            10 ** ((least - measurement.outputs[name].sqnr_db) / 10)
+            for name, least in self.least.items()
+            if least is not None and measurement.outputs[name].is_float
+        ]
+        if not spent:
+            spent = [f.drop / max(self.max_drop, 1e-3) for f in measurement.metrics]
+        if not spent:
+            spent = [10 ** ((self.min_sqnr - measurement.worst_sqnr_db) / 10)]
+        return max(0.0, *spent) * 10 ** (-self.min_sqnr / 10)
+
+    def _unseen(self, known: Sequence[Answers]) -> Iterator[str]:
+        """What the samples cannot show."""
+        for name in self._slices:
+            if len(known) > 1 and all(np.array_equal(known[0][name], a[name]) for a in known[1:]):
+                yield f"output {name} is constant over these samples, which cannot show it works"
+        found = [reading for reading in self.readings.values() if reading.kind == Kind.DETECTION]
+        if found and not self.made_up and not any(len(decoded(found, a)) for a in known):
+            yield "the original finds no object in these samples: F1 says nothing here"
+
+    def _own_noise(self, first: Answers) -> str:
+        """What the original itself draws at random; the budget then asks for no more than that."""
+        again = self._original.run(self.samples.feeds[0])
+        different = []
+        for name in first:
+            if np.array_equal(first[name], again[name], equal_nan=first[name].dtype.kind == "f"):
+                continue
+            total = FidelitySum(self._slice_sum(name), self.readings[name].varying)
+            total.add(first[name], again[name])
+            own = total.finish().sqnr_db
+            # Threads sum in different orders, which is no randomness.
+            if math.isnan(own) or own < 60:
+                different.append(name)
+                least = self.least[name]
+                if least is not None:
+                    self.least[name] = min(least, own - _OWN_NOISE_DB)
+        if not different:
+            return ""
+        self._metrics = [m for m in self._metrics if not set(m.outputs) & set(different)]
+        return (
+            f"the original itself draws random numbers: output {', '.join(different)} differs from "
+            "run to run with the same inputs"
+        )
+
+    def _labelled(self, first: Answers) -> str | None:
+        """The output that labels belong to.
+
+        Raises:
+            BudgetError: accuracy is asked for and there are no labels.
+            DataError: no output has a score for each of them.
+        """
+        labels, metric = self.samples.labels, self.budget.metric
+        if metric == "accuracy" and labels is None:
             raise BudgetError(
                 f"metric accuracy needs labels, but {self.samples.source} has no __labels__"
             )
-        if labels is not None and budget.metric != "agreement":
-            scores = _labelled_output(first, labels)
-            if scores is None:
-                raise DataError(
-                    f"{self.samples.source}: has labels up to {labels.max()}, but no output of "
-                    "the model is [1, classes] with that many classes; remove __labels__, or "
-                    "judge by --metric module:function"
-                )
-            return "accuracy", _accuracy(scores), scores
-        scores = _score_output(first)
-        if scores is None or self.samples.source == "random inputs":
-            if budget.metric == "agreement":
+        if labels is None or metric in ("agreement", "none") or ":" in metric:
+            return None
+        rows, top = max(1, labels[0].size), int(labels.max())
+        for name, array in first.items():
+            if array.dtype.kind != "f" or array.size % rows or array.ndim == 0:
+                continue
+            classes = array.size // rows
+            if array.shape[-1] == classes > top and (classes > 1 or array.ndim == 2):
+                return name
+            if classes == 1 and array.ndim <= 2 and top <= 1:
+                return name
+        shapes = "; ".join(f"{name} {list(array.shape)}" for name, array in first.items())
+        raise DataError(
+            f"{self.samples.source}: has labels up to {top}, but no output of the model is "
+            f"[{rows}, classes] with that many classes ({shapes}); remove __labels__, or judge by "
+            "--metric module:function"
+        )
+
+    def _chosen(
+        self, labelled: str | None, references: Sequence[Answers]
+    ) -> list[Metric | WholeMetric]:
+        """The metrics that the budget is about.
+
+        Raises:
+            BudgetError: none fits what was asked for.
+            UsageError: there is no such metric.
+        """
+        name = self.budget.metric
+        if ":" in name:
+            return [user_metric(name)]
+        if name not in ("auto", "accuracy", "agreement", "none"):
+            raise UsageError(
+                f"metric is {name!r}; expected auto, accuracy, agreement, none, module:function or "
+                "set=module:function"
+            )
+        if name == "none":
+            return []
+        found = metrics_of(self.readings, labelled, references)
+        if self.made_up:
+            # Random inputs are of no class; what must be equal or of equal shape still is.
+            exact = (Kind.INTEGERS,)
+            found = [m for m in found if self.readings[m.outputs[0]].kind in exact]
+        if name == "accuracy":
+            found = [metric for metric in found if metric.name == "accuracy"]
+        if name == "agreement":
+            kinds = _KINDS_OF_METRICS["agreement"]
+            found = [m for m in found if self.readings[m.outputs[0]].kind in kinds]
+            if not found:
                 raise BudgetError(
                     "metric agreement needs an output of class scores on real samples"
                 )
-            return None, None, None
-        return "top-1 agreement", _agreement(scores), scores
-
-
-def _labelled_output(first: Mapping[str, Array], labels: npt.NDArray[np.int64]) -> str | None:
-    for name, array in first.items():
-        fits = array.dtype.kind == "f" and array.ndim == 2 and len(array) == 1
-        if fits and array.shape[1] > int(labels.max()):
-            return name
-    return None
-
-
-def _score_output(first: Mapping[str, Array]) -> str | None:
-    """The output that holds class scores along its last axis: probabilities, or lone logits."""
-    floats = {
-        name: array
-        for name, array in first.items()
-        if array.dtype.kind == "f" and array.ndim >= 2 and array.shape[-1] >= 2 and array.size
-    }
-    for name, array in floats.items():
-        sums = array.astype(np.float64).sum(axis=-1)
-        if array.min() >= 0 and np.allclose(sums, 1.0, atol=1e-2):
-            return name
-    for name, array in floats.items():
-        # Sigmoid scores of detectors; a mask has no classes along its last axis.
-        if array.ndim == 3 and array.min() >= 0 and array.max() <= 1:
-            return name
-    number = sum(array.dtype.kind == "f" for array in first.values())
-    for name, array in floats.items():
-        if array.ndim == 2 and len(array) == 1 and number == 1:
-            return name
-    return None
-
-
-def _accuracy(scores: str) -> Metric:
-    def accuracy(
-        outputs: Mapping[str, Array], reference: Mapping[str, Array], label: int | None
-    ) -> float:
-        return float(int(outputs[scores][0].argmax()) == label)
-
-    return accuracy
-
-
-def _agreement(scores: str) -> Metric:
-    def agreement(
-        outputs: Mapping[str, Array], reference: Mapping[str, Array], label: int | None
-    ) -> float:
-        found, wanted = outputs[scores], reference[scores]
-        if found.shape != wanted.shape:
-            return 0.0
-        return float((found.argmax(axis=-1) == wanted.argmax(axis=-1)).mean())
-
-    return agreement
-
-
-def _user_metric(text: str) -> Metric:
-    try:
-        function: Metric = import_function(text)
-    except Exception as error:
-        # Importing the user's module runs its code.
-        raise UsageError(
-            f"metric {text}: cannot be imported: {error}; expected module:function, called with "
-            "(outputs, original outputs, label) of a sample, giving a score of 0 to 1"
-        ) from error
-
-    def metric(
-        outputs: Mapping[str, Array], reference: Mapping[str, Array], label: int | None
-    ) -> float:
-        try:
-            return float(function(outputs, reference, label))
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise UsageError(f"metric {text}: fails on a sample: {reason}") from error
-
-    return metric
-
-
-def _interval(drops: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """95% of the mean's bootstrap distribution; a fixed seed keeps reports reproducible."""
-    rng = np.random.default_rng(0)
-    picks = rng.integers(0, len(drops), (_RESAMPLES, len(drops)))
-    low, high = np.percentile(drops[picks].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
+        return found

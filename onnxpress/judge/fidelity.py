@@ -1,14 +1,19 @@
-"""How close outputs stay: SQNR, cosine and largest error, summed over all samples.
+"""How close outputs stay: SQNR in slices, cosine and largest error, summed over all samples.
 
-SQNR in dB is 10·log10(Σ ref² / Σ (ref − x)²); infinite for equal outputs. Integer, boolean and
-string outputs have a share of equal elements instead.
+SQNR in dB is 10·log10(signal / noise): of the worst group of slices where these are known
+(`slices`), and of the whole output, 10·log10(Σ ref² / Σ (ref − x)²), beside it. Infinite for equal
+outputs. Integer, boolean and string outputs have a share of equal elements instead.
 """
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
+from onnxpress.judge.bounds import bootstrap_bounds
+from onnxpress.judge.slices import SliceSum, decibels
 from onnxpress.runtime import Array
 
 __all__ = ["FidelitySum", "OutputFidelity"]
@@ -19,16 +24,36 @@ class OutputFidelity:
     """One output over all samples.
 
     Attributes:
-        sqnr_db: `inf` where nothing changed, `nan` for outputs that are not floats.
+        sqnr_db: of the worst group of slices, or of the whole where slices are not known; `inf`
+            where nothing changed, `nan` for outputs that are not floats.
         cosine: of the two outputs seen as long vectors; `nan` as above.
         max_error: largest absolute difference; `nan` as above.
         equal_share: of elements that are exactly equal.
+        whole_db: SQNR of the whole output.
+        worst: which group of slices `sqnr_db` is of; empty where there is one.
+        shape_varies: the two had different shapes in a sample where that is allowed.
+        noise: [samples, groups], noise over signal in each sample; `None` without slices.
     """
 
     sqnr_db: float
     cosine: float
     max_error: float
     equal_share: float
+    whole_db: float = math.nan
+    worst: str = ""
+    shape_varies: bool = False
+    noise: npt.NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+
+    def bound_db(self, confidence: float) -> float:
+        """What the worst group keeps at least, by bootstrap over the samples (BCa)."""
+        noise = self.noise
+        if noise is None or len(noise) < 2 or not np.isfinite(noise).all():
+            return self.sqnr_db
+        highest = 0.0
+        for column in noise.T:
+            mean = partial(_mean_of, column)
+            highest = max(highest, bootstrap_bounds(mean, len(noise), confidence)[1])
+        return min(self.sqnr_db, decibels(1.0, highest))
 
     @property
     def is_float(self) -> bool:
@@ -36,10 +61,21 @@ class OutputFidelity:
         return not math.isnan(self.sqnr_db)
 
 
+def _mean_of(values: npt.NDArray[np.float64], indices: npt.NDArray[np.int64]) -> float:
+    return float(values[indices].mean())
+
+
 @dataclass(slots=True)
 class FidelitySum:
-    """Running sums of one output."""
+    """Running sums of one output.
 
+    Attributes:
+        slices: of the output; `None`: only the whole is looked at.
+        varying: its shape depends on the data, so that another shape alone is no fault.
+    """
+
+    slices: SliceSum | None = None
+    varying: bool = False
     signal: float = 0.0
     noise: float = 0.0
     dot: float = 0.0
@@ -48,11 +84,16 @@ class FidelitySum:
     equal: int = 0
     elements: int = 0
     is_float: bool = field(default=True)
+    shape_varies: bool = field(default=False)
 
     def add(self, reference: Array, found: Array) -> None:
         """Add one sample; a different shape or a value that is not finite is all noise."""
         self.elements += reference.size
         if reference.shape != found.shape:
+            if self.varying:
+                self.shape_varies = True
+                self.is_float = self.is_float and reference.dtype.kind == "f"
+                return
             self.noise = math.inf
             self.max_error = math.inf
             return
@@ -60,6 +101,8 @@ class FidelitySum:
         if reference.dtype.kind != "f":
             self.is_float = False
             return
+        if self.slices is not None:
+            self.slices.add(reference, found)
         ref, new = (array.astype(np.float64).reshape(-1) for array in (reference, found))
         if not (np.isfinite(ref).all() and np.isfinite(new).all()):
             # Where the original itself is infinite or NaN, the same there is right.
@@ -82,11 +125,17 @@ class FidelitySum:
         """The figures over all samples added."""
         equal = self.equal / self.elements if self.elements else 1.0
         if not self.is_float:
-            return OutputFidelity(math.nan, math.nan, math.nan, equal)
-        if self.noise == 0:
-            return OutputFidelity(math.inf, 1.0, self.max_error, equal)
-        sqnr = -math.inf
-        if math.isfinite(self.noise) and self.signal > 0:
-            sqnr = 10 * math.log10(self.signal / self.noise)
+            nan = math.nan
+            return OutputFidelity(nan, nan, nan, equal, shape_varies=self.shape_varies)
+        whole = decibels(self.signal, self.noise)
+        figure, worst = whole, ""
+        if self.slices is not None and math.isfinite(self.noise) and self.noise > 0:
+            figure, worst = self.slices.finish()
         norm = math.sqrt(self.signal * self.energy)
-        return OutputFidelity(sqnr, self.dot / norm if norm else 0.0, self.max_error, equal)
+        cosine = self.dot / norm if norm else float(self.noise == 0)
+        if self.noise == 0:
+            cosine = 1.0
+        noise = None if self.slices is None else self.slices.relative_noise()
+        return OutputFidelity(
+            figure, cosine, self.max_error, equal, whole, worst, self.shape_varies, noise
+        )

@@ -22,8 +22,7 @@ import onnx_ir as ir
 from onnxpress.conversion.convert import dynamic_inputs
 from onnxpress.conversion.ort_format import write_ort
 from onnxpress.errors import ModelError, OnnxpressError
-from onnxpress.judge.evaluator import Evaluator, Measurement
-from onnxpress.judge.fidelity import FidelitySum
+from onnxpress.judge import Evaluator, FidelitySum, Measurement
 from onnxpress.providers.by_rules import verdict_by_rules
 from onnxpress.providers.catalogue import Provider, has_nvidia_gpu, provider
 from onnxpress.providers.config import ProviderLocation, ProviderOptions, read_config
@@ -257,15 +256,8 @@ class _Check:
         """Why a model that ran must not be used there; a drop counts when it is certain."""
         if any(not math.isfinite(o.max_error) for o in found.outputs.values() if o.is_float):
             return "ran, but its outputs have another shape or are not finite"
-        floor = self.evaluator.min_sqnr
-        if floor is not None and found.worst_sqnr_db < floor:
-            return f"ran, but SQNR is {found.worst_sqnr_db:.1f} dB; the budget wants {floor:g}"
-        if found.metric is not None and found.interval[0] > self.evaluator.max_drop:
-            return (
-                f"ran, but {found.metric} drops by {found.drop:.1f} points (at least "
-                f"{found.interval[0]:.1f}); the budget allows {self.evaluator.max_drop:g}"
-            )
-        return ""
+        reason = self.evaluator.certainly_broken(found)
+        return f"ran, but {reason}" if reason else ""
 
     def _warnings(
         self,

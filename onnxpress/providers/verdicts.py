@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from onnxpress.judge.evaluator import Measurement
+from onnxpress.judge import Measurement
 from onnxpress.runtime import Latency
 
 __all__ = ["Placement", "ProviderVerdict", "Status", "unmet"]

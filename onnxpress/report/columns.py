@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from onnxpress.contract import Decision, Skip
-from onnxpress.judge.evaluator import Measurement
-from onnxpress.judge.fidelity import OutputFidelity
+from onnxpress.judge import Measurement, MetricFigure, OutputFidelity
 from onnxpress.providers import ProviderVerdict
 from onnxpress.runtime import Latency
 
@@ -28,6 +27,7 @@ __all__ = [
     "cells",
     "latency_document",
     "measurement_document",
+    "metric_document",
     "notes",
     "number_or_none",
     "output_rows",
@@ -103,18 +103,42 @@ def latency_document(latency: Latency) -> dict[str, Any]:
     }
 
 
+_METRIC_KEYS = ("metric", "judged", "original", "value", "drop", "drop_interval", "confidence")
+
+
+def metric_document(figure: MetricFigure) -> dict[str, Any]:
+    """A metric as JSON has it; each end of the interval holds with the confidence."""
+    found = (
+        figure.name,
+        list(figure.outputs),
+        number_or_none(figure.reference),
+        number_or_none(figure.value),
+        number_or_none(figure.drop),
+        [number_or_none(end) for end in figure.interval],
+        figure.confidence,
+    )
+    return dict(zip(_METRIC_KEYS, found, strict=True))
+
+
 def measurement_document(found: Measurement) -> dict[str, Any]:
     """A measurement as JSON has it."""
-    judged = found.metric is not None
+    worst = found.worst_metric
     return {
         "samples": found.samples,
         "source": found.source,
-        "metric": found.metric,
-        "original": number_or_none(found.reference),
-        "value": number_or_none(found.value),
-        "drop": number_or_none(found.drop) if judged else None,
-        "drop_interval": [number_or_none(end) for end in found.interval] if judged else None,
+        **(dict.fromkeys(_METRIC_KEYS) if worst is None else metric_document(worst)),
+        "metrics": [metric_document(figure) for figure in found.metrics],
         "worst_sqnr_db": number_or_none(found.worst_sqnr_db),
+        "probes": [
+            {
+                "inputs": probe.name,
+                "output": probe.output,
+                "sqnr_db": number_or_none(probe.sqnr_db),
+                "least_db": number_or_none(probe.least_db),
+                "runs": probe.number,
+            }
+            for probe in found.probes
+        ],
         "outputs": {
             name: as_document(OUTPUT_COLUMNS, output) for name, output in found.outputs.items()
         },
@@ -166,6 +190,10 @@ OUTPUT_COLUMNS: tuple[Column[OutputFidelity], ...] = (
     Column("output", "output", None, number=False),
     Column("samples", "samples", None, lambda row: f"{row['samples']:,}"),
     Column("sqnr_db", "SQNR", lambda o: number_or_none(o.sqnr_db), sqnr_text),
+    Column("worst", "worst slices", lambda o: o.worst, number=False),
+    Column(
+        "whole_db", "of the whole", lambda o: number_or_none(o.whole_db), _digits("whole_db", ".1f")
+    ),
     Column("identical", "", _identical),
     Column("cosine", "cosine", lambda o: number_or_none(o.cosine), _digits("cosine", ".6f")),
     Column(

@@ -13,12 +13,13 @@ from rich.text import Text
 
 from onnxpress.report import columns, rows
 from onnxpress.report.columns import Column, Document
-from onnxpress.report.text import printable, stage_summary
+from onnxpress.report.text import judged_text, printable, stage_summary
 
 __all__ = [
     "console_for",
     "print_doctor",
     "print_providers",
+    "print_readings",
     "print_result",
     "print_table",
     "print_text",
@@ -27,6 +28,7 @@ __all__ = [
 
 _WIDTH = 80
 _SHOWN_REASONS = 6
+_SHOWN_READINGS = 6
 _STYLES = {"": "", "good": "green", "bad": "red", "note": "yellow"}
 
 
@@ -71,6 +73,8 @@ def print_table(
 def print_result(report: Document, *, written: Sequence[str], console: Console) -> None:
     """Print a report as `document` makes it, and where the files are."""
     validation = report["validation"]
+    if validation is not None:
+        print_readings(validation["readings"], console)
     _print_closing(report, validation, console)
     if validation is not None:
         print_providers(validation["providers"], console)
@@ -80,14 +84,15 @@ def print_result(report: Document, *, written: Sequence[str], console: Console) 
     if validation is not None:
         _print_all("warning", validation["warnings"], console, style="yellow")
     _print_all("not met", report["problems"], console, style="red")
-    if report["within_budget"] and validation is not None:
-        _print_all("within the budget", [validation["budget"]], console, style="green")
+    if validation is not None:
+        _print_verdict(validation, console, within=report["within_budget"])
     for path in written:
         console.print(Text(f"wrote {printable(path)}"), soft_wrap=True)
 
 
 def print_validation(validation: Document, console: Console) -> None:
     """Print what `onnxpress validate` found."""
+    print_readings(validation["readings"], console)
     _print_closing(None, validation, console)
     outputs = columns.output_rows({**validation, "modes": {}})
     if len(outputs) > 1:
@@ -95,10 +100,30 @@ def print_validation(validation: Document, console: Console) -> None:
     print_providers(validation["providers"], console)
     _print_all("warning", validation["warnings"], console, style="yellow")
     _print_all("not met", validation["problems"], console, style="red")
-    if validation["within_budget"]:
-        _print_all("within the budget", [validation["budget"]], console, style="green")
-    elif not validation["problems"]:
+    if not validation["within_budget"] and not validation["problems"]:
         _print_all("not met", [validation["budget"]], console, style="red")
+    _print_verdict(validation, console, within=validation["within_budget"])
+
+
+def print_readings(readings: Sequence[Document], console: Console) -> None:
+    """Print how the outputs are read, those that are read alike together."""
+    alike: dict[str, list[Document]] = {}
+    for reading in readings:
+        alike.setdefault(reading["words"], []).append(reading)
+    for words, group in list(alike.items())[:_SHOWN_READINGS]:
+        names = group[0]["output"] + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+        text = f"{names}: {words} ({group[0]['kind']}, by {group[0]['why']})"
+        print_text(text, console, label="reads", style="bold")
+    if len(alike) > _SHOWN_READINGS:
+        print_text(f"  and {len(alike) - _SHOWN_READINGS} more kinds; --json lists all", console)
+
+
+def _print_verdict(validation: Document, console: Console, *, within: bool) -> None:
+    """Print whether the budget is held, and how far the samples carry that."""
+    if not within:
+        return
+    text = f"{validation['budget']}. {judged_text(validation)}".strip()
+    _print_all("within the budget", [text], console, style="green")
 
 
 def print_providers(verdicts: Sequence[Document], console: Console) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from onnxpress import model_file
+from onnxpress.judge import Reading
 from onnxpress.providers import ProviderVerdict
 from onnxpress.report import columns, rows
 from onnxpress.result import Result, StageResult
 from onnxpress.validation import Validation
 from onnxpress.version import __version__
 
-__all__ = ["document", "provider_document", "validation_document"]
+__all__ = ["document", "provider_document", "reading_document", "validation_document"]
 
 
 def document(result: Result) -> dict[str, Any]:
@@ -39,10 +40,33 @@ def validation_document(validation: Validation) -> dict[str, Any]:
     return {
         "within_budget": validation.within_budget,
         "budget": validation.budget,
+        "judgement": _judgement(validation),
+        "readings": [reading_document(reading) for reading in validation.readings],
         "problems": list(validation.problems),
         "warnings": list(validation.warnings),
         **{row.key: row.value(validation) for row in rows.VALIDATION_ROWS},
         "providers": [provider_document(verdict) for verdict in validation.providers],
+    }
+
+
+def reading_document(reading: Reading) -> dict[str, Any]:
+    """How an output is read, as JSON-ready data."""
+    return {
+        "output": reading.output,
+        "kind": str(reading.kind),
+        "words": reading.words,
+        "why": reading.why,
+    }
+
+
+def _judgement(validation: Validation) -> dict[str, Any] | None:
+    found = validation.judgement
+    if found is None:
+        return None
+    return {
+        "verdict": str(found.verdict),
+        "reason": found.reason,
+        "samples_needed": found.samples_needed,
     }
 
 

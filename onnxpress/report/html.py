@@ -14,7 +14,7 @@ from onnxpress.errors import UsageError
 from onnxpress.model_file import replace_file
 from onnxpress.report import columns, rows
 from onnxpress.report.columns import Column, Document
-from onnxpress.report.text import counted, printable, stage_summary
+from onnxpress.report.text import counted, judged_text, printable, stage_summary
 
 __all__ = ["require_html", "write_html"]
 
@@ -80,6 +80,7 @@ def write_html(report: Document, path: str | Path) -> None:
     page = environment.from_string(template).render(
         report=report,
         validation=report["validation"],
+        judged=_judged(report["validation"]),
         closing=_closing(report),
         bars=_closing_bars(report),
         outputs=_outputs(report),
@@ -89,6 +90,18 @@ def write_html(report: Document, path: str | Path) -> None:
     )
     with replace_file(Path(path)) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def _judged(validation: Document | None) -> list[str]:
+    """How outputs were read, and how far the figures carry, in sentences."""
+    if validation is None:
+        return []
+    found = [
+        f"{reading['output']}: {reading['words']} ({reading['kind']}, by {reading['why']})."
+        for reading in validation["readings"]
+    ]
+    judged = judged_text(validation)
+    return [judged, *found] if judged else found
 
 
 def _closing(report: Document) -> _Table:

@@ -123,19 +123,29 @@ def _latency_lines(validation: Document) -> Iterator[Line]:
 
 
 def _drop(found: Document) -> str:
-    low, high = map(decimals, found["drop_interval"])
-    return f"drop {decimals(found['drop'])} (95%: {low} to {high})"
+    """The drop, and how much it may be by the samples' bound."""
+    high = found["drop_interval"][1]
+    bound = "" if high is None else f" (at most {decimals(high)} with {found['confidence']:.0%})"
+    return f"drop {decimals(found['drop'])}{bound}"
 
 
 def _default_lines(validation: Document) -> Iterator[Line]:
     found = validation["default"]
     number = counted(found["samples"], "sample")
-    if found["metric"] is not None:
-        before, after = (f"{decimals(found[key])}%" for key in ("original", "value"))
-        yield Line(found["metric"], before, after, f"{_drop(found)}, {number}")
+    for metric in found["metrics"]:
+        before, after = (f"{decimals(metric[key])}%" for key in ("original", "value"))
+        where = f"output {metric['judged'][0]}, " if len(metric["judged"]) == 1 else ""
+        yield Line(metric["metric"], before, after, f"{where}{_drop(metric)}, {number}")
     if found["outputs"]:
         name, worst = worst_output(found["outputs"])
-        yield Line("SQNR", "", sqnr_text(worst), f"output {name}, {number}: {found['source']}")
+        part = f" ({worst['worst']})" if worst["worst"] else ""
+        remark = f"output {name}{part}, {number}: {found['source']}"
+        yield Line("SQNR", "", sqnr_text(worst), remark)
+    for probe in found["probes"]:
+        if probe["output"]:
+            figure = "identical" if probe["sqnr_db"] is None else f"{probe['sqnr_db']:.1f} dB"
+            remark = f"{probe['inputs']}, {counted(probe['runs'], 'run')}, output {probe['output']}"
+            yield Line("  elsewhere", "", figure, remark)
 
 
 def _mode_lines(validation: Document) -> Iterator[Line]:

@@ -9,6 +9,7 @@ from typing import Any
 __all__ = [
     "counted",
     "decimals",
+    "judged_text",
     "megabytes",
     "of_samples",
     "printable",
@@ -65,6 +66,19 @@ def speed_in_words(speedup: float) -> str:
     if f"{speedup:.2f}" == "1.00":
         return "about the same speed"
     return f"{speedup:.2f}x faster" if speedup > 1 else f"{speedup:.2f}x the speed: slower"
+
+
+def judged_text(validation: Mapping[str, Any]) -> str:
+    """How far the figures of a validation carry, from its document; empty where not judged."""
+    found = validation["judgement"]
+    if found is None:
+        return ""
+    if not found["reason"]:
+        return "Held by the bounds that the samples carry."
+    text = f"{found['verdict'].capitalize()}: {found['reason']}"
+    if found["samples_needed"] is not None:
+        text += f"; about {found['samples_needed']:,} samples would decide"
+    return f"{text}."
 
 
 def stage_summary(stage: Mapping[str, Any]) -> str:

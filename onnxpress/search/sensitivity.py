@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 
 from onnxpress.contract import Candidate, Decision, Proposal
-from onnxpress.judge import DEFAULT_MIN_SQNR
 from onnxpress.search.trial import Trials
 
 __all__ = ["hopeless", "magnified", "weighed"]
@@ -87,8 +86,7 @@ def weighed(
         proposals: in the order of the graph, so that a half is mostly one region.
         wanted: which to measure.
     """
-    min_sqnr = trials.min_sqnr
-    allowed = 10 ** (-(DEFAULT_MIN_SQNR if min_sqnr is None else min_sqnr) / 10)
+    allowed = 10 ** (-trials.min_sqnr / 10)
     carried = tuple(Decision(p.site, p.candidates[0]) for p in proposals if p.candidates[0].carried)
     measured: dict[tuple[str, int], float] = {}
 
@@ -96,7 +94,7 @@ def weighed(
         decisions = [decision for _, decision in group]
         error = trials.noise((*decisions, *carried), _SENSITIVITY_SAMPLES)
         if share is None:
-            # Where a metric is the budget, no more is known than that the whole fails.
+            # Where a metric decides, no more is known than that the whole fails.
             share = min(allowed, error) / _RESOLUTION
         if len(group) == 1 or error <= share:
             predicted = [d.candidate.predicted_error + _TINY_ERROR for d in decisions]

@@ -102,8 +102,8 @@ class Trials(Protocol):
         """How many choices were measured."""
 
     @property
-    def min_sqnr(self) -> float | None:
-        """Of the budget, in dB; `None` where a metric alone is the budget."""
+    def min_sqnr(self) -> float:
+        """In dB, what stands for the whole budget in `noise`."""
 
     def measure(self, decisions: Choice) -> Trial:
         """Build it and run it on the evaluation samples, on few where these show a failure."""
@@ -118,7 +118,10 @@ class Trials(Protocol):
         """Whether a few samples show already that the budget's share does not hold."""
 
     def noise(self, decisions: Sequence[Decision], samples: int) -> float:
-        """Error power over signal power on the worst output, on some samples."""
+        """What is lost of the output that loses most by its budget, on some samples.
+
+        In the unit of `min_sqnr`: 10^(−`min_sqnr`/10) is the whole budget.
+        """
 
     def nbytes(self, decisions: Choice) -> int:
         """Of all weights of the model that it makes."""
@@ -147,7 +150,7 @@ class MeasuredTrials:
         return self._tried
 
     @property
-    def min_sqnr(self) -> float | None:
+    def min_sqnr(self) -> float:
         """Of the budget, in dB."""
         return self._evaluator.min_sqnr
 
@@ -181,7 +184,8 @@ class MeasuredTrials:
             for decision in trial.decisions
         )
         found = self.measure(again)
-        nearer = found.measurement.worst_sqnr_db >= trial.measurement.worst_sqnr_db
+        noise = self._evaluator.noise
+        nearer = noise(found.measurement) <= noise(trial.measurement)
         return replace(found if nearer else trial, refitted=True)
 
     def holds(self, trial: Trial) -> bool:
@@ -201,7 +205,7 @@ class MeasuredTrials:
             return sum(decision.candidate.predicted_error for decision in decisions)
         model = self._pool.rewrite(self._context, decisions)
         measured = self._evaluator.measure(self._session(model, decisions), samples)
-        return float(10 ** (-measured.worst_sqnr_db / 10))
+        return self._evaluator.noise(measured)
 
     def nbytes(self, decisions: Choice) -> int:
         """Of the weights of a draft."""

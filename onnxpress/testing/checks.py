@@ -252,7 +252,7 @@ def errs_as_it_predicts(cell: Cell) -> None:
     evaluator = _evaluator(cell)
     for _, plan, model in cell.rewritten:
         predicted = sum(decision.candidate.predicted_error for decision in plan)
-        noise = 10 ** (-evaluator.measure(Session(model)).worst_sqnr_db / 10)
+        noise = 10 ** (-evaluator.measure(Session(model)).worst_whole_db / 10)
         assert noise <= _FACTOR * predicted + _FLOOR, (
             f"noise {noise:.2g}, predicted {predicted:.2g}"
         )
@@ -264,7 +264,7 @@ def loses_nothing_where_it_says_so(cell: Cell) -> None:
         return
     evaluator = _evaluator(cell)
     for _, _, model in cell.rewritten:
-        found = evaluator.measure(Session(model)).worst_sqnr_db
+        found = evaluator.measure(Session(model)).worst_whole_db
         assert math.isinf(found) or found >= _LOSSLESS_DB, f"{found:.0f} dB"
 
 

@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_results import (
     decision,
@@ -18,8 +19,7 @@ from made_results import (
     verdict,
 )
 
-from onnxpress.judge.evaluator import Measurement
-from onnxpress.judge.fidelity import OutputFidelity
+from onnxpress.judge import Measurement, OutputFidelity
 from onnxpress.report.columns import PROVIDER_COLUMNS, as_document, cells, shown
 from onnxpress.report.document import document
 from onnxpress.report.text import megabytes, size_in_words, speed_in_words, stage_summary
@@ -68,9 +68,9 @@ def test_every_row_of_figures_says_on_how_many_samples(tmp_path: Path) -> None:
     found = make_result()
     said = one_line(printed(found))
     assert "quartiles 1.26 to 1.36), 1 sample" in said
-    assert "drop 0.85 (95%: 0.35 to 1.35), 2,000 samples" in said
+    assert "drop 0.85 (at most 1.27 with 95%), 2,000 samples" in said
     assert "output logits, 2,000 samples: images" in said
-    assert "drop 1.60 (95%: 1.10 to 2.10), first 250 of 2,000 samples" in said
+    assert "drop 1.60 (at most 3.62 with 95%), first 250 of 2,000 samples" in said
     assert "first 250 of 2,000 samples" in page(found, tmp_path)
     assert document(found)["validation"]["modes"]["exact"]["samples"] == 250
 
@@ -110,7 +110,7 @@ def test_integer_outputs_that_differ_are_not_called_identical() -> None:
 
 def test_document_of_a_model_that_was_not_run_is_json_and_prints() -> None:
     nan = math.nan
-    nothing = Measurement({}, None, nan, nan, nan, (nan, nan), 0, "nothing was run")
+    nothing = Measurement({}, (), 0, "nothing was run")
     found = make_result()
     assert found.validation is not None
     latency = replace(found.validation.latency, median_ms=nan, speedup=nan, low=nan, high=nan)
@@ -124,9 +124,11 @@ def test_metric_that_is_no_number_is_printed_as_unknown() -> None:
     nan = math.nan
     found = make_result()
     assert found.validation is not None
-    broken = replace(measurement("y"), value=nan, drop=nan, interval=(nan, nan))
+    usual = measurement("y")
+    figure = replace(usual.metrics[0], value=nan, rows=np.zeros((0, 3)))
+    broken = replace(usual, metrics=(figure,))
     found = replace(found, validation=replace(found.validation, measurement=broken))
-    assert "drop ? (95%: ? to ?), 2,000 samples" in one_line(printed(found))
+    assert "drop ?, 2,000 samples" in one_line(printed(found))
 
 
 def test_stage_line_says_the_size_before_and_after() -> None:

@@ -1,0 +1,239 @@
+"""What the graph, the names and the original's answers say of an output."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxpress.graph import attribute, bodies
+from onnxpress.runtime import Array, Session
+
+__all__ = ["Evidence", "gather"]
+
+_SAME_VALUES = frozenset(
+    [
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Identity",
+        "Flatten",
+        "Cast",
+        "Slice",
+        "Split",
+        "Gather",
+        "Expand",
+    ]
+)
+"""Operators behind which values mean what they meant before."""
+_ROWS_BY_DATA = frozenset(["NonMaxSuppression", "NonZero", "Compress", "Unique"])
+_MOST_NODES = 400
+_SUM_TOLERANCE = 1e-3
+Size = int | str | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Of one output.
+
+    Attributes:
+        name: of the output.
+        shape: as the model declares it.
+        is_float: its type.
+        origins: operators that computed its values, behind those that only move them.
+        parts: of an output that a Concat made: the origins of each part.
+        concat_axis: of that Concat.
+        by_data: an operator before it decides by the data how many rows there are.
+        examples: the original's answers, at least one, or none where nothing was run.
+    """
+
+    name: str
+    shape: tuple[Size, ...]
+    is_float: bool
+    origins: frozenset[str]
+    parts: tuple[frozenset[str], ...] = ()
+    concat_axis: int | None = None
+    by_data: bool = False
+    examples: tuple[Array, ...] = ()
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return self.examples[0].ndim if self.examples else len(self.shape)
+
+    def size(self, axis: int) -> int | None:
+        """Of an axis, where it is the same everywhere; `None`: dynamic or not known."""
+        if self.examples:
+            sizes = {array.shape[axis] for array in self.examples}
+            return sizes.pop() if len(sizes) == 1 else None
+        found = self.shape[axis]
+        return found if isinstance(found, int) and found > 0 else None
+
+    @property
+    def varies(self) -> bool:
+        """Whether its shape depends on the data."""
+        return self.by_data or any(0 in array.shape for array in self.examples)
+
+    @property
+    def lowest(self) -> float | None:
+        """Of all values that are finite; `None` where nothing was run."""
+        return _extreme(self.examples, "min")
+
+    @property
+    def highest(self) -> float | None:
+        """As `lowest`."""
+        return _extreme(self.examples, "max")
+
+    @property
+    def in_unit_range(self) -> bool:
+        """Whether all values lie between 0 and 1."""
+        low, high = self.lowest, self.highest
+        return low is not None and high is not None and low >= 0 and high <= 1 + 1e-6
+
+    def sums_to_one(self, axis: int) -> bool:
+        """Whether the values are probabilities of classes along an axis."""
+        arrays = [array for array in self.examples if array.size]
+        return bool(arrays) and all(
+            float(array.min()) >= 0
+            and np.allclose(array.astype(np.float64).sum(axis=axis), 1.0, atol=_SUM_TOLERANCE)
+            for array in arrays
+        )
+
+    def unit_length(self) -> bool:
+        """Whether all rows along the last axis have length 1."""
+        arrays = [array for array in self.examples if array.size]
+        return bool(arrays) and all(
+            np.allclose(np.linalg.norm(array.astype(np.float64), axis=-1), 1.0, atol=_SUM_TOLERANCE)
+            for array in arrays
+        )
+
+    def named(self, pattern: str) -> bool:
+        """Whether a part of its name matches a pattern."""
+        return re.search(pattern, self.name, re.IGNORECASE) is not None
+
+
+def gather(
+    model: ir.Model | None, session: Session | None, examples: Sequence[Mapping[str, Array]]
+) -> list[Evidence]:
+    """Of every output of a model, in order.
+
+    Args:
+        model: its graph, where it is at hand.
+        session: of it, where there is one: the model's outputs are taken from one of both.
+        examples: the original's answers to a few samples.
+    """
+    names = session.output_names if session is not None else ()
+    types = session.output_types if session is not None else ()
+    ranks = session.output_ranks if session is not None else ()
+    values = {} if model is None else {value.name: value for value in model.graph.outputs}
+    if session is None:
+        names = tuple(str(name) for name in values)
+    found = []
+    for place, name in enumerate(names):
+        value = values.get(name)
+        shape = _shape(value) if value is not None and value.shape is not None else None
+        kind = types[place] if types else _type(value)
+        origins, parts, axis, by_data = _origins(value)
+        arrays = tuple(answer[name] for answer in examples)
+        found.append(
+            Evidence(
+                name,
+                shape or (None,) * (ranks[place] if ranks else 0),
+                kind in ("tensor(float)", "tensor(double)", "tensor(float16)"),
+                origins,
+                parts,
+                axis,
+                by_data,
+                arrays,
+            )
+        )
+    return found
+
+
+def _shape(value: ir.Value) -> tuple[Size, ...]:
+    assert value.shape is not None
+    return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
+
+
+def _type(value: ir.Value | None) -> str:
+    if value is None or value.dtype is None:
+        return ""
+    names = {
+        ir.DataType.FLOAT: "tensor(float)",
+        ir.DataType.DOUBLE: "tensor(double)",
+        ir.DataType.FLOAT16: "tensor(float16)",
+    }
+    return names.get(value.dtype, "")
+
+
+def _origins(
+    value: ir.Value | None,
+) -> tuple[frozenset[str], tuple[frozenset[str], ...], int | None, bool]:
+    """Operators that computed the values, those of each part of a Concat, its axis, and rows."""
+    if value is None:
+        return frozenset(), (), None, False
+    makers = _makers(value)
+    parts: tuple[frozenset[str], ...] = ()
+    axis = None
+    for node in makers:
+        if node.op_type == "Concat":
+            axis = attribute(node, "axis", 0)
+            parts = tuple(
+                frozenset(maker.op_type for maker in _makers(source))
+                for source in node.inputs
+                if source is not None
+            )
+    return frozenset(node.op_type for node in makers), parts, axis, _by_data(value)
+
+
+def _makers(value: ir.Value) -> list[ir.Node]:
+    """The nodes that computed a value, behind those that only move values about."""
+    found: list[ir.Node] = []
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting and len(seen) < _MOST_NODES:
+        current = waiting.pop()
+        node = current.producer()
+        if node is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if node.op_type in _SAME_VALUES and node.inputs and node.inputs[0] is not None:
+            waiting.append(node.inputs[0])
+        elif node.op_type in ("If", "Loop"):
+            # Of a Loop's body the first output is its condition.
+            shift = int(node.op_type == "Loop")
+            place = node.outputs.index(current) + shift
+            waiting += [body.outputs[place] for body in bodies(node) if place < len(body.outputs)]
+        else:
+            found.append(node)
+    return found
+
+
+def _by_data(value: ir.Value) -> bool:
+    """Whether an operator near the output decides by the data how many rows there are."""
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting and len(seen) < _MOST_NODES:
+        node = waiting.pop().producer()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if node.op_type in _ROWS_BY_DATA:
+            return True
+        if node.op_type in ("Conv", "MatMul", "Gemm", "LSTM", "GRU"):
+            continue
+        waiting += [source for source in node.inputs if source is not None]
+    return False
+
+
+def _extreme(examples: Sequence[Array], which: str) -> float | None:
+    found = []
+    for array in examples:
+        finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
+        if finite.size:
+            found.append(float(getattr(finite, which)()))
+    if not found:
+        return None
+    return min(found) if which == "min" else max(found)

@@ -1,0 +1,75 @@
+"""What an output of a model means: its kind, and how it is laid out.
+
+A reading says how an output is judged: which metric fits it, along which axis its slices lie,
+and in which unit they are compared.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+__all__ = ["Form", "Kind", "Reading"]
+
+
+class Kind(StrEnum):
+    """What an output is for; `VALUES` where nothing more is known."""
+
+    CLASSIFICATION = "classification"
+    MULTI_LABEL = "multi-label"
+    SEQUENCE = "sequence"
+    DETECTION = "detection"
+    SEGMENTATION = "segmentation"
+    EMBEDDING = "embedding"
+    REGRESSION = "regression"
+    SIGNAL = "signal"
+    INTEGERS = "integers"
+    STATE = "state"
+    VALUES = "values"
+
+
+Form = Literal["values", "probabilities", "logits", "sigmoid"]
+"""How scores are given: over classes that exclude each other, before or after Softmax; or each
+apart, after a Sigmoid."""
+
+Role = Literal["", "head", "boxes", "distances", "scores", "labels", "rows", "count"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How one output is read.
+
+    Attributes:
+        output: its name.
+        kind: what it is for.
+        words: a description for people, with its sizes.
+        why: what in the model or its answers says so.
+        form: how scores are given.
+        axis: along which classes, channels or columns lie; `None` where slices are not told apart
+            by meaning.
+        role: which part of a detector it is.
+        group: outputs with the same number are one detector.
+        classes: of a detector.
+        objectness: whether the fifth row of a detector's head scales the class scores.
+        corners: whether boxes are given by two corners; else by centre and size.
+        background: the class that means nothing was found.
+        state_input: the input that takes the output at the next step.
+        varying: whether its shape depends on the data.
+    """
+
+    output: str
+    kind: Kind
+    words: str
+    why: str
+    form: Form = "values"
+    axis: int | None = None
+    role: Role = ""
+    group: int = 0
+    classes: int = 0
+    objectness: bool = False
+    corners: bool = False
+    background: int | None = None
+    state_input: str | None = None
+    varying: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.output}: {self.words}"

@@ -1,0 +1,211 @@
+"""What a model lost, in figures, with the bounds that the samples carry."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxpress.judge.bounds import (
+    bootstrap_bounds,
+    mean_bounds,
+    paired_bounds,
+    share_lower,
+    share_upper,
+)
+from onnxpress.judge.fidelity import OutputFidelity
+from onnxpress.judge.metrics import WholeMetric
+
+__all__ = ["Measurement", "MetricFigure", "ProbeFigure"]
+
+Floats = npt.NDArray[np.float64]
+_RESAMPLES = 1000
+_WHOLE_RESAMPLES = 100
+"""A user's function over the whole set may take a second."""
+
+
+@dataclass(frozen=True)
+class MetricFigure:
+    """A metric's value for a model and for the original, in percent.
+
+    Attributes:
+        name: of the metric.
+        outputs: that it looks at; none: all.
+        value: of this model.
+        reference: of the original.
+        confidence: that each end of the interval holds.
+        rows: [n, 3], this model, the original, weight; empty for a metric of the whole set.
+        sample_of: [n], which sample a row is of.
+        whole: of a metric of the whole set: the drop by indices of samples.
+    """
+
+    name: str
+    outputs: tuple[str, ...]
+    value: float
+    reference: float
+    confidence: float = 0.95
+    rows: Floats = field(default_factory=lambda: np.zeros((0, 3)), repr=False)
+    samples: int = 0
+    whole: "WholeDrop | None" = field(default=None, repr=False)
+
+    @property
+    def drop(self) -> float:
+        """Reference − value, in points."""
+        return self.reference - self.value
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """Bounds of the drop in points, each of which holds with the confidence.
+
+        Shares are bounded exactly (Clopper–Pearson; paired where the original errs too), bounded
+        scores by betting, ratios by bootstrap (`bounds`).
+        """
+        if self.whole is not None:
+            low, high = bootstrap_bounds(
+                self.whole, self.samples, self.confidence, resamples=_WHOLE_RESAMPLES
+            )
+            if low == high:
+                high = max(high, share_upper(0, self.samples, self.confidence))
+            return 100 * low, 100 * high
+        low, high = drop_bounds(self.rows, self.confidence)
+        return 100 * low, 100 * high
+
+
+@dataclass(frozen=True)
+class WholeDrop:
+    """The drop of a metric of the whole set, on a choice of samples.
+
+    Attributes:
+        metric: which.
+        found: this model's answers.
+        reference: the original's.
+        labels: or `None`.
+    """
+
+    metric: WholeMetric
+    found: tuple[Mapping[str, npt.NDArray[np.generic]], ...]
+    reference: tuple[Mapping[str, npt.NDArray[np.generic]], ...]
+    labels: tuple[npt.NDArray[np.int64] | None, ...] | None
+
+    def values(self, indices: npt.NDArray[np.int64]) -> tuple[float, float]:
+        """Of this model and of the original, 0 to 1."""
+        found = [self.found[i] for i in indices]
+        reference = [self.reference[i] for i in indices]
+        labels = None if self.labels is None else [self.labels[i] for i in indices]
+        return (
+            self.metric.value(found, reference, labels),
+            self.metric.value(reference, reference, labels),
+        )
+
+    def __call__(self, indices: npt.NDArray[np.int64]) -> float:
+        new, old = self.values(indices)
+        return old - new
+
+
+def drop_bounds(rows: Floats, confidence: float) -> tuple[float, float]:
+    """Bounds of Σ(original − model) / Σ weight, each with the confidence.
+
+    Args:
+        rows: [n, 3], this model, the original, weight.
+        confidence: of each.
+    """
+    rows = rows[rows[:, 2] > 0]
+    number = len(rows)
+    if number == 0:
+        return math.nan, math.nan
+    new, old, weight = rows.T
+    lost = old - new
+    if np.all(weight == 1):
+        binary = np.isin(new, (0.0, 1.0)).all() and np.isin(old, (0.0, 1.0)).all()
+        if binary and np.all(old == 1):
+            failures = int(lost.sum())
+            return share_lower(failures, number, confidence), share_upper(
+                failures, number, confidence
+            )
+        if binary:
+            worse, better = int((lost > 0).sum()), int((lost < 0).sum())
+            return paired_bounds(worse, better, number, confidence)
+        low = 0.0 if np.all(old == 1) else -1.0
+        if lost.min() >= low and lost.max() <= 1:
+            return mean_bounds(lost, confidence, least=low, most=1.0)
+    nothing = share_upper(0, number, confidence)
+    if not lost.any():
+        return 0.0, nothing
+
+    def ratio(indices: npt.NDArray[np.int64]) -> float:
+        total = weight[indices].sum()
+        return float(lost[indices].sum() / total) if total else 0.0
+
+    low, high = bootstrap_bounds(ratio, number, confidence, resamples=_RESAMPLES)
+    # Few samples that lose much are what resampling does not see.
+    losing = lost > 0
+    often = share_upper(int(losing.sum()), number, confidence)
+    much = float((lost[losing] / weight[losing]).mean()) if losing.any() else 1.0
+    return low, max(high, often * much)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFigure:
+    """What was lost on inputs besides the samples.
+
+    Attributes:
+        name: which inputs.
+        output: that lost most by its budget.
+        sqnr_db: of that output's worst group of slices.
+        least_db: what it has to keep there.
+        number: of runs.
+        carried: whether each run took the states of the one before.
+    """
+
+    name: str
+    output: str
+    sqnr_db: float
+    least_db: float
+    number: int
+    carried: bool = False
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A model's figures on the evaluation samples.
+
+    Attributes:
+        outputs: fidelity by output name.
+        metrics: task metrics.
+        samples: how many.
+        source: where they came from.
+        probes: on stressed inputs, other sizes, and with states carried on.
+    """
+
+    outputs: Mapping[str, OutputFidelity]
+    metrics: tuple[MetricFigure, ...]
+    samples: int
+    source: str
+    probes: tuple[ProbeFigure, ...] = ()
+
+    @property
+    def worst_sqnr_db(self) -> float:
+        """The lowest SQNR of all float outputs; `inf` where there is none."""
+        return min((o.sqnr_db for o in self.outputs.values() if o.is_float), default=math.inf)
+
+    @property
+    def worst_whole_db(self) -> float:
+        """As `worst_sqnr_db`, of outputs as wholes."""
+        return min((o.whole_db for o in self.outputs.values() if o.is_float), default=math.inf)
+
+    @property
+    def metric(self) -> str | None:
+        """The name of the metric that lost most; `None` where there is none."""
+        return None if self.worst_metric is None else self.worst_metric.name
+
+    @property
+    def drop(self) -> float:
+        """Points that the metric lost that lost most; 0 where there is none."""
+        return 0.0 if self.worst_metric is None else self.worst_metric.drop
+
+    @property
+    def worst_metric(self) -> MetricFigure | None:
+        """The metric that lost most; `None` where there is none."""
+        return max(self.metrics, key=lambda figure: figure.drop, default=None)
