@@ -33,6 +33,8 @@ class Context:
         base_statistics: of `base`, before any refinement; `statistics` if not given.
         names: what is free in `model`; a rewrite takes every new name from it.
         memory: what `memoised` functions of this stage returned.
+        kept: names of layers whose weights the user keeps from the pass: candidates that change
+            them are dropped, and a rewrite that does is refused.
     """
 
     model: ir.Model
@@ -45,6 +47,7 @@ class Context:
     base_statistics: Statistics | None = None
     names: Names = None  # type: ignore[assignment] # filled in below
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
+    kept: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         fill = object.__setattr__

@@ -7,7 +7,7 @@ A decision is a candidate that was chosen; what a stage decided is enough to rep
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -288,6 +288,17 @@ class Pass(ABC):
     ) -> list[TimingSubgraph] | None:
         """What to time for a candidate; `None`: the rewritten layers alone."""
         return None
+
+    def changes(self, context: Context, decision: Decision) -> Collection[str]:
+        """Names of the layers whose weights a decision changes, where they are more than these.
+
+        What the user keeps is dropped by it. By default the candidate's members, or the site.
+
+        Args:
+            context: that the decision was proposed in.
+            decision: that might be taken.
+        """
+        return decision.layers
 
     @abstractmethod
     def propose(self, context: Context) -> list[Proposal | Skip]:

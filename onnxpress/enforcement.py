@@ -34,6 +34,7 @@ from onnxpress.statistics import Observations
 
 __all__ = [
     "Offer",
+    "changed_by",
     "observed_by",
     "offered",
     "opset_needed_by",
@@ -105,6 +106,19 @@ def saving_of(pass_: Pass, context: Context, decisions: Sequence[Decision], unit
     return _signed_call(pass_, "saving", lambda: float(pass_.saving(context, decisions, unit)))
 
 
+def changed_by(pass_: Pass, context: Context, decision: Decision) -> tuple[str, ...]:
+    """Names of the layers that a decision of the pass would change; the site where it is one.
+
+    Raises:
+        PassError: the pass fails.
+    """
+    found = _signed_call(
+        pass_, "changes", lambda: tuple(map(str, pass_.changes(context, decision)))
+    )
+    # Of what stands between layers the node itself is the site.
+    return tuple(dict.fromkeys((*found, *decision.layers)))
+
+
 def observed_by(pass_: Pass, context: Context) -> Observations:
     """What the pass wants to see of the model.
 
@@ -155,8 +169,23 @@ def rewritten(pass_: Pass, context: Context, decisions: Sequence[Decision]) -> i
         ) from error
     if _interface(model) != _interface(context.model):
         raise PassError(pass_.name, "rewrite changed the inputs or outputs of the model")
+    touched = _touched(context, model)
+    if touched is not None:
+        raise PassError(pass_.name, "rewrite changed the weight of a layer that is kept", touched)
     name_nodes_apart(model)
     return model
+
+
+def _touched(context: Context, model: ir.Model) -> str | None:
+    """A layer that is kept and whose weight is not as it was in the rewritten model."""
+    if not context.kept:
+        return None
+    graphs = (model.graph, *model.graph.subgraphs())
+    left = {id(v.const_value) for graph in graphs for v in graph.initializers.values()}
+    for layer in context.layers:
+        if layer.name in context.kept and id(layer.weight.const_value) not in left:
+            return layer.name
+    return None
 
 
 def timed_by(

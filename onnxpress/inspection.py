@@ -7,12 +7,12 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.contract import Stage
 from onnxpress.graph import standard_opset
 from onnxpress.layers import find_layers
-from onnxpress.lossless import lossless
+from onnxpress.lossless import simplified
 from onnxpress.pool import Pool
 from onnxpress.request import default_passes
+from onnxpress.selectable import selectable_sites
 from onnxpress.targets import Target, load_target
 
 __all__ = ["inspect_model"]
@@ -26,15 +26,13 @@ def inspect_model(path: str | Path, *, target: str = "cpu") -> dict[str, Any]:
     """
     file = Path(path)
     original = model_file.load(file)
-    model = original
     chosen = load_target(target)
     passes, problems = default_passes()
-    for pass_ in passes:
-        if pass_.stage == Stage.LOSSLESS:
-            model = lossless(pass_, model, chosen, 0).model
+    model = simplified(original, passes, chosen)
     described = [_described(Pool((p,)), model, chosen) for p in passes if p.stage.loses]
     layers = find_layers(model)
     operators = Counter(node.op_type for node in original.graph.all_nodes())
+    sites = selectable_sites(model, original)
     largest = sorted(layers, key=lambda layer: -layer.nbytes)[:10]
     return {
         "source": str(file),
@@ -53,6 +51,15 @@ def inspect_model(path: str | Path, *, target: str = "cpu") -> dict[str, Any]:
                 "in_subgraph": layer.in_subgraph,
             }
             for layer in largest
+        ],
+        "names": [
+            {
+                "name": site.name,
+                "aliases": sorted(site.aliases - {site.name}),
+                "operators": sorted(site.operators),
+            }
+            for site in sites
+            if site.is_layer
         ],
         "passes": described,
         "problems": problems,

@@ -24,6 +24,7 @@ from onnxpress.graph import attribute, constant, is_standard, node_label
 
 __all__ = [
     "FLOAT_TYPES",
+    "WEIGHT_INPUTS",
     "Layer",
     "Matrix",
     "Use",
@@ -38,13 +39,14 @@ __all__ = [
 Matrix = npt.NDArray[np.floating]
 
 FLOAT_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
-_WEIGHT_INPUTS = {
+WEIGHT_INPUTS = {
     "Conv": (1,),
     "ConvTranspose": (1,),
     "Gemm": (1,),
     "MatMul": (0, 1),
     "Gather": (0,),
 }
+"""Which inputs of an operator may be the weight of a layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +212,7 @@ def multiply_adds(node: ir.Node) -> int:
 
     A dynamic dimension counts as 1, an unknown shape as nothing.
     """
-    if not is_standard(node) or node.op_type not in _WEIGHT_INPUTS or node.op_type == "Gather":
+    if not is_standard(node) or node.op_type not in WEIGHT_INPUTS or node.op_type == "Gather":
         return 0
     left, right = node.inputs[0], node.inputs[1]
     output = node.outputs[0]
@@ -266,7 +268,7 @@ def find_layers(model: ir.Model) -> list[Layer]:
 
 
 def _is_weight_use(node: ir.Node, index: int, value: ir.Value) -> bool:
-    if not is_standard(node) or index not in _WEIGHT_INPUTS.get(node.op_type, ()):
+    if not is_standard(node) or index not in WEIGHT_INPUTS.get(node.op_type, ()):
         return False
     assert value.const_value is not None
     rank = len(value.const_value.shape)

@@ -1,21 +1,24 @@
 """Passes that change no answer: carried out as thoroughly as the comparison allows."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import onnx_ir as ir
 
-from onnxpress.contract import Decision, Pass
+from onnxpress import registry
+from onnxpress.contract import Decision, Pass, Stage
 from onnxpress.data import random_samples
 from onnxpress.errors import DataError, ModelError, PassError
 from onnxpress.judge import Budget, Evaluator
 from onnxpress.original import Run
 from onnxpress.pool import Pool
+from onnxpress.recipe import Recipe
 from onnxpress.result import StageResult
 from onnxpress.runtime import Session
+from onnxpress.selectable import selectable_sites
 from onnxpress.targets import Target
 
-__all__ = ["difference_of", "lossless", "lossless_stage"]
+__all__ = ["difference_of", "lossless", "lossless_stage", "require_selected", "simplified"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +72,35 @@ def lossless(
     except PassError as error:
         return StageResult(pass_, model, note=str(error), failed=True)
     return StageResult(pass_, model, note=f"undone: {reason or 'it proposed nothing'}")
+
+
+def simplified(model: ir.Model, passes: Iterable[Pass], target: Target, seed: int = 0) -> ir.Model:
+    """What the passes among them that change no answer make of a model, without a comparison."""
+    for pass_ in passes:
+        if pass_.stage == Stage.LOSSLESS:
+            model = lossless(pass_, model, target, seed).model
+    return model
+
+
+def require_selected(recipe: Recipe, model: ir.Model, target: Target) -> None:
+    """Refuse before any work a selection of layers that neither the model nor its simple form has.
+
+    Args:
+        recipe: whose selection it is.
+        model: as it was given.
+        target: what the provider accepts.
+
+    Raises:
+        UsageError: a selector matches nothing.
+    """
+    if not recipe.selection:
+        return
+    sites = selectable_sites(model)
+    if all(selector.matches(sites) for selector in recipe.selection.selectors):
+        return
+    passes = [stage.pass_ for stage in recipe.stages]
+    sites += selectable_sites(simplified(model, passes, target, recipe.seed))
+    recipe.selection.require_matches(sites, registry.lossy_names(passes))
 
 
 def difference_of(run: Run, model: ir.Model) -> str | None:

@@ -50,12 +50,12 @@ def memoised(
 def memoised_of_model(
     function: Callable[Concatenate[Context, P], T],
 ) -> Callable[Concatenate[Context, P], T]:
-    """Remember a function of `context.base` and `context.base_statistics` as a whole."""
+    """Remember a function of `context.base`, its statistics and what is kept, as a whole."""
 
     @functools.wraps(function)
     def remembered(context: Context, /, *args: P.args, **kwargs: P.kwargs) -> T:
         given = [_token(context, value) for value in (*args, *sorted(kwargs.items()))]
-        whole = (_Same(context.base), _Same(context.base_statistics))
+        whole = (_Same(context.base), _Same(context.base_statistics), context.kept)
         key = (function, repr(context.target), context.seed, *whole, *given)
         return context.memory.recall(key, lambda: function(context, *args, **kwargs))
 

@@ -14,7 +14,7 @@ from onnxpress.attempts import Attempt, judged_attempt
 from onnxpress.contract import Pass, Stage
 from onnxpress.conversion import Conversion, convert_interface
 from onnxpress.judge import Budget, Evaluator
-from onnxpress.lossless import lossless
+from onnxpress.lossless import lossless, require_selected
 from onnxpress.original import (
     Original,
     Run,
@@ -64,6 +64,9 @@ def optimize(
     providers: ProviderOptions = NO_PROVIDERS,
     clock: Clock = compare_latency,
     progress: Callable[[str], None] = lambda _: None,
+    keep: Sequence[str] = (),
+    only: Sequence[str] = (),
+    exclude: Sequence[str] = (),
 ) -> Result:
     """Make a model smaller and faster within a budget, and prove it.
 
@@ -95,6 +98,10 @@ def optimize(
         providers: where else the result is run before it is given back.
         clock: compares the latency of two models; in tests a table.
         progress: told in a few words what is being done.
+        keep: what no lossy pass touches: names of layers or nodes, patterns (`/head/*`), operator
+            types (`Gather`).
+        only: lossy passes touch nothing but these; `quantize:/head/*` for one pass.
+        exclude: as `keep`, and `quantize:/head/*` keeps from one pass.
 
     Raises:
         OnnxpressError: the input cannot be used; its subclasses say which and what to do.
@@ -116,6 +123,9 @@ def optimize(
             providers,
             clock,
             progress,
+            keep,
+            only,
+            exclude,
         )
     )
 
@@ -126,6 +136,7 @@ def run(request: Request) -> Result:
     given = read(request)
     plan = planned(request, given.digest)
     target = load_target(plan.recipe.target)
+    require_selected(plan.recipe, given.model, target)
     request.progress("simplifying")
     original = opened(given, plan.recipe, request.threads)
     if original.session is None:

@@ -35,7 +35,9 @@ from onnxpress.enforcement import (
     timed_by,
 )
 from onnxpress.errors import PassError, UsageError
+from onnxpress.pinning import kept_from, permitted_offer, pinned
 from onnxpress.refinement import levels_of, refined_statistics
+from onnxpress.selection import NO_PINS, Pins
 from onnxpress.statistics import Observations, Statistics, collect
 from onnxpress.targets import Target
 
@@ -69,9 +71,11 @@ class Pool:
 
     Attributes:
         passes: of one stage, each of another name.
+        pins: what the user keeps from them.
     """
 
     passes: tuple[Pass, ...]
+    pins: Pins = NO_PINS
 
     @property
     def stage(self) -> Stage:
@@ -92,7 +96,7 @@ class Pool:
         """The pool without passes that failed; `None` where none is left."""
         names = {failure.pass_name for failure in failures}
         kept = tuple(pass_ for pass_ in self.passes if pass_.name not in names)
-        return Pool(kept) if kept else None
+        return replace(self, passes=kept) if kept else None
 
     def context(
         self,
@@ -140,7 +144,8 @@ class Pool:
         failures: list[PassError] = []
         for pass_ in self.passes:
             try:
-                offer = offered(pass_, context)
+                given = pinned(self.pins, pass_, context)
+                offer = permitted_offer(self.pins, pass_, given, offered(pass_, given))
             except PassError as error:
                 logger.warning("%s", error)
                 failures.append(error)
@@ -152,6 +157,25 @@ class Pool:
         if len(self.passes) > 1:
             merged.sort(key=lambda p: min(order.get(name, len(order)) for name in _layers(p)))
         return PoolOffer(tuple(merged), (*left, *overlapping), tuple(failures))
+
+    def permitted(
+        self, context: Context, decisions: Sequence[Decision]
+    ) -> tuple[tuple[Decision, ...], tuple[tuple[str, Skip], ...]]:
+        """The decisions that change nothing the user keeps, and what is left alone instead.
+
+        Raises:
+            PassError: a pass fails.
+        """
+        kept: list[Decision] = []
+        left: list[tuple[str, Skip]] = []
+        for decision in decisions:
+            pass_ = self._owner(decision.candidate)
+            reason = kept_from(self.pins, pass_, context, decision)
+            if reason is None:
+                kept.append(decision)
+            else:
+                left.append((pass_.name, Skip(decision.site, reason)))
+        return tuple(kept), tuple(left)
 
     def quota(self, context: Context) -> Quota | None:
         """What the settings of a pass ask for; one pass at most may ask.
@@ -186,8 +210,8 @@ class Pool:
         model = context.model
         for pass_, own in self._by_pass(decisions):
             if own:
-                changed = replace(context, model=model, layers=())
-                model = rewritten(pass_, changed, own)
+                given = pinned(self.pins, pass_, context)
+                model = rewritten(pass_, replace(given, model=model, layers=()), own)
         return model.clone() if model is context.model else model
 
     def rewrite_refined(

@@ -8,6 +8,8 @@ model_sha256 = "…"
 source = "calibration.npz"
 digest = "…"
 held_out = true
+[layers."/head/*"]
+keep = true
 [[pass]]
 name = "quantize"
 form = "auto"
@@ -31,12 +33,13 @@ from onnxpress.contract import Candidate, Decision, Pass
 from onnxpress.conversion import Conversion
 from onnxpress.data import Samples
 from onnxpress.errors import RecipeError
+from onnxpress.selection import NOTHING_SELECTED, Selection
 from onnxpress.settings import checked, settings_of
 
 __all__ = ["CalibrationSource", "Recipe", "RecipeStage", "samples_digest"]
 
 FORMAT = 2
-_KEYS = ("version", "target", "seed", "model_sha256", "calibration", "conversion", "pass")
+_KEYS = ("version", "target", "seed", "model_sha256", "calibration", "conversion", "layers", "pass")
 _DECISION_KEYS = ("site", "family", "members", "refined", "keeps_kernels", "parameters")
 
 
@@ -74,6 +77,7 @@ class Recipe:
         model_sha256: of the original file, or `None` in a recipe written by hand.
         calibration: or `None` without calibration data.
         conversion: what was asked for besides what the target needs.
+        selection: what lossy passes leave alone.
     """
 
     stages: tuple[RecipeStage, ...]
@@ -82,6 +86,7 @@ class Recipe:
     model_sha256: str | None
     calibration: CalibrationSource | None
     conversion: Conversion = field(default_factory=Conversion)
+    selection: Selection = NOTHING_SELECTED
 
     @property
     def digest(self) -> str:
@@ -105,6 +110,8 @@ class Recipe:
                 "float16": self.conversion.float16,
                 "opset": self.conversion.opset,
             }
+        if self.selection:
+            table["layers"] = self.selection.to_table()
         table["pass"] = [_stage_table(stage) for stage in self.stages]
         return tomli_w.dumps(table)
 
@@ -147,6 +154,11 @@ class Recipe:
                 table.get("model_sha256"),
                 None if calibration is None else CalibrationSource(**calibration),
                 Conversion(**{**asked, "shapes": tuple(asked.get("shapes", ()))}),
+                Selection.from_table(
+                    table.get("layers", {}),
+                    registry.lossy_names([stage.pass_ for stage in stages]),
+                    source,
+                ),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise RecipeError(f"{source}: is not a recipe: {error}") from error

@@ -5,9 +5,10 @@ says so: `[passes] default = ["codebook"]` in `onnxpress.toml` here, else in
 `~/.config/onnxpress/config.toml`.
 """
 
+import contextlib
 import importlib.metadata
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from onnxpress.settings import checked
 if TYPE_CHECKING:
     from onnxpress.contract import Pass
 
-__all__ = ["COMMANDS", "create", "default_names", "describe", "load", "names"]
+__all__ = ["COMMANDS", "create", "default_names", "describe", "load", "lossy_names", "names"]
 
 GROUP = "onnxpress.passes"
 COMMANDS = ("bench", "doctor", "inspect", "optimize", "passes", "targets", "validate")
@@ -46,6 +47,16 @@ def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
 def names() -> list[str]:
     """Names of the installed passes, sorted."""
     return sorted(_entry_points())
+
+
+def lossy_names(others: Iterable["Pass"] = ()) -> list[str]:
+    """Names of passes that lose something: installed ones, and others at hand, sorted."""
+    classes: list[type[Pass]] = [type(pass_) for pass_ in others]
+    for name in names():
+        # One that cannot be imported cannot act either.
+        with contextlib.suppress(UsageError):
+            classes.append(load(name))
+    return sorted({found.name for found in classes if found.stage.loses})
 
 
 def default_names() -> list[str]:

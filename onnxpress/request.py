@@ -18,6 +18,7 @@ from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import Recipe, RecipeStage
 from onnxpress.runtime import Array, Clock, compare_latency
 from onnxpress.search import GOALS, Goal, Objective
+from onnxpress.selection import Selection
 
 __all__ = ["DataArgument", "Plan", "Request", "default_passes", "planned"]
 
@@ -44,6 +45,9 @@ class Request:
         providers: where else the result is run before it is given back.
         clock: compares the latency of two models.
         progress: told in a few words what is being done.
+        keep: layers that no lossy pass touches: names, patterns, operator types.
+        only: layers besides which lossy passes touch nothing; `PASS:…` for one pass.
+        exclude: as `keep`; `PASS:…` from one pass.
     """
 
     model: str | os.PathLike[str] | ir.Model
@@ -61,6 +65,9 @@ class Request:
     providers: ProviderOptions = NO_PROVIDERS
     clock: Clock = compare_latency
     progress: Callable[[str], None] = lambda _: None
+    keep: Sequence[str] = ()
+    only: Sequence[str] = ()
+    exclude: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Refuse before any work what means nothing.
@@ -82,6 +89,16 @@ class Request:
     def named(self) -> bool:
         """Whether passes were asked for by name: then they count although they save nothing."""
         return self.passes is not None
+
+    @property
+    def selection(self) -> Selection:
+        """What lossy passes leave alone.
+
+        Raises:
+            UsageError: a selector is empty.
+        """
+        given = [item for item in self.passes or () if isinstance(item, Pass)]
+        return Selection.parse(self.keep, self.only, self.exclude, registry.lossy_names(given))
 
     @property
     def objective(self) -> Objective:
@@ -122,12 +139,15 @@ def planned(request: Request, digest: str) -> Plan:
                 f"{(recipe.model_sha256 or '')[:12]}, this model's with {digest[:12]}); remove "
                 "model_sha256 from the recipe to use it all the same"
             )
-        return Plan(replace(recipe, model_sha256=digest))
+        selection = recipe.selection.joined(request.selection)
+        return Plan(replace(recipe, model_sha256=digest, selection=selection))
     chosen, problems = _chosen(request)
     ordered = [pass_ for pool in pools_of(chosen) for pass_ in pool.passes]
     stages = tuple(RecipeStage(pass_, None) for pass_ in ordered)
     target = "+".join(request.target)
-    recipe = Recipe(stages, target, request.seed, digest, None, request.conversion)
+    recipe = Recipe(
+        stages, target, request.seed, digest, None, request.conversion, request.selection
+    )
     return Plan(recipe, tuple(problems))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.contract import Context, Decision, Pass, Stage
+from onnxpress.contract import Context, Decision, Pass, Skip, Stage
 from onnxpress.conversion.opset import raise_opset
 from onnxpress.enforcement import opset_needed_by
 from onnxpress.errors import PassError
@@ -17,6 +17,8 @@ from onnxpress.pool import Pool, pools_of
 from onnxpress.result import StageResult
 from onnxpress.runtime import Session
 from onnxpress.search import PoolResult, search_stage
+from onnxpress.selectable import selectable_sites
+from onnxpress.selection import NO_PINS, Pins
 
 __all__ = ["Variant", "run_stages"]
 
@@ -64,7 +66,7 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
     results: list[StageResult] = []
     steps = _steps(run, variant)
     lossy = [step for step in steps if step.loses and step.pool.names not in variant.skipped]
-    done, spent = 0, ""
+    done, spent, pins = 0, "", NO_PINS
     for step in steps:
         skipped = step.pool.names in variant.skipped
         if step.loses and not skipped:
@@ -72,6 +74,7 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
                 # Later the model differs from the original for other reasons too.
                 current = _raised(run, current, lossy)
                 spent = "" if step.decisions is not None else _spent(run, current)
+                pins = _pins(run, current)
             done += 1
         if skipped:
             note = "left out: with it, the later stages had less to gain from the budget"
@@ -88,11 +91,13 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
                 found.append(lossless_stage(run, pass_, current))
                 current = found[-1].model
         elif step.decisions is not None and not variant.kernel_preserving_only:
-            replayed = _replayed(run, step.pool, current, step.decisions)
+            pool = replace(step.pool, pins=pins) if step.loses else step.pool
+            replayed = _replayed(run, pool, current, step.decisions)
             found = _by_pass(step.pool, replayed, current)
         else:
             share = variant.share * (done / len(lossy) if step.loses else 1.0)
-            searched = _searched(run, step.pool, current, share, variant)
+            pool = replace(step.pool, pins=pins) if step.loses else step.pool
+            searched = _searched(run, pool, current, share, variant)
             found = _by_pass(step.pool, searched, current)
         results += found
         current = found[-1].model
@@ -122,6 +127,17 @@ def _steps(run: Run, variant: Variant) -> list[_Step]:
         if still_open:
             steps.append(_Step(Pool(tuple(still_open)), None))
     return steps
+
+
+def _pins(run: Run, model: ir.Model) -> Pins:
+    """What is selected, found in the simplified model by the names of both.
+
+    Raises:
+        UsageError: what a selector matches in the original is gone after simplification.
+    """
+    if not run.recipe.selection:
+        return NO_PINS
+    return Pins.of(run.recipe.selection, selectable_sites(model, run.original.model))
 
 
 def _spent(run: Run, model: ir.Model) -> str:
@@ -160,6 +176,7 @@ def _searched(run: Run, pool: Pool, model: ir.Model, share: float, variant: Vari
 def _replayed(run: Run, pool: Pool, model: ir.Model, decisions: tuple[Decision, ...]) -> PoolResult:
     """Carry out what a recipe says; without passes that fail."""
     failures: list[PassError] = []
+    left: tuple[tuple[str, Skip], ...] = ()
     current: Pool | None = pool
     while current is not None and decisions:
         names = {pass_.name for pass_ in current.passes}
@@ -174,10 +191,11 @@ def _replayed(run: Run, pool: Pool, model: ir.Model, decisions: tuple[Decision, 
                 seed=run.recipe.seed,
                 threads=run.request.threads,
             )
+            own, left = current.permitted(context, own)
             rewritten = current.rewrite_refined(
                 context, own, run.calibration, threads=run.request.threads
             )
-            return PoolResult(current, rewritten, own, failures=tuple(failures))
+            return PoolResult(current, rewritten, own, left, failures=tuple(failures))
         except PassError as error:
             failures.append(error)
             current = current.without([error])

@@ -31,6 +31,8 @@ def command(model: Path, *, json_path: str | None) -> None:
         for entry in found["largest"]
     ]
     print_table("largest layers", ("layer", "operator", "shape", "bytes"), rows, console)
+    if found["layers"] > len(rows):
+        print_text(f"and {found['layers'] - len(rows)} more; --json has the names of all", console)
     operators = ", ".join(f"{name} {count}" for name, count in found["operators"].items())
     print_text(f"operators: {operators}", console)
     for entry in found["passes"]:

@@ -13,6 +13,7 @@ from onnxpress.cli.options import (
     file_options,
     goal_options,
     provider_options,
+    selection_options,
     threads_option,
 )
 from onnxpress.errors import UsageError
@@ -26,6 +27,7 @@ __all__ = ["command"]
 @data_options
 @file_options
 @goal_options
+@selection_options
 @click.option("--passes", metavar="A,B,C", help="Only these passes; see `onnxpress passes`.")
 @click.option(
     "--recipe", type=PATH, metavar="FILE.toml", help="Repeat these decisions, without a search."

@@ -16,6 +16,7 @@ __all__ = [
     "goal_options",
     "json_option",
     "provider_options",
+    "selection_options",
     "threads_option",
 ]
 
@@ -209,6 +210,28 @@ goal_options = _together(
         type=float,
         metavar="S",
         help="Seconds after which the search takes the best it has.",
+    ),
+)
+
+selection_options = _together(
+    click.option(
+        "--keep",
+        multiple=True,
+        metavar="NAME",
+        help="No lossy pass touches this: a layer or node by name, a pattern (/head/*), or an "
+        "operator type (Gather). May be repeated.",
+    ),
+    click.option(
+        "--only",
+        multiple=True,
+        metavar="[PASS:]NAME",
+        help="Lossy passes, or this one, touch nothing but these.",
+    ),
+    click.option(
+        "--exclude",
+        multiple=True,
+        metavar="[PASS:]NAME",
+        help="As --keep, from this pass alone: quantize:/head/*.",
     ),
 )
 

@@ -13,6 +13,7 @@ from onnxpress.cli.options import (
     debug_option,
     file_options,
     goal_options,
+    selection_options,
     threads_option,
 )
 from onnxpress.errors import UsageError
@@ -35,7 +36,14 @@ def command_of(name: str) -> click.Command:
         passes = [registry.create(name, chosen)]
         optimize_and_write(model, passes=passes, recipe=None, **options)
 
-    for decorate in (threads_option, debug_option, goal_options, file_options, data_options):
+    for decorate in (
+        threads_option,
+        debug_option,
+        selection_options,
+        goal_options,
+        file_options,
+        data_options,
+    ):
         run = decorate(run)
     command = click.command(name, help=f"{registry.describe(name)}.")(run)
     own = [option_of(setting) for setting in settings]

@@ -8,7 +8,7 @@ network feeds them. Channels that are zero, or copies of another, go without any
 (`redundant.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -98,6 +98,18 @@ class Prune(Pass):
     def observes(self, context: Context) -> Observations:
         """The Gram matrices of all layers."""
         return Observations(layers=frozenset(layer.name for layer in context.layers), gram=True)
+
+    def changes(self, context: Context, decision: Decision) -> Collection[str]:
+        """Layers that get narrower, go, or are solved for anew."""
+        layout = layout_of(context)
+        changed = set(decision.candidate.members)
+        for block in blocks_of(context):
+            if block.name == decision.site:
+                changed.update(block.inside)
+        if decision.site in layout.groups:
+            group = layout.groups[decision.site]
+            changed.update(layout.makers(group), layout.readers(group))
+        return sorted(changed)
 
     def quota(self, context: Context) -> Quota | None:
         """The multiply-adds to save for the wanted ratio."""

@@ -107,7 +107,7 @@ def shorter_range(
         strength: of the smoothing; 0 for none.
     """
     moments = context.moments(layer)
-    if moments is None or absorbable(layer, context.layers) is None:
+    if moments is None or absorbable(layer, _free(context)) is None:
         return None
     channels = channels_of(layer)
     absorbed = _kept(context, layer)
@@ -132,9 +132,14 @@ def absorb(
 ) -> None:
     """Lower the biases before the inputs that were chosen to be absorbed."""
     for layer in layers:
-        before = absorbable(layer, context.layers) if chosen[layer.name].get("absorbed") else None
+        before = absorbable(layer, _free(context)) if chosen[layer.name].get("absorbed") else None
         if before is not None:
             shift_bias(context.names, before.graph, before.node, -_kept(context, layer))
+
+
+def _free(context: Context) -> list[Layer]:
+    """Layers whose biases may be lowered."""
+    return [layer for layer in context.layers if layer.name not in context.kept]
 
 
 def _kept(context: Context, layer: Layer) -> Float64:

@@ -91,8 +91,10 @@ def _chosen_smoothing(
     layer = _base_layers(context)[name]
     readers = _readers(context, layer)
     value = input_of(layer)
-    everyone = {reader.node for reader, _ in readers} >= set(value.consumers())
-    free = everyone and divisible(value, _channel_axis(layer))
+    # What is kept goes on reading the tensor as it is.
+    changed = {reader.node for reader, _ in readers if reader.name not in context.kept}
+    everyone = changed >= set(value.consumers())
+    free = everyone and divisible(value, _channel_axis(layer), context.kept)
     if not readers or not (free or layer.op_type != "Conv"):
         # Between convolutions a Mul would cost more than it saves.
         return None
@@ -180,7 +182,10 @@ def insert_smoothing(
 
 
 def fold_smoothing(
-    names: Names, smoothed: Sequence[Smoothed], quantized: Collection[ir.Value] = ()
+    names: Names,
+    smoothed: Sequence[Smoothed],
+    quantized: Collection[ir.Value] = (),
+    kept: Collection[str] = (),
 ) -> dict[ir.Value, ir.Value]:
     """Fold what can be folded; from the Mul outputs that are gone to the tensors in their place.
 
@@ -188,13 +193,14 @@ def fold_smoothing(
         names: that are free in the model.
         smoothed: as inserted.
         quantized: tensors with a pair, whose ranges stay.
+        kept: names of weights that must stay as they are.
     """
     moved: dict[ir.Value, ir.Value] = {}
     for found in smoothed:
         alone = list(found.value.consumers()) == [found.node]
         if found.value in quantized and found.node.outputs[0] not in quantized:
             continue
-        if not alone or not divide(names, found.value, found.axis, found.scales, quantized):
+        if not alone or not divide(names, found.value, found.axis, found.scales, quantized, kept):
             continue
         output, factor = found.node.outputs[0], found.node.inputs[1]
         ir.convenience.replace_all_uses_with(output, found.value)

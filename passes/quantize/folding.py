@@ -28,14 +28,15 @@ _CHAIN = 8
 Step = Callable[[Names, Scales], None]
 
 
-def divisible(value: ir.Value, axis: int) -> bool:
+def divisible(value: ir.Value, axis: int, kept: Collection[str] = ()) -> bool:
     """Whether `divide` can act: all that computes the channels is constant and read by no one else.
 
     Args:
         value: a tensor of the graph; who reads it does not matter.
         axis: of its channels: 1, or -1 for the last.
+        kept: names of weights that must stay as they are.
     """
-    return _steps(value, axis) is not None
+    return _steps(value, axis, kept=kept) is not None
 
 
 def divide(
@@ -44,6 +45,7 @@ def divide(
     axis: int,
     scales: Scales,
     ranged: Collection[ir.Value] = (),
+    kept: Collection[str] = (),
 ) -> bool:
     """Let `value / scales` be computed in place of `value`; `False`: nothing was changed.
 
@@ -53,8 +55,9 @@ def divide(
         axis: as for `divisible`.
         scales: `[channels]`, above 0.
         ranged: tensors whose ranges are fixed, so that nothing is divided through them.
+        kept: as for `divisible`.
     """
-    steps = _steps(value, axis, ranged)
+    steps = _steps(value, axis, ranged, kept)
     if steps is None:
         return False
     for step in steps:
@@ -62,12 +65,19 @@ def divide(
     return True
 
 
-def _steps(value: ir.Value, axis: int, ranged: Collection[ir.Value] = ()) -> list[Step] | None:
+def _steps(
+    value: ir.Value,
+    axis: int,
+    ranged: Collection[ir.Value] = (),
+    kept: Collection[str] = (),
+) -> list[Step] | None:
     """What has to be divided, or `None` where something stands in the way."""
     steps: list[Step] = []
     for _ in range(_CHAIN):
         node = value.producer()
         if node is None or not is_standard(node) or value.is_graph_output():
+            return None
+        if any(given is not None and given.name in kept for given in node.inputs):
             return None
         source = node.inputs[0] if node.inputs else None
         if node.op_type in ("Conv", "Gemm", "LayerNormalization"):

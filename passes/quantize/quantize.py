@@ -258,7 +258,7 @@ class Quantize(Pass):
         for site in by_form.get("weight_only", {}):
             write_weight_only(context, context.layer(site))
         # Last, so that what is folded into weights meets them in their final form.
-        pairs.move(fold_smoothing(context.names, smoothed, pairs.tensors))
+        pairs.move(fold_smoothing(context.names, smoothed, pairs.tensors, context.kept))
         pairs.insert()
 
 

@@ -1,0 +1,278 @@
+"""What a user keeps from the lossy passes: `--keep`, `--only` and `--exclude`, pins in a recipe.
+
+A selector is the name of a layer or a node, an operator type (`Conv`), or a pattern of such names
+(`/head/*`, as `fnmatch` has it); in front of it may stand a pass, `quantize:/head/*`. What is a
+name or a type is no pattern, so that names may have brackets.
+
+[layers."/head/*"]
+keep = true                 # no lossy pass touches them
+[layers.Gather]
+exclude = ["quantize"]      # nor does this one
+[layers."/body/*"]
+only = true                 # or ["prune"]: lossy passes, or this one, touch nothing but these
+"""
+
+import fnmatch
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnxpress.errors import RecipeError, UsageError, nearest
+from onnxpress.selectable import Selectable
+
+__all__ = ["NOTHING_SELECTED", "NO_PINS", "Pins", "Selection", "Selector"]
+
+_ENTRIES = ("keep", "exclude", "only")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Selector:
+    """Layers or operators.
+
+    Attributes:
+        pattern: a name, an operator type, or a pattern of names.
+        pass_name: the pass it speaks of; empty: all that lose something.
+    """
+
+    pattern: str
+    pass_name: str = ""
+
+    @classmethod
+    def parse(cls, text: str, passes: Collection[str]) -> "Selector":
+        """`PATTERN` or `PASS:PATTERN`; tensors have colons in their names too.
+
+        Raises:
+            UsageError: nothing stands there.
+        """
+        before, colon, after = text.partition(":")
+        found = cls(after, before) if colon and before in passes else cls(text)
+        if not found.pattern.strip():
+            raise UsageError(
+                f"the selector {text!r} is empty; expected the name of a layer, a pattern or an "
+                "operator type"
+            )
+        return found
+
+    def matches(self, sites: Iterable[Selectable]) -> frozenset[str]:
+        """Names of the sites it stands for."""
+        known = list(sites)
+        found = [s for s in known if self.pattern in s.all_names | s.operators]
+        if not found:
+            found = [s for s in known if any(map(self._fits, s.all_names))]
+        return frozenset(site.name for site in found)
+
+    def _fits(self, name: str) -> bool:
+        return fnmatch.fnmatchcase(name, self.pattern)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What lossy passes must leave alone.
+
+    Attributes:
+        kept: what is left as it is.
+        only: where there is any for a pass, it touches nothing but these.
+    """
+
+    kept: tuple[Selector, ...] = ()
+    only: tuple[Selector, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.kept or self.only)
+
+    @classmethod
+    def parse(
+        cls,
+        keep: Sequence[str],
+        only: Sequence[str],
+        exclude: Sequence[str],
+        passes: Collection[str],
+    ) -> "Selection":
+        """From what the user wrote.
+
+        Args:
+            keep: from all passes; what stands before a colon is no pass.
+            only: the others are kept.
+            exclude: from the pass before the colon, or from all.
+            passes: names of passes that may stand there.
+
+        Raises:
+            UsageError: a text is empty.
+        """
+        kept = [Selector.parse(text, ()) for text in keep]
+        kept += [Selector.parse(text, passes) for text in exclude]
+        return cls(
+            tuple(sorted(set(kept))),
+            tuple(sorted({Selector.parse(text, passes) for text in only})),
+        )
+
+    @property
+    def selectors(self) -> tuple[Selector, ...]:
+        """All of them."""
+        return (*self.kept, *self.only)
+
+    def joined(self, other: "Selection") -> "Selection":
+        """What both say."""
+        return Selection(
+            tuple(sorted({*self.kept, *other.kept})), tuple(sorted({*self.only, *other.only}))
+        )
+
+    def to_table(self) -> dict[str, dict[str, Any]]:
+        """As `[layers]` of a recipe has it."""
+        table: dict[str, dict[str, Any]] = {}
+        for key, every, selectors in (("exclude", "keep", self.kept), ("only", "only", self.only)):
+            for selector in sorted(selectors):
+                entry = table.setdefault(selector.pattern, {})
+                if not selector.pass_name:
+                    entry[every] = True
+                elif entry.get(key) is not True:
+                    entry.setdefault(key, []).append(selector.pass_name)
+        return table
+
+    @classmethod
+    def from_table(
+        cls, table: Mapping[str, Mapping[str, Any]], passes: Collection[str], source: str
+    ) -> "Selection":
+        """What `to_table` made, or a person wrote.
+
+        Args:
+            table: by selector.
+            passes: names of passes that may be excluded.
+            source: what messages call the recipe.
+
+        Raises:
+            RecipeError: an entry is unknown, of another type, or names no pass.
+        """
+        kept: set[Selector] = set()
+        only: set[Selector] = set()
+        for pattern, entry in table.items():
+            where = f'{source}: [layers."{pattern}"]'
+            unknown = sorted(set(entry) - set(_ENTRIES))
+            if unknown:
+                raise RecipeError(
+                    f"{where}: unknown entries {', '.join(unknown)}; expected some of "
+                    f"{', '.join(_ENTRIES)}"
+                )
+            for key, value in entry.items():
+                names = _passes(value, key, passes, where)
+                (only if key == "only" else kept).update(Selector(pattern, n) for n in names)
+        return cls(tuple(sorted(kept)), tuple(sorted(only)))
+
+    def require_matches(self, sites: Sequence[Selectable], passes: Collection[str] = ()) -> None:
+        """Refuse what stands for nothing.
+
+        Raises:
+            UsageError: a selector matches no layer and no operator of the model.
+        """
+        for selector in self.selectors:
+            if selector.matches(sites):
+                continue
+            words = sorted({name for site in sites for name in (*site.all_names, *site.operators)})
+            # `quantise:/head` is read as a name, since names may have colons.
+            before, colon, _ = selector.pattern.partition(":")
+            hint = nearest(selector.pattern, words)
+            if colon and before in passes:
+                hint = f"; for {before} alone it is --exclude {selector.pattern}"
+            elif colon and not hint:
+                hint = nearest(before, sorted(passes))
+            raise UsageError(
+                f"{selector.pattern!r} matches no layer, node or operator type of the model{hint} "
+                "(onnxpress inspect lists them)"
+            )
+
+
+NOTHING_SELECTED = Selection()
+
+
+@dataclass(frozen=True)
+class Pins:
+    """A selection, resolved for a model: by pass (empty: for all), the sites it stands for.
+
+    Attributes:
+        kept: that are left as they are.
+        only: the sites that may be changed, for passes that are restricted.
+        layers: names of all layers of the model. Passes put others in their place whose names
+            begin with theirs; what was said of a layer holds for these.
+    """
+
+    kept: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    only: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    layers: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.kept or self.only)
+
+    @classmethod
+    def of(cls, selection: Selection, sites: Sequence[Selectable]) -> "Pins":
+        """Resolve a selection for the simplified model.
+
+        Raises:
+            UsageError: a selector matches nothing that is left in it.
+        """
+        for selector in selection.selectors:
+            if not selector.matches(sites):
+                raise UsageError(
+                    f"what {selector.pattern!r} matches is no layer or node of its own any more "
+                    "once the model is simplified; name what it became part of (onnxpress inspect "
+                    "lists the layers)"
+                )
+        return cls(
+            _resolved(selection.kept, sites),
+            _resolved(selection.only, sites),
+            frozenset(site.name for site in sites if site.is_layer),
+        )
+
+    def keep(self, pass_name: str, name: str) -> bool:
+        """Whether a pass must leave a layer or node alone.
+
+        Args:
+            pass_name: which pass.
+            name: of the layer or node, in the model or in what earlier passes made of it.
+        """
+        origin = self._origin(name)
+        if any(origin in self.kept.get(key, ()) for key in ("", pass_name)):
+            return True
+        allowed = [self.only[key] for key in ("", pass_name) if key in self.only]
+        return bool(allowed) and not any(origin in names for names in allowed)
+
+    def _origin(self, name: str) -> str:
+        """The layer that a layer was made of, by its name."""
+        if name in self.layers:
+            return name
+        stem = name
+        while "_" in stem:
+            stem = stem.rpartition("_")[0]
+            if stem in self.layers:
+                return stem
+        return name
+
+
+NO_PINS = Pins()
+
+
+def _resolved(
+    selectors: Iterable[Selector], sites: Sequence[Selectable]
+) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for selector in selectors:
+        known = found.get(selector.pass_name, frozenset())
+        found[selector.pass_name] = known | selector.matches(sites)
+    return found
+
+
+def _passes(value: object, key: str, passes: Collection[str], where: str) -> list[str]:
+    """The passes that an entry speaks of; an empty name for all."""
+    if isinstance(value, bool) and key != "exclude":
+        return [""] if value else []
+    if not isinstance(value, list) or key == "keep":
+        expected = {"keep": "true", "exclude": 'names of passes, ["quantize"]'}
+        raise RecipeError(
+            f"{where}: {key} is {value!r}; expected {expected.get(key, 'true or names of passes')}"
+        )
+    for name in value:
+        if name not in passes:
+            raise RecipeError(
+                f"{where}: {key} names the pass {name!r}{nearest(str(name), sorted(passes))} "
+                f"(those that lose something: {', '.join(sorted(passes))})"
+            )
+    return [str(name) for name in value]
