@@ -15,7 +15,7 @@ TITLES = ("traceforge_title_model", "0.2.0")
 TASK = "summarize agent step: "
 TOOLS = ("read", "edit", "grep", "bash", "write", "pytest", "git")
 ENDINGS = ("py", "md", "json", "toml", "ts")
-ENCODER_TOKENS, DECODER_TOKENS = 96, 12
+ENCODER_TOKENS, DECODER_TOKENS, END = 96, 12, 1
 
 
 def minilm(cache: Path) -> tuple[Samples, Samples]:
@@ -59,19 +59,31 @@ def t5_encoder(cache: Path) -> tuple[Samples, Samples]:
 
 
 def t5_decoder(cache: Path) -> tuple[Samples, Samples]:
-    """The start token and the original's own next 11 tokens, beside the encoder's states."""
+    """The start token and the original's own next 11 tokens, beside the encoder's states.
+
+    One sample at a time: the network's int8 scales are taken over all that a call holds, so a
+    sample's numbers change with its neighbours.
+    """
     encoder = ort.InferenceSession(fetch.fetch("t5_encoder", cache))
     decoder = ort.InferenceSession(cache / "t5_decoder" / "model.onnx")
     parts = []
     for part in t5_encoder(cache):
-        states = encoder.run(None, part)[0]
-        feed = {"encoder_hidden_states": states, "encoder_attention_mask": part["attention_mask"]}
-        ids = np.zeros((len(states), 1), np.int64)
-        while ids.shape[1] < DECODER_TOKENS:
-            following = decoder.run(None, {"input_ids": ids, **feed})[0][:, -1].argmax(-1)
-            ids = np.concatenate((ids, following[:, None]), axis=1)
-        parts.append({"input_ids": ids, **feed})
+        rows = []
+        for ids, mask in zip(part["input_ids"], part["attention_mask"], strict=True):
+            feed = {"input_ids": ids[None], "attention_mask": mask[None]}
+            rows.append(_greedy(decoder, encoder.run(None, feed)[0], mask[None]))
+        parts.append({name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
     return parts[0], parts[1]
+
+
+def _greedy(decoder: ort.InferenceSession, states: np.ndarray, mask: np.ndarray) -> Samples:
+    """The decoder's inputs at the last of its steps; after the end token there is padding."""
+    feed = {"encoder_hidden_states": states, "encoder_attention_mask": mask}
+    ids = np.zeros((1, 1), np.int64)
+    while ids.shape[1] < DECODER_TOKENS and ids[0, -1] != END:
+        following = decoder.run(None, {"input_ids": ids, **feed})[0][:, -1].argmax(-1)
+        ids = np.concatenate((ids, following[:, None]), axis=1)
+    return {"input_ids": np.pad(ids, ((0, 0), (0, DECODER_TOKENS - ids.shape[1]))), **feed}
 
 
 def _notes(count: int) -> list[str]:

@@ -16,6 +16,7 @@ from samples.text import glosses
 RATE = 16000
 CALIBRATION_VOICES = ("en-us+m1", "en-us+f1", "en-gb+m3", "en-gb+f2")
 EVALUATION_VOICES = ("en-gb-scotland+m4", "en-us+f4", "en-029+m7", "en-gb-x-rp+f3")
+FILLERS = ("and um,", "so, uh,", "but,", "um,", "I mean, uh,", "because, um,")
 FRESH_VOICES = ("en-gb-x-gbclan+m2", "en-us+m6", "en-gb-x-gbcwmd+f5", "en-029+f1")
 
 
@@ -115,19 +116,23 @@ def log_power(sound: np.ndarray) -> np.ndarray:
 
 
 def smart_turn(cache: Path) -> tuple[Samples, Samples]:
-    """Log-mel of 8 seconds; half of the sentences are broken off in the middle."""
+    """Log-mel of 8 seconds; half of the sentences break off with a filler."""
     rng = np.random.default_rng(9)
     made = []
     for at, count, voices in ((73000, 48, CALIBRATION_VOICES), (74000, 128, EVALUATION_VOICES)):
+        lines = glosses()[at : at + count]
+        lines[1::2] = [_broken_off(line, rng) for line in lines[1::2]]
         rows = []
-        for index, sound in enumerate(_spoken(glosses()[at : at + count], voices)):
-            said = sound[:-8000]
-            if index % 2:
-                said = said[: int(len(said) * rng.uniform(0.3, 0.8))]
-            pause = np.zeros(int(RATE * rng.uniform(0.2, 0.6)), np.float32)
-            rows.append(log_mel(with_noise(np.concatenate((said, pause)), rng)))
+        for sound in _spoken(lines, [voices[at // 2 % 4] for at in range(count)]):
+            pause = int(RATE * rng.uniform(0.2, 0.5))
+            rows.append(log_mel(with_noise(sound[: len(sound) - 8000 + pause], rng)))
         made.append({"input_features": np.stack(rows)})
     return made[0], made[1]
+
+
+def _broken_off(line: str, rng: np.random.Generator) -> str:
+    words = line.split()
+    return f"{' '.join(words[: max(1, len(words) // 2)])}, {rng.choice(FILLERS)}"
 
 
 def log_mel(sound: np.ndarray) -> np.ndarray:
