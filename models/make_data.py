@@ -50,7 +50,13 @@ FRESH: dict[str, Callable[[Path], Samples]] = {
     "layout": pages.layout_fresh,
     "nudenet": pictures.nudenet_fresh,
     "open_nsfw": pictures.open_nsfw_fresh,
+    "vit_focus": pictures.vit_focus_fresh,
     "captcha_det": pictures.captcha_det_fresh,
+    "nsnet2": sound.nsnet2_fresh,
+    "smart_turn": sound.smart_turn_fresh,
+    "speech_embedding": sound.speech_embedding_fresh,
+    "t5_encoder": sentences.t5_encoder_fresh,
+    "t5_decoder": sentences.t5_decoder_fresh,
     "fashion": fashion.fashion_fresh,
 }
 

@@ -63,9 +63,9 @@ def test_parts_use_voices_of_their_own(script: ModuleType) -> None:
 def test_an_unknown_name_is_refused_before_anything_is_made(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["make_data.py", "--fresh", "smart_turn"])
+    monkeypatch.setattr("sys.argv", ["make_data.py", "--fresh", "silero_vad_half"])
     assert script.main() == 2
-    assert "unknown: smart_turn; there are ocr_rec" in capsys.readouterr().err
+    assert "unknown: silero_vad_half; there are ocr_rec" in capsys.readouterr().err
 
 
 def wheel_with(content: bytes, cache: Path) -> None:

@@ -48,6 +48,11 @@ def vit_focus(cache: Path) -> tuple[Samples, Samples]:
     )
 
 
+def vit_focus_fresh(cache: Path) -> Samples:
+    """256 crops of pictures that neither of the first two sets has."""
+    return {"input_image": _stacked(padded_middle, crops("fresh", 256, 115, cache))}
+
+
 def captcha_det(cache: Path) -> tuple[Samples, Samples]:
     """Three to six letters strewn over a crop, 416, BGR, 0 to 255, padded with grey."""
     parts = []

