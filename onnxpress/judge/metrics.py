@@ -82,6 +82,8 @@ def metrics_of(
             blank = _blank(reading, references)
             found.append(Metric("agreement of steps", (name,), partial(_agreement, reading)))
             found.append(Metric("edit similarity", (name,), partial(_edits, reading, blank)))
+            if reading.form == "logits":
+                found.append(Metric("exp(−KL) of steps", (name,), partial(_likelihood, reading)))
         elif reading.kind == Kind.SEGMENTATION:
             found.append(Metric("mean IoU", (name,), partial(_masks, reading)))
         elif reading.kind == Kind.EMBEDDING:
@@ -142,6 +144,24 @@ def _agreement(reading: Reading, found: Answers, reference: Answers, _: Label) -
     return np.stack([same.reshape(-1), np.ones(same.size), np.ones(same.size)], axis=1).astype(
         np.float64
     )
+
+
+def _likelihood(reading: Reading, found: Answers, reference: Answers, _: Label) -> Floats:
+    """exp(−KL(original ‖ model)) of each step: how much of its likelihood the next token keeps."""
+    one, other = found[reading.output], reference[reading.output]
+    if one.shape != other.shape:
+        return np.array([[0.0, 1.0, 1.0]])
+    assert reading.axis is not None
+    given, known = (_log_softmax(x.astype(np.float64), reading.axis) for x in (one, other))
+    divergence = (np.exp(known) * (known - given)).sum(axis=reading.axis)
+    # A NaN is no likelihood at all.
+    kept = np.nan_to_num(np.exp(-np.maximum(divergence, 0.0)))
+    return np.array([[float(kept.sum()), kept.size, kept.size]])
+
+
+def _log_softmax(x: Floats, axis: int) -> Floats:
+    x = x - x.max(axis=axis, keepdims=True)
+    return np.asarray(x - np.log(np.exp(x).sum(axis=axis, keepdims=True)))
 
 
 def _labels(reading: Reading, found: Answers, reference: Answers, _: Label) -> Floats:
