@@ -5,7 +5,8 @@ with 1 − 2·(1 − confidence) at least. "Within the budget" needs the upper e
 
 - shares, and paired shares (right before, right after): exact, `onnxpress.judge.shares`;
 - means of bounded scores: betting, Waudby-Smith & Ramdas, "Estimating means of bounded random
-  variables by betting", JRSS B 86 (2024), arXiv 2010.09686;
+  variables by betting", JRSS B 86 (2024), arXiv 2010.09686, with bets that aim at the number of
+  samples there is, Voráček & Orabona, "STaR-Bets", arXiv 2505.22422;
 - anything else over a set of samples: BCa, Efron, "Better bootstrap confidence intervals",
   JASA 82 (1987), which holds for many samples only.
 """
@@ -17,7 +18,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from onnxpress.judge.shares import last_that_holds, paired_bounds, share_lower, share_upper
+from onnxpress.judge.shares import paired_bounds, share_lower, share_upper
 
 __all__ = [
     "bootstrap_bounds",
@@ -32,7 +33,7 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-_ORDERS = 8
+_MEANS_TRIED = 64
 _PRIOR = 0.1
 """Squared deviation that is assumed before the first value: less wins more without losses."""
 _LARGEST_BET = 0.95
@@ -52,60 +53,66 @@ def mean_bounds(
     """Bounds on the mean of scores between `least` and `most`, valid for any number of them.
 
     Losses that are rare but total, where a bootstrap sees none of them, are covered as well: n
-    zeros give about 3.3/n. Order does not matter but for the `_ORDERS` seeded permutations.
+    zeros give about 3.2/n. Takes about 10 ms for 1,000 scores.
 
     Args:
         values: independent scores, `[n]`.
         confidence: of each end by itself.
         least: the lowest score there can be.
         most: the highest score there can be.
-        seed: of the permutations.
+        seed: of the order in which they are looked at, which decides a little.
     """
     scores = np.asarray(values, np.float64).reshape(-1)
     assert most > least
     assert scores.size == 0 or (scores.min() >= least and scores.max() <= most)
     if scores.size == 0:
         return least, most
-    scaled = (scores - least) / (most - least)
-    low = 1 - _mean_upper(1 - scaled, 1 - confidence, seed)
-    high = _mean_upper(scaled, 1 - confidence, seed)
-    return least + (most - least) * low, least + (most - least) * high
+    scaled = np.random.default_rng(seed).permutation((scores - least) / (most - least))
+    lost, high = _mean_uppers(np.stack([1 - scaled, scaled]), 1 - confidence)
+    return most - (most - least) * lost, least + (most - least) * high
 
 
-def _mean_upper(values: Floats, alpha: float, seed: int) -> float:
-    """The largest mean m against which a gambler did not win 1/α.
+def _mean_uppers(rows: Floats, alpha: float) -> list[float]:
+    """Of each row the largest mean against which a gambler did not win 1/α, from 0 to 1.
 
-    Who bets the share f of what can be bet on "the mean is below m" holds Π 1 + f·(m − x)/(1 − m)
-    in the end, on average at most 1 if the mean is m or more, so 1/α with probability α at most
-    (Markov); an average over orders likewise. It grows with m because f does not depend on m.
+    Means that cannot be excluded may have gaps between them, so they are searched from above.
     """
-    rng = np.random.default_rng(seed)
-    orders = np.stack([rng.permutation(values) for _ in range(_ORDERS)])
-    bets = _bets(orders, alpha)
+    low, high = rows.mean(axis=1), np.ones(len(rows))
+    steps = np.arange(1, _MEANS_TRIED) / _MEANS_TRIED
+    for fractions in (steps**3, steps):  # first near the mean seen, then between two of these
+        means = low[:, np.newaxis] + (high - low)[:, np.newaxis] * fractions
+        edges = np.concatenate([low[:, np.newaxis], means, high[:, np.newaxis]], axis=1)
+        possible = _gains(rows, means, alpha) < 1 / alpha
+        from_above = np.argmax(possible[:, ::-1], axis=1)
+        last = np.where(possible.any(axis=1), means.shape[1] - from_above, 0)
+        each = np.arange(len(rows))
+        low, high = edges[each, last], edges[each, last + 1]
+    return [float(end) for end in high]
 
-    def is_possible(mean: float) -> bool:
-        logs = np.log1p(bets * (mean - orders) / (1 - mean)).sum(axis=1)
-        top = float(logs.max())
-        return top + math.log(float(np.exp(logs - top).mean())) < math.log(1 / alpha)
 
-    return last_that_holds(is_possible, float(values.mean()), 1.0)
+def _gains(rows: Floats, means: Floats, alpha: float) -> Floats:
+    """What a gambler holds in the end who bets on "the mean is below m", for each m of each row.
 
-
-def _bets(orders: Floats, alpha: float) -> Floats:
-    """What to bet on each value, from those before it: √(2·ln(1/α)/(n·σ²)) where that is small.
-
-    With v = n·σ² and l = ln(1/α) the bound will be near (v + √(2vl) + l)/n, and the best bet on
-    outcomes of 0 and 1 is one minus the mean over the bound (Kelly): (√(2vl) + l)/(v + √(2vl) + l).
+    Who bets the share f of what can be bet holds Π 1 + f·(m − x)/(1 − m): on average at most 1 if
+    the mean is m or more, so 1/α with probability α at most (Markov). Every bet aims at what is
+    missing: with l the logarithm of that and v the variance of the sum of what is to come, the
+    bound will be near v + √(2vl) + l, and the best bet on outcomes of 0 and 1 is one minus the
+    mean over the bound (Kelly), (√(2vl) + l)/(v + √(2vl) + l), about √(2l/v) where that is small.
     """
-    n = orders.shape[1]
-    counts = np.arange(1, n + 1)
-    means = (0.5 * _PRIOR + np.cumsum(orders, axis=1)) / (_PRIOR + counts)
-    spread = _PRIOR + np.cumsum((orders - means) ** 2, axis=1)
-    before = np.concatenate([np.full((len(orders), 1), _PRIOR), spread[:, :-1]], axis=1)
-    variance = n * before / counts
-    level = math.log(1 / alpha)
-    above = np.sqrt(2 * variance * level) + level
-    return np.asarray(np.minimum(above / (variance + above), _LARGEST_BET))
+    number = rows.shape[1]
+    counts = np.arange(1, number + 1)
+    seen = (0.5 * _PRIOR + np.cumsum(rows, axis=1)) / (_PRIOR + counts)
+    spread = _PRIOR + np.cumsum((rows - seen) ** 2, axis=1)
+    before = np.concatenate([np.full((len(rows), 1), _PRIOR), spread[:, :-1]], axis=1)
+    variances = before / counts * (number + 1 - counts)
+    remaining = np.maximum(1 - means, 1e-12)
+    logs = np.zeros(means.shape)
+    for column in range(number):
+        missing = np.maximum(math.log(1 / alpha) - logs, 0.0)
+        above = np.sqrt(2 * variances[:, column : column + 1] * missing) + missing
+        bets = np.minimum(above / (variances[:, column : column + 1] + above), _LARGEST_BET)
+        logs += np.log1p(bets * (means - rows[:, column : column + 1]) / remaining)
+    return np.asarray(np.exp(logs))
 
 
 def bootstrap_bounds(

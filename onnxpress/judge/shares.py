@@ -22,7 +22,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["last_that_holds", "paired_bounds", "share_lower", "share_upper"]
+__all__ = ["paired_bounds", "share_lower", "share_upper"]
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -61,7 +61,7 @@ def share_upper(failures: int, n: int, confidence: float = 0.95) -> float:
         terms = ways + few * math.log(share) + (n - few) * math.log1p(-share)
         return float(np.exp(terms).sum()) > alpha
 
-    return last_that_holds(is_likely, failures / n, 1.0)
+    return _last_that_holds(is_likely, failures / n, 1.0)
 
 
 def share_lower(failures: int, n: int, confidence: float = 0.95) -> float:
@@ -170,7 +170,7 @@ def _reach(expected: float) -> float:
     return _WIDTH * math.sqrt(expected) + 4 * _WIDTH
 
 
-def last_that_holds(holds: Callable[[float], bool], start: float, end: float) -> float:
+def _last_that_holds(holds: Callable[[float], bool], start: float, end: float) -> float:
     """Where a condition that holds from `start` on ceases to hold, by halving; rounded upwards."""
     for _ in range(_HALVINGS):
         middle = (start + end) / 2

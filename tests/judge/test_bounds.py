@@ -1,5 +1,6 @@
 """Bounds against closed forms, and their coverage by enumeration and by simulation."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -121,7 +122,23 @@ def losses(kind: str, rng: np.random.Generator, shape: tuple[int, int]) -> tuple
     return rng.random(shape), 0.5
 
 
-@pytest.mark.parametrize("n", [30, 200])
+@pytest.mark.parametrize(("values", "n"), [((0.0, 1.0), 9), ((0.0, 0.3, 1.0), 6)])
+def test_bounds_of_means_cover_every_distribution_of_a_few_values(
+    values: tuple[float, ...], n: int
+) -> None:
+    sequences = np.array(list(itertools.product(range(len(values)), repeat=n)))
+    ends = np.array([mean_bounds(np.array(values)[each]) for each in sequences])
+    for counts in itertools.product(range(21), repeat=len(values)):
+        if sum(counts) != 20:
+            continue
+        shares = np.array(counts) / 20
+        chances = shares[sequences].prod(axis=1)
+        mean = float(shares @ values)
+        assert chances[ends[:, 1] >= mean - 1e-9].sum() >= 0.95 - 1e-9
+        assert chances[ends[:, 0] <= mean + 1e-9].sum() >= 0.95 - 1e-9
+
+
+@pytest.mark.parametrize(("n", "number"), [(30, 400), (200, 200)])
 @pytest.mark.parametrize(
     "kind",
     [
@@ -131,11 +148,21 @@ def losses(kind: str, rng: np.random.Generator, shape: tuple[int, int]) -> tuple
         "anything",
     ],
 )
-def test_bounds_of_means_hold_in_95_of_100_trials(kind: str, n: int) -> None:
-    trials, mean = losses(kind, np.random.default_rng(n), (400, n))
+def test_bounds_of_means_hold_in_95_of_100_trials(kind: str, n: int, number: int) -> None:
+    trials, mean = losses(kind, np.random.default_rng(n), (number, n))
     ends = np.array([mean_bounds(trial) for trial in trials])
-    assert np.mean(ends[:, 1] >= mean) >= 0.95
-    assert np.mean(ends[:, 0] <= mean) >= 0.95
+    # Three standard deviations of the number of trials in which an exact bound holds.
+    least = 0.95 - 3 * math.sqrt(0.95 * 0.05 / number)
+    assert np.mean(ends[:, 1] >= mean) >= least
+    assert np.mean(ends[:, 0] <= mean) >= least
+
+
+@pytest.mark.parametrize("lost", [1, 10, 50])
+def test_bounds_of_means_of_0_and_1_are_near_the_exact_ones(lost: int) -> None:
+    scores = np.zeros(1000)
+    scores[:lost] = 1
+    excess = share_upper(lost, 1000) - lost / 1000
+    assert mean_bounds(scores)[1] - lost / 1000 == pytest.approx(excess, rel=0.3)
 
 
 def test_a_bootstrap_alone_misses_rare_losses() -> None:
@@ -159,6 +186,12 @@ def test_bounds_of_means_follow_the_range_of_the_scores() -> None:
     assert shifted == pytest.approx((4 * low - 3, 4 * high - 3))
     assert low < scores.mean() < high
     assert mean_bounds(1 - scores) == pytest.approx((1 - high, 1 - low))
+
+
+def test_scores_that_are_all_the_best_are_bounded_by_the_best() -> None:
+    low, high = mean_bounds(np.ones(40))
+    assert high == 1
+    assert 0.9 < low < 0.05 ** (1 / 40)
 
 
 def test_bounds_of_means_are_the_same_every_time() -> None:
