@@ -12,6 +12,8 @@ __all__ = ["Roles", "Signal", "read_roles"]
 
 _LOOKED_AT = 64
 """Samples whose values are read."""
+_VALUES = 1 << 16
+"""Values of a sample that are read, about."""
 _DISTINCT = 8
 """Different integers that are tokens rather than categories or flags."""
 _FEWEST = 8
@@ -73,7 +75,10 @@ def read_roles(feeds: Sequence[Feed]) -> Roles:
         arrays = [feed[name] for feed in feeds[:_LOOKED_AT] if feed[name].size]
         if not arrays or arrays[0].dtype.kind not in "fiub" or arrays[0].ndim == 0:
             continue
-        values = np.concatenate([array.reshape(-1) for array in arrays])
+        # An odd stride, so that it falls on all channels.
+        strides = [array.size // _VALUES | 1 for array in arrays]
+        flat = zip(arrays, strides, strict=True)
+        values = np.concatenate([array.reshape(-1)[::stride] for array, stride in flat])
         if _is_mask(values):
             masks.append(name)
         elif _STATES.search(name) or arrays[0].size <= _FEWEST:

@@ -201,27 +201,33 @@ def _shorter(case: _Case, rng: Rng) -> Feed | None:
         step = 32 if size >= 96 else 1
         return array.take(np.arange(size - size % step), axis)
 
-    return _with_lengths(case, cut)
+    return _with_lengths(case, rng, cut)
 
 
 def _longer(case: _Case, rng: Rng) -> Feed | None:
     """Twice all dynamic lengths, by repetition."""
-    return _with_lengths(case, lambda array, axis: np.concatenate([array, array], axis))
+    return _with_lengths(case, rng, lambda array, axis: np.concatenate([array, array], axis))
 
 
-def _with_lengths(case: _Case, change: Callable[[Array, int], Array]) -> Feed | None:
-    """Every dynamic axis but the batch changed; those of one name have one length anyway."""
+def _with_lengths(case: _Case, rng: Rng, change: Callable[[Array, int], Array]) -> Feed | None:
+    """All dynamic lengths changed, or the last one alone; axes of one name have one length."""
     batch = _batch(case.inputs)
-    feed = dict(case.feed)
-    changed = False
+    places: dict[str, list[tuple[str, int]]] = {}
     for spec in case.inputs:
         for axis, dim in enumerate(spec.shape):
-            is_dynamic = not isinstance(dim, int) or dim < 0
             is_batch = axis == 0 if dim is None else dim == batch
-            if is_dynamic and not is_batch and feed[spec.name].shape[axis] >= _SHORTEST:
-                feed[spec.name] = change(feed[spec.name], axis)
-                changed = True
-    return feed if changed else None
+            is_long = case.feed[spec.name].shape[axis] >= _SHORTEST
+            if _is_dynamic(dim) and not is_batch and is_long:
+                length = dim if isinstance(dim, str) else f"{spec.name}/{axis}"
+                places.setdefault(length, []).append((spec.name, axis))
+    if not places:
+        return None
+    # Some axes are dynamic in name alone, such as the height of a line of text.
+    lengths = list(places) if rng.random() < 0.5 else [list(places)[-1]]
+    feed = dict(case.feed)
+    for name, axis in (place for length in lengths for place in places[length]):
+        feed[name] = change(feed[name], axis)
+    return feed
 
 
 def _batched(case: _Case, rng: Rng) -> Feed | None:
@@ -231,13 +237,16 @@ def _batched(case: _Case, rng: Rng) -> Feed | None:
     changed = False
     for spec in case.inputs:
         for axis, dim in enumerate(spec.shape):
-            is_dynamic = not isinstance(dim, int) or dim < 0
-            if is_dynamic and (axis == 0 if dim is None else dim == batch):
+            if _is_dynamic(dim) and (axis == 0 if dim is None else dim == batch):
                 pair = [case.feed[spec.name], case.partner[spec.name]]
                 feed[spec.name] = np.concatenate(pair, axis)
                 changed = True
                 break
     return feed if changed else None
+
+
+def _is_dynamic(dim: int | str | None) -> bool:
+    return not isinstance(dim, int) or dim < 0
 
 
 def _batch(inputs: Sequence[InputSpec]) -> str | None:

@@ -133,10 +133,14 @@ def test_all_axes_of_one_name_change_together() -> None:
         assert {array.shape for array in feed.values()} == {(2, LENGTH)}
 
 
-def test_large_lengths_stay_multiples_of_32() -> None:
-    image = np.random.default_rng(0).random((1, 3, 320, 640), np.float32)
-    found = by_name(Samples(({"image": image},), None, "one"), [IMAGE])
-    assert found["shorter"][0]["image"].shape == (1, 3, 224, 480)
+def test_lengths_change_all_together_or_the_last_alone_to_multiples_of_32() -> None:
+    shape = (1, 3, 320, 640)
+    feeds = tuple({"image": np.full(shape, value, np.float32)} for value in range(2, 10))
+    found = by_name(Samples(feeds, None, "several"), [IMAGE])
+    shorter = {feed["image"].shape[2:] for feed in found["shorter"]}
+    longer = {feed["image"].shape[2:] for feed in found["longer"]}
+    assert shorter == {(224, 480), (320, 480)}
+    assert longer == {(640, 1280), (320, 1280)}
 
 
 def test_a_batch_of_two_is_two_samples_wherever_their_batch_is() -> None:
