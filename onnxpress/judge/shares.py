@@ -111,7 +111,7 @@ def _probability(
 ) -> Callable[[float, float], float]:
     """P(an outcome at most as bad | drop, share that differs), by summing over the outcomes."""
     fewest, most = (n * share for share in between)
-    # Numbers of samples that differ; what no d of the interval gives is left out.
+    # Numbers of samples that differ; beyond is what no d of the interval gives.
     every = np.arange(
         max(0, math.floor(fewest - _reach(fewest))), min(n, math.ceil(most + _reach(most))) + 1
     )
@@ -121,14 +121,11 @@ def _probability(
     logs = _log_factorials(n)
     gains = differ - losses
     ways = logs[n] - logs[losses] - logs[gains] - logs[n - differ]
-    ways_to_differ = logs[n] - logs[every] - logs[n - every]
 
     def probability(drop: float, share: float) -> float:
         losing, gaining, same = ((share + drop) / 2, max((share - drop) / 2, 0.0), 1 - share)
         terms = ways + _times(losses, losing) + _times(gains, gaining) + _times(n - differ, same)
-        within = ways_to_differ + _times(every, share) + _times(n - every, same)
-        left_out = max(0.0, 1 - float(np.exp(within).sum()))
-        return float(np.exp(terms).sum()) + left_out
+        return float(np.exp(terms).sum())
 
     return probability
 
