@@ -29,7 +29,7 @@ from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage
 from onnxpress.request import DataArgument, Request, default_passes, planned
 from onnxpress.result import Result, StageResult
 from onnxpress.runtime import Clock, compare_latency
-from onnxpress.search import Goal, Objective, SearchOptions
+from onnxpress.search import Allowance, Goal, Objective, SearchOptions
 from onnxpress.targets import load_target
 from onnxpress.validation import on_providers
 from onnxpress.version import __version__
@@ -152,6 +152,7 @@ def run(request: Request) -> Result:
         deadline=float("inf") if request.time_limit is None else started + request.time_limit,
         clock=request.clock,
         progress=request.progress,
+        explaining=Allowance(started),
     )
     work = Run(request, plan.recipe, original, target, sets.calibration, evaluator, options)
     best, validation = judged_attempt(work, judge)

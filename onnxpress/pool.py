@@ -26,6 +26,7 @@ from onnxpress.contract import (
 )
 from onnxpress.data import Samples
 from onnxpress.enforcement import (
+    changed_by,
     observed_by,
     offered,
     prepared_by,
@@ -176,6 +177,17 @@ class Pool:
             else:
                 left.append((pass_.name, Skip(decision.site, reason)))
         return tuple(kept), tuple(left)
+
+    def keeping(self, context: Context, decision: Decision) -> str:
+        """The name of a layer which, kept by the user, would rule the decision out.
+
+        Raises:
+            PassError: the pass fails.
+        """
+        changed = changed_by(self._owner(decision.candidate), context, decision)
+        layers = {layer.name for layer in context.layers}
+        first = next((name for name in (decision.site, *changed) if name in layers), changed[0])
+        return self.pins.origin(first)
 
     def quota(self, context: Context) -> Quota | None:
         """What the settings of a pass ask for; one pass at most may ask.

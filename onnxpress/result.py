@@ -12,6 +12,7 @@ from onnxpress.conversion import write_ort
 from onnxpress.judge import Measurement
 from onnxpress.recipe import Recipe
 from onnxpress.runtime import Latency
+from onnxpress.search import Cost
 from onnxpress.targets import load_target
 from onnxpress.validation import Validation
 
@@ -32,6 +33,7 @@ class StageResult:
         latency: of that model against the one before, where that was measured.
         tried: how many models were measured.
         failed: whether the pass broke its contract, which `note` says.
+        costliest: its decisions that cost most fidelity, where there was time to measure it.
     """
 
     pass_: Pass
@@ -43,6 +45,7 @@ class StageResult:
     latency: Latency | None = None
     tried: int = 0
     failed: bool = False
+    costliest: tuple[Cost, ...] = ()
 
 
 @dataclass(frozen=True)

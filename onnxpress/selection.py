@@ -229,13 +229,13 @@ class Pins:
             pass_name: which pass.
             name: of the layer or node, in the model or in what earlier passes made of it.
         """
-        origin = self._origin(name)
+        origin = self.origin(name)
         if any(origin in self.kept.get(key, ()) for key in ("", pass_name)):
             return True
         allowed = [self.only[key] for key in ("", pass_name) if key in self.only]
         return bool(allowed) and not any(origin in names for names in allowed)
 
-    def _origin(self, name: str) -> str:
+    def origin(self, name: str) -> str:
         """The layer that a layer was made of, by its name."""
         if name in self.layers:
             return name

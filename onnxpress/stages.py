@@ -130,13 +130,11 @@ def _steps(run: Run, variant: Variant) -> list[_Step]:
 
 
 def _pins(run: Run, model: ir.Model) -> Pins:
-    """What is selected, found in the simplified model by the names of both.
+    """What is selected, found in the simplified model by the names of both; all its layers.
 
     Raises:
         UsageError: what a selector matches in the original is gone after simplification.
     """
-    if not run.recipe.selection:
-        return NO_PINS
     return Pins.of(run.recipe.selection, selectable_sites(model, run.original.model))
 
 
@@ -230,6 +228,7 @@ def _by_pass(pool: Pool, result: PoolResult, before: ir.Model) -> list[StageResu
                 result.latency,
                 result.tried,
                 failed=pass_.name in failed,
+                costliest=tuple(c for c in result.costliest if c.pass_name == pass_.name),
             )
         )
     return found

@@ -14,8 +14,10 @@ from onnxpress.contract import Decision, Skip
 from onnxpress.judge import Measurement, MetricFigure, OutputFidelity
 from onnxpress.providers import ProviderVerdict
 from onnxpress.runtime import Latency
+from onnxpress.search import Cost
 
 __all__ = [
+    "COST_COLUMNS",
     "DECISION_COLUMNS",
     "OUTPUT_COLUMNS",
     "PROVIDER_COLUMNS",
@@ -356,6 +358,18 @@ DECISION_COLUMNS: tuple[Column[Decision], ...] = (
         lambda row: ", ".join(f"{key} = {value}" for key, value in row["parameters"].items()),
         number=False,
     ),
+)
+
+COST_COLUMNS: tuple[Column[Cost], ...] = (
+    Column("site", "site", lambda c: c.site, number=False),
+    Column("sqnr_db", "SQNR", lambda c: number_or_none(c.sqnr_db), _digits("sqnr_db", ".1f")),
+    Column(
+        "restored_sqnr_db",
+        "SQNR without it",
+        lambda c: number_or_none(c.restored_sqnr_db),
+        _digits("restored_sqnr_db", ".1f"),
+    ),
+    Column("keep", "", lambda c: c.keep),
 )
 
 SKIP_COLUMNS: tuple[Column[Skip], ...] = (

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from onnxpress.report import columns, rows
 from onnxpress.report.columns import Column, Document
-from onnxpress.report.text import judged_text, printable, stage_summary
+from onnxpress.report.text import costly_layers, judged_text, printable, stage_summary
 
 __all__ = [
     "console_for",
@@ -81,6 +81,11 @@ def print_result(report: Document, *, written: Sequence[str], console: Console) 
     for stage in report["stages"]:
         print_text(stage_summary(stage), console, label=stage["pass"], style="bold")
     _print_left(report["stages"], console)
+    costly = costly_layers(report["stages"])
+    if costly:
+        print_text("layers that cost most fidelity:", console)
+    for line in costly:
+        print_text(f"  {line}", console)
     if validation is not None:
         _print_all("warning", validation["warnings"], console, style="yellow")
     _print_all("not met", report["problems"], console, style="red")

@@ -96,6 +96,7 @@ def _stage(stage: StageResult, original_bytes: int) -> dict[str, Any]:
         "decisions": [
             columns.as_document(columns.DECISION_COLUMNS, decision) for decision in stage.decisions
         ],
+        "costliest": [columns.as_document(columns.COST_COLUMNS, cost) for cost in stage.costliest],
         "left": [columns.as_document(columns.SKIP_COLUMNS, skip) for skip in stage.left],
     }
 

@@ -14,7 +14,7 @@ from onnxpress.errors import UsageError
 from onnxpress.model_file import replace_file
 from onnxpress.report import columns, rows
 from onnxpress.report.columns import Column, Document
-from onnxpress.report.text import counted, judged_text, printable, stage_summary
+from onnxpress.report.text import costly_layers, counted, judged_text, printable, stage_summary
 
 __all__ = ["require_html", "write_html"]
 
@@ -86,6 +86,7 @@ def write_html(report: Document, path: str | Path) -> None:
         outputs=_outputs(report),
         providers=_providers(report),
         stages=[(stage, *_stage(stage)) for stage in report["stages"]],
+        costly=costly_layers(report["stages"]),
         recipe=report["recipe"].splitlines(),
     )
     with replace_file(Path(path)) as temporary:

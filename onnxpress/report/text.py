@@ -1,12 +1,14 @@
 """How figures and names are written for people; names are escaped so that they cannot act."""
 
 import math
+import shlex
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
+    "costly_layers",
     "counted",
     "decimals",
     "judged_text",
@@ -18,6 +20,7 @@ __all__ = [
     "stage_summary",
 ]
 
+_COSTLY = 3
 _ACTING = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's control, format, surrogate and separator characters: what a terminal may obey."""
 
@@ -79,6 +82,29 @@ def judged_text(validation: Mapping[str, Any]) -> str:
     if found["samples_needed"] is not None:
         text += f"; about {found['samples_needed']:,} samples would decide"
     return f"{text}."
+
+
+def costly_layers(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What costs most fidelity, and the option that restores it; from the documents of stages."""
+    costs = [(stage["pass"], cost) for stage in stages for cost in stage.get("costliest", ())]
+    costs.sort(key=lambda item: -_lost(item[1]))
+    lines = []
+    for name, cost in costs[:_COSTLY]:
+        restored = cost["restored_sqnr_db"]
+        without = "no error at all" if restored is None else f"{restored:.1f} dB"
+        keep = shlex.quote(printable(cost["keep"]))
+        lines.append(
+            f"{cost['site']} ({name}): {cost['sqnr_db']:.1f} dB with it, {without} without; "
+            f"--keep {keep}"
+        )
+    return lines
+
+
+def _lost(cost: Mapping[str, Any]) -> float:
+    """Error power over signal power, which adds up over the stages."""
+    found = [cost["sqnr_db"], cost["restored_sqnr_db"]]
+    noise = [0.0 if decibels is None else 10 ** (-decibels / 10) for decibels in found]
+    return float(noise[0] - noise[1])
 
 
 def stage_summary(stage: Mapping[str, Any]) -> str:

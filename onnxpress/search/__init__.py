@@ -2,11 +2,23 @@
 
 `stage` is where to begin: it runs a pool through `layer_timing` and `strategy`, which asks
 `trial` to build and measure, `sensitivity` for what candidates cost at the outputs, and
-`allocation` to share a saving out. `objective` says what is weighed.
+`allocation` to share a saving out. `objective` says what is weighed. `costliest`
+tells afterwards which decisions cost most, within an `allowance` of time.
 """
 
+from onnxpress.search.allowance import Allowance
+from onnxpress.search.costliest import Cost
 from onnxpress.search.objective import GOALS, Goal, Objective
 from onnxpress.search.stage import PoolResult, search_stage
 from onnxpress.search.trial import SearchOptions
 
-__all__ = ["GOALS", "Goal", "Objective", "PoolResult", "SearchOptions", "search_stage"]
+__all__ = [
+    "GOALS",
+    "Allowance",
+    "Cost",
+    "Goal",
+    "Objective",
+    "PoolResult",
+    "SearchOptions",
+    "search_stage",
+]

@@ -10,8 +10,9 @@ from onnxpress import model_file
 from onnxpress.contract import Candidate, Context, Decision, Proposal, Quota, Skip
 from onnxpress.errors import PassError
 from onnxpress.judge import Evaluator, Measurement
-from onnxpress.pool import Pool
+from onnxpress.pool import Pool, PoolOffer
 from onnxpress.runtime import Latency
+from onnxpress.search.costliest import Cost, costliest
 from onnxpress.search.layer_timing import keep_faster
 from onnxpress.search.sensitivity import hopeless
 from onnxpress.search.strategy import feasible, saved
@@ -40,6 +41,7 @@ class PoolResult:
         latency: of that model against the one before, where it was measured.
         tried: how many models were measured.
         failures: of passes that broke their contract and were left out.
+        costliest: decisions that cost most fidelity, where there was time to measure it.
     """
 
     pool: Pool
@@ -51,6 +53,7 @@ class PoolResult:
     latency: Latency | None = None
     tried: int = 0
     failures: tuple[PassError, ...] = ()
+    costliest: tuple[Cost, ...] = ()
 
 
 def search_stage(
@@ -76,9 +79,11 @@ def search_stage(
             context = open_context(current)
             offer = current.offer(context)
             if not offer.failures:
-                found = _searched(current, context, offer.proposals, offer.left, evaluator, options)
+                trials = MeasuredTrials(current, context, evaluator, options)
+                found = _searched(trials, current, context, offer, evaluator)
                 model = before if found.model is context.model else found.model
-                return replace(found, model=model, failures=tuple(failures))
+                costs = _costs(trials, current, context, found.decisions, evaluator.screening)
+                return replace(found, model=model, failures=tuple(failures), costliest=costs)
             new = list(offer.failures)
         except PassError as error:
             new = [error]
@@ -90,20 +95,15 @@ def search_stage(
 
 
 def _searched(
-    pool: Pool,
-    context: Context,
-    proposals: Sequence[Proposal],
-    refused: Sequence[Left],
-    evaluator: Evaluator,
-    options: SearchOptions,
+    trials: MeasuredTrials, pool: Pool, context: Context, offer: PoolOffer, evaluator: Evaluator
 ) -> PoolResult:
-    left = list(refused)
+    options, proposals = trials.options, offer.proposals
+    left = list(offer.left)
     kept = list(proposals)
     if not options.named:
         kept = _filtered(kept, lambda c: c.saves, left, "nothing would be saved")
     if options.kernel_preserving_only:
         kept = _filtered(kept, lambda c: c.keeps_kernels, [], "")
-    trials = MeasuredTrials(pool, context, evaluator, options)
     unreachable = f"no choice of layers keeps within {evaluator.described}"
     if kept and not options.out_of_time() and hopeless(trials, kept):
         left += [_skip(p, "restored: the budget would break") for p in kept]
@@ -143,6 +143,22 @@ def _searched(
         best.latency,
         trials.tried,
     )
+
+
+def _costs(
+    trials: MeasuredTrials,
+    pool: Pool,
+    context: Context,
+    decisions: Sequence[Decision],
+    samples: int,
+) -> tuple[Cost, ...]:
+    """Decisions that cost most, each with a name that `--keep` restores it by."""
+    allowance = trials.options.explaining
+    if allowance is None:
+        return ()
+    found = costliest(trials, decisions, samples, allowance, trials.quickest_s)
+    by_site = {decision.site: decision for decision in decisions}
+    return tuple(replace(cost, keep=pool.keeping(context, by_site[cost.site])) for cost in found)
 
 
 def _taken(

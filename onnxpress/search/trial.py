@@ -18,6 +18,7 @@ from onnxpress.errors import ModelError, PassError
 from onnxpress.judge import Evaluator, Measurement
 from onnxpress.pool import Pool
 from onnxpress.runtime import Clock, Latency, Session, compare_latency
+from onnxpress.search.allowance import Allowance
 from onnxpress.search.objective import Objective
 
 __all__ = ["Clocked", "MeasuredTrials", "SearchOptions", "Trial", "Trials"]
@@ -43,6 +44,7 @@ class SearchOptions:
         deadline: on the monotonic clock; the search stops there with the best it has.
         clock: compares the latency of two sessions.
         progress: told what was tried.
+        explaining: seconds for telling which decisions cost most; `None`: that is not asked.
     """
 
     objective: Objective = field(default_factory=Objective)
@@ -54,6 +56,7 @@ class SearchOptions:
     deadline: float = float("inf")
     clock: Clock = compare_latency
     progress: Callable[[str], None] = field(default=lambda _: None)
+    explaining: Allowance | None = None
 
     def out_of_time(self) -> bool:
         """Whether the search has to take the best it has."""
@@ -134,7 +137,12 @@ class Trials(Protocol):
 
 
 class MeasuredTrials:
-    """Choices of a pool, built and run in onnxruntime."""
+    """Choices of a pool, built and run in onnxruntime.
+
+    Attributes:
+        options: of the search.
+        quickest_s: seconds that the quickest choice took to be built and measured.
+    """
 
     def __init__(
         self, pool: Pool, context: Context, evaluator: Evaluator, options: SearchOptions
@@ -142,6 +150,7 @@ class MeasuredTrials:
         self.options = options
         self._pool, self._context, self._evaluator = pool, context, evaluator
         self._tried = 0
+        self.quickest_s = float("inf")
         self._before: Session | None = None
 
     @property
@@ -158,11 +167,13 @@ class MeasuredTrials:
         """Build it and run it; see `Trials`."""
         options = self.options
         self._tried += 1
+        started = time.monotonic()
         model = self._pool.rewrite_refined(
             self._context, decisions, options.calibration, threads=options.threads
         )
         session = self._session(model, decisions)
         measurement = self._evaluator.measure(session, share=options.share)
+        self.quickest_s = min(self.quickest_s, time.monotonic() - started)
         options.progress(f"{self._pool.names}: {len(decisions)} sites, attempt {self._tried}")
         logger.debug(
             "%s: %d sites: drop %.2f, worst SQNR %.1f dB",
