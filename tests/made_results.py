@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,6 +21,7 @@ from onnxpress.report.document import document, validation_document
 from onnxpress.report.html import write_html
 from onnxpress.result import Result, StageResult
 from onnxpress.runtime import Latency
+from onnxpress.search import Cost
 from onnxpress.validation import Validation
 
 
@@ -94,7 +96,10 @@ def make_result(
         left = [Skip(name, f"its reason is {name}"), Skip("other", "too small")]
         stages = [
             stage(name, model_of(75_000)),
-            stage(name, model, [decision(name, members=(name, name))], left, note=name),
+            replace(
+                stage(name, model, [decision(name, members=(name, name))], left, note=name),
+                costliest=(Cost(name, name, 20.0, 22.1, name), Cost(name, name, 20.0, math.inf)),
+            ),
         ]
     latency = Latency(10.0, 10.0 * speedup, speedup, speedup - 0.05, speedup + 0.05)
     validation = Validation(

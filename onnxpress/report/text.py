@@ -85,18 +85,17 @@ def judged_text(validation: Mapping[str, Any]) -> str:
 
 
 def costly_layers(stages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What costs most fidelity, and the option that restores it; from the documents of stages."""
+    """What costs most fidelity, and the option that takes it back; from the documents of stages.
+
+    Only the difference is told: it was measured before layers were fitted again.
+    """
     costs = [(stage["pass"], cost) for stage in stages for cost in stage.get("costliest", ())]
     costs.sort(key=lambda item: -_lost(item[1]))
     lines = []
     for name, cost in costs[:_COSTLY]:
-        restored = cost["restored_sqnr_db"]
-        without = "no error at all" if restored is None else f"{restored:.1f} dB"
-        keep = shlex.quote(printable(cost["keep"]))
-        lines.append(
-            f"{cost['site']} ({name}): {cost['sqnr_db']:.1f} dB with it, {without} without; "
-            f"--keep {keep}"
-        )
+        restored, keep = cost["restored_sqnr_db"], shlex.quote(printable(cost["keep"]))
+        gain = "all that is lost" if restored is None else f"{restored - cost['sqnr_db']:.1f} dB"
+        lines.append(f"{cost['site']} ({name}): {gain}; keep it with --keep {keep}")
     return lines
 
 

@@ -83,6 +83,13 @@ def test_names_are_escaped_in_html(tmp_path: Path) -> None:
     assert r"a\x1b[31mb\x07c\rd[/x]e" in text
 
 
+def test_what_costs_most_is_told_with_the_option_that_takes_it_back(tmp_path: Path) -> None:
+    found = make_result(name="/head/my conv")
+    line = "/head/my conv (/head/my conv): 2.1 dB; keep it with --keep '/head/my conv'"
+    assert line in " ".join(printed(found).split())
+    assert line in page(found, tmp_path).replace("&#39;", "'")
+
+
 def test_path_of_a_written_file_stays_on_one_line() -> None:
     stream = io.StringIO()
     path = "/models/" + "long name/" * 20 + "model.onnx"
