@@ -11,10 +11,17 @@ from generated import hold
 from onnx.reference import ReferenceEvaluator
 
 import onnxpress
+from onnxpress.contract import Decision
+from onnxpress.data import from_arrays
 from onnxpress.graph import Names
+from onnxpress.layers import find_layers
 from onnxpress.passes.quantize import Quantize
 from onnxpress.passes.quantize.folding import divide, divisible
-from onnxpress.runtime import Array, executed_operators
+from onnxpress.pool import Pool
+from onnxpress.runtime import Array, Session, executed_operators
+from onnxpress.selectable import selectable_sites
+from onnxpress.selection import Pins, Selection, Selector
+from onnxpress.targets import load_target
 
 CHAINS = {
     "conv": ("c = Conv <pads = [1, 1, 1, 1]> (x, w, b)", 1),
@@ -120,3 +127,29 @@ def test_equalized_convolutions_are_nearer_and_run_no_extra_operator() -> None:
     assert executed_operators(result.model, integer_only=True) == {"QLinearConv": 2}
     assert not [node for node in result.model.graph if node.op_type == "Mul"]
     onnx.checker.check_model(ir.to_proto(result.model), full_check=True)
+
+
+@pytest.mark.parametrize("kept", ["w", "v"])
+def test_nothing_is_folded_into_or_out_of_a_layer_that_is_kept(kept: str) -> None:
+    model = uneven()
+    rng = np.random.default_rng(4)
+    samples = from_arrays(
+        {"x": rng.standard_normal((24, 4, 8, 8)).astype(np.float32)}, Session(model).inputs, "drawn"
+    )
+    selection = Selection((Selector(kept),))
+    pool = Pool((Quantize(form="static"),), Pins.of(selection, selectable_sites(model)))
+    context = pool.context(model, load_target("cpu"), samples)
+    offer = pool.offer(context)
+    (proposal,) = offer.proposals
+    assert not proposal.candidates[0].parameters.get("smoothing")
+    # The candidate that would be folded, as a recipe made without the pin has it.
+    free = Pool(pool.passes).offer(context)
+    folded = [Decision(item.site, item.candidates[0]) for item in free.proposals]
+    assert any(decision.candidate.parameters.get("smoothing") for decision in folded)
+    allowed, left = pool.permitted(context, folded)
+    assert [skip.site for _, skip in left] == [kept]
+    rewritten = pool.rewrite(context, allowed)
+    before = {layer.name: layer.read() for layer in context.layers}
+    after = {layer.name: layer.read() for layer in find_layers(rewritten)}
+    np.testing.assert_array_equal(after[kept], before[kept])
+    onnx.checker.check_model(ir.to_proto(rewritten), full_check=True)
