@@ -224,9 +224,32 @@ def test_the_seed_alone_decides() -> None:
     )
 
 
+def test_noise_of_another_seed_is_another() -> None:
+    first, other = (stressed(images(1), [IMAGE], seed, 1)[0] for seed in (0, 1))
+    assert first[0] == other[0] == "noise"
+    assert not np.array_equal(first[1]["image"], other[1]["image"])
+
+
 def test_a_few_feeds_come_from_as_many_stresses_and_several_samples() -> None:
-    found = stressed(images(), [IMAGE], seed=0, number=10)
+    rng = np.random.default_rng(0)
+    feeds = tuple(
+        {"image": rng.normal(100 * index, 1, (1, 3, 32, 40)).astype(np.float32)}
+        for index in range(5)
+    )
+    found = stressed(Samples(feeds, None, "far apart"), [IMAGE], seed=0, number=10)
     assert len({name for name, _ in found}) == len(found) == 10
+    moved = [feed["image"] for name, feed in found if name in {"shifted", "zoomed", "mirrored"}]
+    assert len({round(float(image.mean()) / 100) for image in moved}) > 1
+
+
+def test_bytes_are_rounded_rather_than_cut() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
+    samples = Samples(({"image": pixels},), None, "bytes")
+    noisy = by_name(samples, [InputSpec("image", "uint8", (1, 32, 32, 3))])["noise"][0]["image"]
+    inner = (pixels > 60) & (pixels < 195)
+    # Cutting would darken by half a step; the mean of 1,600 noisy pixels varies by 0.2.
+    change = noisy[inner].astype(float) - pixels[inner]
+    assert abs(change.mean()) < 0.5
 
 
 def test_where_nothing_can_be_stressed_there_is_nothing() -> None:
