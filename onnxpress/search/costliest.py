@@ -32,7 +32,8 @@ class Cost:
     Attributes:
         site: of the decision.
         pass_name: whose it is.
-        sqnr_db: of the model, on the worst output.
+        sqnr_db: of the model, on the output that loses most by its budget; `min_sqnr` of the
+            search is all of the budget, whatever that output itself has to keep.
         restored_sqnr_db: of the same without the decision.
         keep: what restores it, for `--keep`.
     """
