@@ -143,7 +143,7 @@ class Evaluator:
         self.random = self._own_noise(first)
         self._probes: tuple[Probe, ...] = ()
         if not (budget.metric == "none" or ":" in budget.metric or self.made_up or self.random):
-            self._probes = probes_of(original, samples, self.readings)
+            self._probes = probes_of(original, samples, self.readings, self._slices)
         self.notes = tuple(self._unseen(known))
         rolled = any(probe.states for probe in self._probes)
         for name, reading in self.readings.items():

@@ -66,8 +66,8 @@ class MetricFigure:
             low, high = bootstrap_bounds(
                 self.whole, self.samples, self.confidence, resamples=_WHOLE_RESAMPLES
             )
-            if low == high:
-                high = max(high, share_upper(0, self.samples, self.confidence))
+            unseen = share_upper(0, self.samples, self.confidence)
+            high = max(high, self.drop / 100 + unseen)
             return 100 * low, 100 * high
         low, high = drop_bounds(self.rows, self.confidence)
         return 100 * low, 100 * high
@@ -139,11 +139,8 @@ def drop_bounds(rows: Floats, confidence: float) -> tuple[float, float]:
         return float(lost[indices].sum() / total) if total else 0.0
 
     low, high = bootstrap_bounds(ratio, number, confidence, resamples=_RESAMPLES)
-    # Few samples that lose much are what resampling does not see.
-    losing = lost > 0
-    often = share_upper(int(losing.sum()), number, confidence)
-    much = float((lost[losing] / weight[losing]).mean()) if losing.any() else 1.0
-    return low, max(high, often * much)
+    # Resampling does not see what happens to no sample here.
+    return low, max(high, float(lost.sum() / weight.sum()) + nothing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,9 +112,21 @@ def run_through(
 
 
 def probes_of(
-    original: Session, samples: Samples, readings: Mapping[str, Reading], seed: int = 0
+    original: Session,
+    samples: Samples,
+    readings: Mapping[str, Reading],
+    known: Mapping[str, SliceReference],
+    seed: int = 0,
 ) -> tuple[Probe, ...]:
-    """All that these inputs and outputs allow; what the original cannot run is left out."""
+    """All that these inputs and outputs allow; what the original cannot run is left out.
+
+    Args:
+        original: what is judged by.
+        samples: that inputs are made of.
+        readings: of the outputs.
+        known: slices on the samples: a few odd inputs may give answers that hardly vary.
+        seed: of all that is random.
+    """
     found: list[Probe] = []
     disturbed: list[Feed] = []
     resized: list[Feed] = []
@@ -127,7 +139,7 @@ def probes_of(
     ):
         answered = _answered(original, feeds)
         if answered:
-            found.append(_probe(title, answered, compared, allowance, {}))
+            found.append(_probe(title, answered, compared, known, allowance, {}))
     states = {r.state_input: n for n, r in readings.items() if r.state_input is not None}
     judged = {n: r for n, r in compared.items() if r.kind != Kind.STATE}
     rolled = samples.feeds[:_STEPS]
@@ -139,7 +151,7 @@ def probes_of(
         else:
             kept: list[tuple[Feed, Answers]] = list(zip(rolled, answers, strict=True))
             title = f"states carried over {len(rolled)} steps"
-            found.append(_probe(title, kept, judged, 0.0, states))
+            found.append(_probe(title, kept, judged, known, 0.0, states))
     return tuple(found)
 
 
@@ -160,15 +172,26 @@ def _probe(
     name: str,
     kept: Sequence[tuple[Feed, Answers]],
     readings: Mapping[str, Reading],
+    known: Mapping[str, SliceReference],
     allowance_db: float,
     states: Mapping[str, str],
 ) -> Probe:
     answers = tuple(answer for _, answer in kept)
     slices = {
-        output: SliceReference.of(reading, [answer[output] for answer in answers])
+        output: _slices(reading, [answer[output] for answer in answers], known[output])
         for output, reading in readings.items()
-        if answers[0][output].dtype.kind == "f"
+        if output in known
     }
     axes = {output: readings[output].axis for output in slices}
     feeds = tuple(feed for feed, _ in kept)
     return Probe(name, feeds, answers, slices, axes, allowance_db, states)
+
+
+def _slices(reading: Reading, answers: Sequence[Array], known: SliceReference) -> SliceReference:
+    """What is known from the samples, where the slices are the same there."""
+    axis = known.axis
+    if axis is None or all(
+        answer.ndim > axis and answer.shape[axis] == len(known.variance) for answer in answers
+    ):
+        return known
+    return SliceReference.of(reading, answers)
