@@ -21,6 +21,8 @@ __all__ = ["Original", "Run", "SampleSets", "custom_operators", "load_sets", "op
 
 _SELECTION_MOST = 256
 """Samples: more make the search slower and choose hardly better."""
+_SELECTION_MOST_FOR_BOUNDS = 1024
+"""Where the search has to keep bounds: 299 samples without a failure prove one point."""
 _HELD_OUT_SHARE = 1 / 2
 _FEW = 4
 """Below, nothing is left to judge on where a part chooses."""
@@ -144,12 +146,14 @@ def load_sets(request: Request, session: Session, recipe: Recipe, source: str) -
         calibration = recipe.calibration.source
     looked_at = None if calibration is None else load_samples(calibration, session.inputs)
     held_out = request.evaluation is None
+    bounded = request.budget.confidence is not None
+    most = _SELECTION_MOST_FOR_BOUNDS if bounded else _SELECTION_MOST
     if request.evaluation is not None:
         given = load_samples(request.evaluation, session.inputs)
-        selection, judged = _selection(given, recipe.seed)
+        selection, judged = _selection(given, recipe.seed, most)
     elif looked_at is not None:
         looked_at, given = looked_at.hold_out(_HELD_OUT_SHARE, recipe.seed)
-        selection, judged = _selection(given, recipe.seed)
+        selection, judged = _selection(given, recipe.seed, most)
     else:
         selection = _made_up(session, recipe.seed, source)
         judged = _made_up(session, recipe.seed + 1, source)
@@ -168,14 +172,14 @@ def load_sets(request: Request, session: Session, recipe: Recipe, source: str) -
     return SampleSets(looked_at, selection, judged, held_out)
 
 
-def _selection(given: Samples, seed: int) -> tuple[Samples, Samples]:
+def _selection(given: Samples, seed: int, most: int) -> tuple[Samples, Samples]:
     """Samples to choose by, and others to judge on: a half each, or what is more to judge on.
 
     Very few are not divided: then what chooses judges, and it is said.
     """
     if len(given) < _FEW or (given.groups is not None and len(set(given.groups.tolist())) < 2):
         return given, given
-    share = min(0.5, _SELECTION_MOST / len(given))
+    share = min(0.5, most / len(given))
     chosen, judged = given.parts((share, 1 - share), seed)
     return (
         replace(chosen, source=f"{given.source} (to choose by)"),

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from onnxpress.data import Samples
 from onnxpress.errors import BudgetError, DataError, UsageError
-from onnxpress.judge.bounds import confidence_of_look
+from onnxpress.judge.bounds import confidence_of_look, samples_to_decide, share_upper
 from onnxpress.judge.budget import DEFAULT_MAX_DROP, DEFAULT_MIN_SQNR, Budget, least_sqnr
 from onnxpress.judge.detections import decoded
 from onnxpress.judge.fidelity import FidelitySum
@@ -45,6 +45,7 @@ _UNCACHED = 64
 _CLEAR_DB = 3.0
 _OWN_NOISE_DB = 3.0
 """Below what the original differs from itself: a model as near is as good."""
+_ROUNDING_DB = 90.0
 _KINDS_OF_METRICS = {
     "accuracy": (),
     "agreement": (Kind.CLASSIFICATION, Kind.SEQUENCE, Kind.MULTI_LABEL),
@@ -181,7 +182,19 @@ class Evaluator:
         elif levels:
             each = ", ".join(f"{least:.3g} dB of {self._named(least)}" for least in levels)
             parts.append(f"SQNR at least {each}")
-        return "; ".join(parts) or "finite outputs"
+        return "; ".join(parts) + self._too_few() or "finite outputs"
+
+    def _too_few(self) -> str:
+        """That the samples cannot show what is asked for, however well a model does."""
+        asked, number = self.budget.confidence, len(self.samples)
+        least = share_upper(0, number, self.confidence)
+        if asked is None or not self._metrics or 100 * least <= self.max_drop:
+            return ""
+        needed = samples_to_decide(0.0, self.max_drop, number, self.confidence)
+        return (
+            f" (with {number} samples a drop of {100 * least:.2g} points is not ruled out; about "
+            f"{needed:,} to choose by and as many to judge on would do)"
+        )
 
     def _named(self, least: float) -> str:
         names = [name for name, wanted in self.least.items() if wanted == least]
@@ -305,6 +318,7 @@ class Evaluator:
         return next(self._faults(measurement, share), "")
 
     def _faults(self, measurement: Measurement, share: float) -> Iterator[str]:
+        bounded = self.budget.confidence is not None and not _same(measurement)
         for name, output in measurement.outputs.items():
             if output.is_float and not math.isfinite(output.max_error):
                 yield f"output {name} has another shape or values that are not finite"
@@ -316,7 +330,7 @@ class Evaluator:
                     f"{figure.name}{where} drops by {figure.drop:.2f} points; the budget is "
                     f"{allowed:.3g}"
                 )
-            elif self.budget.confidence is not None and figure.interval[1] > allowed + 1e-9:
+            elif bounded and figure.interval[1] > allowed + 1e-9:
                 yield (
                     f"{figure.name}{where} may drop by up to {figure.interval[1]:.2f} points "
                     f"({self.confidence:.0%} confidence); the budget is {allowed:.3g}"
@@ -480,3 +494,11 @@ class Evaluator:
                     "metric agreement needs an output of class scores on real samples"
                 )
         return found
+
+
+def _same(measurement: Measurement) -> bool:
+    """Whether outputs differ by rounding at most, so that nothing can have been lost."""
+    return all(
+        output.whole_db >= _ROUNDING_DB if output.is_float else output.equal_share == 1
+        for output in measurement.outputs.values()
+    )

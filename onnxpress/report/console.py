@@ -117,7 +117,7 @@ def print_readings(readings: Sequence[Document], console: Console) -> None:
         alike.setdefault(reading["words"], []).append(reading)
     for words, group in list(alike.items())[:_SHOWN_READINGS]:
         names = group[0]["output"] + (f" and {len(group) - 1} more" if len(group) > 1 else "")
-        text = f"{names}: {words} ({group[0]['kind']}, by {group[0]['why']})"
+        text = f"{names}: {words} ({group[0]['kind']}: {group[0]['why']})"
         print_text(text, console, label="reads", style="bold")
     if len(alike) > _SHOWN_READINGS:
         print_text(f"  and {len(alike) - _SHOWN_READINGS} more kinds; --json lists all", console)

@@ -98,7 +98,7 @@ def _judged(validation: Document | None) -> list[str]:
     if validation is None:
         return []
     found = [
-        f"{reading['output']}: {reading['words']} ({reading['kind']}, by {reading['why']})."
+        f"{reading['output']}: {reading['words']} ({reading['kind']}: {reading['why']})."
         for reading in validation["readings"]
     ]
     judged = judged_text(validation)
