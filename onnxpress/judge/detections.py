@@ -58,7 +58,8 @@ def decoded(readings: Sequence[Reading], outputs: Mapping[str, Array]) -> Detect
         return _of_rows(outputs[readings[0].output])
     if readings[0].varying:
         return _of_lists(readings, outputs)
-    pairs = zip(readings[::2], readings[1::2], strict=True)
+    by_name = {reading.output: reading for reading in readings}
+    pairs = [(boxes, by_name[boxes.partner]) for boxes in readings if boxes.partner]
     if "distances" in roles:
         return _joined([_of_distances(level, *pair, outputs) for level, pair in enumerate(pairs)])
     return _suppressed(_joined([_of_pair(*pair, outputs) for pair in pairs]))

@@ -185,6 +185,7 @@ def _pair(boxes: Evidence, scores: Evidence, role: str) -> list[Reading]:
         axis=2,
         role="boxes" if role == "boxes" else "distances",
         group=1,
+        partner=scores.name,
         classes=classes,
         corners=_by_corners([a[..., :4] for a in boxes.examples]) if role == "boxes" else False,
         background=background,
@@ -196,6 +197,7 @@ def _pair(boxes: Evidence, scores: Evidence, role: str) -> list[Reading]:
             output=scores.name,
             words=f"a detector's scores, {classes} classes × {anchors} anchors",
             role="scores",
+            partner="",
             form=form,
         ),
     ]

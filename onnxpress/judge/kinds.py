@@ -48,6 +48,7 @@ class Reading:
             by meaning.
         role: which part of a detector it is.
         group: outputs with the same number are one detector.
+        partner: of a detector's boxes or distances, the output of their scores.
         classes: of a detector.
         objectness: whether the fifth row of a detector's head scales the class scores.
         corners: whether boxes are given by two corners; else by centre and size.
@@ -64,6 +65,7 @@ class Reading:
     axis: int | None = None
     role: Role = ""
     group: int = 0
+    partner: str = ""
     classes: int = 0
     objectness: bool = False
     corners: bool = False
