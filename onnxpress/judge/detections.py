@@ -2,8 +2,8 @@
 
 Heads are decoded as their users do: the best class of each anchor with a score of at least 0.25,
 greedy suppression within a class at an IoU of 0.5. A detection is found again where one of the
-same class overlaps it with an IoU of at least 0.5; F1 = 2·hits / (detections of both), summed over
-all samples, as in the PASCAL VOC criterion (Everingham et al. 2010).
+same class overlaps it with an IoU of at least 0.5, as in the PASCAL VOC criterion (Everingham et
+al. 2010); F1 = 2·hits / (detections of both), summed over all samples and thresholds of the score.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,6 +41,11 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def above(self, threshold: float) -> "Detections":
+        """Those with at least such a score; suppression of the others does not depend on them."""
+        kept = self.scores >= threshold
+        return Detections(self.boxes[kept], self.labels[kept], self.scores[kept])
 
 
 def decoded(readings: Sequence[Reading], outputs: Mapping[str, Array]) -> Detections:

@@ -19,14 +19,15 @@ from onnxpress.data import Samples
 from onnxpress.errors import BudgetError, DataError, UsageError
 from onnxpress.judge.bounds import confidence_of_look, samples_to_decide, share_upper
 from onnxpress.judge.budget import DEFAULT_MAX_DROP, DEFAULT_MIN_SQNR, Budget, least_sqnr
+from onnxpress.judge.cuts import cut
 from onnxpress.judge.detections import decoded
 from onnxpress.judge.fidelity import FidelitySum
 from onnxpress.judge.kinds import Kind, Reading
-from onnxpress.judge.measurement import Measurement, MetricFigure, ProbeFigure, WholeDrop
+from onnxpress.judge.measurement import Measurement, MetricFigure, ProbeFigure, WholeDrop, pooled
 from onnxpress.judge.metrics import Answers, Label, Metric, WholeMetric, metrics_of
 from onnxpress.judge.probes import Probe, probes_of
 from onnxpress.judge.reading import read_outputs
-from onnxpress.judge.slices import SliceReference, SliceSum
+from onnxpress.judge.slices import SliceSum
 from onnxpress.judge.user_metrics import user_metric
 from onnxpress.runtime import Array, Feed, Session
 
@@ -137,14 +138,19 @@ class Evaluator:
         }
         self.min_sqnr = DEFAULT_MIN_SQNR if budget.min_sqnr is None else budget.min_sqnr
         self._slices = {
-            name: SliceReference.of(reading, [answers[name] for answers in known])
+            name: cut(reading, [answers[name] for answers in known])
             for name, reading in self.readings.items()
             if first[name].dtype.kind == "f" and not reading.varying
         }
         self.random = self._own_noise(first)
         self._probes: tuple[Probe, ...] = ()
         if not (budget.metric == "none" or ":" in budget.metric or self.made_up or self.random):
-            self._probes = probes_of(original, samples, self.readings, self._slices)
+            counted = [
+                metric
+                for metric in self._metrics
+                if isinstance(metric, Metric) and not set(metric.outputs) & set(self._slices)
+            ]
+            self._probes = probes_of(original, samples, self.readings, self._slices, counted)
         self.notes = tuple(self._unseen(known))
         rolled = any(probe.states for probe in self._probes)
         for name, reading in self.readings.items():
@@ -241,13 +247,15 @@ class Evaluator:
         if most is None and isinstance(session, Session) and self._probes:
             if share is not None and self.broken(measured, share):
                 return measured
-            probed = tuple(probe.measure(session, self.least) for probe in self._probes)
+            probed = tuple(
+                probe.measure(session, self.least, self.max_drop) for probe in self._probes
+            )
             measured = replace(measured, probes=probed)
         return measured
 
     def _slice_sum(self, name: str) -> SliceSum | None:
-        reference = self._slices.get(name)
-        return None if reference is None else SliceSum(reference, self.readings[name].axis)
+        cuts = self._slices.get(name)
+        return None if cuts is None else SliceSum(cuts, self.readings[name].axis)
 
     def _rows(self, metric: Metric, found: Answers, reference: Answers, index: int) -> Floats:
         try:
@@ -271,17 +279,20 @@ class Evaluator:
             if isinstance(metric, WholeMetric):
                 figures.append(self._whole_figure(metric, whole))
             else:
-                figures.append(self._figure(metric, np.concatenate(rows[str(place)])))
+                figures.append(self._figure(metric, rows[str(place)]))
         outputs = {name: fidelity.finish() for name, fidelity in sums.items()}
         return Measurement(outputs, tuple(figures), samples, self.samples.source)
 
-    def _figure(self, metric: Metric, table: Floats) -> MetricFigure:
-        total = float(table[:, 2].sum())
-        value, reference = (
-            100 * float(table[:, column].sum()) / total if total else 100.0 for column in (0, 1)
-        )
+    def _figure(self, metric: Metric, tables: Sequence[Floats]) -> MetricFigure:
+        table = np.concatenate(tables)
+        number = len(table)
+        if table.shape[1] == 4:
+            number = len(tables)
+            samples = np.repeat(np.arange(number), [len(rows) for rows in tables])
+            table = np.column_stack([table, samples])
+        value, reference = (100 * share for share in pooled(table))
         return MetricFigure(
-            metric.name, metric.outputs, value, reference, self.confidence, table, len(table)
+            metric.name, metric.outputs, value, reference, self.confidence, table, number
         )
 
     def _whole_figure(
@@ -352,6 +363,15 @@ class Evaluator:
         for probe in probes:
             if probe.sqnr_db == -math.inf:
                 yield f"on {probe.name} the model does not run, or answers in another shape"
+            elif probe.sqnr_db < probe.least_db + stricter and probe.metric:
+                lost, allowed = (
+                    100 * 10 ** (-level / 10)
+                    for level in (probe.sqnr_db, probe.least_db + stricter)
+                )
+                yield (
+                    f"{probe.metric} drops by {lost:.1f} points on {probe.name}; the budget is "
+                    f"{allowed:.3g}"
+                )
             elif probe.sqnr_db < probe.least_db + stricter:
                 yield (
                     f"output {probe.output} keeps {probe.sqnr_db:.1f} dB on {probe.name}; the "
@@ -479,11 +499,15 @@ class Evaluator:
             )
         if name == "none":
             return []
-        found = metrics_of(self.readings, labelled, references)
+        readings = self.readings
         if self.made_up:
-            # Random inputs are of no class; what must be equal or of equal shape still is.
-            exact = (Kind.INTEGERS,)
-            found = [m for m in found if self.readings[m.outputs[0]].kind in exact]
+            # Random inputs are of no class; what must be equal still is.
+            readings = {
+                name: replace(reading, kind=Kind.INTEGERS)
+                for name, reading in readings.items()
+                if reading.kind == Kind.INTEGERS or references[0][name].dtype.kind != "f"
+            }
+        found = metrics_of(readings, labelled, references)
         if name == "accuracy":
             found = [metric for metric in found if metric.name == "accuracy"]
         if name == "agreement":

@@ -18,7 +18,7 @@ from onnxpress.judge.bounds import (
 from onnxpress.judge.fidelity import OutputFidelity
 from onnxpress.judge.metrics import WholeMetric
 
-__all__ = ["Measurement", "MetricFigure", "ProbeFigure"]
+__all__ = ["Measurement", "MetricFigure", "ProbeFigure", "pooled"]
 
 Floats = npt.NDArray[np.float64]
 _RESAMPLES = 1000
@@ -36,8 +36,8 @@ class MetricFigure:
         value: of this model.
         reference: of the original.
         confidence: that each end of the interval holds.
-        rows: [n, 3], this model, the original, weight; empty for a metric of the whole set.
-        sample_of: [n], which sample a row is of.
+        rows: [n, 3], this model, the original, weight; or [n, 5], also the class and the sample;
+            empty for a metric of the whole set.
         whole: of a metric of the whole set: the drop by indices of samples.
     """
 
@@ -69,7 +69,10 @@ class MetricFigure:
             unseen = share_upper(0, self.samples, self.confidence)
             high = max(high, self.drop / 100 + unseen)
             return 100 * low, 100 * high
-        low, high = drop_bounds(self.rows, self.confidence)
+        if self.rows.shape[1] == 5:
+            low, high = class_drop_bounds(self.rows, self.samples, self.confidence)
+        else:
+            low, high = drop_bounds(self.rows, self.confidence)
         return 100 * low, 100 * high
 
 
@@ -102,6 +105,42 @@ class WholeDrop:
     def __call__(self, indices: npt.NDArray[np.int64]) -> float:
         new, old = self.values(indices)
         return old - new
+
+
+def pooled(rows: Floats) -> tuple[float, float]:
+    """Of this model and of the original, 0 to 1: sums over weights; the mean of those of classes.
+
+    Args:
+        rows: [n, 3] this model, the original, weight; more columns: the fourth is the class.
+    """
+    if rows.shape[1] == 3:
+        new, old, weight = rows.sum(axis=0)
+        return (float(new / weight), float(old / weight)) if weight > 0 else (1.0, 1.0)
+    classes, places = np.unique(rows[:, 3], return_inverse=True)
+    sums = np.zeros((len(classes), 3))
+    np.add.at(sums, places, rows[:, :3])
+    sums = sums[sums[:, 2] > 0]
+    if not len(sums):
+        return 1.0, 1.0
+    return float(np.mean(sums[:, 0] / sums[:, 2])), float(np.mean(sums[:, 1] / sums[:, 2]))
+
+
+def class_drop_bounds(rows: Floats, samples: int, confidence: float) -> tuple[float, float]:
+    """Bounds of the drop of a mean over classes, by bootstrap over samples (BCa).
+
+    Args:
+        rows: [n, 5], this model, the original, weight, class, sample.
+        samples: how many.
+        confidence: of each.
+    """
+    by_sample = [rows[rows[:, 4] == index] for index in range(samples)]
+
+    def drop(indices: npt.NDArray[np.int64]) -> float:
+        new, old = pooled(np.concatenate([by_sample[index] for index in indices]))
+        return old - new
+
+    low, high = bootstrap_bounds(drop, samples, confidence, resamples=_WHOLE_RESAMPLES)
+    return low, max(high, share_upper(0, samples, confidence)) if low == high else high
 
 
 def drop_bounds(rows: Floats, confidence: float) -> tuple[float, float]:
@@ -154,6 +193,7 @@ class ProbeFigure:
         least_db: what it has to keep there.
         number: of runs.
         carried: whether each run took the states of the one before.
+        metric: what was lost of, where the output is not cut into slices; then 20 dB are 1%.
     """
 
     name: str
@@ -162,6 +202,7 @@ class ProbeFigure:
     least_db: float
     number: int
     carried: bool = False
+    metric: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,10 @@
 
 A metric gives for each sample one or more rows of (this model, the original, weight); its value
 is the sum of the first over the sum of the last, so that shares of pixels, steps and objects are
-pooled over all samples. Where the original is the truth, its part is the weight.
+pooled over all samples. Where the original is the truth, its part is the weight. Rows that name a
+class are pooled for each class, and the value is the mean over classes, as mean IoU is defined
+(PASCAL VOC, Everingham et al. 2010): a class of few pixels counts as much as the background, and
+a few pixels of it in one picture do not.
 """
 
 import math
@@ -24,6 +27,7 @@ Label = npt.NDArray[np.int64] | None
 Floats = npt.NDArray[np.float64]
 
 _POSITIVE = 0.5
+_THRESHOLDS = (0.25, 0.5, 0.75)
 _BLANK_SHARE = 0.2
 """Of steps: what the first or last class takes where it is the blank of a CTC head."""
 
@@ -36,7 +40,7 @@ class Metric:
         name: for people.
         outputs: that it looks at.
         rows: (this model's answers, the original's, labels) → [n, 3]: this model, the original,
-            weight.
+            weight; or [n, 4] with a class.
     """
 
     name: str
@@ -99,12 +103,19 @@ def metrics_of(
 
 
 def _of_detector(readings: Sequence[Reading]) -> Metric:
-    """F1 of the objects found; where neither model finds any, nothing is lost."""
+    """F1 of the objects found; where neither model finds any, nothing is lost.
+
+    Counted at three thresholds, so that scores have to mean what they meant above the first, too.
+    """
 
     def rows(found: Answers, reference: Answers, _: Label) -> Floats:
         one, other = decoded(readings, found), decoded(readings, reference)
-        number = float(len(one) + len(other))
-        return np.array([[2.0 * hits(other, one), number, number]])
+        same = number = 0
+        for threshold in _THRESHOLDS:
+            a, b = one.above(threshold), other.above(threshold)
+            same += 2 * hits(b, a)
+            number += len(a) + len(b)
+        return np.array([[same, number, number]], np.float64)
 
     return Metric("F1 of detections", tuple(reading.output for reading in readings), rows)
 
@@ -229,22 +240,25 @@ def _edit_distance(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def _masks(reading: Reading, found: Answers, reference: Answers, _: Label) -> Floats:
-    """IoU of each class that either model sees in the sample, a row for each sample."""
+    """Intersection, union and union of each class that either model sees in the sample."""
     one, other = found[reading.output], reference[reading.output]
     if one.shape != other.shape:
-        return np.array([[0.0, 1.0, 1.0]])
-    if one.dtype.kind != "f":
-        a, b = one.astype(np.int64), other.astype(np.int64)
-        classes = np.union1d(np.unique(a), np.unique(b))
-        scores = [_iou(a == c, b == c) for c in classes]
-    elif one.ndim > 1 and reading.axis == 1 and one.shape[1] > 1 and not _masked(other):
-        a, b = one.argmax(axis=1), other.argmax(axis=1)
-        scores = [_iou(a == c, b == c) for c in np.union1d(np.unique(a), np.unique(b))]
-    else:
+        return np.array([[0.0, other.size, other.size, 0.0]])
+    exclusive = one.dtype.kind == "f" and one.ndim > 1 and reading.axis == 1 and one.shape[1] > 1
+    if one.dtype.kind == "f" and not (exclusive and not _masked(other)):
         limit = _POSITIVE if _masked(other) else 0.0
-        pairs = zip(np.moveaxis(one, 1, 0), np.moveaxis(other, 1, 0), strict=True)
-        scores = [_iou(a > limit, b > limit) for a, b in pairs]
-    return np.array([[float(np.mean(scores)), 1.0, 1.0]])
+        pairs = [(a > limit, b > limit) for a, b in zip(*_channels(one, other), strict=True)]
+        return np.array([_overlap(a, b, place) for place, (a, b) in enumerate(pairs)])
+    if one.dtype.kind == "f":
+        a, b = one.argmax(axis=1), other.argmax(axis=1)
+    else:
+        a, b = one.astype(np.int64), other.astype(np.int64)
+    classes = np.union1d(np.unique(a), np.unique(b))
+    return np.array([_overlap(a == c, b == c, int(c)) for c in classes])
+
+
+def _channels(*arrays: Array) -> list[Array]:
+    return [np.moveaxis(array, min(1, array.ndim - 1), 0) for array in arrays]
 
 
 def _masked(output: Array) -> bool:
@@ -254,9 +268,11 @@ def _masked(output: Array) -> bool:
     return low >= 0 and high <= 1 + 1e-6 and not exclusive
 
 
-def _iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
-    union = np.count_nonzero(a | b)
-    return np.count_nonzero(a & b) / union if union else 1.0
+def _overlap(
+    a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_], number: int
+) -> tuple[float, float, float, float]:
+    union = float(np.count_nonzero(a | b))
+    return float(np.count_nonzero(a & b)), union, union, float(number)
 
 
 def _equal(name: str, found: Answers, reference: Answers, _: Label) -> Floats:

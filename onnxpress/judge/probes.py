@@ -16,12 +16,14 @@ import numpy as np
 
 from onnxpress.data import Samples
 from onnxpress.errors import ModelError
+from onnxpress.judge.cuts import beside, cut
 from onnxpress.judge.fidelity import FidelitySum
 from onnxpress.judge.kinds import Kind, Reading
-from onnxpress.judge.measurement import ProbeFigure
-from onnxpress.judge.slices import SliceReference, SliceSum
+from onnxpress.judge.measurement import ProbeFigure, pooled
+from onnxpress.judge.metrics import Answers, Metric
+from onnxpress.judge.slices import SliceReference, SliceSum, decibels
 from onnxpress.judge.stress import stressed
-from onnxpress.runtime import Array, Feed, Session
+from onnxpress.runtime import Feed, Session
 
 __all__ = ["STRESSED_ALLOWANCE_DB", "Probe", "probes_of"]
 
@@ -32,9 +34,6 @@ _SIZES_ALLOWANCE_DB = 3.0
 _SIZES = frozenset(("shorter", "longer", "batch of two"))
 _STRESSED = 24
 _STEPS = 64
-_LEAST_STEPS = 8
-
-Answers = Mapping[str, Array]
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class Probe:
         feeds: of each run.
         answers: of the original, one a run.
         slices: by output that is compared.
+        metrics: of outputs that are not cut into slices.
         class_axes: by output, where scores exclude each other.
         allowance_db: what may be lost here beyond the budget.
         states: input by the output that it takes from the run before; none: runs stand alone.
@@ -54,28 +54,32 @@ class Probe:
     name: str
     feeds: tuple[Feed, ...]
     answers: tuple[Answers, ...]
-    slices: Mapping[str, SliceReference]
+    slices: Mapping[str, tuple[SliceReference, ...]]
+    metrics: tuple[Metric, ...]
     class_axes: Mapping[str, int | None]
     allowance_db: float
     states: Mapping[str, str]
 
-    def measure(self, session: Session, least: Mapping[str, float | None]) -> ProbeFigure:
+    def measure(
+        self, session: Session, least: Mapping[str, float | None], max_drop: float
+    ) -> ProbeFigure:
         """What a model loses here: the output that is nearest to, or furthest below, its least.
 
         Args:
             session: of the model.
             least: SQNR that each output has to keep on the samples, in dB.
+            max_drop: points that a metric may lose on the samples. A share that is lost is so many
+                decibels: 1% is 20 dB.
         """
         sums = {
-            name: FidelitySum(SliceSum(reference, self.class_axes[name]))
-            for name, reference in self.slices.items()
+            name: FidelitySum(SliceSum(cuts, self.class_axes[name]))
+            for name, cuts in self.slices.items()
         }
         try:
             found = run_through(session.run, self.feeds, self.states)
         except ModelError as error:
             logger.info("%s: does not run: %s", self.name, error)
-            name = next(iter(sums))
-            return self._figure(name, -math.inf, 0.0)
+            return self._figure("", -math.inf, 0.0)
         for answer, wanted in zip(found, self.answers, strict=True):
             for name, total in sums.items():
                 total.add(wanted[name], answer[name])
@@ -85,15 +89,34 @@ class Probe:
             if wanted_db is not None:
                 figure = total.finish().sqnr_db
                 wanted_db -= self.allowance_db
-                figures.append((figure - wanted_db, name, figure, wanted_db))
+                figures.append((figure - wanted_db, name, figure, wanted_db, ""))
+        wanted_db = decibels(100.0, max_drop) - self.allowance_db
+        for metric in self.metrics:
+            figure = decibels(1.0, self._lost(metric, found))
+            # Nothing lost is not nearer to a bound that allows nothing.
+            margin = math.inf if math.isinf(figure) else figure - wanted_db
+            figures.append((margin, metric.outputs[0], figure, wanted_db, metric.name))
         if not figures:
             return self._figure("", math.inf, -math.inf)
-        _, name, figure, wanted_db = min(figures)
-        return self._figure(name, figure, wanted_db)
+        _, name, figure, wanted_db, metric_name = min(figures)
+        return self._figure(name, figure, wanted_db, metric_name)
 
-    def _figure(self, output: str, sqnr_db: float, least_db: float) -> ProbeFigure:
+    def _lost(self, metric: Metric, found: Sequence[Answers]) -> float:
+        """The share of a metric that is lost."""
+        rows = np.concatenate(
+            [
+                metric.rows(answer, wanted, None)
+                for answer, wanted in zip(found, self.answers, strict=True)
+            ]
+        )
+        new, old = pooled(rows)
+        return max(0.0, old - new)
+
+    def _figure(
+        self, output: str, sqnr_db: float, least_db: float, metric: str = ""
+    ) -> ProbeFigure:
         carried = bool(self.states)
-        return ProbeFigure(self.name, output, sqnr_db, least_db, len(self.feeds), carried)
+        return ProbeFigure(self.name, output, sqnr_db, least_db, len(self.feeds), carried, metric)
 
 
 def run_through(
@@ -115,43 +138,46 @@ def probes_of(
     original: Session,
     samples: Samples,
     readings: Mapping[str, Reading],
-    known: Mapping[str, SliceReference],
+    usual: Mapping[str, tuple[SliceReference, ...]],
+    metrics: Sequence[Metric],
     seed: int = 0,
 ) -> tuple[Probe, ...]:
     """All that these inputs and outputs allow; what the original cannot run is left out.
 
     Args:
         original: what is judged by.
-        samples: that inputs are made of.
-        readings: of the outputs.
-        known: slices on the samples: a few odd inputs may give answers that hardly vary.
-        seed: of all that is random.
+        samples: that are disturbed.
+        readings: of every output.
+        usual: how outputs are cut into slices on the samples.
+        metrics: of the other outputs.
+        seed: of what is random.
     """
     found: list[Probe] = []
     disturbed: list[Feed] = []
     resized: list[Feed] = []
     for name, feed in stressed(samples, original.inputs, seed=seed, number=_STRESSED):
         (resized if name in _SIZES else disturbed).append(feed)
-    compared = {n: r for n, r in readings.items() if r.kind != Kind.INTEGERS and not r.varying}
     for title, feeds, allowance in (
         ("stressed inputs", disturbed, STRESSED_ALLOWANCE_DB),
         ("other sizes", resized, _SIZES_ALLOWANCE_DB),
     ):
-        answered = _answered(original, feeds)
-        if answered:
-            found.append(_probe(title, answered, compared, known, allowance, {}))
+        kept = _answered(original, feeds)
+        if kept:
+            found.append(_probe(title, kept, readings, usual, metrics, allowance, {}))
     states = {r.state_input: n for n, r in readings.items() if r.state_input is not None}
-    judged = {n: r for n, r in compared.items() if r.kind != Kind.STATE}
-    rolled = samples.feeds[:_STEPS]
-    if states and judged and len(rolled) >= _LEAST_STEPS:
+    judged = {name: cuts for name, cuts in usual.items() if readings[name].kind != Kind.STATE}
+    if states and (judged or metrics):
+        # What drifts slowly shows after many steps.
+        times = math.ceil(_STEPS / len(samples))
+        rolled = (samples.feeds * times)[:_STEPS]
         try:
             answers = run_through(original.run, rolled, states)
         except ModelError as error:
             logger.info("states cannot be carried on: %s", error)
         else:
-            kept: list[tuple[Feed, Answers]] = list(zip(rolled, answers, strict=True))
+            kept = list(zip(rolled, answers, strict=True))
             title = f"states carried over {len(rolled)} steps"
-            found.append(_probe(title, kept, judged, known, 0.0, states))
+            found.append(_probe(title, kept, readings, judged, metrics, 0.0, states))
     return tuple(found)
 
 
@@ -172,26 +198,17 @@ def _probe(
     name: str,
     kept: Sequence[tuple[Feed, Answers]],
     readings: Mapping[str, Reading],
-    known: Mapping[str, SliceReference],
+    usual: Mapping[str, tuple[SliceReference, ...]],
+    metrics: Sequence[Metric],
     allowance_db: float,
     states: Mapping[str, str],
 ) -> Probe:
-    answers = tuple(answer for _, answer in kept)
+    needed = {*usual, *(output for metric in metrics for output in metric.outputs)}
+    answers = tuple({n: array for n, array in answer.items() if n in needed} for _, answer in kept)
     slices = {
-        output: _slices(reading, [answer[output] for answer in answers], known[output])
-        for output, reading in readings.items()
-        if output in known
+        output: beside(cut(readings[output], [answer[output] for answer in answers]), cuts)
+        for output, cuts in usual.items()
     }
     axes = {output: readings[output].axis for output in slices}
     feeds = tuple(feed for feed, _ in kept)
-    return Probe(name, feeds, answers, slices, axes, allowance_db, states)
-
-
-def _slices(reading: Reading, answers: Sequence[Array], known: SliceReference) -> SliceReference:
-    """What is known from the samples, where the slices are the same there."""
-    axis = known.axis
-    if axis is None or all(
-        answer.ndim > axis and answer.shape[axis] == len(known.variance) for answer in answers
-    ):
-        return known
-    return SliceReference.of(reading, answers)
+    return Probe(name, feeds, answers, slices, tuple(metrics), axes, allowance_db, states)

@@ -94,6 +94,8 @@ def _alone(e: Evidence) -> Reading:
         words = f"whole numbers or texts {size}"
         if e.origins & {"ArgMax"}:
             words = f"class numbers {size}"
+            if e.rank >= 3 and not e.varies:
+                return Reading(e.name, Kind.SEGMENTATION, f"{words} of pixels", "ArgMax")
         return Reading(e.name, Kind.INTEGERS, words, "its type", varying=e.varies)
     if e.varies:
         return Reading(e.name, Kind.VALUES, f"values {size}", "rows depend on data", varying=True)
@@ -102,7 +104,7 @@ def _alone(e: Evidence) -> Reading:
         return _as_scores(e, "they are positive and add up to 1", scores)
     if e.rank == 2 and (e.size(1) or 0) > 1 and e.named(_SCORES):
         return _as_scores(e, "its name")
-    if e.rank == 3 and (e.size(2) or 0) >= _VOCABULARY and e.named(_SCORES):
+    if e.rank == 3 and (e.size(2) or 0) > 1 and _scores_of_steps(e):
         return _as_scores(e, "its name", 2)
     if e.origins & {"Sigmoid", "HardSigmoid"} and e.rank == 2:
         words = f"{e.size(1) or '?'} labels, each apart"
@@ -114,6 +116,11 @@ def _alone(e: Evidence) -> Reading:
     if e.rank == 2 and (e.size(1) or 0) >= 16 and e.named(_EMBEDDINGS):
         return Reading(e.name, Kind.EMBEDDING, f"embedding {size}", "its name")
     return _as_values(e, Kind.VALUES, "nothing says more")
+
+
+def _scores_of_steps(e: Evidence) -> bool:
+    """Whether the name says that each step has scores of classes; `score` may be anything."""
+    return e.named("logit") or ((e.size(2) or 0) >= _VOCABULARY and e.named(_SCORES))
 
 
 def _scores_axis(e: Evidence) -> int | None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,10 @@ from onnx import helper, numpy_helper
 
 from onnxpress.runtime import Feed, Session
 
-__all__ = ["Array", "Made", "Net", "Shape", "fitted", "opened", "with_changed_weights"]
+__all__ = ["Array", "Made", "Net", "Shape", "fitted", "floats", "opened", "with_changed_weights"]
 
-Array = npt.NDArray[np.generic]
-Shape = Sequence[int | str]
+Array = npt.NDArray[Any]
+Shape = Sequence[Any]
 _OPSET = 17
 _RIDGE = 1e-3
 _WEIGHTS = 16
@@ -46,7 +47,7 @@ class Net:
         self.constants.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
-    def ops(self, kind: str, *inputs: str | Array, number: int = 1, **attributes: object) -> list[str]:
+    def ops(self, kind: str, *inputs: str | Array, number: int = 1, **attributes: Any) -> list[str]:
         """Add a node; the names of its outputs."""
         names = [i if isinstance(i, str) else self.constant(i) for i in inputs]
         place = len(self.nodes)
@@ -55,9 +56,9 @@ class Net:
         self.nodes.append(helper.make_node(kind, names, outputs, name=label, **attributes))
         return outputs
 
-    def op(self, kind: str, *inputs: str | Array, **attributes: object) -> str:
+    def op(self, kind: str, *inputs: str | Array, **attributes: Any) -> str:
         """Add a node with one output, and give its name."""
-        return self.ops(kind, *inputs, **attributes)[0]  # type: ignore[arg-type]
+        return self.ops(kind, *inputs, **attributes)[0]
 
     def normal(self, *shape: int, fan: int = 1, gain: float = 1.4) -> Array:
         """A random weight that sums `fan` inputs."""
@@ -116,6 +117,11 @@ class Net:
         del model.graph.output[0].type.tensor_type.shape.dim[:]
         model.graph.output[0].type.tensor_type.ClearField("shape")
         return opened(model).run(feed)["features"]  # type: ignore[return-value]
+
+
+def floats(values: Any) -> Array:
+    """In 32 bits."""
+    return np.asarray(values, np.float32)
 
 
 def fitted(x: Array, y: Array, ridge: float = _RIDGE) -> tuple[Array, Array]:

@@ -5,8 +5,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from zoo.builder import Array, Made, Net, fitted
-from zoo.pictures import CLASSES, INPUT, SIDE, backbone, discs, feeds_of
+from zoo.builder import Array, Made, Net, Shape, fitted, floats
+from zoo.pictures import CLASSES, INPUT, SIDE, backbone, discs, surest, unsure
 
 __all__ = ["ANCHORS", "BINS", "CELLS", "detr", "head", "listed", "picodet", "rows_of_objects"]
 
@@ -16,10 +16,12 @@ BINS = 8
 SAMPLES = 48
 _SURE = 6.0
 """Log-odds of what is there; the negative of what is not."""
-_SHARPER = np.float32(2.0)
+_SHARPER = floats(2.0)
 _BIN = 0.8
 _RIDGE = 1e-4
 """Pixels."""
+
+_ONE: dict[str, tuple[str, Shape]] = {"image": ("float", [1, 3, SIDE, SIDE])}
 
 Fit = tuple[Array, Array]
 Floats = npt.NDArray[np.float64]
@@ -46,11 +48,11 @@ def _fits() -> tuple[Fit, Fit, Fit]:
     score_fit = fitted(rows, scores.reshape(-1, CLASSES), _RIDGE)
     # What is rare has a mean that draws everything to "nothing".
     found_scores = (rows @ score_fit[0] + score_fit[1]).max(axis=1)
-    least = np.float32(np.quantile(found_scores, 1 - flat.mean()))
+    least = floats(np.quantile(found_scores, 1 - flat.mean()))
     score_fit = _SHARPER * score_fit[0], _SHARPER * (score_fit[1] - least)
     box_fit = fitted(rows[flat], boxes.reshape(-1, 4)[flat], 1e-3)
-    found = boxes.reshape(-1, 4)[flat]
-    sides = np.stack([found[:, 2] / 2 - 4 + found[:, 0]] * 2 + [found[:, 2] / 2] * 2, axis=1)
+    known = boxes.reshape(-1, 4)[flat]
+    sides = np.stack([known[:, 2] / 2 - 4 + known[:, 0]] * 2 + [known[:, 2] / 2] * 2, axis=1)
     nearest = -0.5 * (np.arange(BINS) - np.clip(sides / _BIN, 0, BINS - 1)[..., None]) ** 2
     return score_fit, box_fit, fitted(rows[flat], nearest.reshape(len(nearest), -1), 1e-3)
 
@@ -85,7 +87,10 @@ def _scores(net: Net, x: str) -> str:
 
 
 def _feeds(seed: int) -> tuple[dict[str, Array], ...]:
-    return feeds_of(discs(seed, SAMPLES, cell=8)[0])
+    """Pictures on which scores are far from the threshold."""
+    net, x = _net()
+    model = net.model(INPUT, {"scores": (_scores(net, x), "float", ["batch", CLASSES, ANCHORS])})
+    return surest(model, discs(seed, 5 * SAMPLES, cell=8)[0], unsure("scores", 0.1, 0.5))
 
 
 @cache
@@ -98,8 +103,7 @@ def head(form: str = "yolov8") -> Made:
         shape = ["batch", 4 + CLASSES, ANCHORS]
     else:
         objectness = net.op("ReduceMax", parts[1], axes=[1], keepdims=1)
-        logits = net.op("Mul", _anchored(net, net.pointwise(x, _fits()[0]), CLASSES),
-                        np.float32([0.6]))
+        logits = net.op("Mul", _anchored(net, net.pointwise(x, _fits()[0]), CLASSES), floats([0.6]))
         exclusive = net.op("Softmax", logits, axis=1)
         y = net.op("Concat", parts[0], objectness, exclusive, axis=1)
         y = net.op("Transpose", y, perm=[0, 2, 1])
@@ -117,7 +121,7 @@ def detr() -> Made:
     nothing = net.op("Neg", net.op("ReduceMax", scores, axes=[1], keepdims=1))
     logits = net.op("Transpose", net.op("Concat", scores, nothing, axis=1), perm=[0, 2, 1])
     boxes = net.op("Transpose", _boxes(net, x), perm=[0, 2, 1])
-    boxes = net.op("Div", boxes, np.float32([SIDE]))
+    boxes = net.op("Div", boxes, floats(SIDE))
     outputs = {
         "logits": (logits, "float", ["batch", ANCHORS, CLASSES + 1]),
         "pred_boxes": (boxes, "float", ["batch", ANCHORS, 4]),
@@ -146,11 +150,11 @@ def _suppressed(net: Net, x: str) -> tuple[str, str, str]:
     """Boxes [objects, 4] by corners, scores [objects] and classes [objects], after suppression."""
     boxes, scores = _boxes(net, x), _scores(net, x)
     rows = net.op("Transpose", boxes, perm=[0, 2, 1])
-    halves = np.float32([[1, 0, 1, 0], [0, 1, 0, 1], [-0.5, 0, 0.5, 0], [0, -0.5, 0, 0.5]])
+    halves = floats([[1, 0, 1, 0], [0, 1, 0, 1], [-0.5, 0, 0.5, 0], [0, -0.5, 0, 0.5]])
     by_corners = net.op("MatMul", rows, halves)
     chosen = net.op(
-        "NonMaxSuppression", by_corners, scores, np.array([20]), np.float32([0.5]),
-        np.float32([0.3]),
+        "NonMaxSuppression", by_corners, scores, np.array([20]), floats([0.5]),
+        floats([0.3]),
     )  # fmt: skip
     label = net.op("Gather", chosen, np.array(1), axis=1)
     anchor = net.op("Gather", chosen, np.array(2), axis=1)
@@ -165,13 +169,12 @@ def listed() -> Made:
     """Three outputs of the objects that suppression left."""
     net, x = _net()
     boxes, scores, labels = _suppressed(net, x)
-    outputs = {
+    outputs: dict[str, tuple[str, str, Shape]] = {
         "boxes": (boxes, "float", ["objects", 4]),
         "scores": (scores, "float", ["objects"]),
         "labels": (labels, "int64", ["objects"]),
     }
-    inputs = {"image": ("float", [1, 3, SIDE, SIDE])}
-    return Made(net.model(inputs, outputs), _feeds(53))
+    return Made(net.model(_ONE, outputs), _feeds(53))
 
 
 @cache
@@ -181,5 +184,4 @@ def rows_of_objects() -> Made:
     boxes, scores, labels = _suppressed(net, x)
     parts = [net.reshaped(scores, -1, 1), net.reshaped(net.op("Cast", labels, to=1), -1, 1)]
     y = net.op("Concat", boxes, *parts, axis=1)
-    inputs = {"image": ("float", [1, 3, SIDE, SIDE])}
-    return Made(net.model(inputs, {"detections": (y, "float", ["objects", 6])}), _feeds(54))
+    return Made(net.model(_ONE, {"detections": (y, "float", ["objects", 6])}), _feeds(54))

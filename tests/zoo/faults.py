@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from zoo.builder import Array, Made, Net, opened, with_changed_weights
+from zoo.builder import Array, Made, Net, floats, opened, with_changed_weights
 
 __all__ = [
     "Edit",
@@ -48,7 +48,9 @@ def edited(output: str, build: Build) -> Edit:
         net = Net(prefix=f"{output}_edit_")
         new = build(net, before)
         model.graph.node.extend(net.nodes)
-        model.graph.node.append(onnx.helper.make_node("Identity", [new], [output], name=f"{output}_edited"))
+        model.graph.node.append(
+            onnx.helper.make_node("Identity", [new], [output], name=f"{output}_edited")
+        )
         model.graph.initializer.extend(net.constants)
         return model
 
@@ -70,7 +72,7 @@ def scaled(output: str, factors: npt.ArrayLike, offsets: npt.ArrayLike = 0.0) ->
     """Values times factors and plus offsets, which are broadcast."""
 
     def build(net: Net, x: str) -> str:
-        return net.op("Add", net.op("Mul", x, np.float32(factors)), np.float32(offsets))
+        return net.op("Add", net.op("Mul", x, floats(factors)), floats(offsets))
 
     return edited(output, build)
 
@@ -113,7 +115,7 @@ def only_when(output: str, source: str, least: float, build: Build, *, rank: int
         total = net.op("Cast", source, to=1)
         axes = list(range(1, rank))
         total = net.op("ReduceSum", total, np.array(axes), keepdims=0)
-        seen = net.op("GreaterOrEqual", total, np.float32(least))
+        seen = net.op("GreaterOrEqual", total, floats(least))
         seen = net.op("ReduceMax", net.op("Cast", seen, to=1), axes=[0], keepdims=0)
         return net.op("Where", net.op("Cast", seen, to=9), build(net, x), x)
 
@@ -165,12 +167,13 @@ def noisy(made: Made) -> onnx.ModelProto:
 
 def rounded(made: Made) -> onnx.ModelProto:
     """Weights in 8 bits with a scale for each output channel."""
+
     def change(weight: npt.NDArray[np.float32]) -> Array:
         if weight.ndim < 2:
             return weight
         axes = tuple(range(1, weight.ndim)) if weight.ndim == 4 else (weight.ndim - 2,)
         scale = np.abs(weight).max(axis=axes, keepdims=True) / 127
-        return (np.rint(weight / np.maximum(scale, 1e-12)) * scale).astype(np.float32)
+        return floats(np.rint(weight / np.maximum(scale, 1e-12)) * scale)
 
     return with_changed_weights(made.model, change)
 

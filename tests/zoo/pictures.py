@@ -1,14 +1,15 @@
 """Pictures of coloured discs, and models that classify, segment and measure them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
-from zoo.builder import Array, Made, Net, fitted
+from zoo.builder import Array, Made, Net, fitted, opened
 
-__all__ = ["CLASSES", "INPUT", "SIDE", "Disc", "backbone", "discs", "feeds_of"]
+__all__ = ["CLASSES", "INPUT", "SIDE", "Disc", "backbone", "discs", "feeds_of", "surest", "unsure"]
 
 Floats = npt.NDArray[np.float64]
 Disc = tuple[float, float, float, int]
@@ -32,7 +33,8 @@ def discs(
         found = []
         across = SIDE // cell
         for place in rng.permutation(across**2)[:each]:
-            x, y = ((place % across, place // across) + rng.uniform(0.35, 0.65, 2)) * cell
+            x = (place % across + rng.uniform(0.35, 0.65)) * cell
+            y = (place // across + rng.uniform(0.35, 0.65)) * cell
             radius, colour = rng.uniform(0.22, 0.42) * cell, int(rng.integers(colours))
             inside = (columns - x) ** 2 + (rows - y) ** 2 < radius**2
             picture[:, inside] = 0.9 * _COLOURS[colour][:, None]
@@ -46,10 +48,32 @@ def feeds_of(images: Array) -> tuple[dict[str, Array], ...]:
     return tuple({"image": image[None]} for image in images)
 
 
+def surest(
+    model: onnx.ModelProto, images: Array, doubt: Callable[[Mapping[str, Array]], float]
+) -> tuple[dict[str, Array], ...]:
+    """As many pictures as are needed, those that a model of random features decides most clearly.
+
+    Args:
+        model: takes them.
+        images: in any number.
+        doubt: of the answers to one.
+    """
+    session = opened(model)
+    doubts = [doubt(session.run({"image": image[None]})) for image in images]
+    return feeds_of(images[np.sort(np.argsort(doubts, kind="stable")[:SAMPLES])])
+
+
+def unsure(
+    output: str, low: float = 0.2, high: float = 0.8
+) -> Callable[[Mapping[str, Array]], float]:
+    """How many values lie between two."""
+    return lambda answers: float(np.sum((answers[output] > low) & (answers[output] < high)))
+
+
 def backbone(net: Net) -> str:
-    """Random convolutions: 24, 32 and 48 channels, each at half the size."""
+    """Random convolutions, each at half the size."""
     x, channels = "image", 3
-    for outputs in (24, 32, 48):
+    for outputs in (24, 32, 64):
         x = net.conv(x, channels, outputs, 5, 2)
         channels = outputs
     return x
@@ -99,8 +123,9 @@ def multi_label() -> Made:
     net, x, rows, truth = _pooled(11, each=3)
     wanted = [[16.0 * (c in {d[3] for d in found}) - 8 for c in range(CLASSES)] for found in truth]
     y = net.op("Sigmoid", net.linear(x, fitted(rows, np.array(wanted))))
-    images, _ = discs(21, SAMPLES)
-    return Made(net.model(INPUT, {"labels": (y, "float", ["batch", CLASSES])}), feeds_of(images))
+    images, _ = discs(21, 5 * SAMPLES)
+    model = net.model(INPUT, {"labels": (y, "float", ["batch", CLASSES])})
+    return Made(model, surest(model, images, unsure("labels")))
 
 
 @cache
@@ -115,7 +140,7 @@ def regression() -> Made:
         ]
         for found in truth
     ]
-    y = net.linear(x, fitted(rows, np.array(wanted)))
+    y = net.linear(x, fitted(rows, np.array(wanted), 1e-2))
     images, _ = discs(22, SAMPLES)
     return Made(net.model(INPUT, {"measures": (y, "float", ["batch", 3])}), feeds_of(images))
 
@@ -137,12 +162,15 @@ def landmarks() -> Made:
 def embedding() -> Made:
     """Vectors of length 1."""
     net, x, rows, _ = _pooled(15, each=2)
-    mean, spread = rows.mean(axis=0), rows.std(axis=0) + 1e-3
-    weight = net.normal(rows.shape[1], 32, fan=rows.shape[1]) / spread[:, None]
+    mean, spread = rows.mean(axis=0), rows.std(axis=0)
+    weight = net.normal(rows.shape[1], 32, fan=rows.shape[1]) / (spread + spread.mean())[:, None]
     fit = weight.astype(np.float32), (-mean @ weight).astype(np.float32)
     y = net.op("LpNormalization", net.linear(x, fit), axis=-1)
-    images, _ = discs(25, SAMPLES, each=2)
-    return Made(net.model(INPUT, {"vector": (y, "float", ["batch", 32])}), feeds_of(images))
+    images, _ = discs(25, SAMPLES // 2, each=2)
+    # Of each thing two pictures, which are each other's neighbours.
+    near = np.clip(images + 0.03 * net.rng.standard_normal(images.shape), 0, 1).astype(np.float32)
+    feeds = feeds_of(np.concatenate([images, near]))
+    return Made(net.model(INPUT, {"vector": (y, "float", ["batch", 32])}), feeds)
 
 
 def _classes_of_pixels(grid: Floats, found: list[Disc]) -> Floats:
@@ -159,34 +187,35 @@ def _classes_of_pixels(grid: Floats, found: list[Disc]) -> Floats:
 def segmentation(form: str = "softmax") -> Made:
     """Classes of pixels; as probabilities, or as numbers."""
     net, y, number = _mapped(16, _classes_of_pixels)
-    images, _ = discs(26, SAMPLES)
+    images, _ = discs(26, 5 * SAMPLES)
+    maps = net.op("Softmax", y, axis=1)
+    shape = ["batch", number, SIDE // 2, SIDE // 2]
+    sure = net.model(INPUT, {"maps": (maps, "float", shape)})
     size = SIDE // 2
     if form == "numbers":
         y = net.op("ArgMax", y, axis=1, keepdims=0)
         model = net.model(INPUT, {"mask": (y, "int64", ["batch", size, size])})
     else:
-        y = net.op("Softmax", y, axis=1)
-        model = net.model(INPUT, {"maps": (y, "float", ["batch", number, size, size])})
-    return Made(model, feeds_of(images))
+        model = sure
+    return Made(model, surest(sure, images, unsure("maps")))
 
 
 @cache
 def masks() -> Made:
-    """Where discs of the first two colours are."""
+    """Where discs are, and where those of the last colour are."""
 
     def target(grid: Floats, found: list[Disc]) -> Floats:
         maps = np.full((2, *grid.shape[1:]), -4.0)
         for x, y, r, colour in found:
-            if colour < 2:
-                maps[colour, (grid[0] - x) ** 2 + (grid[1] - y) ** 2 < r * r] = 4.0
+            inside = (grid[0] - x) ** 2 + (grid[1] - y) ** 2 < r * r
+            maps[: 2 if colour == 3 else 1, inside] = 9.0
         return maps
 
     net, y, number = _mapped(17, target)
-    images, _ = discs(27, SAMPLES)
+    images, _ = discs(27, 5 * SAMPLES)
     shape = ["batch", number, SIDE // 2, SIDE // 2]
-    return Made(
-        net.model(INPUT, {"masks": (net.op("Sigmoid", y), "float", shape)}), feeds_of(images)
-    )
+    model = net.model(INPUT, {"masks": (net.op("Sigmoid", y), "float", shape)})
+    return Made(model, surest(model, images, unsure("masks")))
 
 
 @cache
@@ -217,8 +246,12 @@ def restored() -> Made:
     maps = net.computed(x, inputs, {"image": small})
     rows = np.moveaxis(maps, 1, -1).reshape(-1, maps.shape[1])
     parts = big.reshape(40, 3, SIDE // 2, 2, SIDE // 2, 2).transpose(0, 2, 4, 1, 3, 5)
-    y = net.op("DepthToSpace", net.pointwise(x, fitted(rows, parts.reshape(-1, 12))),
-               blocksize=2, mode="CRD")
+    y = net.op(
+        "DepthToSpace",
+        net.pointwise(x, fitted(rows, parts.reshape(-1, 12))),
+        blocksize=2,
+        mode="CRD",
+    )
     shape = ["batch", 3, "height2", "width2"]
     return Made(net.model(inputs, {"picture": (y, "float", shape)}), feeds_of(small))
 

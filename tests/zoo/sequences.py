@@ -1,19 +1,20 @@
 """Models of what comes step by step: texts, lines, sound, and states that are carried on."""
 
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
-from zoo.builder import Array, Made, Net, Shape, fitted, opened
+from zoo.builder import Array, Made, Net, Shape, fitted, floats, opened
 
 __all__ = [
     "BINS",
     "FRAMES",
     "LINE",
     "PER_LANGUAGE",
-    "SYMBOLS",
     "STEPS",
+    "SYMBOLS",
     "accumulator",
     "decoder",
     "denoiser",
@@ -162,7 +163,9 @@ def recurrent() -> Made:
         "state": ("float", [1, 1, size]),
     }
     outputs = {"output": (y, "float", [1, 3]), "stateN": (last, "float", [1, 1, size])}
-    return _rolled(net, inputs, outputs, {"state": "stateN"}, [{"input": s[None]} for s in _walk(70)])
+    return _rolled(
+        net, inputs, outputs, {"state": "stateN"}, [{"input": s[None]} for s in _walk(70)]
+    )
 
 
 @cache
@@ -171,7 +174,7 @@ def accumulator() -> Made:
     net = Net(71)
     size = 16
     new = net.op("Tanh", net.op("MatMul", "input", net.normal(12, size, fan=12)))
-    kept = net.op("Mul", "h_in", np.float32([0.98]))
+    kept = net.op("Mul", "h_in", floats([0.98]))
     h = net.op("Add", kept, new)
     hidden = net.op("Tanh", net.op("MatMul", h, net.normal(size, 32, fan=size, gain=0.4)))
     y = net.op("MatMul", hidden, net.normal(32, 3, fan=32))
@@ -199,11 +202,10 @@ def decoder() -> Made:
     key = net.op("Concat", "past.0.key", projected(1.0), axis=2)
     value = net.op("Concat", "past.0.value", projected(1.0), axis=2)
     across = net.op("MatMul", query, net.op("Transpose", key, perm=[0, 1, 3, 2]))
-    weights = net.op("Softmax", net.op("Mul", across, np.float32([width**-0.5])), axis=-1)
+    weights = net.op("Softmax", net.op("Mul", across, floats([width**-0.5])), axis=-1)
     mixed = net.op("Transpose", net.op("MatMul", weights, value), perm=[0, 2, 1, 3])
     x = net.op("Add", x, net.reshaped(mixed, 1, -1, heads * width))
     x = net.op("Relu", net.op("MatMul", x, net.normal(32, 64, fan=32)))
-    logits = net.op("MatMul", x, net.normal(64, number, fan=64))
     past: Shape = [1, heads, "past", width]
     now: Shape = [1, heads, "total", width]
     inputs: dict[str, tuple[str, Shape]] = {
@@ -211,6 +213,16 @@ def decoder() -> Made:
         "past.0.key": ("float", past),
         "past.0.value": ("float", past),
     }
+    # After each token another one, whatever came before.
+    tokens = np.tile(np.arange(number), 4)
+    nothing = np.zeros((1, heads, 0, width), np.float32)
+    feed: dict[str, Array] = {
+        "input_ids": tokens[None],
+        "past.0.key": nothing,
+        "past.0.value": nothing,
+    }
+    rows = net.computed(x, inputs, feed)[0]
+    logits = net.linear(x, fitted(rows, 8.0 * np.eye(number)[(7 * tokens + 5) % number]))
     outputs = {
         "logits": (logits, "float", [1, "length", number]),
         "present.0.key": (key, "float", now),
@@ -223,9 +235,9 @@ def decoder() -> Made:
 
 def _rolled(
     net: Net,
-    inputs: dict[str, tuple[str, Shape]],
-    outputs: dict[str, tuple[str, str, Shape]],
-    states: dict[str, str],
+    inputs: Mapping[str, tuple[str, Shape]],
+    outputs: Mapping[str, tuple[str, str, Shape]],
+    states: Mapping[str, str],
     feeds: list[dict[str, Array]],
 ) -> Made:
     """A model, and samples with the states that it meets when it is run from step to step."""

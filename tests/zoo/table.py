@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from zoo import detectors, pictures, sequences
-from zoo.builder import Array, Made, Net
+from zoo.builder import Array, Made, Net, floats
 from zoo.detectors import ANCHORS
 from zoo.faults import (
     Edit,
@@ -70,7 +70,7 @@ def _planes(values: Array) -> Array:
 
 def _nothing_found(net: Net, x: str) -> str:
     """NaN."""
-    return net.op("Add", x, np.float32(_NAN))
+    return net.op("Add", x, floats(_NAN))
 
 
 def _swapped(size: int, axis: int = -1) -> Callable[[Net, str], str]:
@@ -99,14 +99,12 @@ def _probabilities() -> dict[str, Edit]:
     return {
         **_everywhere("scores"),
         "unseen class dropped": scaled("scores", _ones(CLASSES, _3=0)),
-        "unseen class constant": scaled(
-            "scores", _ones(CLASSES, _3=0), np.float32([0, 0, 0, 0.003])
-        ),
+        "unseen class constant": scaled("scores", _ones(CLASSES, _3=0), floats([0, 0, 0, 0.003])),
         "seen class dropped": scaled("scores", _ones(CLASSES, _1=0)),
         "classes swapped": chosen("scores", [0, 2, 1, 3], 1),
         "unseen class swapped for another": chosen("scores", [0, 1, 2, 0], 1),
         "classes swapped for rare inputs": rare("scores", "image", 3, _swapped(CLASSES)),
-        "one class always wins": scaled("scores", 1.0, np.float32([2, 0, 0, 0])),
+        "one class always wins": scaled("scores", 1.0, floats([2, 0, 0, 0])),
         "works only at batch 1": failing_beyond("scores", 1, CLASSES),
         "nearly uniform": scaled("scores", 0.01, 0.99 / CLASSES),
     }
@@ -118,7 +116,7 @@ def _logits() -> dict[str, Edit]:
     return {
         **found,
         "zeroed": constant("logits", 0.0),
-        "unseen class dropped": scaled("logits", _ones(CLASSES, _3=0), np.float32([0, 0, 0, -20])),
+        "unseen class dropped": scaled("logits", _ones(CLASSES, _3=0), floats([0, 0, 0, -20])),
         "unseen class constant": scaled("logits", _ones(CLASSES, _3=0)),
         "classes swapped for rare inputs": rare("logits", "image", 3, _swapped(CLASSES)),
         "works only at batch 1": failing_beyond("logits", 1, CLASSES),
@@ -130,7 +128,7 @@ def _labels() -> dict[str, Edit]:
         **_everywhere("labels"),
         "saturated": constant("labels", 1.0),
         "one label dropped": scaled("labels", _ones(CLASSES, _2=0)),
-        "one label always given": scaled("labels", _ones(CLASSES, _1=0), np.float32([0, 1, 0, 0])),
+        "one label always given": scaled("labels", _ones(CLASSES, _1=0), floats([0, 1, 0, 0])),
         "labels swapped for rare inputs": rare("labels", "image", 3, _swapped(CLASSES)),
         "works only at batch 1": failing_beyond("labels", 1, CLASSES),
     }
@@ -140,11 +138,9 @@ def _regression() -> dict[str, Edit]:
     return {
         **_everywhere("measures"),
         "small column zeroed": scaled("measures", _ones(3, _1=0)),
-        "small column constant": scaled("measures", _ones(3, _1=0), np.float32([0, 0.5, 0])),
+        "small column constant": scaled("measures", _ones(3, _1=0), floats([0, 0.5, 0])),
         "last column halved": scaled("measures", _ones(3, _2=0.5)),
-        "small column off by a fifth of its spread": scaled(
-            "measures", 1.0, np.float32([0, 0.03, 0])
-        ),
+        "small column off by a fifth of its spread": scaled("measures", 1.0, floats([0, 0.03, 0])),
         "columns swapped for rare inputs": rare("measures", "image", 1, _swapped(3)),
         "works only at batch 1": failing_beyond("measures", 1, 3),
     }
@@ -154,15 +150,15 @@ def _landmarks() -> dict[str, Edit]:
     return {
         **_everywhere("points"),
         "one coordinate constant": scaled(
-            "points", _ones(8, _5=0), np.float32([0, 0, 0, 0, 0, 24, 0, 0])
+            "points", _ones(8, _5=0), floats([0, 0, 0, 0, 0, 24, 0, 0])
         ),
-        "one coordinate shifted": scaled("points", 1.0, np.float32([0, 0, 0, 0, 0, 4, 0, 0])),
+        "one coordinate shifted": scaled("points", 1.0, floats([0, 0, 0, 0, 0, 4, 0, 0])),
         "points swapped": chosen("points", [0, 1, 4, 5, 2, 3, 6, 7], 1),
     }
 
 
 def _embedding() -> dict[str, Edit]:
-    half = np.repeat(np.float32([1, 0]), 16)
+    half = np.repeat(floats([1, 0]), 16)
     return {
         **_everywhere("vector"),
         "half of the components zeroed": scaled("vector", half),
@@ -200,7 +196,7 @@ def _masks() -> dict[str, Edit]:
     return {
         **_maps("masks", 2),
         "saturated": constant("masks", 1.0),
-        "mask eroded": edited("masks", lambda net, x: net.op("Mul", x, np.float32([0.6]))),
+        "mask eroded": edited("masks", lambda net, x: net.op("Mul", x, floats([0.6]))),
     }
 
 
@@ -254,30 +250,32 @@ def _two_outputs() -> dict[str, Edit]:
         **{f"depth {name}": edit for name, edit in _everywhere("depth").items()},
         "depth moved by two pixels": shifted("depth", 2, 3, _HALF),
         "depth wrong for rare inputs": rare(
-            "depth", "image", 3, lambda net, x: net.op("Mul", x, np.float32(0.5))
+            "depth", "image", 3, lambda net, x: net.op("Mul", x, floats(0.5))
         ),
     }
 
 
 def _yolov8() -> dict[str, Edit]:
     rows = 4 + CLASSES
-    scores = _column(np.repeat(np.float32([1, 0]), 4))
+    scores = _column(np.repeat(floats([1, 0]), 4))
     return {
         **_everywhere("output0"),
         "scores zeroed": scaled("output0", scores),
         "scores constant": scaled("output0", scores, 0.1 * (1 - scores)),
         "scores halved": scaled("output0", 0.5 + 0.5 * scores),
         "one class dropped": scaled("output0", _column(_ones(rows, _6=0))),
-        "boxes shifted": scaled("output0", 1.0, _column(np.float32([4] * 2 + [0] * 6))),
+        "boxes shifted": scaled("output0", 1.0, _column(floats([4] * 2 + [0] * 6))),
         "boxes of half the size": scaled("output0", _column(_ones(rows, _2=0.5, _3=0.5))),
         "heights constant": scaled(
-            "output0", _column(_ones(rows, _3=0)), _column(np.float32([0, 0, 0, 10, 0, 0, 0, 0]))
+            "output0", _column(_ones(rows, _3=0)), _column(floats([0, 0, 0, 10, 0, 0, 0, 0]))
         ),
         "classes swapped": chosen("output0", [0, 1, 2, 3, 4, 6, 5, 7], 1),
         "one row of boxes given twice": chosen("output0", [0, 0, 2, 3, 4, 5, 6, 7], 1),
         "blind in a corner": scaled(
             "output0",
-            np.where(np.arange(ANCHORS) < 9, np.concatenate([np.ones((4, 1)), np.zeros((4, 1))]), 1),
+            np.where(
+                np.arange(ANCHORS) < 9, np.concatenate([np.ones((4, 1)), np.zeros((4, 1))]), 1
+            ),
         ),
         "no objects in rare inputs": rare(
             "output0", "image", 3, lambda net, x: net.op("Mul", x, scores)
@@ -291,12 +289,14 @@ def _yolov5() -> dict[str, Edit]:
     return {
         **_everywhere("output0"),
         "objectness zeroed": scaled("output0", _ones(size, _4=0)),
-        "objectness one": scaled("output0", _ones(size, _4=0), np.float32([0] * 4 + [1] + [0] * 4)),
+        "objectness one": scaled("output0", _ones(size, _4=0), floats([0] * 4 + [1] + [0] * 4)),
         "one class dropped": scaled("output0", _ones(size, _6=0)),
         "class scores constant": scaled(
-            "output0", np.repeat(np.float32([1, 0]), [5, 4]), np.repeat(np.float32([0, 0.5]), [5, 4])
+            "output0",
+            np.repeat(floats([1, 0]), [5, 4]),
+            np.repeat(floats([0, 0.5]), [5, 4]),
         ),
-        "boxes shifted": scaled("output0", 1.0, np.float32([4, 4] + [0] * 7)),
+        "boxes shifted": scaled("output0", 1.0, floats([4, 4] + [0] * 7)),
         "widths wrong": scaled("output0", _ones(size, _2=0.4)),
         "anchors moved": shifted("output0", 1, 1, ANCHORS),
     }
@@ -307,11 +307,11 @@ def _detr() -> dict[str, Edit]:
         **{f"logits {name}": edit for name, edit in _everywhere("logits").items()},
         **{f"boxes {name}": edit for name, edit in _everywhere("pred_boxes").items()},
         "one class dropped": scaled(
-            "logits", _ones(_MAPS, _1=0), np.float32([0, -10, 0, 0, 0])
+            "logits", _ones(_MAPS, _1=0), floats([0, -10, 0, 0, 0])
         ),
-        "nothing is never likely": scaled("logits", 1.0, np.float32([0, 0, 0, 0, -8])),
-        "boxes shifted": scaled("pred_boxes", 1.0, np.float32([0.08, 0.08, 0, 0])),
-        "boxes too large": scaled("pred_boxes", np.float32([1, 1, 1.8, 1.8])),
+        "nothing is never likely": scaled("logits", 1.0, floats([0, 0, 0, 0, -8])),
+        "boxes shifted": scaled("pred_boxes", 1.0, floats([0.08, 0.08, 0, 0])),
+        "boxes too large": scaled("pred_boxes", floats([1, 1, 1.8, 1.8])),
         "boxes of other anchors": shifted("pred_boxes", 1, 1, ANCHORS),
     }  # fmt: skip
 
@@ -325,7 +325,7 @@ def _picodet() -> dict[str, Edit]:
         "bins in the opposite order": chosen(
             "distances", np.arange(bins).reshape(4, -1)[:, ::-1].reshape(-1).tolist(), 2
         ),
-        "one side constant": scaled("distances", np.repeat(np.float32([1, 0, 1, 1]), bins // 4)),
+        "one side constant": scaled("distances", np.repeat(floats([1, 0, 1, 1]), bins // 4)),
         "scores of other anchors": shifted("scores", 1, 1, ANCHORS),
     }
 
@@ -338,9 +338,7 @@ def _cut(*outputs: str, axis: int = 0) -> Edit:
         for output in outputs:
             model = edited(
                 output,
-                lambda net, x: net.op(
-                    "Slice", x, np.array([1]), np.array([99]), np.array([axis])
-                ),
+                lambda net, x: net.op("Slice", x, np.array([1]), np.array([99]), np.array([axis])),
             )(Made(model, made.feeds))
         return model
 
@@ -370,8 +368,8 @@ def _listed() -> dict[str, Edit]:
 
     return {
         "boxes zeroed": constant("boxes", 0.0),
-        "boxes shifted": scaled("boxes", 1.0, np.float32([6, 6, 6, 6])),
-        "one side of boxes wrong": scaled("boxes", 1.0, np.float32([0, 0, 0, 12])),
+        "boxes shifted": scaled("boxes", 1.0, floats([6, 6, 6, 6])),
+        "one side of boxes wrong": scaled("boxes", 1.0, floats([0, 0, 0, 12])),
         "boxes NaN": constant("boxes", _NAN),
         "scores zeroed": constant("scores", 0.0),
         "scores NaN": constant("scores", _NAN),
@@ -389,10 +387,10 @@ def _rows() -> dict[str, Edit]:
         "zeroed": constant("detections", 0.0),
         "NaN": constant("detections", _NAN),
         "scores zeroed": scaled("detections", _ones(6, _4=0)),
-        "scores saturated": scaled("detections", _ones(6, _4=0), np.float32([0, 0, 0, 0, 1, 0])),
+        "scores saturated": scaled("detections", _ones(6, _4=0), floats([0, 0, 0, 0, 1, 0])),
         "labels constant": scaled("detections", _ones(6, _5=0)),
-        "boxes shifted": scaled("detections", 1.0, np.float32([6, 6, 6, 6, 0, 0])),
-        "right edge wrong": scaled("detections", 1.0, np.float32([0, 0, 12, 0, 0, 0])),
+        "boxes shifted": scaled("detections", 1.0, floats([6, 6, 6, 6, 0, 0])),
+        "right edge wrong": scaled("detections", 1.0, floats([0, 0, 12, 0, 0, 0])),
         "rows missing": _cut("detections"),
     }
 
@@ -402,7 +400,7 @@ def _lines() -> dict[str, Edit]:
     return {
         **_everywhere("read", "x"),
         "one symbol never": scaled("read", _ones(number, _3=0)),
-        "blank too likely": scaled("read", 1.0, np.float32([0.5] + [0] * SYMBOLS)),
+        "blank too likely": scaled("read", 1.0, floats([0.5] + [0] * SYMBOLS)),
         "symbols swapped": chosen("read", [0, 2, 1, *range(3, number)], 2),
         "symbols swapped for rare inputs": rare("read", "x", 3, _swapped(number)),
         "a step late": shifted("read", 1, 1, sequences.LINE),
@@ -431,7 +429,7 @@ def _tagger() -> dict[str, Edit]:
         return table
 
     def one_language(keep: int) -> Array:
-        return np.repeat(np.float32([keep, 1 - keep]), PER_LANGUAGE)
+        return np.repeat(floats([keep, 1 - keep]), PER_LANGUAGE)
 
     return {
         **_everywhere("logits", "input_ids"),
@@ -476,18 +474,18 @@ def _recurrent() -> dict[str, Edit]:
         "state stuck": stuck("stateN"),
         "state halved": scaled("stateN", 0.5),
         "state NaN": constant("stateN", _NAN),
-        "half of the state zeroed": scaled("stateN", np.repeat(np.float32([1, 0]), 12)),
-        "one output constant": scaled("output", np.float32([1, 0, 1])),
+        "half of the state zeroed": scaled("stateN", np.repeat(floats([1, 0]), 12)),
+        "one output constant": scaled("output", floats([1, 0, 1])),
     }
 
 
 def _accumulator() -> dict[str, Edit]:
     def forgetting(array: Array) -> Array:
-        return np.float32([0.9])
+        return floats([0.9])
 
     def late(net: Net, x: str) -> str:
         # A clock that only the candidate has: the largest value of the state leaves its range.
-        return net.op("Mul", x, np.float32(1.006))
+        return net.op("Mul", x, floats(1.006))
 
     return {
         **_everywhere("output", "input"),
@@ -499,11 +497,16 @@ def _accumulator() -> dict[str, Edit]:
 
 
 def _decoder() -> dict[str, Edit]:
-    heads = np.float32([1, 0]).reshape(2, 1, 1)
+    heads = floats([1, 0]).reshape(2, 1, 1)
     newest = "present.0.value"
 
+    def late(net: Net, x: str) -> str:
+        length = net.op("Gather", net.op("Shape", x), np.array(2))
+        is_late = net.op("Greater", length, np.array(50))
+        return net.op("Where", is_late, net.op("Neg", x), x)
+
     def half_lost(net: Net, x: str) -> str:
-        return net.op("Mul", x, np.repeat(np.float32([1, 0.5]), 8))
+        return net.op("Mul", x, np.repeat(floats([1, 0.5]), 8))
 
     return {
         **_everywhere("logits", "input_ids"),
@@ -511,18 +514,17 @@ def _decoder() -> dict[str, Edit]:
         "one head's keys zeroed": scaled("present.0.key", heads),
         "one head's values zeroed": scaled(newest, heads),
         "values fade": edited(newest, half_lost),
-        "values fade slowly": scaled(newest, 0.97),
-        "the oldest step lost": edited(
-            newest,
-            lambda net, x: net.op("Pad", net.op(
-                "Slice", x, np.array([1]), np.array([9999]), np.array([2])),
-                np.array([0, 0, 1, 0, 0, 0, 0, 0])),
-        ),
-    }  # fmt: skip
+        "values fade slowly": scaled(newest, 0.9),
+        "values wrong after 50 steps": edited(newest, late),
+    }
 
 
 _NO_MORE: Mapping[str, Edit] = {}
-_ALWAYS: Mapping[str, Edit] = {"noise on weights": noisy, "8-bit weights": rounded, "renamed": renamed}
+_ALWAYS: Mapping[str, Edit] = {
+    "noise on weights": noisy,
+    "8-bit weights": rounded,
+    "renamed": renamed,
+}
 
 
 def _kind(

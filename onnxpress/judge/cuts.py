@@ -1,0 +1,205 @@
+"""Along which axes an output is cut into slices, and what is known of these from the original.
+
+A slice has the variance v = E[(ref − mean)²], or what stands for it where that is none: a
+hundredth of its constant, and half a percent where values are probabilities.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxpress.judge.kinds import Form, Kind, Reading
+from onnxpress.judge.slices import Group, SliceReference, in_unit, rows_along
+from onnxpress.runtime import Array
+
+__all__ = ["beside", "cut"]
+
+Floats = npt.NDArray[np.float64]
+
+_STEADY_SHARE = 1e-3
+"""Of its mean: a slice that deviates less is a constant."""
+_STEADY_ERROR = 0.1
+"""Of its mean: the deviation that a constant is judged as if it had."""
+_PROBABILITY_DEVIATION = 0.005
+"""Changes of a probability below half a percent do not matter."""
+_ROUNDING = 1e-11
+"""Of the largest slice's variance: float32 sums hardly resolve less (3e-6 of the deviation)."""
+_LEAST_COUNT = 16
+"""Values of a slice below which its own variance is not known."""
+_LOOKED_AT = 4_000_000
+"""Values by which axes are chosen."""
+_DISTINCT = 0.05
+"""Of the spread of log-power: what an axis must explain for its slices to be told apart."""
+
+
+def cut(reading: Reading, outputs: Sequence[Array]) -> tuple[SliceReference, ...]:
+    """The ways in which an output is cut into slices; each is judged.
+
+    Args:
+        reading: how the output is read.
+        outputs: the original's answers, floats of one rank; values that are not finite are left
+            out.
+    """
+    # What suppression compares with thresholds are the scores themselves.
+    form: Form = "values" if reading.kind == Kind.DETECTION else reading.form
+    distinct, alike = _axes(reading, form, outputs)
+    axes: list[int | None] = [
+        axis
+        for axis in (*distinct, *alike)
+        if len({array.shape[axis] if array.ndim > axis else -1 for array in outputs}) == 1
+    ]
+    found = []
+    for axis in axes or [None]:
+        moments = _Moments()
+        for array in outputs:
+            moments.add(rows_along(in_unit(array, form, reading.axis), axis))
+        found.append(
+            SliceReference(
+                form,
+                axis,
+                moments.signal(_floor(reading)),
+                _groups(reading, moments.variance, alike=axis is not None and axis in alike),
+                moments.count >= _LEAST_COUNT,
+            )
+        )
+    return tuple(found)
+
+
+def beside(
+    here: Sequence[SliceReference], usual: Sequence[SliceReference]
+) -> tuple[SliceReference, ...]:
+    """Slices with the variance that they have on other inputs, where they vary more there.
+
+    What hardly varies on a few inputs need not be as exact as that.
+    """
+    found = []
+    for one in here:
+        same = [u for u in usual if u.axis == one.axis and len(u.variance) == len(one.variance)]
+        variance = np.maximum.reduce([one.variance, *(u.variance for u in same)])
+        groups = same[0].groups if same else one.groups
+        found.append(replace(one, variance=variance, groups=groups))
+    return tuple(found)
+
+
+@dataclass(slots=True)
+class _Moments:
+    """Running count, sum and sum of squares of each slice, about its first value."""
+
+    origin: Floats | None = None
+    count: Floats = field(default_factory=lambda: np.zeros(1))
+    total: Floats = field(default_factory=lambda: np.zeros(1))
+    square: Floats = field(default_factory=lambda: np.zeros(1))
+
+    def add(self, rows: Floats) -> None:
+        if rows.shape[1] == 0:
+            return
+        finite = np.isfinite(rows)
+        values = np.where(finite, rows, 0.0)
+        if self.origin is None:
+            self.origin = values[:, :1].copy()
+        shifted = np.where(finite, values - self.origin, 0.0)
+        self.count = self.count + finite.sum(axis=1)
+        self.total = self.total + shifted.sum(axis=1)
+        self.square = self.square + np.einsum("ij,ij->i", shifted, shifted)
+
+    @property
+    def mean(self) -> Floats:
+        origin = 0.0 if self.origin is None else self.origin[:, 0]
+        return np.asarray(origin + self.total / np.maximum(self.count, 1))
+
+    @property
+    def variance(self) -> Floats:
+        count = np.maximum(self.count, 1)
+        return np.maximum(self.square / count - (self.total / count) ** 2, 0.0)
+
+    def signal(self, floor: float) -> Floats:
+        """What noise is compared with: the variance, or what stands for it where that is none."""
+        variance, mean = self.variance, np.abs(self.mean)
+        steady = variance <= (_STEADY_SHARE * mean) ** 2
+        signal = np.where(steady, (_STEADY_ERROR * mean) ** 2, variance)
+        return np.maximum(signal, max(floor, _ROUNDING * float(signal.max(initial=0.0))))
+
+
+def _floor(reading: Reading) -> float:
+    scores = reading.kind == Kind.DETECTION and reading.role in ("head", "scores")
+    return _PROBABILITY_DEVIATION**2 if scores or reading.kind == Kind.SEGMENTATION else 0.0
+
+
+def _axes(reading: Reading, form: Form, outputs: Sequence[Array]) -> tuple[list[int], list[int]]:
+    """Along which an output is cut: axes whose slices differ, and others that are all alike.
+
+    By what it means, else the axis that differs most in power. The first axis is the batch. How
+    much of the spread of log-power an axis explains is its adjusted share of variance (ω², Hays
+    1963), so that chance explains nothing. Besides, features lie along the last axis or the first
+    one behind the batch, also where they look alike: one that is lost is a small part of the whole.
+    Where they differ they may be borders and padding, which hardly vary; but pictures have
+    channels.
+    """
+    first = outputs[0]
+    if reading.axis is not None and (form != "values" or reading.kind == Kind.DETECTION):
+        return [reading.axis], []
+    arrays = [array.astype(np.float64) for array in _first_few(outputs)]
+    shares = {}
+    for axis in range(1, first.ndim):
+        same = all(a.ndim == first.ndim and a.shape[axis] == first.shape[axis] for a in outputs)
+        each = sum(array.size for array in outputs) // max(first.shape[axis], 1)
+        if same and first.shape[axis] > 1 and each >= _LEAST_COUNT:
+            shares[axis] = _explained(np.concatenate([rows_along(a, axis) for a in arrays], axis=1))
+    distinct = [] if reading.axis is None else [reading.axis]
+    most = max(shares, key=lambda axis: shares[axis], default=None)
+    if most is not None and not distinct and shares[most] > _DISTINCT:
+        distinct = [most]
+    if first.ndim == 4 and 1 in shares and 1 not in distinct and shares[1] > _DISTINCT:
+        distinct.append(1)
+    features = {1, first.ndim - 1} - set(distinct)
+    return distinct, sorted(a for a in features if shares.get(a, 1.0) <= _DISTINCT)
+
+
+def _first_few(outputs: Sequence[Array]) -> Sequence[Array]:
+    """As many as tell how power is spread, and fit into memory in 64 bits."""
+    sizes = np.cumsum([array.size for array in outputs])
+    return outputs[: max(1, int(np.searchsorted(sizes, _LOOKED_AT)))]
+
+
+def _explained(rows: Floats) -> float:
+    """ω² of log-power by rows, [rows, values]."""
+    finite = np.where(np.isfinite(rows), rows, 0.0)
+    scale = np.abs(finite).max(initial=0.0)
+    if scale == 0 or rows.shape[1] < 2:
+        return 0.0
+    power = np.log(np.abs(finite) / scale + 1e-9)
+    number, each = power.shape
+    means = power.mean(axis=1, keepdims=True)
+    within = float(((power - means) ** 2).sum()) / max(number * (each - 1), 1)
+    total = float(((power - power.mean()) ** 2).sum())
+    between = each * float(((means - power.mean()) ** 2).sum())
+    return (between - (number - 1) * within) / (total + within) if total > 0 else 0.0
+
+
+def _groups(reading: Reading, variance: Floats, *, alike: bool) -> tuple[Group, ...]:
+    """Slices of one unit: by role in a detector's head, of scores all, else by decades of power."""
+    every = np.arange(len(variance))
+    if reading.kind == Kind.DETECTION and reading.role == "head":
+        first = 4 + reading.objectness
+        ends = (0, 4, first, first + reading.classes, len(every))
+        names = ("boxes", "objectness", "class scores", "other rows")
+        parts = zip(names, itertools.pairwise(ends), strict=True)
+        return tuple(Group(name, every[a:b]) for name, (a, b) in parts if b > a)
+    if reading.form != "values" or len(variance) == 1 or alike:
+        return (Group("", every),)
+    largest = max(float(variance.max()), np.finfo(np.float64).tiny)
+    decades = np.floor(-np.log10(np.maximum(variance, _ROUNDING * largest) / largest) + 1e-9)
+    found = [every[decades == decade] for decade in np.unique(decades)]
+    if len(found) == 1:
+        return (Group("", every),)
+    return tuple(Group(_listed(members), members) for members in found)
+
+
+def _listed(members: npt.NDArray[np.intp]) -> str:
+    first = ", ".join(str(index) for index in members[:3])
+    if len(members) == 1:
+        return f"slice {first}"
+    return f"slices {first}" + (f" and {len(members) - 3} more" if len(members) > 3 else "")
