@@ -1,28 +1,49 @@
-"""What is in a model, what could be optimized and what not, and why; nothing is run."""
+"""What is in a model and what its outputs mean, what could be optimized and what not, and why.
+
+Nothing is run without samples; with them a few, for their answers say more of the outputs.
+"""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
 from onnxpress import model_file
+from onnxpress.data import Samples, load_samples
 from onnxpress.graph import standard_opset
+from onnxpress.judge import Reading, read_outputs
 from onnxpress.layers import find_layers
 from onnxpress.lossless import simplified
 from onnxpress.pool import Pool
+from onnxpress.report.document import reading_document
 from onnxpress.request import default_passes
+from onnxpress.runtime import Array, Session
 from onnxpress.selectable import selectable_sites
 from onnxpress.targets import Target, load_target
 
 __all__ = ["inspect_model"]
 
+_EXAMPLES = 16
 
-def inspect_model(path: str | Path, *, target: str = "cpu") -> dict[str, Any]:
+
+def inspect_model(
+    path: str | Path,
+    *,
+    target: str = "cpu",
+    data: str | Path | Mapping[str, Array] | Samples | None = None,
+) -> dict[str, Any]:
     """Sizes, operators and layers of a file, and what each pass says of it without data.
 
+    Args:
+        path: of the model.
+        target: that it is for.
+        data: samples, of which a few are run to read the outputs.
+
     Raises:
-        ModelError: the file is no model.
+        ModelError: the file is no model, or onnxruntime cannot run it on the samples.
+        DataError: the samples do not fit.
     """
     file = Path(path)
     original = model_file.load(file)
@@ -61,9 +82,22 @@ def inspect_model(path: str | Path, *, target: str = "cpu") -> dict[str, Any]:
             for site in sites
             if site.is_layer
         ],
+        "readings": [reading_document(reading) for reading in _readings(file, original, data)],
         "passes": described,
         "problems": problems,
     }
+
+
+def _readings(
+    file: Path, model: ir.Model, data: str | Path | Mapping[str, Array] | Samples | None
+) -> list[Reading]:
+    """How the outputs are read: from the graph, and from a few answers where there are samples."""
+    if data is None:
+        return list(read_outputs(model, None).values())
+    session = Session(file, name=str(file))
+    samples = load_samples(data, session.inputs)
+    answers = [session.run(feed) for feed in samples.feeds[:_EXAMPLES]]
+    return list(read_outputs(model, session, answers).values())
 
 
 def _described(pool: Pool, model: ir.Model, target: Target) -> dict[str, Any]:

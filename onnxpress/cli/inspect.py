@@ -7,18 +7,19 @@ import click
 from onnxpress.cli.json_output import write_json
 from onnxpress.cli.options import PATH, debug_option, json_option
 from onnxpress.inspection import inspect_model
-from onnxpress.report.console import console_for, print_table, print_text
+from onnxpress.report.console import console_for, print_readings, print_table, print_text
 
 __all__ = ["command"]
 
 
 @click.command("inspect", help=__doc__)
 @click.argument("model", type=PATH)
+@click.option("--data", help="Samples; a few are run, whose answers say more of the outputs.")
 @json_option
 @debug_option
-def command(model: Path, *, json_path: str | None) -> None:
-    """Print sizes, the largest layers, the operators, and what each pass says."""
-    found = inspect_model(model)
+def command(model: Path, *, data: str | None, json_path: str | None) -> None:
+    """Print sizes, how outputs are read, the largest layers, and what each pass says."""
+    found = inspect_model(model, data=data)
     if not write_json(found, json_path):
         return
     console = console_for()
@@ -26,6 +27,7 @@ def command(model: Path, *, json_path: str | None) -> None:
         f"opset {found['opset']}, {found['bytes'] / 1e6:.2f} MB, {found['nodes']} nodes, "
         f"{found['layers']} layers with a constant weight"
     )
+    print_readings(found["readings"], console)
     rows = [
         (entry["name"], entry["operator"], str(entry["shape"]), f"{entry['bytes']:,}")
         for entry in found["largest"]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxpress.judge.kinds import Reading
-from onnxpress.judge.slices import in_unit
+from onnxpress.judge.slices import softmax
 from onnxpress.runtime import Array
 
 __all__ = ["Detections", "decoded", "hits"]
@@ -124,8 +124,10 @@ def _of_distances(
 def _class_scores(reading: Reading, outputs: Mapping[str, Array]) -> Floats:
     output = outputs[reading.output]
     scores = output.astype(np.float64)
-    if reading.form == "logits":
-        scores = 1 / (1 + np.exp(-in_unit(output, "logits", output.ndim - 1)))
+    if reading.form == "logits" and reading.background is None:
+        scores = 1 / (1 + np.exp(-scores))
+    elif reading.form == "logits":
+        scores = softmax(output, output.ndim - 1)
     scores = scores.reshape(-1, scores.shape[-1])
     if reading.background is not None:
         scores[:, reading.background] = 0.0

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from onnxpress.judge.evidence import Evidence
 from onnxpress.judge.kinds import Form, Kind, Reading
+from onnxpress.judge.slices import softmax
 
 __all__ = ["detectors"]
 
@@ -25,6 +26,8 @@ _BOXES = r"box|bbox|loc\b|reg"
 _SCORES = r"score|conf|cls|class|logit|prob"
 _LABELS = r"label|class|cls|categor"
 _COUNTS = r"num|count|valid"
+_MOSTLY = 0.5
+"""Of all anchors: what "nothing" takes where it is a class."""
 _ORDERED = 0.98
 """Share of boxes whose second corner lies behind the first, where corners are given."""
 
@@ -127,7 +130,7 @@ def _pairs(known: Sequence[Evidence], *, asked: bool) -> list[Reading]:
     used: set[str] = set()
     for boxes in dense:
         width = boxes.size(2)
-        if width is None or width % 4 or (boxes.in_unit_range is False and not boxes.examples):
+        if width is None or width % 4:
             continue
         if boxes.sums_to_one(2) or boxes.origins & {"Softmax"}:
             continue
@@ -163,18 +166,7 @@ def _looks_like_scores(e: Evidence, boxes: Evidence, *, asked: bool) -> bool:
 
 def _pair(boxes: Evidence, scores: Evidence, role: str) -> list[Reading]:
     classes = scores.size(2) or 0
-    exclusive = scores.sums_to_one(2) or "Softmax" in scores.origins
-    form: Form = "probabilities" if exclusive else "sigmoid"
-    if scores.examples and not scores.in_unit_range:
-        # DETR gives logits over the classes and "nothing", which comes last.
-        form = "logits"
-    background = None
-    if form != "sigmoid" and classes > 1:
-        ends = [
-            float(np.mean([a[..., place] for a in scores.examples])) if scores.examples else 0.0
-            for place in (0, classes - 1)
-        ]
-        background = 0 if ends[0] > ends[1] else classes - 1
+    form, background = _form(scores)
     anchors = scores.size(1) or "?"
     what = "boxes" if role == "boxes" else f"distances in {(boxes.size(2) or 0) // 4} bins"
     common = Reading(
@@ -201,6 +193,26 @@ def _pair(boxes: Evidence, scores: Evidence, role: str) -> list[Reading]:
             form=form,
         ),
     ]
+
+
+def _form(scores: Evidence) -> tuple[Form, int | None]:
+    """How scores are given, and which class means that there is nothing."""
+    classes = scores.size(2) or 0
+    if scores.sums_to_one(2) or "Softmax" in scores.origins:
+        shares = [array.astype(np.float64) for array in scores.examples]
+        form: Form = "probabilities"
+    elif scores.in_unit_range or scores.origins & {"Sigmoid", "HardSigmoid"}:
+        return "sigmoid", None
+    else:
+        shares = [softmax(array, 2) for array in scores.examples]
+        form = "logits"
+    if classes < 2 or not shares:
+        return form, classes - 1 if classes > 1 else None
+    ends = [float(np.mean([array[..., place] for array in shares])) for place in (0, classes - 1)]
+    if form == "logits" and max(ends) < _MOSTLY:
+        # As DETR gives logits over the classes and "nothing", so others give logits of each class.
+        return form, None
+    return form, 0 if ends[0] > ends[1] else classes - 1
 
 
 def _rows_left(known: Sequence[Evidence], *, asked: bool) -> list[Reading]:

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from onnxpress.data import Samples
 from onnxpress.errors import BudgetError, DataError, UsageError
+from onnxpress.graph import node_label
 from onnxpress.judge.bounds import confidence_of_look, samples_to_decide, share_upper
 from onnxpress.judge.budget import DEFAULT_MAX_DROP, DEFAULT_MIN_SQNR, Budget, least_sqnr
 from onnxpress.judge.cuts import cut
@@ -47,10 +48,30 @@ _CLEAR_DB = 3.0
 _OWN_NOISE_DB = 3.0
 """Below what the original differs from itself: a model as near is as good."""
 _ROUNDING_DB = 90.0
+_DRAWING = frozenset(
+    [
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    ]
+)
+"""Operators that draw other numbers in every run, unless they are given a seed."""
+_MOST_NAMED = 3
 _KINDS_OF_METRICS = {
     "accuracy": (),
     "agreement": (Kind.CLASSIFICATION, Kind.SEQUENCE, Kind.MULTI_LABEL),
 }
+
+
+def _drawn_by(model: ir.Model | None) -> str:
+    """The nodes that draw without a seed, in brackets."""
+    nodes = [] if model is None else [n for n in model.graph.all_nodes() if n.op_type in _DRAWING]
+    names = [node_label(node) for node in nodes if "seed" not in node.attributes]
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f" ({', '.join(names[:_MOST_NAMED])}{more})" if names else ""
 
 
 class Runner(Protocol):
@@ -142,7 +163,7 @@ class Evaluator:
             for name, reading in self.readings.items()
             if first[name].dtype.kind == "f" and not reading.varying
         }
-        self.random = self._own_noise(first)
+        self.random = self._own_noise(first, model)
         self._probes: tuple[Probe, ...] = ()
         if not (budget.metric == "none" or ":" in budget.metric or self.made_up or self.random):
             counted = [
@@ -426,7 +447,7 @@ class Evaluator:
         if found and not self.made_up and not any(len(decoded(found, a)) for a in known):
             yield "the original finds no object in these samples: F1 says nothing here"
 
-    def _own_noise(self, first: Answers) -> str:
+    def _own_noise(self, first: Answers, model: ir.Model | None) -> str:
         """What the original itself draws at random; the budget then asks for no more than that."""
         again = self._original.run(self.samples.feeds[0])
         different = []
@@ -446,8 +467,8 @@ class Evaluator:
             return ""
         self._metrics = [m for m in self._metrics if not set(m.outputs) & set(different)]
         return (
-            f"the original itself draws random numbers: output {', '.join(different)} differs from "
-            "run to run with the same inputs"
+            f"the original itself draws random numbers{_drawn_by(model)}: output "
+            f"{', '.join(different)} differs from run to run with the same inputs"
         )
 
     def _labelled(self, first: Answers) -> str | None:

@@ -44,7 +44,7 @@ class Evidence:
         is_float: its type.
         origins: operators that computed its values, behind those that only move them.
         parts: of an output that a Concat made: the origins of each part.
-        concat_axis: of that Concat.
+        concat_axis: along which it did; `None` where what lies behind it hides that.
         by_data: an operator before it decides by the data how many rows there are.
         examples: the original's answers, at least one, or none where nothing was run.
     """
@@ -179,13 +179,42 @@ def _origins(
     axis = None
     for node in makers:
         if node.op_type == "Concat":
-            axis = attribute(node, "axis", 0)
+            axis = _moved(value, node)
             parts = tuple(
-                frozenset(maker.op_type for maker in _makers(source))
+                frozenset(_operator(maker) for maker in _makers(source))
                 for source in node.inputs
                 if source is not None
             )
-    return frozenset(node.op_type for node in makers), parts, axis, _by_data(value)
+    return frozenset(_operator(node) for node in makers), parts, axis, _by_data(value)
+
+
+def _operator(node: ir.Node) -> str:
+    """Its type; Softmax where exp(x) / sum exp(x) is spelled out."""
+    first = node.inputs[0] if node.inputs else None
+    if node.op_type == "Div" and first is not None:
+        maker = first.producer()
+        if maker is not None and maker.op_type == "Exp":
+            return "Softmax"
+    return node.op_type
+
+
+def _moved(value: ir.Value, concat: ir.Node) -> int | None:
+    """The axis along which a Concat put an output together, as the output has it."""
+    orders: list[list[int]] = []
+    node = value.producer()
+    while node is not concat:
+        if node is None or node.op_type not in ("Transpose", "Identity", "Cast"):
+            return None
+        if node.op_type == "Transpose":
+            order = node.attributes.get("perm")
+            if order is None:
+                return None
+            orders.append(list(order.as_ints()))
+        node = None if node.inputs[0] is None else node.inputs[0].producer()
+    axis: int = attribute(concat, "axis", 0)
+    for places in reversed(orders):
+        axis = places.index(axis % len(places))
+    return axis
 
 
 def _makers(value: ir.Value) -> list[ir.Node]:

@@ -52,7 +52,8 @@ class Reading:
         classes: of a detector.
         objectness: whether the fifth row of a detector's head scales the class scores.
         corners: whether boxes are given by two corners; else by centre and size.
-        background: the class that means nothing was found.
+        background: the class that means nothing was found; logits of a detector without one are
+            of each class apart.
         state_input: the input that takes the output at the next step.
         varying: whether its shape depends on the data.
     """

@@ -29,6 +29,7 @@ __all__ = [
     "decibels",
     "in_unit",
     "rows_along",
+    "softmax",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -37,6 +38,13 @@ SLICE_ALLOWANCE_DB = 10.0
 """A tenth of the variance may be lost in one slice where its group keeps a hundredth (20 dB)."""
 _LEAST_PROBABILITY = 1e-6
 """Below, log-odds tell nothing that a float32 Softmax computes reliably."""
+
+
+def softmax(array: Array, axis: int) -> Floats:
+    """Probabilities from logits, in 64 bits."""
+    x = array.astype(np.float64)
+    x = np.exp(x - x.max(axis=axis, keepdims=True))
+    return np.asarray(x / x.sum(axis=axis, keepdims=True))
 
 
 def in_unit(array: Array, form: Form, axis: int | None) -> Floats:
@@ -52,9 +60,7 @@ def in_unit(array: Array, form: Form, axis: int | None) -> Floats:
         return x
     if form == "logits":
         assert axis is not None
-        x = x - x.max(axis=axis, keepdims=True)
-        x = np.exp(x)
-        x /= x.sum(axis=axis, keepdims=True)
+        x = softmax(x, axis)
     # `maximum` keeps NaN, which `clip` does too.
     p = np.minimum(np.maximum(x, _LEAST_PROBABILITY), 1 - _LEAST_PROBABILITY)
     return np.log(p) - np.log1p(-p)
