@@ -1,0 +1,98 @@
+"""Probes: what fails beside the samples is seen."""
+
+import numpy as np
+import pytest
+from zoo.builder import Made, opened
+from zoo.faults import drifting, edited, failing_beyond, scaled
+from zoo.table import KINDS
+
+from onnxpress.data import Samples
+from onnxpress.judge import Budget, Evaluator, Measurement, ProbeFigure
+
+
+def evaluator(made: Made, number: int | None = None, budget: Budget | None = None) -> Evaluator:
+    feeds = made.feeds[:number]
+    return Evaluator(opened(made.model), Samples(feeds, None, "made"), budget or Budget())
+
+
+def probe(measured: Measurement, name: str) -> ProbeFigure:
+    return next(p for p in measured.probes if name in p.name)
+
+
+def test_original_itself_is_right_everywhere() -> None:
+    made = KINDS["decoder"].make()
+    measured = evaluator(made).measure(opened(made.model))
+    assert {p.name for p in measured.probes} == {"other sizes", "states carried over 64 steps"}
+    assert all(p.sqnr_db == np.inf for p in measured.probes)
+
+
+def test_drift_is_seen_after_many_steps_and_not_after_one() -> None:
+    made = KINDS["accumulator"].make()
+    judge = evaluator(made)
+    measured = judge.measure(opened(drifting("h_out", 0.03)(made)))
+    assert measured.outputs["h_out"].sqnr_db > 30
+    assert measured.outputs["output"].sqnr_db == np.inf
+    assert probe(measured, "carried").sqnr_db < 20
+    assert "states carried over 64 steps" in judge.broken(measured)
+
+
+def test_few_samples_are_run_again_until_64_steps() -> None:
+    made = KINDS["accumulator"].make()
+    judge = evaluator(made, 16)
+    measured = judge.measure(opened(drifting("h_out", 0.03)(made)))
+    assert probe(measured, "carried").number == 64
+    assert "states carried" in judge.broken(measured)
+
+
+@pytest.mark.parametrize("kind", ["classes, logits", "class numbers", "masks"])
+def test_what_works_only_at_batch_1_is_refused(kind: str) -> None:
+    made = KINDS[kind].make()
+    judge = evaluator(made)
+    output = next(iter(judge.readings))
+    shape = opened(made.model).run(made.feeds[0])[output].shape
+    broken = judge.broken(judge.measure(opened(failing_beyond(output, *shape)(made))))
+    assert broken == "on other sizes the model does not run, or answers in another shape"
+
+
+def test_what_answers_in_another_shape_at_other_sizes_is_refused() -> None:
+    made = KINDS["gains"].make()
+
+    def cut(net, x):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        return net.op("Slice", x, np.array([0]), np.array([40]), np.array([1]))
+
+    judge = evaluator(made)
+    measured = judge.measure(opened(edited("gains", cut)(made)))
+    assert measured.outputs["gains"].sqnr_db == np.inf
+    assert "on other sizes" in judge.broken(measured)
+
+
+def test_whole_numbers_and_lists_are_judged_by_their_metric() -> None:
+    made = KINDS["objects in lists"].make()
+    judge = evaluator(made)
+    measured = judge.measure(opened(scaled("boxes", 1.0, 20.0)(made)))
+    figure = probe(measured, "stressed")
+    assert figure.metric == "F1 of detections"
+    assert figure.least_db == pytest.approx(10)
+    assert figure.sqnr_db < 1
+    messages = [m for m in judge._faults(measured, 1.0) if "stressed" in m]
+    assert messages == [
+        "F1 of detections drops by 100.0 points on stressed inputs; the budget is 10"
+    ]
+
+
+def test_budget_of_no_drop_is_held_by_the_original() -> None:
+    made = KINDS["class numbers"].make()
+    judge = evaluator(made, budget=Budget(max_drop=0.0))
+    assert not judge.broken(judge.measure(opened(made.model)))
+
+
+@pytest.mark.parametrize("metric", ["none", "zoo.scoring:first_value"])
+def test_own_metric_and_no_metric_leave_probes_out(metric: str) -> None:
+    made = KINDS["gains"].make()
+    measured = evaluator(made, budget=Budget(metric=metric)).measure(opened(made.model))
+    assert measured.probes == ()
+
+
+def test_screening_on_a_few_samples_runs_no_probe() -> None:
+    made = KINDS["gains"].make()
+    assert evaluator(made).measure(opened(made.model), 8).probes == ()

@@ -1,0 +1,214 @@
+"""How far a judgement carries, users' metrics, and what the samples cannot show."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import helper
+from zoo.builder import Made, floats, opened
+from zoo.faults import chosen, constant, noisy, rare, scaled
+from zoo.pictures import classifier, discs, feeds_of
+from zoo.table import KINDS
+
+from onnxpress.data import Samples, random_samples
+from onnxpress.errors import BudgetError, UsageError
+from onnxpress.judge import Budget, Evaluator, Verdict, judgement
+from onnxpress.runtime import Session
+
+CLASSES = 4
+
+
+def samples_of(made: Made, number: int | None = None) -> Samples:
+    return Samples(made.feeds[:number], None, "made")
+
+
+def many(number: int) -> Made:
+    """The classifier with more samples."""
+    made = classifier()
+    images, _ = discs(99, number, each=1, colours=CLASSES - 1)
+    return replace(made, feeds=feeds_of(images))
+
+
+def verdict(made: Made, candidate: onnx.ModelProto, budget: Budget | None = None) -> object:
+    judge = Evaluator(opened(made.model), samples_of(made), budget or Budget())
+    return judgement(judge, judge.measure(opened(candidate)))
+
+
+def test_all_alike_on_48_samples_is_held_on_the_samples_seen_and_299_would_decide() -> None:
+    made = classifier()
+    found = verdict(made, made.model)
+    assert found.verdict == Verdict.SEEN  # type: ignore[attr-defined]
+    # The rule of three: ln 0.05 / ln 0.99.
+    assert found.samples_needed == 299  # type: ignore[attr-defined]
+    assert str(found) == (
+        "held on the samples seen: top-1 agreement may have dropped by up to 6.1 points "
+        "(95% confidence, 48 samples); the budget is 1; about 299 samples would decide"
+    )
+
+
+def test_as_many_samples_as_were_said_to_decide_do() -> None:
+    made = many(299)
+    assert str(verdict(made, noisy(made))) == "held"
+
+
+def test_broken_is_said_with_its_reason() -> None:
+    made = classifier()
+    found = verdict(made, scaled("scores", floats([1, 0, 1, 1]))(made))
+    assert found.verdict == Verdict.BROKEN  # type: ignore[attr-defined]
+    assert "top-1 agreement of output scores drops by" in str(found)
+
+
+def test_random_inputs_carry_no_bound() -> None:
+    made = classifier()
+    original = opened(made.model)
+    judge = Evaluator(original, random_samples(original, 4, 0), Budget())
+    assert judgement(judge, judge.measure(original)).verdict == Verdict.SEEN
+
+
+def test_confidence_keeps_a_distance_from_the_budget() -> None:
+    made = classifier()
+    original = opened(made.model)
+    few = Evaluator(original, samples_of(made), Budget(confidence=0.95))
+    assert "may drop by up to 6.05 points (95% confidence)" in few.broken(few.measure(original))
+    enough = Evaluator(original, samples_of(many(299)), Budget(confidence=0.95))
+    assert not enough.broken(enough.measure(original))
+
+
+def test_one_wrong_of_48_is_beyond_a_point_and_within_three() -> None:
+    made = classifier()
+    candidate = rare("scores", "image", 1, lambda net, x: net.op("Sub", floats(1.0), x))(made)
+    assert "drops by 2.08 points" in str(verdict(made, candidate))
+    wide = Budget(max_drop=3.0, min_sqnr=-math.inf)
+    judge = Evaluator(opened(made.model), samples_of(made), wide)
+    measured = judge.measure(opened(candidate))
+    assert judge.holds(measured)
+    # Clopper & Pearson of one in 48.
+    assert measured.metrics[0].interval == pytest.approx((0.107, 9.51), rel=0.01)
+
+
+def test_looks_at_the_same_samples_widen_the_bound() -> None:
+    made = classifier()
+    original = opened(made.model)
+    judge = Evaluator(original, samples_of(made), Budget())
+    once = judge.measure(original).metrics[0].interval[1]
+    judge.looks = 5
+    assert judge.measure(original).metrics[0].interval[1] > once
+    assert judge.confidence == pytest.approx(0.99)
+
+
+def test_bound_on_fidelity_is_wider_where_one_sample_errs_most() -> None:
+    made = KINDS["gains"].make()
+    one_bad = rare("gains", "spectrum", 1, lambda net, x: net.op("Mul", x, floats(0.75)))(made)
+    found = verdict(made, one_bad)
+    assert found.verdict == Verdict.SEEN  # type: ignore[attr-defined]
+    assert "output gains may keep no more than" in str(found)
+
+
+def test_own_metric_decides_alone() -> None:
+    made = classifier()
+    budget = Budget(metric="zoo.scoring:first_value")
+    halved = scaled("scores", 0.5)(made)
+    assert str(verdict(made, halved)) != "held"
+    judge = Evaluator(opened(made.model), samples_of(made), budget)
+    assert judge.metric_names == ("zoo.scoring:first_value",)
+    assert judge.holds(judge.measure(opened(halved)))
+    swapped = chosen("scores", [1, 0, 2, 3], 1)(made)
+    assert "zoo.scoring:first_value drops" in judge.broken(judge.measure(opened(swapped)))
+
+
+def test_metric_of_the_whole_set_is_called_once_with_all() -> None:
+    made = classifier()
+    budget = Budget(metric="set=zoo.scoring:correlation")
+    judge = Evaluator(opened(made.model), samples_of(made), budget)
+    (figure,) = judge.measure(opened(scaled("scores", 0.5)(made))).metrics
+    assert figure.value == pytest.approx(100)
+    (figure,) = judge.measure(opened(scaled("scores", -1.0)(made))).metrics
+    assert figure.value == pytest.approx(-100)
+    assert figure.drop == pytest.approx(200)
+
+
+def test_metric_that_fails_names_the_sample() -> None:
+    made = classifier()
+    original = opened(made.model)
+    answers = [int(original.run(feed)["scores"].argmax()) for feed in made.feeds]
+    judge = Evaluator(original, samples_of(made), Budget(metric="zoo.scoring:picky"))
+    with pytest.raises(UsageError) as caught:
+        judge.measure(original)
+    assert str(caught.value) == (
+        f"made, sample {answers.index(2)}: metric zoo.scoring:picky: fails: ValueError: no thirds"
+    )
+
+
+def test_metric_that_gives_no_number_names_the_sample() -> None:
+    made = classifier()
+    original = opened(made.model)
+    judge = Evaluator(original, samples_of(made), Budget(metric="zoo.scoring:no_number"))
+    with pytest.raises(UsageError, match=r"made, sample 0: .*no_number: gives nan"):
+        judge.measure(original)
+
+
+@pytest.mark.parametrize("name", ["zoo.scoring:missing", "no_such_module:f"])
+def test_metric_that_cannot_be_imported_is_refused(name: str) -> None:
+    made = classifier()
+    with pytest.raises(UsageError, match="cannot be imported"):
+        Evaluator(opened(made.model), samples_of(made), Budget(metric=name))
+
+
+def test_drop_without_a_metric_is_refused() -> None:
+    made = KINDS["gains"].make()
+    with pytest.raises(BudgetError, match="--max-drop needs a task metric"):
+        Evaluator(opened(made.model), samples_of(made), Budget(max_drop=1.0))
+
+
+def test_constant_output_is_noted() -> None:
+    made = classifier()
+    still = Made(constant("scores", 0.25)(made), made.feeds)
+    judge = Evaluator(opened(still.model), samples_of(still), Budget())
+    assert judge.notes == (
+        "output scores is constant over these samples, which cannot show it works",
+    )
+
+
+def test_detector_that_finds_nothing_is_noted() -> None:
+    made = KINDS["YOLOv8"].make()
+    scores = np.repeat(floats([1, 0.2]), 4).reshape(-1, 1)
+    blind = Made(scaled("output0", scores)(made), made.feeds)
+    judge = Evaluator(opened(blind.model), samples_of(blind), Budget())
+    assert "the original finds no object in these samples: F1 says nothing here" in judge.notes
+
+
+def drawing() -> Session:
+    """A model that adds noise to its input."""
+    nodes = [
+        helper.make_node("RandomNormalLike", ["x"], ["n"], name="noise", scale=0.3),
+        helper.make_node("Add", ["x", "n"], ["y"]),
+    ]
+    values = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 16]) for name in "xy"
+    ]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return Session(ir.serde.deserialize_model(model), threads=1)
+
+
+def noise_samples() -> Samples:
+    rng = np.random.default_rng(0)
+    feeds = tuple({"x": rng.standard_normal((1, 16)).astype(np.float32)} for _ in range(24))
+    return Samples(feeds, None, "made")
+
+
+def test_node_that_draws_random_numbers_is_named() -> None:
+    judge = Evaluator(drawing(), noise_samples(), Budget())
+    assert judge.random == (
+        "the original itself draws random numbers (RandomNormalLike 'noise'): output y differs "
+        "from run to run with the same inputs"
+    )
+
+
+def test_model_that_draws_is_held_to_what_it_differs_from_itself() -> None:
+    judge = Evaluator(drawing(), noise_samples(), Budget())
+    assert judge.least["y"] < 15  # type: ignore[operator]
+    assert judge.holds(judge.measure(drawing()))
