@@ -56,15 +56,14 @@ def cut(reading: Reading, outputs: Sequence[Array]) -> tuple[SliceReference, ...
         moments = _Moments()
         for array in outputs:
             moments.add(rows_along(in_unit(array, form, reading.axis), axis))
-        found.append(
-            SliceReference(
-                form,
-                axis,
-                moments.signal(_floor(reading)),
-                _groups(reading, moments.variance, alike=axis is not None and axis in alike),
-                moments.count >= _LEAST_COUNT,
-            )
-        )
+        variance = moments.signal(_floor(reading))
+        groups = _groups(reading, moments.variance)
+        if axis in alike:
+            # What rests in these samples, and looks like the others, is not known to be still.
+            variance = np.maximum(variance, variance.mean())
+            groups = (Group("", np.arange(len(variance))),)
+        counted = moments.count >= _LEAST_COUNT
+        found.append(SliceReference(form, axis, variance, groups, counted))
     return tuple(found)
 
 
@@ -179,7 +178,7 @@ def _explained(rows: Floats) -> float:
     return (between - (number - 1) * within) / (total + within) if total > 0 else 0.0
 
 
-def _groups(reading: Reading, variance: Floats, *, alike: bool) -> tuple[Group, ...]:
+def _groups(reading: Reading, variance: Floats) -> tuple[Group, ...]:
     """Slices of one unit: by role in a detector's head, of scores all, else by decades of power."""
     every = np.arange(len(variance))
     if reading.kind == Kind.DETECTION and reading.role == "head":
@@ -188,7 +187,7 @@ def _groups(reading: Reading, variance: Floats, *, alike: bool) -> tuple[Group, 
         names = ("boxes", "objectness", "class scores", "other rows")
         parts = zip(names, itertools.pairwise(ends), strict=True)
         return tuple(Group(name, every[a:b]) for name, (a, b) in parts if b > a)
-    if reading.form != "values" or len(variance) == 1 or alike:
+    if reading.form != "values" or len(variance) == 1:
         return (Group("", every),)
     largest = max(float(variance.max()), np.finfo(np.float64).tiny)
     decades = np.floor(-np.log10(np.maximum(variance, _ROUNDING * largest) / largest) + 1e-9)

@@ -70,8 +70,14 @@ def decoded(readings: Sequence[Reading], outputs: Mapping[str, Array]) -> Detect
     return _suppressed(_joined([_of_pair(*pair, outputs) for pair in pairs]))
 
 
-def hits(one: Detections, other: Detections) -> int:
-    """How many detections of one picture are found in the other, each at most once."""
+def hits(one: Detections, other: Detections, overlap: float = _OVERLAP) -> int:
+    """How many detections of one picture are found in the other, each at most once.
+
+    Args:
+        one: detections that are looked for.
+        other: among which.
+        overlap: IoU that is needed.
+    """
     free = np.ones(len(other), bool)
     number = 0
     for box, label in zip(one.boxes, one.labels, strict=True):
@@ -80,7 +86,7 @@ def hits(one: Detections, other: Detections) -> int:
             continue
         overlaps = _overlap(box, other.boxes[alike])
         best = int(overlaps.argmax())
-        if overlaps[best] >= _OVERLAP:
+        if overlaps[best] >= overlap:
             free[alike[best]] = False
             number += 1
     return number

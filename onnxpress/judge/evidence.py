@@ -102,8 +102,8 @@ class Evidence:
         )
 
     def unit_length(self) -> bool:
-        """Whether all rows along the last axis have length 1."""
-        arrays = [array for array in self.examples if array.size]
+        """Whether all rows along the last axis have length 1; single numbers have no direction."""
+        arrays = [array for array in self.examples if array.size and array.shape[-1] > 1]
         return bool(arrays) and all(
             np.allclose(np.linalg.norm(array.astype(np.float64), axis=-1), 1.0, atol=_SUM_TOLERANCE)
             for array in arrays

@@ -8,6 +8,7 @@ class are pooled for each class, and the value is the mean over classes, as mean
 a few pixels of it in one picture do not.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ Floats = npt.NDArray[np.float64]
 
 _POSITIVE = 0.5
 _THRESHOLDS = (0.25, 0.5, 0.75)
+_OVERLAPS = (0.5, 0.75)
 _BLANK_SHARE = 0.2
 """Of steps: what the first or last class takes where it is the blank of a CTC head."""
 
@@ -106,14 +108,16 @@ def _of_detector(readings: Sequence[Reading]) -> Metric:
     """F1 of the objects found; where neither model finds any, nothing is lost.
 
     Counted at three thresholds, so that scores have to mean what they meant above the first, too.
+    Where boxes are not judged by themselves, since their order is free, also at a stricter overlap.
     """
+    overlaps = _OVERLAPS if readings[0].varying else _OVERLAPS[:1]
 
     def rows(found: Answers, reference: Answers, _: Label) -> Floats:
         one, other = decoded(readings, found), decoded(readings, reference)
         same = number = 0
-        for threshold in _THRESHOLDS:
+        for threshold, overlap in itertools.product(_THRESHOLDS, overlaps):
             a, b = one.above(threshold), other.above(threshold)
-            same += 2 * hits(b, a)
+            same += 2 * hits(b, a, overlap)
             number += len(a) + len(b)
         return np.array([[same, number, number]], np.float64)
 

@@ -115,6 +115,16 @@ def test_one_dead_feature_of_many_alike_is_seen() -> None:
     assert figure.worst == "slice 123 of axis 2"
 
 
+def test_feature_that_rests_in_the_samples_and_looks_like_others_may_have_noise() -> None:
+    """Sound with short bursts: at some times there is none in any sample."""
+    rng = np.random.default_rng(0)
+    bursts = rng.random((20, 1, 1, 400)) < 0.1
+    original = list((bursts * rng.standard_normal(bursts.shape)).astype(np.float32))
+    noise = 0.003 * rng.standard_normal(bursts.shape).astype(np.float32)
+    found = [a + n for a, n in zip(original, noise, strict=True)]
+    assert judged(VALUES_READING, original, found).sqnr_db > 30
+
+
 def test_dim_channel_of_a_picture_with_bright_rows_is_seen() -> None:
     rng = np.random.default_rng(0)
     rows = 10 ** np.linspace(-2, 0, 16)[:, None]

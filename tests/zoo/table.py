@@ -196,6 +196,7 @@ def _masks() -> dict[str, Edit]:
     return {
         **_maps("masks", 2),
         "saturated": constant("masks", 1.0),
+        "one column of pixels dead": scaled("masks", _ones(_HALF, _12=0)),
         "mask eroded": edited("masks", lambda net, x: net.op("Mul", x, floats([0.6]))),
     }
 
@@ -370,6 +371,7 @@ def _listed() -> dict[str, Edit]:
         "boxes zeroed": constant("boxes", 0.0),
         "boxes shifted": scaled("boxes", 1.0, floats([6, 6, 6, 6])),
         "one side of boxes wrong": scaled("boxes", 1.0, floats([0, 0, 0, 12])),
+        "boxes a quarter too high": scaled("boxes", 1.0, floats([0, 0, 0, 2.5])),
         "boxes NaN": constant("boxes", _NAN),
         "scores zeroed": constant("scores", 0.0),
         "scores NaN": constant("scores", _NAN),
@@ -390,6 +392,7 @@ def _rows() -> dict[str, Edit]:
         "scores saturated": scaled("detections", _ones(6, _4=0), floats([0, 0, 0, 0, 1, 0])),
         "labels constant": scaled("detections", _ones(6, _5=0)),
         "boxes shifted": scaled("detections", 1.0, floats([6, 6, 6, 6, 0, 0])),
+        "right edge moved": scaled("detections", 1.0, floats([0, 0, 2.5, 0, 0, 0])),
         "right edge wrong": scaled("detections", 1.0, floats([0, 0, 12, 0, 0, 0])),
         "rows missing": _cut("detections"),
     }
@@ -456,6 +459,7 @@ def _gains() -> dict[str, Edit]:
         "one band of frequencies deaf": scaled(
             "gains", np.where((bands >= 60) & (bands < 66), 0, 1)
         ),
+        "one bin of 161 deaf": scaled("gains", _ones(BINS, _80=0)),
         "the highest bins constant": scaled(
             "gains", np.where(bands >= 150, 0, 1), np.where(bands >= 150, 0.3, 0)
         ),

@@ -1,0 +1,65 @@
+"""`onnxpress inspect` shows how the outputs are read."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from command_line import run
+from zoo.table import KINDS
+
+
+@pytest.fixture
+def yolov5(tmp_path: Path) -> tuple[Path, Path]:
+    """A detector with objectness, and its samples."""
+    made = KINDS["YOLOv5"].make()
+    model, data = tmp_path / "model.onnx", tmp_path / "data.npz"
+    onnx.save(made.model, model)
+    np.savez(data, image=np.concatenate([feed["image"] for feed in made.feeds]))
+    return model, data
+
+
+def test_reading_is_printed_before_the_layers(models: Path) -> None:
+    lines = run("inspect", models / "fashion_cnn.onnx").output.splitlines()
+    assert lines[1] == "reads logits: class logits, 10 classes (classification, by its name)"
+    assert lines[2].startswith("largest layers")
+
+
+def test_json_has_the_readings(models: Path) -> None:
+    document = json.loads(run("inspect", models / "fashion_cnn.onnx", "--json", "-").output)
+    assert document["readings"] == [
+        {
+            "output": "logits",
+            "kind": "classification",
+            "words": "class logits, 10 classes",
+            "why": "its name",
+        }
+    ]
+
+
+def test_answers_to_samples_say_more_than_the_graph(yolov5: tuple[Path, Path]) -> None:
+    model, data = yolov5
+    alone = " ".join(run("inspect", model).output.split())
+    assert "detector head, 4 boxes + 5 scores × 36 anchors" in alone
+    with_data = " ".join(run("inspect", model, "--data", data).output.split())
+    assert "detector head, 4 boxes + objectness + 4 scores × 36 anchors" in with_data
+
+
+def test_samples_that_do_not_fit_are_refused(models: Path, yolov5: tuple[Path, Path]) -> None:
+    result = run("inspect", models / "fashion_cnn.onnx", "--data", yolov5[1])
+    assert result.exit_code == 2
+    assert "image" in result.output
+
+
+def test_model_that_cannot_run_is_read_all_the_same(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("Unknown", ["x"], ["logits"], domain="of.nobody")
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 5])
+        for name in ("x", "logits")
+    ]
+    graph = onnx.helper.make_graph([node], "g", values[:1], values[1:])
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("of.nobody", 1)]
+    path = tmp_path / "model.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    assert "reads logits: class logits, 5 classes" in run("inspect", path).output
