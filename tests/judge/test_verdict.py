@@ -72,7 +72,9 @@ def test_confidence_keeps_a_distance_from_the_budget() -> None:
     made = classifier()
     original = opened(made.model)
     few = Evaluator(original, samples_of(made), Budget(confidence=0.95))
-    assert "may drop by up to 6.05 points (95% confidence)" in few.broken(few.measure(opened(noisy(made))))
+    assert "may drop by up to 6.05 points (95% confidence)" in few.broken(
+        few.measure(opened(noisy(made)))
+    )
     enough = Evaluator(original, samples_of(many(299)), Budget(confidence=0.95))
     assert not enough.broken(enough.measure(opened(noisy(made))))
 
