@@ -18,6 +18,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from onnxpress import external_data
 from onnxpress.errors import ModelError, OutputError
 
 __all__ = [
@@ -40,43 +41,32 @@ PROTOBUF_LIMIT_BYTES = 2_000_000_000
 def load(path: str | os.PathLike[str]) -> ir.Model:
     """Read and check an ONNX model of any opset; external data stays on disk until used.
 
+    Nodes in any order, as onnxruntime takes them, are sorted; so half-precision converters
+    write them.
+
     Raises:
         ModelError: the file is missing, is no ONNX model, is cut off, breaks the ONNX
             specification, or lacks its external data.
     """
     file = Path(path)
-    if not file.exists():
-        raise ModelError(f"{file}: there is no such file; expected an ONNX model")
-    if not file.is_file():
-        raise ModelError(f"{file}: found a folder; expected an ONNX model file")
-    if file.stat().st_size == 0:
-        raise ModelError(f"{file}: the file is empty; expected an ONNX model; export it again")
+    proto = _parsed(file)
+    base = external_data.locate(proto, file) if external_data.has_external(proto) else None
+    by_path = base is None
     try:
-        proto = onnx.load(file, load_external_data=False)
-    except DecodeError as error:
-        raise ModelError(
-            f"{file}: found {file.stat().st_size:,} bytes that are not a complete ONNX model "
-            f"(protobuf: {error}); expected a file written by an ONNX exporter; if it was "
-            "downloaded or copied, fetch it again"
-        ) from error
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise ModelError(f"{file}: cannot be read as an ONNX model: {error}") from error
-    if not proto.opset_import or not (proto.graph.node or proto.graph.output):
-        raise ModelError(
-            f"{file}: found no graph and no opset in it, so it is not an ONNX model, or only the "
-            "beginning of one; expected a file written by an ONNX exporter"
-        )
-    try:
-        onnx.checker.check_model(str(file))
+        if not _is_sorted(proto.graph, set()):
+            by_path = False
+            sorted_model = ir.from_proto(proto)
+            sorted_model.graph.sort()
+            proto = ir.to_proto(sorted_model)
+        onnx.checker.check_model(str(file) if by_path else external_data.without_data(proto))
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
-            f"{file}: the ONNX checker refuses it: {first_line}; export the model again, or copy "
-            "its external data beside it"
+            f"{file}: the ONNX checker refuses it: {first_line}; export the model again"
         ) from error
     try:
         model = ir.from_proto(proto)
-        ir.external_data.set_base_dir(model.graph, file.parent)
+        ir.external_data.set_base_dir(model.graph, base or file.parent)
     except (ir.serde.SerdeError, ValueError, TypeError) as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -87,6 +77,62 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
             "such as maps; export the part of tensors alone"
         ) from error
     return model
+
+
+def _parsed(file: Path) -> onnx.ModelProto:
+    """The file's own content, as far as it is an ONNX model at all."""
+    try:
+        if not file.exists():
+            raise ModelError(f"{file}: there is no such file; expected an ONNX model")
+        if file.is_dir():
+            raise ModelError(f"{file}: found a folder; expected an ONNX model file")
+        if not file.is_file():
+            raise ModelError(f"{file}: is no regular file; expected an ONNX model file")
+        size = file.stat().st_size
+        if size == 0:
+            raise ModelError(f"{file}: the file is empty; expected an ONNX model; export it again")
+        proto = onnx.load(file, load_external_data=False)
+    except DecodeError as error:
+        raise ModelError(
+            f"{file}: found {size:,} bytes that are not a complete ONNX model "
+            f"(protobuf: {error}); expected a file written by an ONNX exporter; if it was "
+            "downloaded or copied, fetch it again"
+        ) from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise ModelError(f"{file}: cannot be read as an ONNX model: {reason}") from error
+    except ValueError as error:
+        raise ModelError(f"{file}: cannot be read as an ONNX model: {error}") from error
+    if not proto.opset_import or not (proto.graph.node or proto.graph.output):
+        raise ModelError(
+            f"{file}: found no graph and no opset in it, so it is not an ONNX model, or only the "
+            "beginning of one; expected a file written by an ONNX exporter"
+        )
+    return proto
+
+
+def _is_sorted(graph: onnx.GraphProto, outer: set[str]) -> bool:
+    """Whether nothing is read before it is written by a later node of the same graph, or body.
+
+    Args:
+        graph: what is looked at, with its bodies.
+        outer: names that graphs around it write later.
+    """
+    later = outer | {name for node in graph.node for name in node.output if name}
+    for node in graph.node:
+        if any(name in later for name in node.input):
+            return False
+        for attribute in node.attribute:
+            bodies = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+            # A body's own names hide those around it.
+            if not all(_is_sorted(body, later - _own_names(body)) for body in bodies):
+                return False
+        later.difference_update(node.output)
+    return True
+
+
+def _own_names(graph: onnx.GraphProto) -> set[str]:
+    return {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -108,13 +154,8 @@ def size_bytes(path: Path) -> int:
         proto = onnx.load(path, load_external_data=False)
     except DecodeError:
         return total
-    locations = {
-        entry.value
-        for tensor in proto.graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    return total + sum((path.parent / location).stat().st_size for location in sorted(locations))
+    locations = sorted(external_data.referred(proto))
+    return total + sum((path.parent / location).stat().st_size for location in locations)
 
 
 def digest(path: str | os.PathLike[str]) -> str:

@@ -1,15 +1,51 @@
-"""Model files: weights beside them, and writing whole or not at all."""
+"""Model files: any order of nodes, weights beside them, and writing whole or not at all."""
 
 import errno
 import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxpress import model_file
-from onnxpress.errors import OutputError
+from onnxpress.errors import ModelError, OutputError
 from onnxpress.layers import find_layers
+
+CHAIN = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[n] x, bool c) => (float[n] y) {
+    y = Add (b, b)
+    b = Relu (a)
+    a = Neg (x)
+}"""
+READS_LATER_VALUE = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[n] x, bool c) => (float[n] y) {
+    y = If (c) <then_branch = t () => (float[n] p) { p = Neg (a) },
+                else_branch = e () => (float[n] q) { q = Relu (a) }>
+    a = Neg (x)
+}"""
+IN_A_BODY = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[n] x, bool c) => (float[n] y) {
+    y = If (c) <then_branch = t () => (float[n] p) { p = Neg (s) s = Relu (x) },
+                else_branch = e () => (float[n] q) { q = Relu (x) }>
+}"""
+
+
+@pytest.mark.parametrize("text", [CHAIN, READS_LATER_VALUE, IN_A_BODY])
+def test_nodes_in_any_order_are_sorted(tmp_path: Path, text: str) -> None:
+    proto, path = onnx.parser.parse_model(text), tmp_path / "unsorted.onnx"
+    with pytest.raises(onnx.checker.ValidationError, match="sorted"):
+        onnx.checker.check_model(proto)
+    onnx.save(proto, path)
+    model_file.save(model_file.load(path), tmp_path / "sorted.onnx")
+    onnx.checker.check_model(tmp_path / "sorted.onnx", full_check=True)
+
+
+def test_cycle_is_refused(tmp_path: Path) -> None:
+    proto, path = onnx.parser.parse_model(CHAIN.replace("Neg (x)", "Neg (y)")), tmp_path / "c.onnx"
+    onnx.save(proto, path)
+    with pytest.raises(ModelError, match=r"c\.onnx: the ONNX checker refuses it: .*cycle"):
+        model_file.load(path)
 
 
 def test_external_data_survives_and_is_replaced_whole(tmp_path: Path, linear_model: Path) -> None:
