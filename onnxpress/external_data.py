@@ -10,16 +10,32 @@ A location that leads out of it, by `..` or by a link, is refused: what lies the
 into another model.
 """
 
+import mmap
 import os
+import re
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError
 
 from onnxpress.errors import ModelError
 
-__all__ = ["has_external", "locate", "referred", "tensors", "without_data"]
+__all__ = [
+    "data_left_by",
+    "has_external",
+    "locate",
+    "referred",
+    "rename",
+    "tensors",
+    "without_data",
+]
+
+_MOST_SEARCHED_BYTES = 4_000_000_000
+"""Of files beside an output; where there is more, old data stays."""
+_LARGEST_MODEL_BYTES = 2**31
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -189,3 +205,56 @@ def without_data(model: onnx.ModelProto) -> onnx.ModelProto:
             del tensor.external_data[:]
             tensor.dims[:] = [0]
     return copied
+
+
+def rename(model: onnx.ModelProto, old: str, new: str) -> None:
+    """Let tensors that lie in the file `old` lie in `new`."""
+    for tensor in tensors(model):
+        for entry in tensor.external_data:
+            if entry.key == "location" and entry.value == old:
+                entry.value = new
+
+
+def data_left_by(output: Path, in_use: AbstractSet[Path]) -> set[Path]:
+    """Files of weights that nobody needs once the model at `output` is replaced.
+
+    Only files of the names that we give, `OUTPUT.DIGEST.data`, which the replaced model refers to
+    and no other file beside it names: a copy of it under another name keeps its weights.
+
+    Args:
+        output: the model that stands there, if any.
+        in_use: files that stay in any case, links resolved.
+    """
+    named = re.compile(re.escape(output.name) + r"\.[0-9a-f]{8}([0-9a-f]{56})?\.data")
+    beside = [path for path in output.parent.glob("*.data") if named.fullmatch(path.name)]
+    if not beside or not output.is_file():
+        return set()
+    try:
+        old = referred(onnx.load(output, load_external_data=False))
+    except (DecodeError, OSError, ValueError):
+        return set()
+    left = {path for path in beside if path.name in old and path.resolve() not in in_use}
+    others = [path for path in sorted(output.parent.iterdir()) if path != output]
+    return left - _named_in(others, left)
+
+
+def _named_in(files: Iterable[Path], data: AbstractSet[Path]) -> set[Path]:
+    """Those of `data` whose names stand in any of the files; all where that cannot be told."""
+    found: set[Path] = set()
+    searched = 0
+    for file in files:
+        try:
+            size = file.stat().st_size if file.is_file() else 0
+            if not 0 < size < _LARGEST_MODEL_BYTES or file in data:
+                continue
+            searched += size
+            if searched > _MOST_SEARCHED_BYTES:
+                return set(data)
+            with (
+                file.open("rb") as stream,
+                mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+            ):
+                found |= {path for path in data if content.find(path.name.encode()) >= 0}
+        except OSError:
+            return set(data)
+    return found

@@ -1,16 +1,11 @@
 """Read and write model files: checks before any work, writes that are whole or not at all.
 
-A model is read through onnx-ir, which maps external data instead of copying it. It is
-written into a temporary folder beside the target, synced and renamed, so that an existing
-file is replaced by a complete one or stays as it was.
+A model is read through onnx-ir, which maps external data instead of copying it.
 """
 
-import contextlib
 import hashlib
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,14 +13,20 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from onnxpress import external_data
 from onnxpress.errors import ModelError, OutputError
+from onnxpress.external_data import (
+    data_left_by,
+    has_external,
+    locate,
+    referred,
+    rename,
+    without_data,
+)
+from onnxpress.output_file import FileSet, check_output, place_of
 
 __all__ = [
-    "check_output",
     "digest",
     "load",
-    "replace_file",
     "save",
     "size_bytes",
     "to_bytes",
@@ -50,7 +51,7 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     """
     file = Path(path)
     proto = _parsed(file)
-    base = external_data.locate(proto, file) if external_data.has_external(proto) else None
+    base = locate(proto, file) if has_external(proto) else None
     by_path = base is None
     try:
         if not _is_sorted(proto.graph, set()):
@@ -58,7 +59,7 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
             sorted_model = ir.from_proto(proto)
             sorted_model.graph.sort()
             proto = ir.to_proto(sorted_model)
-        onnx.checker.check_model(str(file) if by_path else external_data.without_data(proto))
+        onnx.checker.check_model(str(file) if by_path else without_data(proto))
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
@@ -154,7 +155,7 @@ def size_bytes(path: Path) -> int:
         proto = onnx.load(path, load_external_data=False)
     except DecodeError:
         return total
-    locations = sorted(external_data.referred(proto))
+    locations = sorted(referred(proto))
     return total + sum((path.parent / location).stat().st_size for location in locations)
 
 
@@ -164,129 +165,119 @@ def digest(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def check_output(output: Path, *, source: Path | None = None) -> None:
-    """Refuse an output that cannot be written, before any work is done.
-
-    Raises:
-        OutputError: the folder is missing or closed to us, or the output is the input.
-    """
-    folder = output.parent
-    if not folder.is_dir():
-        raise OutputError(f"{output}: the folder {folder} does not exist; create it first")
-    if output.is_dir():
-        raise OutputError(f"{output}: is a folder; expected the name of a file to write")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{output}: the folder {folder} cannot be written to")
-    if source is not None and output.exists() and output.samefile(source):
-        raise OutputError(
-            f"{output}: is the input itself, which is never overwritten; choose another -o"
-        )
-
-
-@contextlib.contextmanager
-def replace_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; on success it takes the place of `path`, on failure it is gone.
-
-    Raises:
-        OutputError: the disk is full or the folder cannot be written to.
-    """
-    folder = None
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        temporary = folder / path.name
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    except OSError as error:
-        kept = "what was there before is unchanged" if path.exists() else "nothing was written"
-        raise OutputError(
-            f"{path}: cannot be written: {error.strerror or error}; {kept}; make room or choose "
-            "another folder with -o"
-        ) from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def save(model: ir.Model, path: str | os.PathLike[str], *, external_data: bool = False) -> None:
+def save(
+    model: ir.Model,
+    path: str | os.PathLike[str],
+    *,
+    external_data: bool = False,
+    files: FileSet | None = None,
+) -> None:
     """Write `model` atomically, weights beside it when over 2 GB or when asked for.
 
     The data file is named after its content, so that the model that stood there before keeps
-    its own data until the rename of the model file itself.
+    its own data until the rename of the model file itself. That data goes afterwards, unless
+    another file beside it names it.
 
     Args:
         model: what to write; it is not changed.
-        path: the `.onnx` file.
+        path: the `.onnx` file; a symbolic link is written through.
         external_data: put weights of 1 kB and more into a file of their own.
+        files: written together with others; `None`: at once.
 
     Raises:
         OutputError: the file cannot be written; what was there before is unchanged.
     """
+    if files is None:
+        with FileSet() as alone:
+            save(model, path, external_data=external_data, files=alone)
+        return
     target = Path(path)
     check_output(target)
+    place = place_of(target)
+    unneeded = data_left_by(place, _read_from(model))
     if not external_data and weight_bytes(model) < PROTOBUF_LIMIT_BYTES:
-        with replace_file(target) as temporary:
+        with files.stage(target) as temporary:
             temporary.write_bytes(to_bytes(model))
-        return
-    with replace_file(target) as temporary:
+    else:
+        unneeded -= {_save_apart(model, target, place, files)}
+    for data in sorted(unneeded):
+        files.remove(data)
+
+
+def _save_apart(model: ir.Model, target: Path, place: Path, files: FileSet) -> Path | None:
+    """Stage the model and the file of its weights, which is renamed first."""
+    if place.parent.resolve() != target.parent.resolve():
+        raise OutputError(
+            f"{target}: is a symbolic link into {place.parent}, and weights in a file of their own "
+            f"would not be found through it; give {place} as the output"
+        )
+    with files.stage(target) as temporary:
         # onnx-ir redirects the tensors of what it saves to the new file: save a copy.
         ir.save(
-            model.clone(),
+            _with_own_attributes(model.clone()),
             temporary,
-            external_data=f"{target.name}.data",
+            external_data=f"{place.name}.data",
             size_threshold_bytes=1024,
         )
-        written = temporary.with_name(f"{target.name}.data")
-        if written.exists():
-            final = target.with_name(f"{target.name}.{digest(written)[:8]}.data")
-            _rename_external_data(temporary, written.name, final.name)
-            _sync(written)
-            written.replace(final)
-            stale = set(target.parent.glob(f"{target.name}.????????.data")) - {final}
-        else:
-            stale = set()
-    for old in sorted(stale):
-        old.unlink(missing_ok=True)
+        written = temporary.with_name(f"{place.name}.data")
+        if not written.exists():
+            return None
+        content = digest(written)
+        final = place.with_name(f"{place.name}.{content[:8]}.data")
+        if final.exists() and digest(final) != content:
+            final = place.with_name(f"{place.name}.{content}.data")
+        proto = onnx.load(temporary, load_external_data=False)
+        rename(proto, written.name, final.name)
+        temporary.write_bytes(proto.SerializeToString(deterministic=True))
+        with files.stage(final) as data:
+            written.replace(data)
+    return final
+
+
+def _read_from(model: ir.Model) -> set[Path]:
+    """Files that a model in memory still reads its weights from."""
+    return {
+        Path(value.const_value.path).resolve()
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    }
 
 
 def _in_memory(model: ir.Model) -> ir.Model:
     """The model with external tensors read, so that its file stands alone."""
-    if any(
-        isinstance(value.const_value, ir.ExternalTensor)
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-    ):
-        model = model.clone()
-        for graph in model.graphs():
-            for value in graph.initializers.values():
-                if isinstance(value.const_value, ir.ExternalTensor):
-                    value.const_value = ir.Tensor(
-                        value.const_value.numpy(),
-                        dtype=value.const_value.dtype,
-                        name=value.name,
-                    )
+    if not any(True for _ in _external_attributes(model)) and not _read_from(model):
+        return model
+    model = _with_own_attributes(model.clone())
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = _read(value.const_value)
     return model
+
+
+def _with_own_attributes(model: ir.Model) -> ir.Model:
+    """The same model; tensors of its attributes are read, as no runtime reads them elsewhere."""
+    for node, attribute in list(_external_attributes(model)):
+        node.attributes.add(ir.AttrTensor(attribute.name, _read(attribute.as_tensor())))
+    return model
+
+
+def _external_attributes(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Attr]]:
+    for graph in (*model.graphs(), *model.functions.values()):
+        for node in graph:
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.TENSOR and isinstance(
+                    attribute.value, ir.ExternalTensor
+                ):
+                    yield node, attribute
+
+
+def _read(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
 
 
 def to_bytes(model: ir.Model) -> bytes:
     """The file's content, weights inside; the same bytes for the same model."""
     proto: onnx.ModelProto = ir.to_proto(_in_memory(model))
     return bytes(proto.SerializeToString(deterministic=True))
-
-
-def _rename_external_data(path: Path, old: str, new: str) -> None:
-    proto = onnx.load(path, load_external_data=False)
-    for tensor in proto.graph.initializer:
-        for entry in tensor.external_data:
-            if entry.key == "location" and entry.value == old:
-                entry.value = new
-    path.write_bytes(proto.SerializeToString(deterministic=True))

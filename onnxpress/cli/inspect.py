@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from onnxpress.cli.json_output import write_json
+from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.options import PATH, debug_option, json_option
 from onnxpress.inspection import inspect_model
 from onnxpress.report.console import console_for, print_table, print_text
@@ -18,6 +18,7 @@ __all__ = ["command"]
 @debug_option
 def command(model: Path, *, json_path: str | None) -> None:
     """Print sizes, the largest layers, the operators, and what each pass says."""
+    check_json(json_path, [model])
     found = inspect_model(model)
     if not write_json(found, json_path):
         return

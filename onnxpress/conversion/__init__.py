@@ -7,7 +7,7 @@ from onnxpress.conversion.convert import (
     convert_interface,
     convert_shapes,
 )
-from onnxpress.conversion.ort_format import write_ort
+from onnxpress.conversion.ort_format import ort_paths, write_ort
 
 __all__ = [
     "FLOAT16",
@@ -15,5 +15,6 @@ __all__ = [
     "convert_form",
     "convert_interface",
     "convert_shapes",
+    "ort_paths",
     "write_ort",
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxpress.errors import UsageError
-from onnxpress.model_file import replace_file
+from onnxpress.output_file import FileSet
 from onnxpress.report import columns, rows
 from onnxpress.report.columns import Column, Document
 from onnxpress.report.text import costly_layers, counted, judged_text, printable, stage_summary
@@ -66,8 +66,8 @@ def require_html() -> None:
         )
 
 
-def write_html(report: Document, path: str | Path) -> None:
-    """Write a report as `document` makes it, whole or not at all."""
+def write_html(report: Document, path: Path, files: FileSet) -> None:
+    """Write a report as `document` makes it, as one of a set of files."""
     import jinja2  # noqa: PLC0415 - an extra
 
     def escaped(value: object) -> object:
@@ -89,7 +89,7 @@ def write_html(report: Document, path: str | Path) -> None:
         costly=costly_layers(report["stages"]),
         recipe=report["recipe"].splitlines(),
     )
-    with replace_file(Path(path)) as temporary:
+    with files.stage(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
