@@ -1,6 +1,7 @@
 """The model as it was given: read, opened, and judged by from then on."""
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -139,10 +140,13 @@ def load_sets(request: Request, session: Session, recipe: Recipe, source: str) -
         DataError: samples that do not fit the model.
         RecipeError: the recipe was made with other samples.
     """
-    calibration = request.calibration
-    if calibration is None and recipe.calibration is not None:
-        calibration = recipe.calibration.source
-    looked_at = None if calibration is None else load_samples(calibration, session.inputs)
+    looked_at = None
+    if request.calibration is not None:
+        looked_at = load_samples(request.calibration, session.inputs)
+    elif recipe.calibration is not None:
+        looked_at = load_samples(
+            recipe.calibration.source, session.inputs, named_in=_name_of(request.recipe)
+        )
     held_out = request.evaluation is None
     if request.evaluation is not None:
         given = load_samples(request.evaluation, session.inputs)
@@ -166,6 +170,10 @@ def load_sets(request: Request, session: Session, recipe: Recipe, source: str) -
                 + ("" if recipe.calibration.held_out else " and the evaluation data of its own")
             )
     return SampleSets(looked_at, selection, judged, held_out)
+
+
+def _name_of(recipe: object) -> str:
+    return str(recipe) if isinstance(recipe, str | os.PathLike) else "the recipe"
 
 
 def _selection(given: Samples, seed: int) -> tuple[Samples, Samples]:
