@@ -7,6 +7,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxpress import model_file
+from onnxpress.conversion import settle_weights
 from onnxpress.graph import standard_opset
 from onnxpress.layers import find_layers
 from onnxpress.lossless import simplified
@@ -18,14 +19,16 @@ from onnxpress.targets import Target, load_target
 __all__ = ["inspect_model"]
 
 
-def inspect_model(path: str | Path, *, target: str = "cpu") -> dict[str, Any]:
+def inspect_model(
+    path: str | Path, *, target: str = "cpu", overridable: bool | None = None
+) -> dict[str, Any]:
     """Sizes, operators and layers of a file, and what each pass says of it without data.
 
     Raises:
         ModelError: the file is no model.
     """
     file = Path(path)
-    original = model_file.load(file)
+    original, note = settle_weights(model_file.load(file), overridable)
     chosen = load_target(target)
     passes, problems = default_passes()
     model = simplified(original, passes, chosen)
@@ -62,7 +65,7 @@ def inspect_model(path: str | Path, *, target: str = "cpu") -> dict[str, Any]:
             if site.is_layer
         ],
         "passes": described,
-        "problems": problems,
+        "problems": [*([note] if note else []), *problems],
     }
 
 

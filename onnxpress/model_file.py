@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 PROTOBUF_LIMIT_BYTES = 2_000_000_000
 """Protobuf refuses messages of 2 GiB; the graph itself needs room beside the weights."""
 
+_FIRST_WITH_CONSTANTS = 4
+"""The IR version from which on initializers need not be inputs."""
+
 
 def load(path: str | os.PathLike[str]) -> ir.Model:
     """Read and check an ONNX model of any opset; external data stays on disk until used.
@@ -52,14 +55,15 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     file = Path(path)
     proto = _parsed(file)
     base = locate(proto, file) if has_external(proto) else None
-    by_path = base is None
+    # onnxruntime loads files of IR 3 whose weights are no inputs, which that version forbids.
+    by_path = base is None and proto.ir_version >= _FIRST_WITH_CONSTANTS
     try:
         if not _is_sorted(proto.graph, set()):
             by_path = False
             sorted_model = ir.from_proto(proto)
             sorted_model.graph.sort()
             proto = ir.to_proto(sorted_model)
-        onnx.checker.check_model(str(file) if by_path else without_data(proto))
+        onnx.checker.check_model(str(file) if by_path else _to_be_checked(proto))
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
@@ -78,6 +82,12 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
             "such as maps; export the part of tensors alone"
         ) from error
     return model
+
+
+def _to_be_checked(proto: onnx.ModelProto) -> onnx.ModelProto:
+    copied = without_data(proto)
+    copied.ir_version = max(copied.ir_version, _FIRST_WITH_CONSTANTS)
+    return copied
 
 
 def _parsed(file: Path) -> onnx.ModelProto:

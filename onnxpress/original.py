@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.conversion import convert_shapes
+from onnxpress.conversion import convert_shapes, settle_weights
 from onnxpress.data import Samples, load_samples, random_samples, require_runnable
 from onnxpress.errors import DataError, ModelError, RecipeError
 from onnxpress.judge import Evaluator
@@ -18,7 +18,16 @@ from onnxpress.runtime import Session
 from onnxpress.search import SearchOptions
 from onnxpress.targets import Target
 
-__all__ = ["Original", "Run", "SampleSets", "custom_operators", "load_sets", "opened", "read"]
+__all__ = [
+    "Original",
+    "Run",
+    "SampleSets",
+    "custom_operators",
+    "load_sets",
+    "opened",
+    "read",
+    "settled",
+]
 
 _SELECTION_MOST = 256
 """Samples: more make the search slower and choose hardly better."""
@@ -38,6 +47,7 @@ class Original:
         digest: SHA-256 of what was given.
         nbytes: of what was given.
         session: `None` where custom operators keep onnxruntime from running it.
+        note: what was decided about weights that are inputs too; empty where there are none.
     """
 
     model: ir.Model
@@ -45,6 +55,7 @@ class Original:
     digest: str
     nbytes: int
     session: Session | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,12 @@ def read(request: Request) -> Original:
     return Original(loaded, str(path), model_file.digest(path), model_file.size_bytes(path))
 
 
+def settled(original: Original, overridable: bool | None) -> Original:  # noqa: FBT001 - of a recipe
+    """With weights that are inputs too as constants, or as what callers may override."""
+    model, note = settle_weights(original.model, overridable)
+    return replace(original, model=model, note=note)
+
+
 def opened(original: Original, recipe: Recipe, threads: int) -> Original:
     """With its shapes fixed and a session; without one where only a custom operator is in the way.
 
@@ -110,7 +127,8 @@ def opened(original: Original, recipe: Recipe, threads: int) -> Original:
         UsageError: the shapes asked for do not fit it.
     """
     model = convert_shapes(original.model, recipe.conversion)
-    from_file = model is original.model and Path(original.source).is_file()
+    same = model is original.model and not original.note
+    from_file = same and Path(original.source).is_file()
     place = Path(original.source) if from_file else model
     session = None
     try:
@@ -118,7 +136,7 @@ def opened(original: Original, recipe: Recipe, threads: int) -> Original:
     except ModelError:
         if not custom_operators(original.model):
             raise
-    return Original(model, original.source, original.digest, original.nbytes, session)
+    return replace(original, model=model, session=session)
 
 
 def custom_operators(model: ir.Model) -> list[str]:

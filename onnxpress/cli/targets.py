@@ -6,6 +6,7 @@ import click
 
 from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.options import PATH, debug_option, json_option
+from onnxpress.conversion import settle_weights
 from onnxpress.model_file import load
 from onnxpress.report.console import console_for
 from onnxpress.report.targets import (
@@ -57,7 +58,7 @@ def show(name: str, *, json_path: str | None) -> None:
 def check(model: Path, *, names: tuple[str, ...], json_path: str | None) -> None:
     """Ask the rules of targets which nodes of MODEL they would take; nothing is run."""
     check_json(json_path, [model, *names])
-    loaded = load(model)
+    loaded, _ = settle_weights(load(model), None)
     members = [member for name in names for member in load_target(name).members]
     reports = [static_report(loaded, load_target(member)) for member in dict.fromkeys(members)]
     if write_json({report.target: static_document(report) for report in reports}, json_path):

@@ -8,6 +8,7 @@ from onnxpress.conversion.convert import (
     convert_shapes,
 )
 from onnxpress.conversion.ort_format import ort_paths, write_ort
+from onnxpress.conversion.overridable import settle_weights
 
 __all__ = [
     "FLOAT16",
@@ -16,5 +17,6 @@ __all__ = [
     "convert_interface",
     "convert_shapes",
     "ort_paths",
+    "settle_weights",
     "write_ort",
 ]
