@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from onnxpress.errors import ModelError, OutputError
+from onnxpress.errors import ModelError, OutputError, brief
 from onnxpress.external_data import (
     data_left_by,
     has_external,
@@ -65,9 +65,8 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
             proto = ir.to_proto(sorted_model)
         onnx.checker.check_model(str(file) if by_path else _to_be_checked(proto))
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
-            f"{file}: the ONNX checker refuses it: {first_line}; export the model again"
+            f"{file}: the ONNX checker refuses it: {brief(error)}; export the model again"
         ) from error
     try:
         model = ir.from_proto(proto)
@@ -76,7 +75,7 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        reason = " ".join(str(cause).split())[:200]
+        reason = brief(cause)
         raise ModelError(
             f"{file}: holds what onnxpress cannot read yet ({reason}): it is damaged, or has types "
             "such as maps; export the part of tensors alone"

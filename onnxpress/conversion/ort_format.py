@@ -14,7 +14,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from onnxpress.errors import OutputError
+from onnxpress.errors import OutputError, brief
 from onnxpress.output_file import FileSet
 from onnxpress.targets import Target
 
@@ -66,8 +66,9 @@ def write_ort(
                 tool.convert_onnx_models_to_ort(source, Path(folder), [style])
         except Exception as error:
             # onnxruntime raises bare C++ exceptions of many types.
-            reason = " ".join(str(error).split())[:200]
-            raise OutputError(f"{path}: onnxruntime cannot convert it to .ort: {reason}") from error
+            raise OutputError(
+                f"{path}: onnxruntime cannot convert it to .ort: {brief(error)}"
+            ) from error
         finally:
             ort.set_default_logger_severity(_WARNING)
         for made, place in zip((".ort", ".config"), ort_paths(final or path), strict=True):
