@@ -1,9 +1,14 @@
 """Make an ONNX model smaller and faster, and prove what it cost."""
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 from onnxpress.version import __version__
+
+# onnxruntime looks up hosts and writes identifiers of the device when it is imported; no switch of
+# its Python interface comes early enough. Processes that we start inherit this.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 __all__ = ["Budget", "Pass", "Result", "__version__", "load", "optimize", "save", "validate"]
 

@@ -3,6 +3,8 @@
 A layer that a pass cannot treat is not an error: it is a `contract.Skip` with a reason.
 """
 
+import re
+
 __all__ = [
     "BudgetError",
     "DataError",
@@ -12,8 +14,18 @@ __all__ = [
     "PassError",
     "RecipeError",
     "UsageError",
+    "brief",
     "nearest",
 ]
+
+_LONGEST, _SHORT = 300, 160
+_PREFIX = re.compile(r"^(\[ONNXRuntimeError\] : \d+ : \w+ : )+")
+_NODE = re.compile(
+    r"Non-zero status code returned while running (\S+) node\. Name:'(.*?)' Status Message: "
+)
+_PLACE = re.compile(r"\S+\.(?:h|hpp|cc|cpp|cu|cuh):\d+ ?(?:.*? was false\. )?")
+_STACK = re.compile(r" ?(?:Stack ?trace:|=+ ?backtrace|Backtrace:).*$", re.IGNORECASE)
+_END = re.compile(r"(?<=[^.\s]{2}[.!]) (?=[A-Z])")
 
 
 class OnnxpressError(Exception):
@@ -57,6 +69,22 @@ class PassError(OnnxpressError):
         self.pass_name, self.site, self.what = pass_name, site, what
         where = f"pass {pass_name}, site {site}" if site else f"pass {pass_name}"
         super().__init__(f"{where}: {what}")
+
+
+def brief(error: BaseException) -> str:
+    """What a library says without pages of C++: a sentence, and the next if both are short.
+
+    onnxruntime's prefixes, places in its source and failed conditions are left out; the node at
+    which it failed stays.
+    """
+    text = " ".join(str(error).split())
+    text = _NODE.sub(r"\1 '\2': ", _PREFIX.sub("", text)).replace(" '': ", ": ")
+    text = _STACK.sub("", _PLACE.sub("", text))
+    first, *more = (part.strip().rstrip(".") for part in _END.split(text, maxsplit=2)[:2])
+    if more and len(first) + len(more[0]) < _SHORT:
+        first = f"{first}: {more[0]}"
+    shown = first or type(error).__name__
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 2].rstrip()} …"
 
 
 def nearest(word: str, words: list[str]) -> str:

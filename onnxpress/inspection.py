@@ -11,6 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxpress import model_file
+from onnxpress.conversion import settle_weights
 from onnxpress.data import Samples, load_samples
 from onnxpress.graph import standard_opset
 from onnxpress.judge import Reading, read_outputs
@@ -33,6 +34,7 @@ def inspect_model(
     *,
     target: str = "cpu",
     data: str | Path | Mapping[str, Array] | Samples | None = None,
+    overridable: bool | None = None,
 ) -> dict[str, Any]:
     """Sizes, operators and layers of a file, and what each pass says of it without data.
 
@@ -40,13 +42,15 @@ def inspect_model(
         path: of the model.
         target: that it is for.
         data: samples, of which a few are run to read the outputs.
+        overridable: whether weights that are graph inputs may be overridden by callers; `None`: as
+            the file's IR version says.
 
     Raises:
         ModelError: the file is no model, or onnxruntime cannot run it on the samples.
         DataError: the samples do not fit.
     """
     file = Path(path)
-    original = model_file.load(file)
+    original, note = settle_weights(model_file.load(file), overridable)
     chosen = load_target(target)
     passes, problems = default_passes()
     model = simplified(original, passes, chosen)
@@ -84,7 +88,7 @@ def inspect_model(
         ],
         "readings": [reading_document(reading) for reading in _readings(file, original, data)],
         "passes": described,
-        "problems": problems,
+        "problems": [*([note] if note else []), *problems],
     }
 
 

@@ -1,16 +1,11 @@
 """Read and write model files: checks before any work, writes that are whole or not at all.
 
-A model is read through onnx-ir, which maps external data instead of copying it. It is
-written into a temporary folder beside the target, synced and renamed, so that an existing
-file is replaced by a complete one or stays as it was.
+A model is read through onnx-ir, which maps external data instead of copying it.
 """
 
-import contextlib
 import hashlib
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,13 +13,20 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from onnxpress.errors import ModelError, OutputError
+from onnxpress.errors import ModelError, OutputError, brief
+from onnxpress.external_data import (
+    data_left_by,
+    has_external,
+    locate,
+    referred,
+    rename,
+    without_data,
+)
+from onnxpress.output_file import FileSet, check_output, place_of
 
 __all__ = [
-    "check_output",
     "digest",
     "load",
-    "replace_file",
     "save",
     "size_bytes",
     "to_bytes",
@@ -36,57 +38,111 @@ logger = logging.getLogger(__name__)
 PROTOBUF_LIMIT_BYTES = 2_000_000_000
 """Protobuf refuses messages of 2 GiB; the graph itself needs room beside the weights."""
 
+_FIRST_WITH_CONSTANTS = 4
+"""The IR version from which on initializers need not be inputs."""
+
 
 def load(path: str | os.PathLike[str]) -> ir.Model:
     """Read and check an ONNX model of any opset; external data stays on disk until used.
+
+    Nodes in any order, as onnxruntime takes them, are sorted; so half-precision converters
+    write them.
 
     Raises:
         ModelError: the file is missing, is no ONNX model, is cut off, breaks the ONNX
             specification, or lacks its external data.
     """
     file = Path(path)
-    if not file.exists():
-        raise ModelError(f"{file}: there is no such file; expected an ONNX model")
-    if not file.is_file():
-        raise ModelError(f"{file}: found a folder; expected an ONNX model file")
-    if file.stat().st_size == 0:
-        raise ModelError(f"{file}: the file is empty; expected an ONNX model; export it again")
+    proto = _parsed(file)
+    base = locate(proto, file) if has_external(proto) else None
+    # onnxruntime loads files of IR 3 whose weights are no inputs, which that version forbids.
+    by_path = base is None and proto.ir_version >= _FIRST_WITH_CONSTANTS
     try:
+        if not _is_sorted(proto.graph, set()):
+            by_path = False
+            sorted_model = ir.from_proto(proto)
+            sorted_model.graph.sort()
+            proto = ir.to_proto(sorted_model)
+        onnx.checker.check_model(str(file) if by_path else _to_be_checked(proto))
+    except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"{file}: the ONNX checker refuses it: {brief(error)}; export the model again"
+        ) from error
+    try:
+        model = ir.from_proto(proto)
+        ir.external_data.set_base_dir(model.graph, base or file.parent)
+    except (ir.serde.SerdeError, ValueError, TypeError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = brief(cause)
+        raise ModelError(
+            f"{file}: holds what onnxpress cannot read yet ({reason}): it is damaged, or has types "
+            "such as maps; export the part of tensors alone"
+        ) from error
+    return model
+
+
+def _to_be_checked(proto: onnx.ModelProto) -> onnx.ModelProto:
+    copied = without_data(proto)
+    copied.ir_version = max(copied.ir_version, _FIRST_WITH_CONSTANTS)
+    return copied
+
+
+def _parsed(file: Path) -> onnx.ModelProto:
+    """The file's own content, as far as it is an ONNX model at all."""
+    try:
+        if not file.exists():
+            raise ModelError(f"{file}: there is no such file; expected an ONNX model")
+        if file.is_dir():
+            raise ModelError(f"{file}: found a folder; expected an ONNX model file")
+        if not file.is_file():
+            raise ModelError(f"{file}: is no regular file; expected an ONNX model file")
+        size = file.stat().st_size
+        if size == 0:
+            raise ModelError(f"{file}: the file is empty; expected an ONNX model; export it again")
         proto = onnx.load(file, load_external_data=False)
     except DecodeError as error:
         raise ModelError(
-            f"{file}: found {file.stat().st_size:,} bytes that are not a complete ONNX model "
+            f"{file}: found {size:,} bytes that are not a complete ONNX model "
             f"(protobuf: {error}); expected a file written by an ONNX exporter; if it was "
             "downloaded or copied, fetch it again"
         ) from error
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except OSError as error:
+        reason = error.strerror or error
+        raise ModelError(f"{file}: cannot be read as an ONNX model: {reason}") from error
+    except ValueError as error:
         raise ModelError(f"{file}: cannot be read as an ONNX model: {error}") from error
     if not proto.opset_import or not (proto.graph.node or proto.graph.output):
         raise ModelError(
             f"{file}: found no graph and no opset in it, so it is not an ONNX model, or only the "
             "beginning of one; expected a file written by an ONNX exporter"
         )
-    try:
-        onnx.checker.check_model(str(file))
-    except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"{file}: the ONNX checker refuses it: {first_line}; export the model again, or copy "
-            "its external data beside it"
-        ) from error
-    try:
-        model = ir.from_proto(proto)
-        ir.external_data.set_base_dir(model.graph, file.parent)
-    except (ir.serde.SerdeError, ValueError, TypeError) as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        reason = " ".join(str(cause).split())[:200]
-        raise ModelError(
-            f"{file}: holds what onnxpress cannot read yet ({reason}): it is damaged, or has types "
-            "such as maps; export the part of tensors alone"
-        ) from error
-    return model
+    return proto
+
+
+def _is_sorted(graph: onnx.GraphProto, outer: set[str]) -> bool:
+    """Whether nothing is read before it is written by a later node of the same graph, or body.
+
+    Args:
+        graph: what is looked at, with its bodies.
+        outer: names that graphs around it write later.
+    """
+    later = outer | {name for node in graph.node for name in node.output if name}
+    for node in graph.node:
+        if any(name in later for name in node.input):
+            return False
+        for attribute in node.attribute:
+            bodies = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+            # A body's own names hide those around it.
+            if not all(_is_sorted(body, later - _own_names(body)) for body in bodies):
+                return False
+        later.difference_update(node.output)
+    return True
+
+
+def _own_names(graph: onnx.GraphProto) -> set[str]:
+    return {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -108,13 +164,8 @@ def size_bytes(path: Path) -> int:
         proto = onnx.load(path, load_external_data=False)
     except DecodeError:
         return total
-    locations = {
-        entry.value
-        for tensor in proto.graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    return total + sum((path.parent / location).stat().st_size for location in sorted(locations))
+    locations = sorted(referred(proto))
+    return total + sum((path.parent / location).stat().st_size for location in locations)
 
 
 def digest(path: str | os.PathLike[str]) -> str:
@@ -123,129 +174,119 @@ def digest(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def check_output(output: Path, *, source: Path | None = None) -> None:
-    """Refuse an output that cannot be written, before any work is done.
-
-    Raises:
-        OutputError: the folder is missing or closed to us, or the output is the input.
-    """
-    folder = output.parent
-    if not folder.is_dir():
-        raise OutputError(f"{output}: the folder {folder} does not exist; create it first")
-    if output.is_dir():
-        raise OutputError(f"{output}: is a folder; expected the name of a file to write")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{output}: the folder {folder} cannot be written to")
-    if source is not None and output.exists() and output.samefile(source):
-        raise OutputError(
-            f"{output}: is the input itself, which is never overwritten; choose another -o"
-        )
-
-
-@contextlib.contextmanager
-def replace_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; on success it takes the place of `path`, on failure it is gone.
-
-    Raises:
-        OutputError: the disk is full or the folder cannot be written to.
-    """
-    folder = None
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        temporary = folder / path.name
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    except OSError as error:
-        kept = "what was there before is unchanged" if path.exists() else "nothing was written"
-        raise OutputError(
-            f"{path}: cannot be written: {error.strerror or error}; {kept}; make room or choose "
-            "another folder with -o"
-        ) from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def save(model: ir.Model, path: str | os.PathLike[str], *, external_data: bool = False) -> None:
+def save(
+    model: ir.Model,
+    path: str | os.PathLike[str],
+    *,
+    external_data: bool = False,
+    files: FileSet | None = None,
+) -> None:
     """Write `model` atomically, weights beside it when over 2 GB or when asked for.
 
     The data file is named after its content, so that the model that stood there before keeps
-    its own data until the rename of the model file itself.
+    its own data until the rename of the model file itself. That data goes afterwards, unless
+    another file beside it names it.
 
     Args:
         model: what to write; it is not changed.
-        path: the `.onnx` file.
+        path: the `.onnx` file; a symbolic link is written through.
         external_data: put weights of 1 kB and more into a file of their own.
+        files: written together with others; `None`: at once.
 
     Raises:
         OutputError: the file cannot be written; what was there before is unchanged.
     """
+    if files is None:
+        with FileSet() as alone:
+            save(model, path, external_data=external_data, files=alone)
+        return
     target = Path(path)
     check_output(target)
+    place = place_of(target)
+    unneeded = data_left_by(place, _read_from(model))
     if not external_data and weight_bytes(model) < PROTOBUF_LIMIT_BYTES:
-        with replace_file(target) as temporary:
+        with files.stage(target) as temporary:
             temporary.write_bytes(to_bytes(model))
-        return
-    with replace_file(target) as temporary:
+    else:
+        unneeded -= {_save_apart(model, target, place, files)}
+    for data in sorted(unneeded):
+        files.remove(data)
+
+
+def _save_apart(model: ir.Model, target: Path, place: Path, files: FileSet) -> Path | None:
+    """Stage the model and the file of its weights, which is renamed first."""
+    if place.parent.resolve() != target.parent.resolve():
+        raise OutputError(
+            f"{target}: is a symbolic link into {place.parent}, and weights in a file of their own "
+            f"would not be found through it; give {place} as the output"
+        )
+    with files.stage(target) as temporary:
         # onnx-ir redirects the tensors of what it saves to the new file: save a copy.
         ir.save(
-            model.clone(),
+            _with_own_attributes(model.clone()),
             temporary,
-            external_data=f"{target.name}.data",
+            external_data=f"{place.name}.data",
             size_threshold_bytes=1024,
         )
-        written = temporary.with_name(f"{target.name}.data")
-        if written.exists():
-            final = target.with_name(f"{target.name}.{digest(written)[:8]}.data")
-            _rename_external_data(temporary, written.name, final.name)
-            _sync(written)
-            written.replace(final)
-            stale = set(target.parent.glob(f"{target.name}.????????.data")) - {final}
-        else:
-            stale = set()
-    for old in sorted(stale):
-        old.unlink(missing_ok=True)
+        written = temporary.with_name(f"{place.name}.data")
+        if not written.exists():
+            return None
+        content = digest(written)
+        final = place.with_name(f"{place.name}.{content[:8]}.data")
+        if final.exists() and digest(final) != content:
+            final = place.with_name(f"{place.name}.{content}.data")
+        proto = onnx.load(temporary, load_external_data=False)
+        rename(proto, written.name, final.name)
+        temporary.write_bytes(proto.SerializeToString(deterministic=True))
+        with files.stage(final) as data:
+            written.replace(data)
+    return final
+
+
+def _read_from(model: ir.Model) -> set[Path]:
+    """Files that a model in memory still reads its weights from."""
+    return {
+        Path(value.const_value.path).resolve()
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    }
 
 
 def _in_memory(model: ir.Model) -> ir.Model:
     """The model with external tensors read, so that its file stands alone."""
-    if any(
-        isinstance(value.const_value, ir.ExternalTensor)
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-    ):
-        model = model.clone()
-        for graph in model.graphs():
-            for value in graph.initializers.values():
-                if isinstance(value.const_value, ir.ExternalTensor):
-                    value.const_value = ir.Tensor(
-                        value.const_value.numpy(),
-                        dtype=value.const_value.dtype,
-                        name=value.name,
-                    )
+    if not any(True for _ in _external_attributes(model)) and not _read_from(model):
+        return model
+    model = _with_own_attributes(model.clone())
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = _read(value.const_value)
     return model
+
+
+def _with_own_attributes(model: ir.Model) -> ir.Model:
+    """The same model; tensors of its attributes are read, as no runtime reads them elsewhere."""
+    for node, attribute in list(_external_attributes(model)):
+        node.attributes.add(ir.AttrTensor(attribute.name, _read(attribute.as_tensor())))
+    return model
+
+
+def _external_attributes(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Attr]]:
+    for graph in (*model.graphs(), *model.functions.values()):
+        for node in graph:
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.TENSOR and isinstance(
+                    attribute.value, ir.ExternalTensor
+                ):
+                    yield node, attribute
+
+
+def _read(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
 
 
 def to_bytes(model: ir.Model) -> bytes:
     """The file's content, weights inside; the same bytes for the same model."""
     proto: onnx.ModelProto = ir.to_proto(_in_memory(model))
     return bytes(proto.SerializeToString(deterministic=True))
-
-
-def _rename_external_data(path: Path, old: str, new: str) -> None:
-    proto = onnx.load(path, load_external_data=False)
-    for tensor in proto.graph.initializer:
-        for entry in tensor.external_data:
-            if entry.key == "location" and entry.value == old:
-                entry.value = new
-    path.write_bytes(proto.SerializeToString(deterministic=True))

@@ -1,13 +1,14 @@
 """The model as it was given: read, opened, and judged by from then on."""
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.conversion import convert_shapes
+from onnxpress.conversion import convert_shapes, settle_weights
 from onnxpress.data import Samples, load_samples, random_samples, require_runnable
 from onnxpress.errors import DataError, ModelError, RecipeError
 from onnxpress.judge import Evaluator
@@ -17,7 +18,16 @@ from onnxpress.runtime import Session
 from onnxpress.search import SearchOptions
 from onnxpress.targets import Target
 
-__all__ = ["Original", "Run", "SampleSets", "custom_operators", "load_sets", "opened", "read"]
+__all__ = [
+    "Original",
+    "Run",
+    "SampleSets",
+    "custom_operators",
+    "load_sets",
+    "opened",
+    "read",
+    "settled",
+]
 
 _SELECTION_MOST = 256
 """Samples: more make the search slower and choose hardly better."""
@@ -39,6 +49,7 @@ class Original:
         digest: SHA-256 of what was given.
         nbytes: of what was given.
         session: `None` where custom operators keep onnxruntime from running it.
+        note: what was decided about weights that are inputs too; empty where there are none.
     """
 
     model: ir.Model
@@ -46,6 +57,7 @@ class Original:
     digest: str
     nbytes: int
     session: Session | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,12 @@ def read(request: Request) -> Original:
     return Original(loaded, str(path), model_file.digest(path), model_file.size_bytes(path))
 
 
+def settled(original: Original, overridable: bool | None) -> Original:  # noqa: FBT001 - of a recipe
+    """With weights that are inputs too as constants, or as what callers may override."""
+    model, note = settle_weights(original.model, overridable)
+    return replace(original, model=model, note=note)
+
+
 def opened(original: Original, recipe: Recipe, threads: int) -> Original:
     """With its shapes fixed and a session; without one where only a custom operator is in the way.
 
@@ -111,7 +129,8 @@ def opened(original: Original, recipe: Recipe, threads: int) -> Original:
         UsageError: the shapes asked for do not fit it.
     """
     model = convert_shapes(original.model, recipe.conversion)
-    from_file = model is original.model and Path(original.source).is_file()
+    same = model is original.model and not original.note
+    from_file = same and Path(original.source).is_file()
     place = Path(original.source) if from_file else model
     session = None
     try:
@@ -119,7 +138,7 @@ def opened(original: Original, recipe: Recipe, threads: int) -> Original:
     except ModelError:
         if not custom_operators(original.model):
             raise
-    return Original(model, original.source, original.digest, original.nbytes, session)
+    return replace(original, model=model, session=session)
 
 
 def custom_operators(model: ir.Model) -> list[str]:
@@ -141,10 +160,13 @@ def load_sets(request: Request, session: Session, recipe: Recipe, source: str) -
         DataError: samples that do not fit the model.
         RecipeError: the recipe was made with other samples.
     """
-    calibration = request.calibration
-    if calibration is None and recipe.calibration is not None:
-        calibration = recipe.calibration.source
-    looked_at = None if calibration is None else load_samples(calibration, session.inputs)
+    looked_at = None
+    if request.calibration is not None:
+        looked_at = load_samples(request.calibration, session.inputs)
+    elif recipe.calibration is not None:
+        looked_at = load_samples(
+            recipe.calibration.source, session.inputs, named_in=_name_of(request.recipe)
+        )
     held_out = request.evaluation is None
     bounded = request.budget.confidence is not None
     most = _SELECTION_MOST_FOR_BOUNDS if bounded else _SELECTION_MOST
@@ -170,6 +192,10 @@ def load_sets(request: Request, session: Session, recipe: Recipe, source: str) -
                 + ("" if recipe.calibration.held_out else " and the evaluation data of its own")
             )
     return SampleSets(looked_at, selection, judged, held_out)
+
+
+def _name_of(recipe: object) -> str:
+    return str(recipe) if isinstance(recipe, str | os.PathLike) else "the recipe"
 
 
 def _selection(given: Samples, seed: int, most: int) -> tuple[Samples, Samples]:

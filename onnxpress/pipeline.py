@@ -23,6 +23,7 @@ from onnxpress.original import (
     load_sets,
     opened,
     read,
+    settled,
 )
 from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage
@@ -67,6 +68,7 @@ def optimize(
     keep: Sequence[str] = (),
     only: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    overridable: bool | None = None,
 ) -> Result:
     """Make a model smaller and faster within a budget, and prove it.
 
@@ -102,6 +104,8 @@ def optimize(
             types (`Gather`).
         only: lossy passes touch nothing but these; `quantize:/head/*` for one pass.
         exclude: as `keep`, and `quantize:/head/*` keeps from one pass.
+        overridable: whether callers may override weights that are inputs too; `None`: from IR
+            version 4 on, as earlier ones demanded that all weights are inputs.
 
     Raises:
         OnnxpressError: the input cannot be used; its subclasses say which and what to do.
@@ -126,6 +130,7 @@ def optimize(
             keep,
             only,
             exclude,
+            overridable,
         )
     )
 
@@ -135,6 +140,7 @@ def run(request: Request) -> Result:
     started = time.monotonic()
     given = read(request)
     plan = planned(request, given.digest)
+    given = settled(given, plan.recipe.overridable)
     target = load_target(plan.recipe.target)
     require_selected(plan.recipe, given.model, target)
     request.progress("simplifying")
@@ -167,7 +173,8 @@ def run(request: Request) -> Result:
     )
     feeds = sets.evaluation.feeds[:_COMPARED]
     final, notes = convert_interface(best.model, plan.recipe.conversion, feeds)
-    warnings = (*validation.warnings, *notes, *plan.problems, *_faults(best.stages, request))
+    said = [original.note] if original.note else []
+    warnings = (*validation.warnings, *said, *notes, *plan.problems, *_faults(best.stages, request))
     validation = replace(validation, warnings=warnings)
     problems = list(validation.problems)
     if not validation.within_budget and not problems:
@@ -275,7 +282,7 @@ def _without_runtime(original: Original, recipe: Recipe, started: float) -> Resu
         tuple(stages),
         None,
         within_budget=False,
-        problems=(problem,),
+        problems=(problem, *([original.note] if original.note else [])),
         original_bytes=original.nbytes,
         source=original.source,
         seconds=time.monotonic() - started,

@@ -39,7 +39,17 @@ from onnxpress.settings import checked, settings_of
 __all__ = ["CalibrationSource", "Recipe", "RecipeStage", "samples_digest"]
 
 FORMAT = 2
-_KEYS = ("version", "target", "seed", "model_sha256", "calibration", "conversion", "layers", "pass")
+_KEYS = (
+    "version",
+    "target",
+    "seed",
+    "model_sha256",
+    "overridable",
+    "calibration",
+    "conversion",
+    "layers",
+    "pass",
+)
 _DECISION_KEYS = ("site", "family", "members", "refined", "keeps_kernels", "parameters")
 
 
@@ -78,6 +88,8 @@ class Recipe:
         calibration: or `None` without calibration data.
         conversion: what was asked for besides what the target needs.
         selection: what lossy passes leave alone.
+        overridable: whether callers may override weights that are inputs too; `None`: by the
+            version of the file.
     """
 
     stages: tuple[RecipeStage, ...]
@@ -87,6 +99,7 @@ class Recipe:
     calibration: CalibrationSource | None
     conversion: Conversion = field(default_factory=Conversion)
     selection: Selection = NOTHING_SELECTED
+    overridable: bool | None = None
 
     @property
     def digest(self) -> str:
@@ -98,6 +111,8 @@ class Recipe:
         table: dict[str, Any] = {"version": FORMAT, "target": self.target, "seed": self.seed}
         if self.model_sha256 is not None:
             table["model_sha256"] = self.model_sha256
+        if self.overridable is not None:
+            table["overridable"] = self.overridable
         if self.calibration is not None:
             table["calibration"] = {
                 "source": self.calibration.source,
@@ -159,6 +174,7 @@ class Recipe:
                     registry.lossy_names([stage.pass_ for stage in stages]),
                     source,
                 ),
+                table.get("overridable"),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise RecipeError(f"{source}: is not a recipe: {error}") from error

@@ -48,6 +48,8 @@ class Request:
         keep: layers that no lossy pass touches: names, patterns, operator types.
         only: layers besides which lossy passes touch nothing; `PASS:…` for one pass.
         exclude: as `keep`; `PASS:…` from one pass.
+        overridable: whether callers may override weights that are inputs too; `None`: by the
+            version of the file.
     """
 
     model: str | os.PathLike[str] | ir.Model
@@ -68,6 +70,7 @@ class Request:
     keep: Sequence[str] = ()
     only: Sequence[str] = ()
     exclude: Sequence[str] = ()
+    overridable: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse before any work what means nothing.
@@ -140,13 +143,23 @@ def planned(request: Request, digest: str) -> Plan:
                 "model_sha256 from the recipe to use it all the same"
             )
         selection = recipe.selection.joined(request.selection)
-        return Plan(replace(recipe, model_sha256=digest, selection=selection))
+        overridable = recipe.overridable if request.overridable is None else request.overridable
+        return Plan(
+            replace(recipe, model_sha256=digest, selection=selection, overridable=overridable)
+        )
     chosen, problems = _chosen(request)
     ordered = [pass_ for pool in pools_of(chosen) for pass_ in pool.passes]
     stages = tuple(RecipeStage(pass_, None) for pass_ in ordered)
     target = "+".join(request.target)
     recipe = Recipe(
-        stages, target, request.seed, digest, None, request.conversion, request.selection
+        stages,
+        target,
+        request.seed,
+        digest,
+        None,
+        request.conversion,
+        request.selection,
+        request.overridable,
     )
     return Plan(recipe, tuple(problems))
 

@@ -1,6 +1,8 @@
 """What `optimize` gives back, and what each pass did for it."""
 
 import os
+import tempfile
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,14 +11,16 @@ import onnx_ir as ir
 from onnxpress import model_file
 from onnxpress.contract import Decision, Pass, Skip
 from onnxpress.conversion import write_ort
+from onnxpress.errors import OutputError
 from onnxpress.judge import Measurement
+from onnxpress.output_file import FileSet
 from onnxpress.recipe import Recipe
 from onnxpress.runtime import Latency
 from onnxpress.search import Cost
 from onnxpress.targets import load_target
 from onnxpress.validation import Validation
 
-__all__ = ["Result", "StageResult", "recipe_path"]
+__all__ = ["Result", "StageResult", "recipe_path", "require_own_recipe"]
 
 
 @dataclass(frozen=True)
@@ -79,20 +83,51 @@ class Result:
 
         For a target that prefers `.ort`, that form and its list of operators too.
 
+        Raises:
+            OutputError: a place cannot be written, or holds a recipe written by hand.
+
         Returns:
             What was written.
         """
-        target = Path(path)
-        model_file.save(self.model, target, external_data=external_data)
-        with model_file.replace_file(recipe_path(target)) as temporary:
+        with FileSet() as files:
+            return self.stage(files, Path(path), external_data=external_data)
+
+    def stage(self, files: FileSet, target: Path, *, external_data: bool = False) -> list[Path]:
+        """As `save`, as a part of a set of files; the model is the first of them."""
+        require_own_recipe(target)
+        model_file.save(self.model, target, external_data=external_data, files=files)
+        with files.stage(recipe_path(target)) as temporary:
             temporary.write_text(self.recipe.to_toml(), encoding="utf-8")
         written = [target, recipe_path(target)]
         aim = load_target(self.recipe.target)
         if aim.file_forms[0] == "ort" and self.validation is not None:
-            written += write_ort(target, aim)
+            with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
+                source = Path(folder, target.name)
+                model_file.save(self.model, source, external_data=external_data)
+                written += write_ort(source, aim, final=target, files=files)
         return written
 
 
 def recipe_path(model_path: Path) -> Path:
     """Where the recipe of a model file lies."""
     return model_path.with_suffix(".recipe.toml")
+
+
+def require_own_recipe(model_path: Path) -> None:
+    """Refuse to write over a recipe that a person has written: ours names its original.
+
+    Raises:
+        OutputError: what lies at the recipe's place was not written by `save`.
+    """
+    path = recipe_path(model_path)
+    if not path.is_file():
+        return
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = {}
+    if not isinstance(found.get("model_sha256"), str):
+        raise OutputError(
+            f"{path}: the recipe would overwrite a file that onnxpress has not written (it has no "
+            "model_sha256); move it away or choose another -o"
+        )

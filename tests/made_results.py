@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnxpress.contract import Candidate, Decision, Pass, Skip
 from onnxpress.judge import Measurement, MetricFigure, OutputFidelity
+from onnxpress.output_file import FileSet
 from onnxpress.providers import ProviderVerdict
 from onnxpress.providers.verdicts import Placement, Status
 from onnxpress.recipe import Recipe
@@ -143,5 +144,6 @@ def printed_validation(found: Result) -> str:
 def page(found: Result, folder: Path) -> str:
     """The HTML page of a result."""
     path = folder / "report.html"
-    write_html(document(found), path)
+    with FileSet() as files:
+        write_html(document(found), path, files)
     return path.read_text(encoding="utf-8")

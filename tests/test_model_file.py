@@ -1,15 +1,53 @@
-"""Model files: weights beside them, and writing whole or not at all."""
+"""Model files: any order of nodes, weights beside them, and writing whole or not at all."""
 
 import errno
 import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxpress import model_file
-from onnxpress.errors import OutputError
+from onnxpress.errors import ModelError, OutputError
+from onnxpress.external_data import referred
 from onnxpress.layers import find_layers
+from onnxpress.runtime import Session
+
+CHAIN = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[n] x, bool c) => (float[n] y) {
+    y = Add (b, b)
+    b = Relu (a)
+    a = Neg (x)
+}"""
+READS_LATER_VALUE = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[n] x, bool c) => (float[n] y) {
+    y = If (c) <then_branch = t () => (float[n] p) { p = Neg (a) },
+                else_branch = e () => (float[n] q) { q = Relu (a) }>
+    a = Neg (x)
+}"""
+IN_A_BODY = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[n] x, bool c) => (float[n] y) {
+    y = If (c) <then_branch = t () => (float[n] p) { p = Neg (s) s = Relu (x) },
+                else_branch = e () => (float[n] q) { q = Relu (x) }>
+}"""
+
+
+@pytest.mark.parametrize("text", [CHAIN, READS_LATER_VALUE, IN_A_BODY])
+def test_nodes_in_any_order_are_sorted(tmp_path: Path, text: str) -> None:
+    proto, path = onnx.parser.parse_model(text), tmp_path / "unsorted.onnx"
+    with pytest.raises(onnx.checker.ValidationError, match="sorted"):
+        onnx.checker.check_model(proto)
+    onnx.save(proto, path)
+    model_file.save(model_file.load(path), tmp_path / "sorted.onnx")
+    onnx.checker.check_model(tmp_path / "sorted.onnx", full_check=True)
+
+
+def test_cycle_is_refused(tmp_path: Path) -> None:
+    proto, path = onnx.parser.parse_model(CHAIN.replace("Neg (x)", "Neg (y)")), tmp_path / "c.onnx"
+    onnx.save(proto, path)
+    with pytest.raises(ModelError, match=r"c\.onnx: the ONNX checker refuses it: .*cycle"):
+        model_file.load(path)
 
 
 def test_external_data_survives_and_is_replaced_whole(tmp_path: Path, linear_model: Path) -> None:
@@ -27,6 +65,97 @@ def test_external_data_survives_and_is_replaced_whole(tmp_path: Path, linear_mod
     np.testing.assert_array_equal(
         find_layers(model_file.load(target))[0].read(), find_layers(model)[0].read() * 2
     )
+
+
+def other_weights(path: Path) -> None:
+    """Write the same model with other weights to the same place."""
+    model = model_file.load(path)
+    for layer in find_layers(model):
+        layer.write(layer.read() + 1)
+    model_file.save(model, path, external_data=True)
+
+
+@pytest.mark.parametrize("name", ["v0.onnx", "v1.onnx.bak"])
+def test_data_that_another_file_names_is_kept(
+    tmp_path: Path, linear_model: Path, name: str
+) -> None:
+    """`v1.onnx` is copied, then `v1.onnx` written again."""
+    path = tmp_path / "v1.onnx"
+    model_file.save(model_file.load(linear_model), path, external_data=True)
+    (tmp_path / name).write_bytes(path.read_bytes())
+    other_weights(path)
+    np.testing.assert_array_equal(
+        find_layers(model_file.load(tmp_path / name))[0].read(),
+        find_layers(model_file.load(linear_model))[0].read(),
+    )
+
+
+def test_data_of_others_is_kept(tmp_path: Path, linear_model: Path) -> None:
+    path = tmp_path / "out.onnx"
+    users = [tmp_path / f"out.onnx.{name}.data" for name in ("training", "12345678")]
+    for file in users:
+        file.write_bytes(b"mine")
+    model_file.save(model_file.load(linear_model), path, external_data=True)
+    other_weights(path)
+    assert [file.read_bytes() for file in users] == [b"mine", b"mine"]
+    assert len(list(tmp_path.glob("out.onnx.*.data"))) == 3
+
+
+def test_data_that_a_replaced_model_alone_named_goes(tmp_path: Path, linear_model: Path) -> None:
+    path = tmp_path / "out.onnx"
+    model_file.save(model_file.load(linear_model), path, external_data=True)
+    model_file.save(model_file.load(linear_model), path)
+    assert not list(tmp_path.glob("*.data"))
+
+
+def test_model_in_memory_keeps_the_data_it_reads(tmp_path: Path, linear_model: Path) -> None:
+    path = tmp_path / "out.onnx"
+    model_file.save(model_file.load(linear_model), path, external_data=True)
+    model = model_file.load(path)
+    model_file.save(model, path)
+    assert find_layers(model)[0].read().shape == (64, 64)
+
+
+LARGE_IN_BODIES = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[n] x, bool c) => (float[512] y)
+{
+    k = Constant <value = float[512] {VALUES}> ()
+    p = If (c) <
+        then_branch = t () => (float[512] r) <float[512] w = {VALUES}> { r = Mul (w, k) },
+        else_branch = e () => (float[512] q) { q = Constant <value = float[512] {VALUES}> () }
+    >
+    y = Add (p, x)
+}"""
+
+
+def test_large_tensors_of_bodies_and_constants_are_found_again(tmp_path: Path) -> None:
+    text = LARGE_IN_BODIES.replace("VALUES", ", ".join(str(index) for index in range(512)))
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "in.onnx")
+    path = tmp_path / "out.onnx"
+    model_file.save(model_file.load(tmp_path / "in.onnx"), path, external_data=True)
+    named = referred(onnx.load(path, load_external_data=False))
+    assert named == {file.name for file in tmp_path.glob("*.data")}
+    assert len(named) == 1
+    onnx.checker.check_model(path, full_check=True)
+    feed = {"x": np.ones(1, np.float32), "c": np.array(True)}  # noqa: FBT003
+    for file in (path, tmp_path / "in.onnx"):
+        found = Session(file).run(feed)["y"]
+        np.testing.assert_array_equal(found, np.arange(512.0) ** 2 + 1)
+
+
+def test_external_constant_is_written_inside(tmp_path: Path) -> None:
+    text = LARGE_IN_BODIES.replace("VALUES", ", ".join(str(index) for index in range(512)))
+    proto = onnx.parser.parse_model(text)
+    tensor = proto.graph.node[0].attribute[0].t
+    values = onnx.numpy_helper.to_array(tensor)
+    tensor.ClearField("float_data")
+    tensor.raw_data = values.tobytes()
+    onnx.external_data_helper.set_external_data(tensor, "k.bin", 0, values.nbytes)
+    tensor.ClearField("raw_data")
+    (tmp_path / "k.bin").write_bytes(values.tobytes())
+    (tmp_path / "in.onnx").write_bytes(proto.SerializeToString())
+    model_file.save(model_file.load(tmp_path / "in.onnx"), tmp_path / "out.onnx")
+    assert not referred(onnx.load(tmp_path / "out.onnx", load_external_data=False))
 
 
 def test_full_disk_leaves_the_old_file_whole(

@@ -27,6 +27,7 @@ from onnxpress import model_file, registry
 from onnxpress.conversion.half import to_half
 from onnxpress.data import load_samples
 from onnxpress.judge import Budget, Evaluator
+from onnxpress.output_file import replace_file
 from onnxpress.providers import ProviderOptions, check_providers, provider_names
 from onnxpress.report.columns import PROVIDER_COLUMNS, Column
 from onnxpress.report.document import provider_document
@@ -155,7 +156,7 @@ def check(
         found["date"] = dt.datetime.now(tz=dt.UTC).date().isoformat()
         results[f"{name}/{layout}/{provider}"] = found
         ordered = dict(sorted(results.items()))
-        with model_file.replace_file(RESULTS) as temporary:
+        with replace_file(RESULTS) as temporary:
             temporary.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
         print(markdown_row(columns(), {"layout": f"{name} {layout}", **found}), flush=True)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import click
 
-from onnxpress import model_file
 from onnxpress.cli.exit_status import NOT_MET
-from onnxpress.cli.json_output import STANDARD_OUTPUT, write_json
+from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.options import PATH, debug_option, json_option, threads_option
 from onnxpress.cli.progress import progress_line
 from onnxpress.difference import DEFAULT_TOLERANCE_DB, compare_models
+from onnxpress.output_file import check_output
 from onnxpress.report import require_html, write_difference
 from onnxpress.report.console import console_for, print_difference
 from onnxpress.report.difference import difference_document
@@ -75,9 +75,9 @@ def command(
     """Print what was found; exit status 1 where the models differ."""
     if report is not None:
         require_html()
-        model_file.check_output(report)
-    if json_path not in (None, STANDARD_OUTPUT):
-        model_file.check_output(Path(str(json_path)))
+        for file in (a, b):
+            check_output(report, source=file if file.exists() else None)
+    check_json(json_path, [a, b, data])
     with progress_line() as progress:
         found = compare_models(
             a,

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from onnxpress.cli.exit_status import NOT_MET
-from onnxpress.cli.json_output import write_json
+from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.options import PATH, debug_option, json_option
 from onnxpress.cli.progress import progress_line
 from onnxpress.doctor import examine
@@ -32,6 +32,7 @@ def command(
     *, run: bool, install: tuple[str, ...], ep_config: Path | None, json_path: str | None
 ) -> None:
     """Install what is asked for, print what there is; exit status 1 where something clashes."""
+    check_json(json_path, [ep_config])
     for name, outcome in install_providers(install):
         click.echo(f"{name}: {outcome}", err=True)
     with progress_line() as progress:

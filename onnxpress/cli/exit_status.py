@@ -15,7 +15,7 @@ from typing import TextIO
 import click
 
 from onnxpress.entry_points import LeftOutWarning
-from onnxpress.errors import OnnxpressError, PassError
+from onnxpress.errors import OnnxpressError, PassError, brief
 
 __all__ = ["BAD_INPUT", "FAULT", "INTERRUPTED", "NOT_MET", "exit_statuses", "show_details"]
 
@@ -50,7 +50,10 @@ def exit_statuses() -> Iterator[None]:
         # A reader of our output that has gone away, such as `head`, is click's business.
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             raise
-        what = f"{type(error).__name__}: {error}"
+        # Folders that cannot be read, names that are too long: the surroundings, not a fault.
+        if isinstance(error, OSError) and error.filename is not None:
+            _leave(error, BAD_INPUT, f"error: {error.filename}: {error.strerror}")
+        what = f"{type(error).__name__}: {brief(error)}"
         _leave(
             error, FAULT, f"this is a fault of onnxpress: {what}; report it with --debug's output"
         )

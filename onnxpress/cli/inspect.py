@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from onnxpress.cli.json_output import write_json
-from onnxpress.cli.options import PATH, debug_option, json_option
+from onnxpress.cli.json_output import check_json, write_json
+from onnxpress.cli.options import PATH, debug_option, json_option, overridable_option
 from onnxpress.inspection import inspect_model
 from onnxpress.report.console import console_for, print_readings, print_table, print_text
 
@@ -15,11 +15,15 @@ __all__ = ["command"]
 @click.command("inspect", help=__doc__)
 @click.argument("model", type=PATH)
 @click.option("--data", help="Samples; a few are run, whose answers say more of the outputs.")
+@overridable_option
 @json_option
 @debug_option
-def command(model: Path, *, data: str | None, json_path: str | None) -> None:
+def command(
+    model: Path, *, data: str | None, overridable: bool | None, json_path: str | None
+) -> None:
     """Print sizes, how outputs are read, the largest layers, and what each pass says."""
-    found = inspect_model(model, data=data)
+    check_json(json_path, [model])
+    found = inspect_model(model, data=data, overridable=overridable)
     if not write_json(found, json_path):
         return
     console = console_for()
@@ -35,6 +39,8 @@ def command(model: Path, *, data: str | None, json_path: str | None) -> None:
     print_table("largest layers", ("layer", "operator", "shape", "bytes"), rows, console)
     if found["layers"] > len(rows):
         print_text(f"and {found['layers'] - len(rows)} more; --json has the names of all", console)
+    for problem in found["problems"]:
+        print_text(problem, console, label="warning", style="yellow")
     operators = ", ".join(f"{name} {count}" for name, count in found["operators"].items())
     print_text(f"operators: {operators}", console)
     for entry in found["passes"]:

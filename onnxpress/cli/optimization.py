@@ -1,14 +1,16 @@
 """Optimize, write, print: what `optimize` and the commands of single passes have in common."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from onnxpress import model_file
 from onnxpress.cli.exit_status import NOT_MET
-from onnxpress.cli.json_output import STANDARD_OUTPUT, write_json
+from onnxpress.cli.json_output import STANDARD_OUTPUT, stage_json, write_json
 from onnxpress.cli.outputs import Outputs
 from onnxpress.cli.progress import progress_line
+from onnxpress.output_file import FileSet
 from onnxpress.pipeline import optimize
 from onnxpress.report import document, write_html
 from onnxpress.report.console import console_for, print_result
@@ -47,30 +49,42 @@ def optimize_and_write(
     wanted: list[tuple[Outputs, tuple[str, ...]]] = [(outputs, targets)]
     if per_target:
         wanted = [(outputs.of_target(name), (name,)) for name in dict.fromkeys(targets)]
+    if model.exists():
+        _check(wanted, model, options)
+    else:
+        model_file.load(model)
     done = [_optimize_for(model, names, files, options) for files, names in wanted]
     if not all(done):
         sys.exit(NOT_MET)
+
+
+def _check(
+    wanted: Sequence[tuple[Outputs, tuple[str, ...]]], model: Path, options: dict[str, Any]
+) -> None:
+    """Refuse before any work what cannot be written, or would overwrite what is read or written."""
+    read = {f"--{name}": options.get(name) for name in ("calibration", "evaluation")}
+    taken: dict[Path, str] = {}
+    for outputs, names in wanted:
+        outputs.check(model, load_target("+".join(names)), read, taken)
 
 
 def _optimize_for(
     model: Path, targets: tuple[str, ...], outputs: Outputs, options: dict[str, Any]
 ) -> bool:
     """Optimize, write and print; whether the model is within the budget."""
-    if not model.exists():
-        model_file.load(model)
-    read = {f"--{name}": options.get(name) for name in ("calibration", "evaluation")}
-    outputs.check(model, load_target("+".join(targets)), read)
     with progress_line() as progress:
         result = optimize(model, target=targets, progress=progress, **options)
     found = document(result)
-    written = [
-        str(path) for path in result.save(outputs.model, external_data=outputs.external_data)
-    ]
-    if outputs.report is not None:
-        write_html(found, outputs.report)
-        written.append(str(outputs.report))
-    if outputs.json not in (None, STANDARD_OUTPUT):
-        written.append(str(outputs.json))
-    if write_json(found, outputs.json):
-        print_result(found, written=written, console=console_for())
+    with FileSet() as files:
+        written = result.stage(files, outputs.model, external_data=outputs.external_data)
+        if outputs.report is not None:
+            write_html(found, outputs.report, files)
+            written.append(outputs.report)
+        if outputs.json is not None and outputs.json != STANDARD_OUTPUT:
+            stage_json(found, Path(outputs.json), files)
+            written.append(Path(outputs.json))
+    if outputs.json == STANDARD_OUTPUT:
+        write_json(found, outputs.json)
+    else:
+        print_result(found, written=[str(path) for path in written], console=console_for())
     return result.within_budget

@@ -15,6 +15,7 @@ __all__ = [
     "file_options",
     "goal_options",
     "json_option",
+    "overridable_option",
     "provider_options",
     "selection_options",
     "threads_option",
@@ -162,7 +163,14 @@ file_options = _together(
     ),
 )
 
+overridable_option = click.option(
+    "--overridable/--no-overridable",
+    default=None,
+    help="Whether callers may override weights that are inputs too. Without: from IR version 4 on.",
+)
+
 goal_options = _together(
+    overridable_option,
     click.option(
         "--goal",
         type=click.Choice(["balanced", "latency", "size"]),

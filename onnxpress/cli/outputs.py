@@ -1,14 +1,15 @@
 """The files that an optimization writes: the model with its recipe, an HTML report, a JSON one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxpress import model_file
 from onnxpress.cli.json_output import STANDARD_OUTPUT
+from onnxpress.conversion import ort_paths
 from onnxpress.errors import OutputError, UsageError
+from onnxpress.output_file import check_output
 from onnxpress.report import require_html
-from onnxpress.result import recipe_path
+from onnxpress.result import recipe_path, require_own_recipe
 from onnxpress.targets import Target
 
 __all__ = ["Outputs"]
@@ -45,13 +46,20 @@ class Outputs:
             self.external_data,
         )
 
-    def check(self, source: Path, target: Target, read: Mapping[str, object]) -> None:
+    def check(
+        self,
+        source: Path,
+        target: Target,
+        read: Mapping[str, object],
+        taken: dict[Path, str],
+    ) -> None:
         """Refuse what cannot be written, before any work.
 
         Args:
             source: the model that is optimized.
             target: what it is for.
             read: other files that are only read, or `None`, by the option that names them.
+            taken: files of other sets by what they are; ours are added.
 
         Raises:
             OutputError: a folder is missing, or a file that is read would be overwritten.
@@ -61,24 +69,35 @@ class Outputs:
             raise UsageError(
                 f"--external-data: {target.name} does not read weights in a file of their own"
             )
-        model_file.check_output(self.model, source=source)
-        files = {"the model": self.model, "the recipe": recipe_path(self.model)}
-        if self.report is not None:
-            require_html()
-            files["--report"] = self.report
-        if self.json not in (None, STANDARD_OUTPUT):
-            files["--json"] = Path(str(self.json))
-        taken: dict[Path, str] = {source.resolve(): "the input"}
+        check_output(self.model, source=source)
+        taken.setdefault(source.resolve(), "the input")
         for option, file in read.items():
             if file is not None:
                 taken.setdefault(Path(str(file)).resolve(), option)
-        for what, path in files.items():
-            model_file.check_output(path)
-            other = taken.setdefault(path.resolve(), what)
-            if other != what:
+        for what, path in self._files(target):
+            check_output(path)
+            place = path.resolve()
+            if place in taken:
+                kind = "the same file of another target" if taken[place] == what else taken[place]
                 raise OutputError(
-                    f"{path}: {what} would overwrite {other}; give it a file of its own"
+                    f"{path}: {what} would overwrite {kind}; give it a file of its own"
                 )
+            taken[place] = what
+        require_own_recipe(self.model)
+
+    def _files(self, target: Target) -> Iterator[tuple[str, Path]]:
+        """All that is written, by what it is."""
+        yield "the model", self.model
+        yield "the recipe", recipe_path(self.model)
+        if target.file_forms[0] == "ort":
+            form, operators = ort_paths(self.model)
+            yield "the .ort form", form
+            yield "the list of operators", operators
+        if self.report is not None:
+            require_html()
+            yield "--report", self.report
+        if self.json not in (None, STANDARD_OUTPUT):
+            yield "--json", Path(str(self.json))
 
 
 def _named(path: Path, target: str) -> Path:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 
-from onnxpress.cli.json_output import write_json
+from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.options import PATH, debug_option, json_option
+from onnxpress.conversion import settle_weights
 from onnxpress.model_file import load
 from onnxpress.report.console import console_for
 from onnxpress.report.targets import (
@@ -29,6 +30,7 @@ def command(ctx: click.Context, *, json_path: str | None) -> None:
     """Without a command of its own: list."""
     if ctx.invoked_subcommand is not None:
         return
+    check_json(json_path, [])
     found = [load_target(name) for name in target_names()]
     if write_json({target.name: target_document(target) for target in found}, json_path):
         print_targets(found, console_for())
@@ -40,6 +42,7 @@ def command(ctx: click.Context, *, json_path: str | None) -> None:
 @debug_option
 def show(name: str, *, json_path: str | None) -> None:
     """Explain the target NAME (or the path of a .toml file), or what several share: NAME+NAME."""
+    check_json(json_path, [name])
     target = load_target(name)
     if write_json(target_document(target), json_path):
         print_target(target, console_for())
@@ -54,7 +57,8 @@ def show(name: str, *, json_path: str | None) -> None:
 @debug_option
 def check(model: Path, *, names: tuple[str, ...], json_path: str | None) -> None:
     """Ask the rules of targets which nodes of MODEL they would take; nothing is run."""
-    loaded = load(model)
+    check_json(json_path, [model, *names])
+    loaded, _ = settle_weights(load(model), None)
     members = [member for name in names for member in load_target(name).members]
     reports = [static_report(loaded, load_target(member)) for member in dict.fromkeys(members)]
     if write_json({report.target: static_document(report) for report in reports}, json_path):

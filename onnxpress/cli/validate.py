@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from onnxpress.cli.exit_status import NOT_MET
-from onnxpress.cli.json_output import write_json
+from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.options import (
     PATH,
     data_options,
@@ -55,6 +55,7 @@ def command(
     ep_time_limit: float,
 ) -> None:
     """Print what was found; exit status 1 where the budget or a provider is not met."""
+    check_json(json_path, [model, reference, calibration, evaluation, ep_config])
     with progress_line() as progress:
         found = validate(
             model,

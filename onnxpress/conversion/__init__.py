@@ -7,7 +7,8 @@ from onnxpress.conversion.convert import (
     convert_interface,
     convert_shapes,
 )
-from onnxpress.conversion.ort_format import write_ort
+from onnxpress.conversion.ort_format import ort_paths, write_ort
+from onnxpress.conversion.overridable import settle_weights
 
 __all__ = [
     "FLOAT16",
@@ -15,5 +16,7 @@ __all__ = [
     "convert_form",
     "convert_interface",
     "convert_shapes",
+    "ort_paths",
+    "settle_weights",
     "write_ort",
 ]

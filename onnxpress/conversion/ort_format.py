@@ -14,17 +14,19 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from onnxpress.errors import OutputError
-from onnxpress.model_file import replace_file
+from onnxpress.errors import OutputError, brief
+from onnxpress.output_file import FileSet
 from onnxpress.targets import Target
 
-__all__ = ["write_ort"]
+__all__ = ["ort_paths", "write_ort"]
 
 _WARNING, _ERROR = 2, 3
 """onnxruntime's severities; warnings are its default."""
 
 
-def write_ort(path: Path, target: Target) -> list[Path]:
+def write_ort(
+    path: Path, target: Target, *, final: Path | None = None, files: FileSet | None = None
+) -> list[Path]:
     """Write `.ort` and `.required_operators.config` beside a model file.
 
     A target whose provider is shown the Q/DQ pairs gets the graph with the basic optimizations
@@ -33,10 +35,15 @@ def write_ort(path: Path, target: Target) -> list[Path]:
     Args:
         path: the `.onnx` file.
         target: where the model will run.
+        final: beside which model to write, instead of `path`.
+        files: written together with others; `None`: at once.
 
     Raises:
         OutputError: onnxruntime cannot convert the model.
     """
+    if files is None:
+        with FileSet() as alone:
+            return write_ort(path, target, final=final, files=alone)
     from onnxruntime.tools import convert_onnx_models_to_ort as tool  # noqa: PLC0415 - seldom
 
     # It tells on the log that it wrote the list of operators.
@@ -59,16 +66,19 @@ def write_ort(path: Path, target: Target) -> list[Path]:
                 tool.convert_onnx_models_to_ort(source, Path(folder), [style])
         except Exception as error:
             # onnxruntime raises bare C++ exceptions of many types.
-            reason = " ".join(str(error).split())[:200]
-            raise OutputError(f"{path}: onnxruntime cannot convert it to .ort: {reason}") from error
+            raise OutputError(
+                f"{path}: onnxruntime cannot convert it to .ort: {brief(error)}"
+            ) from error
         finally:
             ort.set_default_logger_severity(_WARNING)
-        for made, final in (
-            (".ort", path.with_suffix(".ort")),
-            (".config", path.with_suffix(".required_operators.config")),
-        ):
+        for made, place in zip((".ort", ".config"), ort_paths(final or path), strict=True):
             (found,) = sorted(Path(folder).glob(f"*{made}"))
-            with replace_file(final) as temporary:
+            with files.stage(place) as temporary:
                 shutil.copyfile(found, temporary)
-            written.append(final)
+            written.append(place)
     return written
+
+
+def ort_paths(model_path: Path) -> tuple[Path, Path]:
+    """Where the `.ort` form of a model file lies, and the list of operators."""
+    return model_path.with_suffix(".ort"), model_path.with_suffix(".required_operators.config")

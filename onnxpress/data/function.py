@@ -53,5 +53,8 @@ def _yielded(function: Callable[[], Iterable[Feed]], text: str) -> Iterator[Feed
 
 
 READER = Reader(
-    "module:function, a function that yields dictionaries of input name to array", _accepts, _read
+    "module:function, a function that yields dictionaries of input name to array",
+    _accepts,
+    _read,
+    runs_code=True,
 )

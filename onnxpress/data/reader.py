@@ -26,12 +26,15 @@ class Reader:
             recognised but broken or missing is accepted, so that `read` can say what is wrong.
         read: the samples, checked by `from_arrays` or `from_feeds`; raises `DataError`.
         before: names of readers that would accept some of the same data and give way.
+        runs_code: whether reading runs code that the data names; such data is read only where the
+            user gave it, never because a file names it.
     """
 
     describes: str
     accepts: Callable[[object], bool]
     read: Callable[[Any, Sequence[InputSpec]], Samples]
     before: tuple[str, ...] = ()
+    runs_code: bool = False
 
 
 def path_of(data: object) -> Path | None:
@@ -40,7 +43,10 @@ def path_of(data: object) -> Path | None:
 
 
 def load_samples(
-    data: str | Path | Mapping[str, Array] | Samples, inputs: Sequence[InputSpec]
+    data: str | Path | Mapping[str, Array] | Samples,
+    inputs: Sequence[InputSpec],
+    *,
+    named_in: str = "",
 ) -> Samples:
     """Read samples and check them against the model's inputs.
 
@@ -49,6 +55,7 @@ def load_samples(
             folder of ONNX `test_data_set_*` folders (or one of them), `module:function` yielding
             dictionaries, a dictionary of arrays, or what another installed reader takes.
         inputs: the model's inputs.
+        named_in: the file that names the data, where the user did not; then no code is run.
 
     Raises:
         DataError: missing, unreadable, empty, or not what the model takes.
@@ -66,6 +73,11 @@ def load_samples(
         raise UsageError(
             f"{data}: the readers {', '.join(accepting)} all accept it and none declares that it "
             "comes before the others; uninstall the packages of all but one"
+        )
+    if named_in and chosen[0].runs_code:
+        raise DataError(
+            f"{named_in}: its samples come from code, {data}, and a file never runs code; if you "
+            f"trust that code, give it yourself with --calibration {data}"
         )
     return chosen[0].read(data, inputs)
 

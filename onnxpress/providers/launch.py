@@ -23,6 +23,8 @@ from onnxpress.providers.config import ProviderLocation, executable
 __all__ = ["Answer", "launch"]
 
 _POLL_S = 0.05
+NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
+"""No model and no configuration makes onnxruntime look for a network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def launch(entry: Provider, place: ProviderLocation, folder: Path, *, time_limit
     missing = next((word for word in (first, last) if _is_missing(word)), None)
     if missing is not None:
         return Answer({}, absent=f"{missing} cannot be found")
-    environment = {**os.environ, **entry.environment, **place.environment}
+    environment = {**os.environ, **entry.environment, **place.environment, **NO_TELEMETRY}
     with _process(command, folder, environment) as process:
         try:
             code = process.wait(timeout=time_limit)
@@ -163,7 +165,9 @@ def _browser(place: ProviderLocation, folder: Path, time_limit: float) -> Answer
             address,
         ]
         try:
-            with _process(command, folder, {**os.environ, **place.environment}) as process:
+            with _process(
+                command, folder, {**os.environ, **place.environment, **NO_TELEMETRY}
+            ) as process:
                 return _await_page(process, folder, time_limit)
         finally:
             server.shutdown()

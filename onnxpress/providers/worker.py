@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import sys
@@ -57,6 +58,9 @@ def work(job: Mapping[str, Any], folder: pathlib.Path, report: Report) -> None:
     report.write(stage="importing onnxruntime")
     try:
         import numpy as np  # noqa: PLC0415 - its absence is a finding
+
+        # An interpreter in a container does not inherit our environment.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime as ort  # noqa: PLC0415
     except ImportError as error:
         raise Absent(f"{sys.executable} cannot import onnxruntime: {error}") from error

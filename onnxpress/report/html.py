@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxpress.errors import UsageError
-from onnxpress.model_file import replace_file
+from onnxpress.output_file import FileSet, replace_file
 from onnxpress.report import columns, difference, rows
 from onnxpress.report.columns import Column, Document
 from onnxpress.report.text import costly_layers, counted, judged_text, printable, stage_summary
@@ -65,10 +65,9 @@ def require_html() -> None:
         )
 
 
-def write_html(report: Document, path: str | Path) -> None:
-    """Write a report as `document` makes it, whole or not at all."""
-    _write_page(
-        path,
+def write_html(report: Document, path: Path, files: FileSet) -> None:
+    """Write a report as `document` makes it, as one of a set of files."""
+    page = _page(
         "report.html.j2",
         report=report,
         validation=report["validation"],
@@ -81,6 +80,8 @@ def write_html(report: Document, path: str | Path) -> None:
         costly=costly_layers(report["stages"]),
         recipe=report["recipe"].splitlines(),
     )
+    with files.stage(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def write_difference(found: Document, path: str | Path) -> None:
@@ -89,8 +90,7 @@ def write_difference(found: Document, path: str | Path) -> None:
     amounts = [min(row["adds"] or 1.0, 1.0) for row in parted]
     figures = [difference.decibels(row["adds"], row["adds_db"]) for row in parted]
     title = "Noise over signal that comes in at a tensor, of the worst; shorter is better"
-    _write_page(
-        path,
+    page = _page(
         "difference.html.j2",
         found=found,
         verdict=difference.verdict(found),
@@ -107,9 +107,11 @@ def write_difference(found: Document, path: str | Path) -> None:
             difference.TENSOR_COLUMNS, found["tensors"], f"all {len(found['tensors'])} tensors"
         ),
     )
+    with replace_file(Path(path)) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
-def _write_page(path: str | Path, template: str, **content: object) -> None:
+def _page(template: str, **content: object) -> str:
     import jinja2  # noqa: PLC0415 - an extra
 
     def escaped(value: object) -> object:
@@ -122,9 +124,7 @@ def _write_page(path: str | Path, template: str, **content: object) -> None:
         finalize=escaped,
         trim_blocks=True,
     )
-    page = environment.get_template(template).render(**content)
-    with replace_file(Path(path)) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    return environment.get_template(template).render(**content)
 
 
 def _judged(validation: Document | None) -> list[str]:

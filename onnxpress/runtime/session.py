@@ -17,7 +17,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxpress import model_file
-from onnxpress.errors import ModelError
+from onnxpress.errors import ModelError, brief
 
 __all__ = ["DEFAULT", "EXACT", "X64_PRECISE", "Array", "Feed", "InputSpec", "Session"]
 
@@ -106,9 +106,8 @@ class Session:
             )
         except Exception as error:
             # onnxruntime raises bare C++ exceptions of many types for a bad model.
-            reason = " ".join(str(error).split())
             raise ModelError(
-                f"{name}: onnxruntime {ort.__version__} cannot load it: {reason}"
+                f"{name}: onnxruntime {ort.__version__} cannot load it: {brief(error)}"
             ) from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self.inputs = tuple(
@@ -165,8 +164,9 @@ class Session:
             return list(self._session.run(list(outputs), dict(feed)))
         except Exception as error:
             # onnxruntime raises bare C++ exceptions of many types for inputs it cannot take.
-            reason = " ".join(str(error).split())
-            raise ModelError(f"{self._name}: onnxruntime fails to run it: {reason}") from error
+            raise ModelError(
+                f"{self._name}: onnxruntime fails to run it: {brief(error)}"
+            ) from error
 
 
 def _options(

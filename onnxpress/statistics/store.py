@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxpress.errors import DataError
-from onnxpress.model_file import replace_file
+from onnxpress.output_file import replace_file
 
 __all__ = ["BINS", "LayerStatistics", "Statistics", "TensorStatistics"]
 

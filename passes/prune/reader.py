@@ -69,7 +69,7 @@ class Reader:
             return
         known = self.axes(value)
         if known is None:
-            if value.const_value is None:
+            if value.const_value is None or value.is_graph_input():
                 self.coupling.block_all(axes, reason)
             return
         for mine, other in zip(known[::-1], axes[::-1], strict=False):

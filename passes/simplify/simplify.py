@@ -99,6 +99,7 @@ def simplify(
         offsets_as_convolutions: see `merging.OffsetsAsConvolutions`; for runtimes that keep
             convolutions in a blocked layout.
     """
+    overridable = _hide_overridable(model.graph)
     _own_constants(model)
     _apply(
         model,
@@ -128,6 +129,24 @@ def simplify(
         common.ShapeInferencePass(),
     )
     _name_apart(model)
+    for value, tensor in overridable:
+        value.const_value = tensor
+        model.graph.register_initializer(value)
+
+
+def _hide_overridable(graph: ir.Graph) -> list[tuple[ir.Value, ir.TensorProtocol]]:
+    """Take the defaults from inputs that have one: onnxscript's rules take them for constants.
+
+    Callers may give another value (ONNX IR version 4, "Initializers").
+    """
+    found = []
+    for value in graph.inputs:
+        name = value.name or ""
+        if name in graph.initializers and value.const_value is not None:
+            found.append((value, value.const_value))
+            del graph.initializers[name]
+            value.const_value = None
+    return found
 
 
 def _rules(fold_limit: int) -> list[ir.passes.PassBase]:

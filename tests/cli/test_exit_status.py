@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -37,6 +38,10 @@ class Failing:
         (KeyError("x"), 3, "this is a fault of onnxpress: KeyError: 'x'; report it with"),
         (PassError("acme", "wrote", "fc"), 3, "this is a fault of a pass: pass acme, site fc"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
+        (PermissionError(13, "Permission denied", "/a"), 2, "error: /a: Permission denied\n"),
+        (OSError(36, "File name too long", "xx"), 2, "error: xx: File name too long\n"),
+        (OSError(5, "Input/output error"), 3, "this is a fault of onnxpress: OSError: "),
+        (ValueError("No.\nStacktrace:\n" + "#0 f\n" * 99), 3, "this is a fault of onnxpress: Valu"),
     ],
 )
 def test_error_becomes_one_sentence_and_a_status(
@@ -69,6 +74,30 @@ def test_traceback_is_shown_with_debug_alone(
     assert done.returncode == status
     assert ("Traceback" in done.stderr) is traceback
     assert done.stderr.splitlines()[-1].startswith(("this is a fault", "error: no"))
+
+
+def test_interrupt_while_optimizing_leaves_nothing(tmp_path: Path, linear_model: Path) -> None:
+    output = tmp_path / "folder" / "out.onnx"
+    output.parent.mkdir()
+    code = (
+        "import os, signal, sys\nimport onnxpress.pipeline as pipeline\n"
+        "def interrupted(*_, **__): os.kill(os.getpid(), signal.SIGINT)\n"
+        "pipeline.judged_attempt = interrupted\nfrom onnxpress.cli import main\n"
+        f"sys.argv = ['onnxpress', 'optimize', {str(linear_model)!r}, '-o', {str(output)!r}]\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (130, "interrupted")
+    assert list(output.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + "/a.onnx"])
+@pytest.mark.parametrize("command", ["inspect", "optimize", "bench"])
+def test_name_that_is_too_long_is_one_sentence(command: str, name: str) -> None:
+    result = CliRunner().invoke(cli, [command, name])
+    assert result.exit_code == 2
+    assert "File name too long" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_what_is_left_out_is_one_line_of_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ def yolov5(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_reading_is_printed_before_the_layers(models: Path) -> None:
     lines = run("inspect", models / "fashion_cnn.onnx").output.splitlines()
-    assert lines[1] == "reads logits: class logits, 10 classes (classification, by its name)"
+    assert lines[1] == "reads logits: class logits, 10 classes (classification: its name)"
     assert lines[2].startswith("largest layers")
 
 

@@ -1,0 +1,190 @@
+"""Files that are written whole or not at all, several of them as one set.
+
+Each file is written into a temporary folder beside its place and synced; when all of a set are
+there they are renamed, in the order in which they were staged. The folder is locked as long as its
+process lives: what a killed run left behind is removed by the next one that writes there.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from onnxpress.errors import OutputError
+
+__all__ = ["FileSet", "check_output", "place_of", "replace_file"]
+
+_PREFIX, _SUFFIX = ".onnxpress-", ".tmp"
+_LEFT_OVER = re.compile(r"\.onnxpress-[a-z0-9_]{8}\.tmp")
+
+
+def place_of(path: Path) -> Path:
+    """Where a file is really written: a symbolic link is written through.
+
+    Raises:
+        OSError: the name cannot be looked up.
+        OutputError: the link leads in a circle.
+    """
+    if not path.is_symlink():
+        return path
+    try:
+        return path.resolve()
+    except RuntimeError as error:
+        raise OutputError(f"{path}: is a symbolic link that leads in a circle") from error
+
+
+def check_output(output: Path, *, source: Path | None = None) -> None:
+    """Refuse an output that cannot be written, before any work is done.
+
+    Raises:
+        OutputError: the folder is missing or closed to us, what is there is no regular file, or
+            the output is the input.
+    """
+    try:
+        place = place_of(output)
+        _check_place(output, place)
+        same = source is not None and place.exists() and place.samefile(source)
+    except OSError as error:
+        raise OutputError(
+            f"{output}: cannot be written: {error.strerror or error}; choose another name or folder"
+        ) from error
+    if same:
+        raise OutputError(
+            f"{output}: is the input itself, which is never overwritten; choose another -o"
+        )
+
+
+def _check_place(output: Path, place: Path) -> None:
+    folder = place.parent
+    if not folder.is_dir():
+        raise OutputError(f"{output}: the folder {folder} does not exist; create it first")
+    if place.is_dir():
+        raise OutputError(f"{output}: is a folder; expected the name of a file to write")
+    if place.exists() and not place.is_file():
+        raise OutputError(
+            f"{output}: is a device, a pipe or a socket, which would be replaced; expected the "
+            "name of a regular file"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{output}: the folder {folder} cannot be written to")
+    # A name that is too long is told by the file system alone.
+    with contextlib.suppress(FileNotFoundError):
+        os.lstat(place)
+
+
+class FileSet:
+    """Files that appear together where a `with` block ends without an exception."""
+
+    def __init__(self) -> None:
+        self._staged: list[tuple[Path, Path]] = []
+        self._folders: list[tuple[Path, int]] = []
+        self._removed: list[Path] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._rename()
+        finally:
+            for folder, lock in self._folders:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+    @contextlib.contextmanager
+    def stage(self, path: Path) -> Iterator[Path]:
+        """Yield the temporary path of a file; it takes the place of `path` with the whole set.
+
+        Raises:
+            OutputError: the disk is full or the folder cannot be written to.
+        """
+        try:
+            place = place_of(path)
+            _check_place(path, place)
+            temporary = self._folder(place.parent) / place.name
+            yield temporary
+            _sync(temporary)
+        except OSError as error:
+            raise _not_written(path, error, done=False) from error
+        self._staged.append((temporary, place))
+
+    def remove(self, path: Path) -> None:
+        """Remove a file once the set has taken its places."""
+        self._removed.append(path)
+
+    def _folder(self, beside: Path) -> Path:
+        _remove_left_over(beside)
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=beside))
+        lock = os.open(folder, os.O_RDONLY)
+        self._folders.append((folder, lock))
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return folder
+
+    def _rename(self) -> None:
+        done = False
+        for temporary, place in self._staged:
+            try:
+                temporary.replace(place)
+                done = True
+                _sync(place.parent)
+            except OSError as error:
+                raise _not_written(place, error, done=done) from error
+        for path in self._removed:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; on success it takes the place of `path`, on failure it is gone.
+
+    Raises:
+        OutputError: the disk is full or the folder cannot be written to.
+    """
+    with FileSet() as files, files.stage(path) as temporary:
+        yield temporary
+
+
+def _not_written(path: Path, error: OSError, *, done: bool) -> OutputError:
+    kept = "what was there before is unchanged" if path.exists() else "nothing was written"
+    if done:
+        kept = "other files of the same run are already in place"
+    return OutputError(
+        f"{path}: cannot be written: {error.strerror or error}; {kept}; make room or choose "
+        "another folder with -o"
+    )
+
+
+def _remove_left_over(beside: Path) -> None:
+    """Remove temporary folders of processes that are gone."""
+    for folder in beside.glob(f"{_PREFIX}*{_SUFFIX}"):
+        if not _LEFT_OVER.fullmatch(folder.name):
+            continue
+        # One that another process holds, has just removed or owns is not ours to touch.
+        with contextlib.suppress(OSError):
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
