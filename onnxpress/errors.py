@@ -7,6 +7,7 @@ __all__ = [
     "BudgetError",
     "DataError",
     "ModelError",
+    "NoSamplesError",
     "OnnxpressError",
     "OutputError",
     "PassError",
@@ -26,6 +27,10 @@ class ModelError(OnnxpressError):
 
 class DataError(OnnxpressError):
     """The samples do not fit the model: names, types, shapes, values or number."""
+
+
+class NoSamplesError(DataError):
+    """No samples were given, and none that the model runs on can be made up."""
 
 
 class OutputError(OnnxpressError):
