@@ -9,6 +9,7 @@ __all__ = [
     "BudgetError",
     "DataError",
     "ModelError",
+    "NoSamplesError",
     "OnnxpressError",
     "OutputError",
     "PassError",
@@ -38,6 +39,10 @@ class ModelError(OnnxpressError):
 
 class DataError(OnnxpressError):
     """The samples do not fit the model: names, types, shapes, values or number."""
+
+
+class NoSamplesError(DataError):
+    """No samples were given, and none that the model runs on can be made up."""
 
 
 class OutputError(OnnxpressError):

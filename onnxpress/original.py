@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxpress import model_file
 from onnxpress.conversion import convert_shapes, settle_weights
 from onnxpress.data import Samples, load_samples, random_samples, require_runnable
-from onnxpress.errors import DataError, ModelError, RecipeError
+from onnxpress.errors import DataError, ModelError, NoSamplesError, RecipeError
 from onnxpress.judge import Evaluator
 from onnxpress.recipe import CalibrationSource, Recipe, samples_digest
 from onnxpress.request import Request
@@ -158,6 +158,7 @@ def load_sets(request: Request, session: Session, recipe: Recipe, source: str) -
 
     Raises:
         DataError: samples that do not fit the model.
+        NoSamplesError: none were given, and none can be made up.
         RecipeError: the recipe was made with other samples.
     """
     looked_at = None
@@ -215,9 +216,11 @@ def _selection(given: Samples, seed: int, most: int) -> tuple[Samples, Samples]:
 
 def _made_up(session: Session, seed: int, source: str) -> Samples:
     try:
-        return random_samples(session, 4, seed)
-    except DataError as error:
-        raise DataError(f"{source}: {error}") from error
+        samples = random_samples(session, 4, seed)
+        require_runnable(session, samples)
+    except (DataError, ModelError) as error:
+        raise NoSamplesError(f"{source}: {error}") from error
+    return samples
 
 
 @dataclass(frozen=True)

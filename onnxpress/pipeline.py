@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnxpress.attempts import Attempt, judged_attempt
 from onnxpress.contract import Pass, Stage
 from onnxpress.conversion import Conversion, convert_interface
+from onnxpress.errors import ModelError, NoSamplesError
 from onnxpress.judge import Budget, Evaluator
 from onnxpress.lossless import lossless, require_selected
 from onnxpress.original import (
@@ -29,7 +30,7 @@ from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage
 from onnxpress.request import DataArgument, Request, default_passes, planned
 from onnxpress.result import Result, StageResult
-from onnxpress.runtime import Clock, compare_latency
+from onnxpress.runtime import Clock, Session, compare_latency
 from onnxpress.search import Allowance, Goal, Objective, SearchOptions
 from onnxpress.targets import load_target
 from onnxpress.validation import on_providers
@@ -147,7 +148,12 @@ def run(request: Request) -> Result:
     original = opened(given, plan.recipe, request.threads)
     if original.session is None:
         return _without_runtime(original, plan.recipe, started)
-    sets = load_sets(request, original.session, plan.recipe, original.source)
+    try:
+        sets = load_sets(request, original.session, plan.recipe, original.source)
+    except NoSamplesError as error:
+        if request.named and any(stage.pass_.stage.loses for stage in plan.recipe.stages):
+            raise
+        return _without_samples(original, plan.recipe, started, str(error))
     evaluator = Evaluator(original.session, sets.selection, request.budget, model=original.model)
     judge = _judge(original, sets, request.budget, evaluator)
     options = SearchOptions(
@@ -258,32 +264,64 @@ def _stamp(model: ir.Model, recipe: Recipe, digest: str) -> None:
 
 def _without_runtime(original: Original, recipe: Recipe, started: float) -> Result:
     """Custom operators: only what needs no run is done, and nothing is claimed."""
-    model = original.model.clone()
-    target = load_target(recipe.target)
-    stages = []
-    for stage in recipe.stages:
-        if stage.pass_.stage == Stage.LOSSLESS:
-            stages.append(lossless(stage.pass_, model, target, recipe.seed))
-            model = stages[-1].model
-        else:
-            note = "onnxruntime cannot run the model, so nothing could be measured"
-            stages.append(StageResult(stage.pass_, model, note=note))
-    decided = tuple(RecipeStage(stage.pass_, stage.decisions) for stage in stages)
-    final = replace(recipe, stages=decided)
-    _stamp(model, final, original.digest)
     names = ", ".join(custom_operators(original.model))
     problem = (
         f"onnxruntime does not know the custom operator {names}: it was kept, the graph around it "
         "was simplified, and nothing could be run or validated"
     )
+    note = "onnxruntime cannot run the model, so nothing could be measured"
+    result = _unmeasured(original, recipe, started, note)
+    return replace(result, within_budget=False, problems=(problem,))
+
+
+def _without_samples(original: Original, recipe: Recipe, started: float, reason: str) -> Result:
+    """No inputs can be made up: what changes no answer needs none, the rest is left out."""
+
+    def refusal(rewritten: ir.Model) -> str | None:
+        try:
+            Session(rewritten, threads=1)
+        except ModelError as error:
+            return str(error)
+        return None
+
+    note = "nothing to measure by: no samples were given, and none can be made up"
+    result = _unmeasured(original, recipe, started, note, refusal)
+    warning = (
+        f"nothing was run and compared: {reason}; only rewrites that are exact by their rules were "
+        "made, and onnxruntime loads the result"
+    )
+    return replace(result, warnings=(*result.warnings, warning))
+
+
+def _unmeasured(
+    original: Original,
+    recipe: Recipe,
+    started: float,
+    note: str,
+    difference: Callable[[ir.Model], str | None] = lambda _: None,
+) -> Result:
+    """Passes that change no answer, without a run; the others are left out, with a note."""
+    model = original.model.clone()
+    target = load_target(recipe.target)
+    stages = []
+    for stage in recipe.stages:
+        if stage.pass_.stage == Stage.LOSSLESS:
+            stages.append(lossless(stage.pass_, model, target, recipe.seed, difference))
+            model = stages[-1].model
+        else:
+            stages.append(StageResult(stage.pass_, model, note=note))
+    decided = tuple(RecipeStage(stage.pass_, stage.decisions) for stage in stages)
+    final = replace(recipe, stages=decided)
+    _stamp(model, final, original.digest)
     return Result(
         model,
         final,
         tuple(stages),
         None,
-        within_budget=False,
-        problems=(problem, *([original.note] if original.note else [])),
+        within_budget=True,
+        problems=(),
         original_bytes=original.nbytes,
         source=original.source,
         seconds=time.monotonic() - started,
+        warnings=(original.note,) if original.note else (),
     )

@@ -66,6 +66,7 @@ class Result:
         original_bytes: size of the original.
         source: where the original came from.
         seconds: how long it took.
+        warnings: what its user should know that is no finding of the validation, in sentences.
     """
 
     model: ir.Model
@@ -77,6 +78,7 @@ class Result:
     original_bytes: int
     source: str
     seconds: float
+    warnings: tuple[str, ...] = ()
 
     def save(self, path: str | os.PathLike[str], *, external_data: bool = False) -> list[Path]:
         """Write the model and, beside it, its recipe; each whole or not at all.

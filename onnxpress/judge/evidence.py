@@ -105,7 +105,10 @@ class Evidence:
         """Whether all rows along the last axis have length 1; single numbers have no direction."""
         arrays = [array for array in self.examples if array.size and array.shape[-1] > 1]
         return bool(arrays) and all(
-            np.allclose(np.linalg.norm(array.astype(np.float64), axis=-1), 1.0, atol=_SUM_TOLERANCE)
+            array.ndim > 0
+            and np.allclose(
+                np.linalg.norm(array.astype(np.float64), axis=-1), 1, atol=_SUM_TOLERANCE
+            )
             for array in arrays
         )
 

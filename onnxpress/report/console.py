@@ -89,6 +89,7 @@ def print_result(report: Document, *, written: Sequence[str], console: Console) 
         print_text(f"  {line}", console)
     if validation is not None:
         _print_all("warning", validation["warnings"], console, style="yellow")
+    _print_all("warning", report["warnings"], console, style="yellow")
     _print_all("not met", report["problems"], console, style="red")
     if validation is not None:
         _print_verdict(validation, console, within=report["within_budget"])

@@ -27,6 +27,7 @@ def document(result: Result) -> dict[str, Any]:
         "target": result.recipe.target,
         "within_budget": result.within_budget,
         "problems": list(result.problems),
+        "warnings": list(result.warnings),
         "seconds": round(result.seconds, 2),
         **{row.key: row.value(result) for row in rows.RESULT_ROWS},
         "validation": None if validation is None else validation_document(validation),

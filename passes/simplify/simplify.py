@@ -4,8 +4,10 @@ onnx-ir's passes and onnxscript's folding and rewrite rules, composed to a fixed
 functions, lift constants to initializers, fold constants, fuse BatchNormalization, remove dead,
 repeated and idle nodes, share equal initializers. Added here is what they lack:
 
-- constants are folded only where the result stays small or no larger than what it replaces
-  (a ConstantOfShape of 10¹² elements stays a node);
+- constants are folded only where the file does not grow (`folding`): a ConstantOfShape of 10¹²
+  elements stays a node, and weights that lie small behind Cast or DequantizeLinear stay small;
+- initializers that callers may override (graph inputs) are never taken for constants;
+- shapes are inferred within bounds (`inference`), and rules write what the opset has (`rules`);
 - constant scales and offsets per channel go into the Convs and Gemms around them (`backward`,
   `forward`), and linear Convs in a row become one (`merging`);
 - one-hot vectors times a table become a Gather from it, and the table takes up what follows
@@ -14,40 +16,38 @@ repeated and idle nodes, share equal initializers. Added here is what they lack:
 - MatMul + Add of a constant becomes Gemm only where the shapes prove that the sum keeps its shape
   (ONNX operator Gemm: `C` broadcasts to `[M, N]`, never the other way round).
 
-onnxscript's folding pass and default rules live in private modules; they are imported here
-and nowhere else, and the dependency is bounded below the next minor version.
+onnxscript's folding pass and default rules live in private modules; they are imported in `folding`
+and `rules` and nowhere else, and the dependency is bounded below the next minor version.
 """
 
+import contextlib
 import logging
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-import numpy as np
 import onnx_ir as ir
 from annotated_types import Ge
 from onnx_ir.passes import common
-from onnxscript.optimizer._constant_folding import FoldConstantsPass
-from onnxscript.rewriter import _DEFAULT_REWRITE_RULES, RewritePass, pattern
-from onnxscript.rewriter.rules.common._matmul_add_to_gemm import MatMulAddToGemm
 
 from onnxpress.contract import Candidate, Context, Decision, Pass, Proposal, Skip, Stage, setting
-from onnxpress.graph import Names, constant, is_standard, name_nodes_apart, static_shape
+from onnxpress.graph import Names, is_standard, name_nodes_apart
 from onnxpress.passes.simplify.activation_functions import FuseHardSigmoid, FuseScaledResidual
 from onnxpress.passes.simplify.backward import FoldAffine
 from onnxpress.passes.simplify.embedding import FoldIntoTable, LookUpOneHot
+from onnxpress.passes.simplify.folding import Folding
 from onnxpress.passes.simplify.forward import FoldAffineForward
+from onnxpress.passes.simplify.inference import InferShapes, describe
 from onnxpress.passes.simplify.merging import MergeConvolutions, OffsetsAsConvolutions
+from onnxpress.passes.simplify.neutral import RemoveNeutral
+from onnxpress.passes.simplify.rules import Rules
 
 __all__ = ["Simplify", "simplify"]
 
 logger = logging.getLogger(__name__)
 
 _MOST_ROUNDS = 8
-_ANY_SIZE = 1 << 40
-_CAN_GROW = ("ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Upsample", "Pad", "OneHot")
-_KEPT = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+_LEAST_IR = 4
 
 
 @dataclass(frozen=True)
@@ -99,15 +99,28 @@ def simplify(
         offsets_as_convolutions: see `merging.OffsetsAsConvolutions`; for runtimes that keep
             convolutions in a blocked layout.
     """
-    overridable = _hide_overridable(model.graph)
     _own_constants(model)
+    # In IR 3 every initializer has to be an input too; here they are not.
+    model.ir_version = max(model.ir_version, _LEAST_IR)
+    with _as_inputs(model):
+        _simplify(
+            model,
+            fold_limit,
+            arithmetic=arithmetic,
+            offsets_as_convolutions=offsets_as_convolutions,
+        )
+
+
+def _simplify(
+    model: ir.Model, fold_limit: int, *, arithmetic: bool, offsets_as_convolutions: bool
+) -> None:
     _apply(
         model,
         common.InlinePass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
         common.NameFixPass(),
-        common.ShapeInferencePass(),
+        InferShapes(),
     )
     has_subgraphs = next(iter(model.graph.subgraphs()), None) is not None
     for _ in range(_MOST_ROUNDS):
@@ -126,46 +139,42 @@ def simplify(
         _OwnSubgraphOutputs(),
         common.NameFixPass(),
         common.TopologicalSortPass(),
-        common.ShapeInferencePass(),
+        InferShapes(),
     )
     _name_apart(model)
-    for value, tensor in overridable:
-        value.const_value = tensor
-        model.graph.register_initializer(value)
 
 
-def _hide_overridable(graph: ir.Graph) -> list[tuple[ir.Value, ir.TensorProtocol]]:
-    """Take the defaults from inputs that have one: onnxscript's rules take them for constants.
+@contextlib.contextmanager
+def _as_inputs(model: ir.Model) -> Iterator[None]:
+    """Take their defaults away from inputs that callers may override, and give them back after.
 
-    Callers may give another value (ONNX IR version 4, "Initializers").
+    Many rules look at the default alone: a bias of zeros, a factor of one.
     """
-    found = []
-    for value in graph.inputs:
-        name = value.name or ""
-        if name in graph.initializers and value.const_value is not None:
-            found.append((value, value.const_value))
-            del graph.initializers[name]
-            value.const_value = None
-    return found
+    defaults: list[tuple[ir.Graph, ir.Value, ir.TensorProtocol]] = []
+    for graph in model.graphs():
+        for value in graph.inputs:
+            tensor = value.const_value
+            if tensor is not None and value.name and value.name in graph.initializers:
+                describe(value, tensor)
+                defaults.append((graph, value, tensor))
+                del graph.initializers[value.name]
+                value.const_value = None
+    try:
+        yield
+    finally:
+        for graph, value, tensor in defaults:
+            value.const_value = tensor
+            graph.register_initializer(value)
 
 
 def _rules(fold_limit: int) -> list[ir.passes.PassBase]:
     """What folds and fuses, in the order of one round."""
-
-    def should_fold(node: ir.Node) -> bool | None:
-        return _should_fold(node, fold_limit)
-
     return [
-        FoldConstantsPass(
-            shape_inference=True,
-            input_size_limit=_ANY_SIZE,
-            output_size_limit=_ANY_SIZE,
-            should_fold=should_fold,
-        ),
+        Folding(fold_limit),
         # Folding leaves Constant nodes; the rules look at initializers.
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        RewritePass(_DEFAULT_REWRITE_RULES),
-        RewritePass([_ProvenMatMulAddToGemm.rule()]),  # type: ignore[no-untyped-call]
+        Rules(),
+        RemoveNeutral(),
         LookUpOneHot(),
         FoldIntoTable(),
         FuseHardSigmoid(),
@@ -234,54 +243,6 @@ def _computed(graph: ir.Graph) -> list[ir.Value]:
     return [value for value in values if value.name]
 
 
-def _elements(value: ir.Value) -> int | None:
-    shape = static_shape(value)
-    return None if shape is None else math.prod(shape)
-
-
-def _should_fold(node: ir.Node, limit: int) -> bool:
-    """Whether a node with constant inputs may be folded: by the size of what it would make."""
-    if not is_standard(node) or node.op_type in _KEPT:
-        return False
-    freed = sum(
-        value.const_value.size
-        for value in set(node.inputs)
-        if value is not None and value.const_value is not None and len(value.consumers()) == 1
-    )
-    made = _made_elements(node)
-    if made is None:
-        # Unknown, but only a few operators make more than they are given.
-        given = sum(
-            value.const_value.size
-            for value in node.inputs
-            if value is not None and value.const_value is not None
-        )
-        return node.op_type not in _CAN_GROW and given <= limit
-    return made <= max(limit, freed)
-
-
-def _made_elements(node: ir.Node) -> int | None:
-    if node.op_type in ("ConstantOfShape", "Expand"):
-        shape = constant(node.inputs[-1])
-        if shape is None:
-            return None
-        dims = [int(dim) for dim in shape.reshape(-1)]
-        if node.op_type == "Expand":
-            data = node.inputs[0]
-            own = _elements(data) if data is not None else None
-            return None if own is None else max(own, 1) * math.prod(max(dim, 1) for dim in dims)
-        return math.prod(dims)
-    if node.op_type == "Range":
-        ends = [constant(value) for value in node.inputs]
-        if any(end is None for end in ends):
-            return None
-        start, stop, step = (float(np.asarray(end).reshape(-1)[0]) for end in ends)
-        return max(0, math.ceil((stop - start) / step)) if step else None
-    made = [_elements(value) for value in node.outputs]
-    known = [size for size in made if size is not None]
-    return sum(known) if len(known) == len(made) else None
-
-
 class _OwnSubgraphOutputs(ir.passes.InPlacePass):
     """Put an Identity where a subgraph returns a value of an outer graph.
 
@@ -304,21 +265,3 @@ class _OwnSubgraphOutputs(ir.passes.InPlacePass):
                 graph.outputs[place] = node.outputs[0]
                 added += 1
         return ir.passes.PassResult(model, bool(added))
-
-
-class _ProvenMatMulAddToGemm(MatMulAddToGemm):
-    """MatMul + Add → Gemm, where the addend provably broadcasts to the product."""
-
-    def check(self, *args: Any, **values: Any) -> pattern.MatchResult:  # noqa: ANN401
-        result: pattern.MatchResult = super().check(*args, **values)  # type: ignore[no-untyped-call]
-        if not result:
-            return result
-        if constant(values["input_c"]) is None:
-            # The runtime fuses it too; quantization needs a constant bias, or a MatMul.
-            return result.fail("the addend is computed at run time")
-        addend = static_shape(values["input_c"])
-        columns = static_shape(values["input_b"])
-        # A row [N] or [1, N] fits any number of rows; more is not known to.
-        if addend is None or columns is None or addend not in (columns[1:], (1, *columns[1:])):
-            result.fail("the addend is not known to be one row of the product")
-        return result

@@ -1,0 +1,177 @@
+"""Fold constants only where the file does not grow: bytes made against bytes freed.
+
+A weight that lies small in the file (behind Cast, DequantizeLinear, int8·scale, a bit mask) would
+be stored unfolded, several times as large; onnxruntime unfolds it when it loads the model. Only
+what is made of a few numbers (shapes, ranges, masks) may become a larger constant.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnxscript.optimizer._constant_folding import (
+    FoldConstantsPass,
+    FoldConstantsResult,
+    Replacement,
+)
+
+from onnxpress.graph import bodies, constant, is_standard, static_shape
+
+__all__ = ["GROWING", "Folding", "detach", "is_writable", "made_elements"]
+
+GROWING = ("ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Upsample", "Pad", "OneHot")
+"""Operators that make more than they are given."""
+_KEPT = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+_UNPACKING = ("Cast", "CastLike", "BitShift", "Gather", "GatherElements", "GatherND", "ScatterND")
+"""What compressed weights are unfolded with: never for a larger constant."""
+_ANY_SIZE = 1 << 40
+_NODE_BYTES = 64
+"""Of a node with the names of its tensors, at least."""
+_FEW = 64
+"""Elements of which a larger constant may be made."""
+
+
+class Folding(FoldConstantsPass):
+    """onnxscript's constant folding, by bytes, and only to what the model's opset has."""
+
+    def __init__(self, fold_limit: int) -> None:
+        """Fold to constants of at most `fold_limit` elements where they are larger than before."""
+        super().__init__(
+            shape_inference=True,
+            input_size_limit=_ANY_SIZE,
+            output_size_limit=_ANY_SIZE,
+            should_fold=lambda node: _should_fold(node, fold_limit),
+        )
+
+    def call(self, model: ir.Model) -> FoldConstantsResult:
+        """Fold `model` in place."""
+        self._ir_version = model.ir_version
+        return super().call(model)
+
+    def process_node(self, node: ir.Node, is_function: bool) -> Replacement | None:  # noqa: FBT001
+        """As onnxscript's, but nothing is written that the opset does not have."""
+        if node.op_type == "SequenceAt" and not _is_position(node):
+            return None
+        found: Replacement | None = super().process_node(node, is_function=is_function)
+        if found is None or node.op_type == "If":
+            return found
+        made = list(found.new_nodes)
+        for new in made:
+            _write_plainly(new)
+        if is_writable(made, self._opset_imports, self._ir_version):
+            return found
+        detach(made)
+        return None
+
+
+def _is_position(node: ir.Node) -> bool:
+    return len(node.inputs) == 2 and node.inputs[1] is not None
+
+
+def _write_plainly(node: ir.Node) -> None:
+    """Constant with an attribute `value`, which every opset has."""
+    if node.op_type != "Constant" or "value" in node.attributes or len(node.attributes) != 1:
+        return
+    (given,) = node.attributes.values()
+    kinds = {
+        ir.AttributeType.INT: np.int64,
+        ir.AttributeType.INTS: np.int64,
+        ir.AttributeType.FLOAT: np.float32,
+        ir.AttributeType.FLOATS: np.float32,
+    }
+    if given.is_ref() or given.type not in kinds:
+        return
+    tensor = ir.tensor(np.asarray(given.value, kinds[given.type]))
+    node.attributes.clear()
+    node.attributes.add(ir.AttrTensor("value", tensor))
+
+
+def is_writable(nodes: Iterable[ir.Node], opsets: dict[str, int], ir_version: int) -> bool:
+    """Whether the operator specification of these opsets has the nodes as they are."""
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version = ir_version
+    context.opset_imports = {name or "": version for name, version in opsets.items()}
+    for number, node in enumerate(nodes):
+        if not is_standard(node) or bodies(node):
+            continue
+        proto: onnx.NodeProto = ir.to_proto(node)
+        # New values have no names yet; an input without is one that is left out.
+        del proto.input[:], proto.output[:]
+        given = ["" if v is None else f"input_{n}" for n, v in enumerate(node.inputs)]
+        while given and not given[-1]:
+            given.pop()
+        proto.input.extend(given)
+        proto.output.extend(f"output_{number}_{n}" for n in range(len(node.outputs)))
+        try:
+            onnx.checker.check_node(proto, context)
+        except onnx.checker.ValidationError:
+            return False
+    return True
+
+
+def detach(nodes: Sequence[ir.Node]) -> None:
+    """Let nodes that are not taken read nothing, so that nothing counts them as readers."""
+    for node in nodes:
+        for place in range(len(node.inputs)):
+            node.replace_input_with(place, None)
+
+
+def _should_fold(node: ir.Node, limit: int) -> bool:
+    """Whether a node with constant inputs may be folded: by the size of what it would make."""
+    if not is_standard(node) or node.op_type in _KEPT:
+        return False
+    inputs = {value for value in node.inputs if value is not None}
+    tensors = [value.const_value for value in inputs if value.const_value is not None]
+    if any(tensor.dtype == ir.DataType.STRING for tensor in tensors):
+        return False
+    given = sum(tensor.nbytes for tensor in tensors)
+    elements = sum(tensor.size for tensor in tensors)
+    made = made_elements(node)
+    if made is None:
+        # Unknown, but only a few operators make more than they are given.
+        return node.op_type not in (*GROWING, *_UNPACKING) and elements <= limit
+    made_bytes = made * max(_itemsize(value) for value in node.outputs)
+    freed = sum(
+        value.const_value.nbytes
+        for value in inputs
+        if value.const_value is not None and len(value.uses()) == 1
+    )
+    if made_bytes <= freed + _NODE_BYTES:
+        return True
+    if made > limit:
+        return False
+    return made_bytes <= given or (elements <= _FEW and node.op_type not in _UNPACKING)
+
+
+def _itemsize(value: ir.Value) -> int:
+    return 8 if value.dtype is None else math.ceil(value.dtype.itemsize)
+
+
+def _elements(value: ir.Value) -> int | None:
+    shape = static_shape(value)
+    return None if shape is None else math.prod(shape)
+
+
+def made_elements(node: ir.Node) -> int | None:
+    """How many elements a node with constant inputs computes, where that is known."""
+    if node.op_type in ("ConstantOfShape", "Expand"):
+        shape = constant(node.inputs[-1])
+        if shape is None:
+            return None
+        dims = [int(dim) for dim in shape.reshape(-1)]
+        if node.op_type == "Expand":
+            data = node.inputs[0]
+            own = _elements(data) if data is not None else None
+            return None if own is None else max(own, 1) * math.prod(max(dim, 1) for dim in dims)
+        return math.prod(dims)
+    if node.op_type == "Range":
+        ends = [constant(value) for value in node.inputs]
+        if any(end is None for end in ends):
+            return None
+        start, stop, step = (float(np.asarray(end).reshape(-1)[0]) for end in ends)
+        return max(0, math.ceil((stop - start) / step)) if step else None
+    made = [_elements(value) for value in node.outputs]
+    known = [size for size in made if size is not None]
+    return sum(known) if len(known) == len(made) else None
