@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "create", "default_names", "describe", "load", "names"]
 
 GROUP = "onnxpress.passes"
-COMMANDS = ("bench", "doctor", "inspect", "optimize", "passes", "targets", "validate")
+COMMANDS = ("bench", "diff", "doctor", "inspect", "optimize", "passes", "targets", "validate")
 """Of the command line, which has one more for every pass: no pass may take their names."""
 _CONFIGURATIONS = (Path("onnxpress.toml"), Path("~/.config/onnxpress/config.toml"))
 

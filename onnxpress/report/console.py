@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onnxpress.report import columns, rows
+from onnxpress.report import columns, difference, rows
 from onnxpress.report.columns import Column, Document
 from onnxpress.report.text import printable, stage_summary
 
 __all__ = [
     "console_for",
+    "print_difference",
     "print_doctor",
     "print_providers",
     "print_result",
@@ -109,6 +110,29 @@ def print_providers(verdicts: Sequence[Document], console: Console) -> None:
     for verdict in verdicts:
         for line in columns.notes(verdict):
             print_text(f"  {verdict['provider']}: {line}", console)
+
+
+def print_difference(found: Document, console: Console) -> None:
+    """Print what tells two models apart: where they part first, then what explains it."""
+    same = found["same"]
+    label, style = ("the same", "green") if same else ("different", "red")
+    print_text(difference.verdict(found), console, label=label, style=style)
+    for label, sentence in difference.first_in_words(found):
+        print_text(sentence, console, label=label, style="bold")
+    if found["worst"]:
+        _print_columns(
+            "where the error comes in, the worst first",
+            [column for column in difference.PARTING_COLUMNS if column.key != "because"],
+            found["worst"],
+            console,
+        )
+    keep = difference.line_to_paste(found)
+    if keep:
+        console.print(Text(printable(keep)), soft_wrap=True)
+    if found["outputs"]:
+        _print_columns("outputs", difference.OUTPUT_COLUMNS, found["outputs"], console)
+    for label, sentence in difference.remarks(found):
+        print_text(sentence, console, label=label, style="bold")
 
 
 def print_doctor(found: Mapping[str, Any], console: Console) -> None:

@@ -6,17 +6,16 @@ Needs the extra `report` (jinja2), imported when used.
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from onnxpress.errors import UsageError
 from onnxpress.model_file import replace_file
-from onnxpress.report import columns, rows
+from onnxpress.report import columns, difference, rows
 from onnxpress.report.columns import Column, Document
 from onnxpress.report.text import counted, printable, stage_summary
 
-__all__ = ["require_html", "write_html"]
+__all__ = ["require_html", "write_difference", "write_html"]
 
 _BARS = 20
 
@@ -68,16 +67,9 @@ def require_html() -> None:
 
 def write_html(report: Document, path: str | Path) -> None:
     """Write a report as `document` makes it, whole or not at all."""
-    import jinja2  # noqa: PLC0415 - an extra
-
-    def escaped(value: object) -> object:
-        return printable(value) if type(value) is str else value
-
-    template = resources.files("onnxpress.report").joinpath("report.html.j2").read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, finalize=escaped, trim_blocks=True
-    )
-    page = environment.from_string(template).render(
+    _write_page(
+        path,
+        "report.html.j2",
         report=report,
         validation=report["validation"],
         closing=_closing(report),
@@ -87,6 +79,48 @@ def write_html(report: Document, path: str | Path) -> None:
         stages=[(stage, *_stage(stage)) for stage in report["stages"]],
         recipe=report["recipe"].splitlines(),
     )
+
+
+def write_difference(found: Document, path: str | Path) -> None:
+    """Write what tells two models apart, whole or not at all."""
+    parted = found["worst"]
+    amounts = [min(row["adds"] or 1.0, 1.0) for row in parted]
+    figures = [difference.decibels(row["adds"], row["adds_db"]) for row in parted]
+    title = "Noise over signal that comes in at a tensor, of the worst; shorter is better"
+    _write_page(
+        path,
+        "difference.html.j2",
+        found=found,
+        verdict=difference.verdict(found),
+        first=difference.first_in_words(found),
+        keep=difference.line_to_paste(found),
+        remarks=difference.remarks(found),
+        worst=_table(difference.PARTING_COLUMNS, parted) if parted else None,
+        bars=_bars(title, [row["node"] for row in parted], amounts, figures) if parted else None,
+        outputs=_table(difference.OUTPUT_COLUMNS, found["outputs"]),
+        weights=_table(difference.WEIGHT_COLUMNS, found["weights"]["changed"])
+        if found["weights"]["changed"]
+        else None,
+        tensors=_table(
+            difference.TENSOR_COLUMNS, found["tensors"], f"all {len(found['tensors'])} tensors"
+        ),
+    )
+
+
+def _write_page(path: str | Path, template: str, **content: object) -> None:
+    import jinja2  # noqa: PLC0415 - an extra
+
+    def escaped(value: object) -> object:
+        return printable(value) if type(value) is str else value
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("onnxpress", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=escaped,
+        trim_blocks=True,
+    )
+    page = environment.get_template(template).render(**content)
     with replace_file(Path(path)) as temporary:
         temporary.write_text(page, encoding="utf-8")
 

@@ -1,0 +1,99 @@
+"""Say where model B parts from model A: first node, worst nodes, outputs, weights, operators.
+
+Tensors are matched by name, value and structure through fusions and folding. Each stretch of B is
+run on A's own values too, so that a node is blamed for what it adds and not for what came before.
+
+Exit status: 0 the outputs agree within rounding, 1 they differ, 2 trouble.
+"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from onnxpress import model_file
+from onnxpress.cli.exit_status import NOT_MET
+from onnxpress.cli.json_output import STANDARD_OUTPUT, write_json
+from onnxpress.cli.options import PATH, debug_option, json_option, threads_option
+from onnxpress.cli.progress import progress_line
+from onnxpress.difference import DEFAULT_TOLERANCE_DB, compare_models
+from onnxpress.report import require_html, write_difference
+from onnxpress.report.console import console_for, print_difference
+from onnxpress.report.difference import difference_document
+
+__all__ = ["command"]
+
+
+@click.command("diff", help=__doc__)
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
+@click.option(
+    "--data",
+    metavar="DATA",
+    help="Samples for A, as --calibration of `optimize` takes them. Without: random inputs.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="How many of them are run.",
+)
+@click.option(
+    "--tolerance",
+    type=float,
+    default=DEFAULT_TOLERANCE_DB,
+    show_default=True,
+    metavar="DB",
+    help="Signal to noise from which two tensors are equal within rounding.",
+)
+@click.option(
+    "--worst",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="How many of the worst nodes are listed.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of random inputs.")
+@click.option("--report", type=PATH, metavar="FILE.html", help="Write an HTML report.")
+@json_option
+@threads_option
+@debug_option
+def command(
+    a: Path,
+    b: Path,
+    *,
+    data: str | None,
+    samples: int,
+    tolerance: float,
+    worst: int,
+    seed: int,
+    report: Path | None,
+    json_path: str | None,
+    threads: int,
+) -> None:
+    """Print what was found; exit status 1 where the models differ."""
+    if report is not None:
+        require_html()
+        model_file.check_output(report)
+    if json_path not in (None, STANDARD_OUTPUT):
+        model_file.check_output(Path(str(json_path)))
+    with progress_line() as progress:
+        found = compare_models(
+            a,
+            b,
+            data=data,
+            samples=samples,
+            tolerance_db=tolerance,
+            listed=worst,
+            threads=threads,
+            seed=seed,
+            progress=progress,
+        )
+    document = difference_document(found)
+    if report is not None:
+        write_difference(document, report)
+    if write_json(document, json_path):
+        print_difference(document, console_for())
+    if not found.same:
+        sys.exit(NOT_MET)
