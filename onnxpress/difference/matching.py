@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxpress.difference.rewriting import noise_between, rewritten
 from onnxpress.difference.tensors import Tensor, Tensors
 from onnxpress.difference.tracing import Sketch, sketches, sketches_given
 from onnxpress.difference.weights import constant_array
@@ -80,6 +81,7 @@ class _Search:
         self.of_b = sketches(b, list(b.by_name), feeds[1], threads=threads)
         self.pairs: dict[str, str] = {}
         self.how: dict[str, str] = {}
+        self.dropped: set[tuple[str, str]] = set()
         self.copies_a = _copies(a)
         self.copies_b = _copies(b)
 
@@ -89,7 +91,8 @@ class _Search:
     def found(self) -> Matching:
         taken = set(self.pairs.values())
         left = tuple(name for name in self.of_a if name not in taken)
-        return Matching(dict(self.pairs), dict(self.how), left, self.of_a, self.of_b)
+        how = {name: self.how[name] for name in self.pairs}
+        return Matching(dict(self.pairs), how, left, self.of_a, self.of_b)
 
     def comparable(self, name: str, other: str) -> bool:
         a, b = self.of_a.get(other), self.of_b.get(name)
@@ -102,6 +105,24 @@ class _Search:
                 other = self.pairs[source]
                 if self.comparable(name, other):
                     self.add(name, other, "copy")
+
+    def given(self, names: Sequence[str], pairs: Mapping[str, str]) -> dict[str, Sketch]:
+        """Sketches of tensors of B where B has A's values at all pairs that can be given them."""
+        forced = {n: o for n, o in self.found().forcible(self.a, self.b).items() if n in pairs}
+        return sketches_given(
+            self.a, self.b, names, self.feeds, forced, self.of_b, threads=self.threads
+        )
+
+    def drop_rewritten(self) -> None:
+        """Forget pairs that a rewrite has made two tensors of."""
+        pairs = self.found().forcible(self.a, self.b)
+        names = list(pairs)
+        for name in rewritten(self.b, pairs, self.of_a, lambda some: self.given(names, some)):
+            logger.debug("%s is rewritten", name)
+            self.dropped.add((name, self.pairs.pop(name)))
+        for name, source in self.copies_b.items():
+            if self.how.get(name) == "copy" and source not in self.pairs:
+                self.pairs.pop(name, None)
 
     def left(self) -> tuple[list[str], list[str]]:
         taken = set(self.pairs.values())
@@ -129,12 +150,12 @@ def match(
         search.add(name, other, "name")
     _by_name(search)
     search.add_copies()
+    search.drop_rewritten()
     for number in range(_ROUNDS):
         left_a, left_b = search.left()
         if not left_a or not left_b:
             break
-        found = search.found().forcible(a, b)
-        given = sketches_given(a, b, left_b, feeds, found, search.of_b, threads=threads)
+        given = search.given(left_b, search.pairs)
         new = _by_value(search, left_a, left_b, given)
         how = "value"
         if not new:
@@ -145,6 +166,7 @@ def match(
         for name, other in new.items():
             search.add(name, other, how)
         search.add_copies()
+    search.drop_rewritten()
     return search.found()
 
 
@@ -207,7 +229,7 @@ def _by_value(
         if not spread > 0:
             continue
         for other in by_size.get((one.size, one.times), ()):
-            noise = float(np.mean(np.square(one.values - given[other].values))) / spread
+            noise = noise_between(one, given[other])
             if noise < _NEAR:
                 ranked.append((_rank(search, noise, name, other), name, other))
     found: dict[str, str] = {}
@@ -257,7 +279,10 @@ def _nearest_weights(
     ranked = []
     for one in ones:
         for other in others:
-            if search.comparable(other.name, one.name):
+            if (
+                search.comparable(other.name, one.name)
+                and (other.name, one.name) not in search.dropped
+            ):
                 distance = _weight_distance(one, other)
                 ranked.append((distance, abs(one.position - other.position), one.name, other.name))
     found: dict[str, str] = {}
