@@ -11,7 +11,8 @@ import onnx_ir as ir
 from onnxpress import model_file
 from onnxpress.data import Samples, load_samples, random_samples, require_runnable
 from onnxpress.difference.explaining import Explainer, Parting
-from onnxpress.difference.matching import Matching, match
+from onnxpress.difference.matching import match
+from onnxpress.difference.pairing import Matching
 from onnxpress.difference.parting import TensorError, measure
 from onnxpress.difference.tensors import Tensors, prepared, random_nodes, tensors_of
 from onnxpress.difference.weights import WeightsCompared, compare_weights

@@ -13,6 +13,8 @@ from onnxpress.difference.weights import constant_array
 
 __all__ = ["Explainer", "Parting"]
 
+_WITH_WEIGHTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_COPYING = {"DequantizeLinear": "quantized", "Cast": "cast"}
 _NEGLIGIBLE = 1e-13
 """Noise over power of weights that were only written anew."""
 
@@ -23,8 +25,10 @@ class Parting:
 
     Attributes:
         error: how much.
-        node: of A that computes the tensor; of B where it only copies the tensor.
-        operator: of that node.
+        node: of A, which computes the tensor.
+        operator: of that node, and what B does to the tensor where it is only copied.
+        layer: the node of A that an optimizer has to leave alone: the last in between that has a
+            weight of its own, or the node.
         between: the names of all nodes of A since the last tensors that have counterparts, this
             one the last; without those that compute constants.
         because: what differs between the nodes of A and of B, as far as it can be seen.
@@ -33,6 +37,7 @@ class Parting:
     error: TensorError
     node: str
     operator: str
+    layer: str
     between: tuple[str, ...]
     because: tuple[str, ...]
 
@@ -48,14 +53,17 @@ class Explainer:
     def parting(self, error: TensorError) -> Parting:
         """An error with its node and what differs there."""
         others = _nodes(stretch(self.b, error.counterpart.name, self.pairs))
-        if error.how == "copy" or error.tensor.node is None:
-            node = error.counterpart.node
-            assert node is not None
-            return Parting(error, node.name or "", node.op_type, (), _copied(others))
-        ones = _nodes(stretch(self.a, error.tensor.name, self.pairs.values()))
-        names = tuple(node.name or "" for node in ones)
         node = error.tensor.node
-        return Parting(error, node.name or "", node.op_type, names, tuple(_because(ones, others)))
+        name = error.tensor.name if node is None else node.name or ""
+        operator = "input" if node is None else node.op_type
+        ones = _nodes(stretch(self.a, error.tensor.name, self.pairs.values()))
+        layers = [one.name or "" for one in ones if one.op_type in _WITH_WEIGHTS]
+        layer = layers[-1] if layers else name
+        if error.how == "copy":
+            what = _COPYING.get(error.counterpart.op_type, "copied")
+            return Parting(error, name, f"{operator}, {what}", layer, (), _copied(others))
+        names = tuple(one.name or "" for one in ones)
+        return Parting(error, name, operator, layer, names, tuple(_because(ones, others)))
 
 
 def _nodes(tensors: list[Tensor]) -> list[ir.Node]:

@@ -14,18 +14,17 @@ what quantizing a tensor costs is told apart from what its node costs.
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from onnxpress.difference.rewriting import noise_between, rewritten
-from onnxpress.difference.tensors import Tensor, Tensors
-from onnxpress.difference.tracing import Sketch, sketches, sketches_given
-from onnxpress.difference.weights import constant_array
-from onnxpress.graph import is_standard
+from onnxpress.difference.pairing import Matching, Search
+from onnxpress.difference.rewriting import noise_between
+from onnxpress.difference.structure import by_structure
+from onnxpress.difference.tensors import Tensors
+from onnxpress.difference.tracing import Sketch
 from onnxpress.runtime import Feed
 
-__all__ = ["Matching", "match"]
+__all__ = ["match"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,100 +33,6 @@ _NEAR = 0.05
 """Noise over variance up to which two tensors are one: 13 dB, what coarse quantization leaves."""
 _FEWEST = 16
 """Elements below which equal values are an accident."""
-_COPIES = ("Identity", "Cast", "DequantizeLinear", "Dropout")
-
-
-@dataclass(frozen=True, slots=True)
-class Matching:
-    """Pairs of tensors.
-
-    Attributes:
-        pairs: names of tensors of B and of their counterparts in A, which may have several.
-        how: by which of `name`, `value`, `structure`, `copy` each was found.
-        unmatched: tensors of A that have no counterpart; those that were never computed are not
-            among them.
-        sketches_a: of every tensor of A on the first sample.
-        sketches_b: likewise.
-    """
-
-    pairs: Mapping[str, str]
-    how: Mapping[str, str]
-    unmatched: tuple[str, ...]
-    sketches_a: Mapping[str, Sketch]
-    sketches_b: Mapping[str, Sketch]
-
-    def comparable(self, name: str) -> bool:
-        """Whether a tensor of B has as many elements as its counterpart."""
-        a, b = self.sketches_a.get(self.pairs[name]), self.sketches_b.get(name)
-        return a is not None and b is not None and _comparable(a, b)
-
-    def forcible(self, a: Tensors, b: Tensors) -> dict[str, str]:
-        """The pairs where B can be given A's values."""
-        return {
-            name: other
-            for name, other in self.pairs.items()
-            if self.comparable(name)
-            and b.by_name[name].forcible
-            and (a.by_name[other].forcible or a.by_name[other].node is None)
-        }
-
-
-class _Search:
-    """Pairs found so far, and what finding more needs."""
-
-    def __init__(self, a: Tensors, b: Tensors, feeds: tuple[Feed, Feed], threads: int) -> None:
-        self.a, self.b, self.feeds, self.threads = a, b, feeds, threads
-        self.of_a = sketches(a, list(a.by_name), feeds[0], threads=threads)
-        self.of_b = sketches(b, list(b.by_name), feeds[1], threads=threads)
-        self.pairs: dict[str, str] = {}
-        self.how: dict[str, str] = {}
-        self.dropped: set[tuple[str, str]] = set()
-        self.copies_a = _copies(a)
-        self.copies_b = _copies(b)
-
-    def add(self, name: str, other: str, how: str) -> None:
-        self.pairs[name], self.how[name] = other, how
-
-    def found(self) -> Matching:
-        taken = set(self.pairs.values())
-        left = tuple(name for name in self.of_a if name not in taken)
-        how = {name: self.how[name] for name in self.pairs}
-        return Matching(dict(self.pairs), how, left, self.of_a, self.of_b)
-
-    def comparable(self, name: str, other: str) -> bool:
-        a, b = self.of_a.get(other), self.of_b.get(name)
-        return a is not None and b is not None and _comparable(a, b)
-
-    def add_copies(self) -> None:
-        """Pair what only repeats a paired tensor."""
-        for name, source in self.copies_b.items():
-            if name not in self.pairs and source in self.pairs:
-                other = self.pairs[source]
-                if self.comparable(name, other):
-                    self.add(name, other, "copy")
-
-    def given(self, names: Sequence[str], pairs: Mapping[str, str]) -> dict[str, Sketch]:
-        """Sketches of tensors of B where B has A's values at all pairs that can be given them."""
-        forced = {n: o for n, o in self.found().forcible(self.a, self.b).items() if n in pairs}
-        return sketches_given(
-            self.a, self.b, names, self.feeds, forced, self.of_b, threads=self.threads
-        )
-
-    def drop_rewritten(self) -> None:
-        """Forget pairs that a rewrite has made two tensors of."""
-        pairs = self.found().forcible(self.a, self.b)
-        names = list(pairs)
-        for name in rewritten(self.b, pairs, self.of_a, lambda some: self.given(names, some)):
-            logger.debug("%s is rewritten", name)
-            self.dropped.add((name, self.pairs.pop(name)))
-        for name, source in self.copies_b.items():
-            if self.how.get(name) == "copy" and source not in self.pairs:
-                self.pairs.pop(name, None)
-
-    def left(self) -> tuple[list[str], list[str]]:
-        taken = set(self.pairs.values())
-        a = [name for name in self.of_a if name not in taken]
-        return a, [name for name in self.of_b if name not in self.pairs]
 
 
 def match(
@@ -145,7 +50,7 @@ def match(
     Raises:
         ModelError: onnxruntime cannot run one of them.
     """
-    search = _Search(a, b, feeds, threads)
+    search = Search(a, b, feeds, threads)
     for name, other in inputs.items():
         search.add(name, other, "name")
     _by_name(search)
@@ -159,7 +64,7 @@ def match(
         new = _by_value(search, left_a, left_b, given)
         how = "value"
         if not new:
-            new, how = _by_structure(search, left_a, left_b), "structure"
+            new, how = by_structure(search, left_a, left_b), "structure"
         logger.debug("round %d: %d pairs by %s", number, len(new), how)
         if not new:
             break
@@ -170,37 +75,7 @@ def match(
     return search.found()
 
 
-def _comparable(a: Sketch, b: Sketch) -> bool:
-    return (
-        a.size == b.size and a.times == b.times and (a.dtype.kind == "f") == (b.dtype.kind == "f")
-    )
-
-
-def _copies(tensors: Tensors) -> dict[str, str]:
-    """Tensors that repeat another: by which."""
-    found = {}
-    for name, tensor in tensors.by_name.items():
-        node = tensor.node
-        if node is None or not is_standard(node) or node.op_type not in _COPIES:
-            continue
-        source = tensor.reads[0]
-        if node.op_type == "DequantizeLinear":
-            before = tensors.by_name.get(source)
-            if before is None or before.op_type != "QuantizeLinear":
-                continue
-            source = before.reads[0]
-        if source and tensor.node is not None and node.outputs[0].name == name:
-            found[name] = source
-    return found
-
-
-def _root(name: str, copies: Mapping[str, str]) -> str:
-    while name in copies:
-        name = copies[name]
-    return name
-
-
-def _by_name(search: _Search) -> None:
+def _by_name(search: Search) -> None:
     """Pair what has one name, unless names mean nothing from one file to the other."""
     common = [n for n in search.b.by_name if n in search.a.by_name and n not in search.pairs]
     known = [name for name in common if name in search.of_a and name in search.of_b]
@@ -215,7 +90,7 @@ def _by_name(search: _Search) -> None:
 
 
 def _by_value(
-    search: _Search, left_a: Sequence[str], left_b: Sequence[str], given: Mapping[str, Sketch]
+    search: Search, left_a: Sequence[str], left_b: Sequence[str], given: Mapping[str, Sketch]
 ) -> dict[str, str]:
     """Pairs that are each other's nearest, and near; equal ones in the order of computation."""
     by_size: dict[tuple[int, int], list[str]] = defaultdict(list)
@@ -225,10 +100,11 @@ def _by_value(
     ranked = []
     for name in left_a:
         one = search.of_a[name]
-        spread = float(np.var(one.values)) if one.dtype.kind == "f" else 0.0
-        if not spread > 0:
+        if one.dtype.kind != "f" or not np.var(one.values) > 0:
             continue
         for other in by_size.get((one.size, one.times), ()):
+            if (other, name) in search.dropped:
+                continue
             noise = noise_between(one, given[other])
             if noise < _NEAR:
                 ranked.append((_rank(search, noise, name, other), name, other))
@@ -241,82 +117,9 @@ def _by_value(
     return found
 
 
-def _rank(search: _Search, noise: float, name: str, other: str) -> tuple[float, bool, float]:
+def _rank(search: Search, noise: float, name: str, other: str) -> tuple[float, bool, float]:
     """The nearer the better; among equally near ones, operator and place decide."""
     one, two = search.a.by_name[name], search.b.by_name[other]
     decade = round(np.log10(max(noise, 1e-12)))
     apart = one.position / len(search.a.by_name) - two.position / len(search.b.by_name)
     return decade, one.op_type != two.op_type, abs(apart)
-
-
-def _by_structure(search: _Search, left_a: Sequence[str], left_b: Sequence[str]) -> dict[str, str]:
-    """Pairs of outputs of one operator that reads counterparts at the same places."""
-    groups: dict[tuple[object, ...], tuple[list[Tensor], list[Tensor]]] = defaultdict(
-        lambda: ([], [])
-    )
-    of_a = {name: name for name in search.pairs.values()}
-    for side, names, tensors in ((0, left_a, search.a), (1, left_b, search.b)):
-        copies = search.copies_a if side == 0 else search.copies_b
-        known = of_a if side == 0 else search.pairs
-        for name in names:
-            tensor = tensors.by_name[name]
-            reads = [_root(read, copies) if read else "" for read in tensor.reads]
-            if tensor.node is None or any(read and read not in known for read in reads):
-                continue
-            read = [_root(known[r], search.copies_a) if r else "" for r in reads]
-            index = [out.name for out in tensor.node.outputs].index(name)
-            groups[tensor.op_type, index, *sorted(read)][side].append(tensor)
-    found: dict[str, str] = {}
-    for ones, others in groups.values():
-        found.update(_nearest_weights(search, ones, others))
-    return found
-
-
-def _nearest_weights(
-    search: _Search, ones: Sequence[Tensor], others: Sequence[Tensor]
-) -> dict[str, str]:
-    """Nodes that read the same differ in their weights: the nearest, then the order, decide."""
-    ranked = []
-    for one in ones:
-        for other in others:
-            if (
-                search.comparable(other.name, one.name)
-                and (other.name, one.name) not in search.dropped
-            ):
-                distance = _weight_distance(one, other)
-                ranked.append((distance, abs(one.position - other.position), one.name, other.name))
-    found: dict[str, str] = {}
-    taken: set[str] = set()
-    for _, _, name, other_name in sorted(ranked):
-        if name not in taken and other_name not in found:
-            found[other_name] = _behind_folded(search, name, other_name)
-            taken.add(name)
-    return found
-
-
-def _behind_folded(search: _Search, name: str, other: str) -> str:
-    """The tensor of A behind normalizations and scalings that B has folded into the node."""
-    readers_a, readers_b = search.a.readers(), search.b.readers()
-    while len(readers_a[name]) == 1:
-        (reader,) = readers_a[name]
-        next_b = {tensor.op_type for tensor in readers_b[other]}
-        if reader.op_type != "BatchNormalization" or reader.op_type in next_b:
-            break
-        name = reader.name
-    return name
-
-
-def _weight_distance(one: Tensor, other: Tensor) -> float:
-    assert one.node is not None
-    assert other.node is not None
-    total = 0.0
-    for left, right in zip(one.node.inputs, other.node.inputs, strict=False):
-        a, b = constant_array(left), constant_array(right)
-        if a is None or b is None or a.dtype.kind != "f" or b.dtype.kind != "f":
-            continue
-        if a.size != b.size:
-            return 1.0
-        power = float(np.mean(np.square(a, dtype=np.float64))) or 1.0
-        difference = np.subtract(a.reshape(-1), b.reshape(-1), dtype=np.float64)
-        total += min(1.0, float(np.mean(np.square(difference))) / power)
-    return total

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnxpress.difference.matching import Matching
+from onnxpress.difference.pairing import Matching
 from onnxpress.difference.tensors import Tensor, Tensors
 from onnxpress.difference.tracing import frontier, opened, shaped
 from onnxpress.runtime import Array, Feed

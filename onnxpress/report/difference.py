@@ -47,12 +47,6 @@ def _because(row: Document) -> str:
     return "; ".join(row["because"])
 
 
-def _to_keep(parting: Parting) -> str:
-    """The node of A that an optimizer would have to leave alone."""
-    node = parting.error.tensor.node
-    return parting.node if node is None else node.name or ""
-
-
 PARTING_COLUMNS: tuple[Column[Parting], ...] = (
     Column("node", "node of A", lambda p: p.node, number=False),
     Column("operator", "operator", lambda p: p.operator, number=False),
@@ -82,7 +76,7 @@ PARTING_COLUMNS: tuple[Column[Parting], ...] = (
     Column("after", "", lambda p: number_or_none(p.error.has)),
     Column("adds", "", lambda p: number_or_none(p.error.adds)),
     Column("because", "what differs there", lambda p: list(p.because), _because, number=False),
-    Column("node_to_keep", "", _to_keep),
+    Column("layer", "", lambda p: p.layer),
 )
 """`before`: the worst input of the node in B; `after`: its output in B; `alone`: its output where
 B is given A's values before it."""
@@ -260,7 +254,7 @@ def line_to_paste(found: Document) -> str:
     """How the worst node is left alone, where B is made from A."""
     if not found["worst"]:
         return ""
-    node = found["worst"][0]["node_to_keep"]
+    node = found["worst"][0]["layer"]
     return f"onnxpress optimize {shlex.quote(found['a'])} --keep {shlex.quote(node)}"
 
 

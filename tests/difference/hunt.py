@@ -1,13 +1,12 @@
 """Plant an error of every kind into a model and see at which rank `diff` names its node."""
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from difference.planted import KINDS, plant, sites
+from difference.planted import KINDS, plant, renamed, sites
 
 from onnxpress import model_file
 from onnxpress.difference import Difference, Parting, compare_models
@@ -49,7 +48,13 @@ def kinds_of(model: ir.Model) -> list[str]:
 
 
 def hunt(
-    original: Path, base: Path, data: Mapping[str, Array], folder: Path, kinds: Sequence[str] = (), samples: int = 8
+    original: Path,
+    base: Path,
+    data: Mapping[str, Array],
+    folder: Path,
+    kinds: Sequence[str] = (),
+    samples: int = 4,
+    anonymous: bool = False,
 ) -> Iterator[Found]:
     """Plant into `base`, which may be an optimized form of the original, and compare with it.
 
@@ -62,6 +67,8 @@ def hunt(
         if planted is None:
             continue
         path, tensor = planted
+        if anonymous:
+            model_file.save(renamed(model_file.load(path)), path)
         expected = _expected(model, tensor, known)
         found = compare_models(original, path, data=data, samples=samples, listed=10_000)
         yield _judged(kind, tensor, expected, found)
@@ -122,13 +129,9 @@ def _seen(
     outputs = []
     for one in (model, planted):
         session = Session(one)
-        feed = {
-            spec.name: _first(data[spec.name], len(spec.shape)) for spec in session.inputs
-        }
+        feed = {spec.name: _first(data[spec.name], len(spec.shape)) for spec in session.inputs}
         outputs.append(session.run(feed))
-    return any(
-        _noise(outputs[0][name], outputs[1][name]) > _VISIBLE for name in outputs[0]
-    )
+    return any(_noise(outputs[0][name], outputs[1][name]) > _VISIBLE for name in outputs[0])
 
 
 def _first(array: Array, rank: int) -> Array:

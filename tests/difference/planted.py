@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxpress.difference.weights import constant_array
 from onnxpress.graph import Names, add_initializer, attribute, is_standard
 
-__all__ = ["KINDS", "Planted", "plant", "sites"]
+__all__ = ["KINDS", "Planted", "plant", "renamed", "sites"]
 
 LINEAR = ("Conv", "Gemm", "MatMul", "ConvTranspose")
 
@@ -66,6 +66,22 @@ def plant(model: ir.Model, kind: str, tensor: str) -> Planted:
     return Planted(copy, name, tensor)
 
 
+def renamed(model: ir.Model) -> ir.Model:
+    """A copy where no inner tensor, weight or node has the name it had."""
+    copy = model.clone()
+    kept = {value.name for value in (*copy.graph.inputs, *copy.graph.outputs)}
+    number = 0
+    for graph in (copy.graph, *copy.graph.subgraphs()):
+        values = [*graph.initializers.values(), *(out for node in graph for out in node.outputs)]
+        for value in values:
+            if value.name and value.name not in kept:
+                number += 1
+                value.name = f"v{number}"
+        for node in graph:
+            node.name = ""
+    return copy
+
+
 def _weight(node: ir.Node) -> int | None:
     """Which input is a constant float weight of at least two axes."""
     if node.op_type not in LINEAR:
@@ -82,7 +98,11 @@ def _has_weight(node: ir.Node) -> bool:
 
 
 def _has_bias(node: ir.Node) -> bool:
-    return node.op_type in ("Conv", "Gemm", "ConvTranspose") and len(node.inputs) > 2 and _real(node, 2)
+    return (
+        node.op_type in ("Conv", "Gemm", "ConvTranspose")
+        and len(node.inputs) > 2
+        and _real(node, 2)
+    )
 
 
 def _real(node: ir.Node, index: int) -> bool:
@@ -182,14 +202,20 @@ def _operator(op_type: str, becomes: str, **attributes: float) -> Kind:
 def _pads_shifted() -> Kind:
     def fits(node: ir.Node) -> bool:
         pads = node.attributes.get("pads")
-        return node.op_type in ("Conv", "MaxPool", "AveragePool") and pads is not None and any(pads.as_ints())
+        return (
+            node.op_type in ("Conv", "MaxPool", "AveragePool")
+            and pads is not None
+            and any(pads.as_ints())
+        )
 
     def apply(names: Names, node: ir.Node) -> None:
         pads = list(node.attributes["pads"].as_ints())
         half = len(pads) // 2
         both = [pads[i] + pads[i + half] for i in range(half)]
         shifted = [0] * half + both
-        node.attributes["pads"] = ir.AttrInt64s("pads", shifted if shifted != pads else both + [0] * half)
+        node.attributes["pads"] = ir.AttrInt64s(
+            "pads", shifted if shifted != pads else both + [0] * half
+        )
 
     return Kind(fits, apply)
 
@@ -277,7 +303,11 @@ def _quantized(scale: float, point: int) -> Kind:
 
     def fits(node: ir.Node) -> bool:
         used = not node.outputs[0].is_graph_output() and node.outputs[0].uses()
-        return node.op_type in ("Relu", "Conv", "Add", "MatMul", "HardSwish", "Gemm") and bool(used) and _is_float(node)
+        return (
+            node.op_type in ("Relu", "Conv", "Add", "MatMul", "HardSwish", "Gemm")
+            and bool(used)
+            and _is_float(node)
+        )
 
     return Kind(fits, apply)
 
@@ -301,7 +331,9 @@ def _axes_swapped() -> Kind:
         assert shape is not None
         perm = list(range(len(shape)))
         perm[found[0]], perm[found[1]] = found[1], found[0]
-        inner = ir.Node(node.domain, node.op_type, list(node.inputs), list(node.attributes.values()))
+        inner = ir.Node(
+            node.domain, node.op_type, list(node.inputs), list(node.attributes.values())
+        )
         inner.outputs[0].name = names.free(f"{node.outputs[0].name}_before")
         inner.outputs[0].type = node.outputs[0].type
         new = ir.Node("", "Transpose", [inner.outputs[0]], [ir.AttrInt64s("perm", perm)])
@@ -314,7 +346,12 @@ def _axes_swapped() -> Kind:
 def _row_zeroed() -> Kind:
     def fits(node: ir.Node) -> bool:
         table = constant_array(node.inputs[0]) if node.op_type == "Gather" else None
-        return table is not None and table.ndim == 2 and table.shape[0] > 100 and table.dtype.kind == "f"
+        return (
+            table is not None
+            and table.ndim == 2
+            and table.shape[0] > 100
+            and table.dtype.kind == "f"
+        )
 
     def apply(names: Names, node: ir.Node) -> None:
         table = constant_array(node.inputs[0])
