@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from difference.planted import KINDS, plant, renamed, sites
+from planted import KINDS, plant, renamed, sites
 
 from onnxpress import model_file
 from onnxpress.difference import Difference, Parting, compare_models
@@ -16,7 +16,7 @@ from onnxpress.runtime import Array, Session
 
 __all__ = ["Found", "hunt", "kinds_of"]
 
-_VISIBLE = 1e-9
+_VISIBLE = 3e-8
 """Noise over power of a planted node's output below which there is nothing to find."""
 _TRIES = 6
 
@@ -53,6 +53,7 @@ def hunt(
     data: Mapping[str, Array],
     folder: Path,
     kinds: Sequence[str] = (),
+    *,
     samples: int = 4,
     anonymous: bool = False,
 ) -> Iterator[Found]:

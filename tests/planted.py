@@ -156,6 +156,14 @@ def _flip(node: ir.Node, array: np.ndarray) -> np.ndarray:
     return array[::-1]
 
 
+def _scale(node: ir.Node, array: np.ndarray) -> np.ndarray:
+    return array * 1.1
+
+
+def _round(node: ir.Node, array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float16)
+
+
 def _noisy(node: ir.Node, array: np.ndarray) -> np.ndarray:
     rng = np.random.default_rng(0)
     return array + 0.1 * array.std() * rng.standard_normal(array.shape)
@@ -263,7 +271,10 @@ def _operand_dropped() -> Kind:
         variable = all(constant_array(value) is None for value in node.inputs)
         return node.op_type == "Add" and variable and _is_float(node) and shapes[0] == shapes[1]
 
-    return Kind(fits, lambda names, node: _becomes(node, "Identity", 1))
+    def apply(names: Names, node: ir.Node) -> None:
+        _becomes(node, "Identity", 1)
+
+    return Kind(fits, apply)
 
 
 def _constant_wrong() -> Kind:
@@ -288,8 +299,8 @@ def _quantized(scale: float, point: int) -> Kind:
     def apply(names: Names, node: ir.Node) -> None:
         value, graph = node.outputs[0], node.graph
         assert isinstance(graph, ir.Graph)
-        step = add_initializer(names, graph, f"{value.name}_scale", np.float32(scale).reshape(()))
-        zero = add_initializer(names, graph, f"{value.name}_zero", np.int8(point).reshape(()))
+        step = add_initializer(names, graph, f"{value.name}_scale", np.array(scale, np.float32))
+        zero = add_initializer(names, graph, f"{value.name}_zero", np.array(point, np.int8))
         uses = tuple(value.uses())
         quantize = ir.Node("", "QuantizeLinear", [value, step, zero])
         given = ir.Node("", "DequantizeLinear", [quantize.outputs[0], step, zero])
@@ -317,7 +328,8 @@ def _axes_swapped() -> Kind:
 
     def axes(node: ir.Node) -> tuple[int, int] | None:
         shape = node.outputs[0].shape
-        if shape is None or node.outputs[0].dtype not in (ir.DataType.FLOAT, None):
+        constant = all(constant_array(value) is not None for value in node.inputs)
+        if shape is None or constant or not _is_float(node):
             return None
         for i in range(len(shape)):
             for j in range(i + 1, len(shape)):
@@ -390,8 +402,8 @@ def _erf_approximated() -> Kind:
     def apply(names: Names, node: ir.Node) -> None:
         x, graph = node.inputs[0], node.graph
         assert isinstance(graph, ir.Graph)
-        cubic = add_initializer(names, graph, "cubic", np.float32(0.0894301).reshape(()))
-        outer = add_initializer(names, graph, "outer", np.float32(1.1283792).reshape(()))
+        cubic = add_initializer(names, graph, "cubic", np.array(0.0894301, np.float32))
+        outer = add_initializer(names, graph, "outer", np.array(1.1283792, np.float32))
         square = ir.Node("", "Mul", [x, x])
         cube = ir.Node("", "Mul", [square.outputs[0], x])
         scaled = ir.Node("", "Mul", [cube.outputs[0], cubic])
@@ -408,16 +420,17 @@ def _erf_approximated() -> Kind:
 def _activation_swapped() -> Kind:
     other = {"HardSwish": "Relu", "Sigmoid": "HardSigmoid", "Tanh": "Softsign"}
     other |= {"HardSigmoid": "Sigmoid", "Erf": "Tanh", "Exp": "Softplus"}
-    return Kind(
-        lambda node: node.op_type in other,
-        lambda names, node: _becomes(node, other[node.op_type], 1),
-    )
+
+    def apply(names: Names, node: ir.Node) -> None:
+        _becomes(node, other[node.op_type], 1)
+
+    return Kind(lambda node: node.op_type in other, apply)
 
 
 KINDS: dict[str, Kind] = {
-    "weight scaled": _on_weight(lambda node, w: w * 1.1),
+    "weight scaled": _on_weight(_scale),
     "weight noisy": _on_weight(_noisy),
-    "weight in float16": _on_weight(lambda node, w: w.astype(np.float16)),
+    "weight in float16": _on_weight(_round),
     "weight NaN": _on_weight(_nan),
     "channel zeroed": _on_weight(_zero_channel),
     "channels permuted": _on_weight(_permute),
