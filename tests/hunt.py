@@ -18,7 +18,7 @@ __all__ = ["Found", "hunt", "kinds_of"]
 
 _VISIBLE = 3e-8
 """Noise over power of a planted node's output below which there is nothing to find."""
-_TRIES = 6
+_TRIES = 12
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _seen(
 
 
 def _first(array: Array, rank: int) -> Array:
-    return array[0] if array.ndim > rank else array[:1]
+    return np.asarray(array[0]) if array.ndim > rank else array[:1]
 
 
 def _noise(one: Array, other: Array) -> float:

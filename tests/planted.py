@@ -127,7 +127,7 @@ def _on_weight(change: Callable[[ir.Node, np.ndarray], np.ndarray]) -> Kind:
         assert index is not None
         array = constant_array(node.inputs[index])
         assert array is not None
-        _put(names, node, index, change(node, array.copy()))
+        _put(names, node, index, change(node, array.astype(np.float64)))
 
     return Kind(_has_weight, apply)
 
@@ -166,7 +166,7 @@ def _round(node: ir.Node, array: np.ndarray) -> np.ndarray:
 
 def _noisy(node: ir.Node, array: np.ndarray) -> np.ndarray:
     rng = np.random.default_rng(0)
-    return array + 0.1 * array.std() * rng.standard_normal(array.shape)
+    return np.asarray(array + 0.1 * array.std() * rng.standard_normal(array.shape))
 
 
 def _nan(node: ir.Node, array: np.ndarray) -> np.ndarray:
@@ -247,7 +247,7 @@ def _clip_bound() -> Kind:
     def apply(names: Names, node: ir.Node) -> None:
         array = constant_array(node.inputs[2])
         assert array is not None
-        _put(names, node, 2, array * 0.5)
+        _put(names, node, 2, array.astype(np.float64) * 0.5)
 
     return Kind(lambda node: node.op_type == "Clip" and _real(node, 2), apply)
 
@@ -287,7 +287,7 @@ def _constant_wrong() -> Kind:
         assert index is not None
         array = constant_array(node.inputs[index])
         assert array is not None
-        _put(names, node, index, array * 1.25 + 0.01)
+        _put(names, node, index, array.astype(np.float64) * 1.25 + 0.01)
 
     kinds = ("Mul", "Add", "Div", "Sub")
     return Kind(lambda node: node.op_type in kinds and index_of(node) is not None, apply)

@@ -121,7 +121,7 @@ def compare_models(
         return _difference(found, None, (), {}, taken, (note,))
     feeds = _feeds(taken, inputs, sessions[1])
     progress("pairing tensors")
-    matching = match(views[0], views[1], feeds[0], inputs, threads=threads)
+    matching = match(views[0], views[1], feeds, inputs, threads=threads)
     fixed = _drawn(matching, views[0])
     errors = measure(views[0], views[1], matching, feeds, fixed, threads=threads, progress=progress)
     progress("comparing outputs")

@@ -36,14 +36,19 @@ _FEWEST = 16
 
 
 def match(
-    a: Tensors, b: Tensors, feeds: tuple[Feed, Feed], inputs: Mapping[str, str], *, threads: int = 0
+    a: Tensors,
+    b: Tensors,
+    feeds: Sequence[tuple[Feed, Feed]],
+    inputs: Mapping[str, str],
+    *,
+    threads: int = 0,
 ) -> Matching:
     """Pair the tensors of two models.
 
     Args:
         a: the original.
         b: the other model.
-        feeds: the first sample, for A and for B.
+        feeds: samples for A and for B; values are compared on the first.
         inputs: names of B's inputs and of A's.
         threads: of onnxruntime.
 

@@ -26,7 +26,7 @@ class Matching:
         how: by which of `name`, `value`, `structure`, `copy` each was found.
         unmatched: tensors of A that have no counterpart; those that were never computed are not
             among them.
-        sketches_a: of every tensor of A on the first sample.
+        sketches_a: of every tensor of A on the first sample that computes it.
         sketches_b: likewise.
     """
 
@@ -55,10 +55,12 @@ class Matching:
 class Search:
     """Pairs found so far, and what finding more needs."""
 
-    def __init__(self, a: Tensors, b: Tensors, feeds: tuple[Feed, Feed], threads: int) -> None:
-        self.a, self.b, self.feeds, self.threads = a, b, feeds, threads
-        self.of_a = sketches(a, list(a.by_name), feeds[0], threads=threads)
-        self.of_b = sketches(b, list(b.by_name), feeds[1], threads=threads)
+    def __init__(
+        self, a: Tensors, b: Tensors, feeds: Sequence[tuple[Feed, Feed]], threads: int
+    ) -> None:
+        self.a, self.b, self.feeds, self.threads = a, b, feeds[0], threads
+        self.of_a = sketches(a, list(a.by_name), [one for one, _ in feeds], threads=threads)
+        self.of_b = sketches(b, list(b.by_name), [other for _, other in feeds], threads=threads)
         self.pairs: dict[str, str] = {}
         self.how: dict[str, str] = {}
         self.dropped: set[tuple[str, str]] = set()

@@ -7,6 +7,7 @@ other way around: its readers, given A's values, are right, and left alone they 
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -66,33 +67,60 @@ def _healed(
     before: Mapping[str, float],
     threshold: float,
 ) -> list[str]:
-    """What is off by more than a threshold and whose readers come right when it is left alone."""
+    """What is off by more than a threshold and whose readers come right when it is left alone.
+
+    First the readers next to it, then those behind tensors that hand a scale on (a Relu is right
+    whatever it is given).
+    """
     suspicious = [name for name in pairs if before.get(name, 0.0) > threshold]
-    readers: dict[str, list[str]] = {name: [] for name in suspicious}
-    for name in suspicious:
-        for source in frontier(b, [name], pairs):
-            if source in readers:
-                readers[source].append(name)
-    inner = [name for name in suspicious if readers[name]]
-    if not inner:
-        return []
-    kept = {name: other for name, other in pairs.items() if name not in set(inner)}
-    after = _noises(given(kept), pairs, of_a)
-    return [
-        name
-        for name in inner
-        if all(after[end] <= _HEALED * before[end] for end in _ends(name, readers))
-    ]
+    for stops in (set(pairs), set(suspicious)):
+        links = {name: _link(b, name, stops, set(suspicious)) for name in suspicious}
+        inner = {source for link in links.values() for source in link.sources}
+        if not inner:
+            continue
+        alone = inner.union(*(link.between for link in links.values()))
+        after = _noises(given({n: o for n, o in pairs.items() if n not in alone}), pairs, of_a)
+        ends = {name: _ends(name, links) for name in inner}
+        healed = {n for n in inner if all(after[e] <= _HEALED * before[e] for e in ends[n])}
+        for link in links.values():
+            if link.sources and link.sources <= healed:
+                healed |= {name for name in link.between if after.get(name, 0.0) > threshold}
+        if healed:
+            return [name for name in pairs if name in healed]
+    return []
 
 
-def _ends(name: str, readers: Mapping[str, list[str]]) -> set[str]:
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """The suspicious tensors before one, and what lies between; empty where there are none."""
+
+    sources: frozenset[str]
+    between: frozenset[str]
+
+
+def _link(b: Tensors, name: str, stops: set[str], suspicious: set[str]) -> _Link:
+    sources = suspicious.intersection(frontier(b, [name], stops))
+    if not sources:
+        return _Link(frozenset(), frozenset())
+    seen: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for read in b.by_name[waiting.pop()].reads:
+            if read and read not in stops and read not in seen:
+                seen.add(read)
+                waiting.append(read)
+    return _Link(frozenset(sources), frozenset(seen))
+
+
+def _ends(name: str, links: Mapping[str, _Link]) -> set[str]:
     """The last suspicious tensors behind one."""
     found, seen, waiting = set(), {name}, [name]
     while waiting:
         current = waiting.pop()
-        if not readers[current]:
+        readers = [other for other, link in links.items() if current in link.sources]
+        if not readers:
             found.add(current)
-        new = [reader for reader in readers[current] if reader not in seen]
+        new = [reader for reader in readers if reader not in seen]
         seen.update(new)
         waiting += new
     return found

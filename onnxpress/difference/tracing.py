@@ -168,17 +168,23 @@ def _hand_on(graphs: Sequence[ir.Graph], old: ir.Value, new: ir.Value) -> None:
 
 
 def sketches(
-    tensors: Tensors, names: Sequence[str], feed: Feed, *, threads: int = 0
+    tensors: Tensors, names: Sequence[str], feeds: Sequence[Feed], *, threads: int = 0
 ) -> dict[str, Sketch]:
-    """A sketch of every tensor on one sample, so many at a time that memory is bounded.
+    """A sketch of every tensor on the first sample that computes it, some tensors at a time.
 
     Raises:
         ModelError: onnxruntime cannot run the model on this sample.
     """
     found: dict[str, Sketch] = {}
     for part in _parts(names):
-        arrays = opened(tensors, part, {}, threads=threads)(feed, {})
-        found.update((name, sketch) for name in part if (sketch := _sketch(arrays.get(name))))
+        run = opened(tensors, part, {}, threads=threads)
+        for feed in feeds:
+            arrays = run(feed, {})
+            missing = [name for name in part if name not in found]
+            new = {name: sketch for name in missing if (sketch := _sketch(arrays.get(name)))}
+            found.update(new)
+            if len(new) == len(missing):
+                break
     return found
 
 
