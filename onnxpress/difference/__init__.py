@@ -1,8 +1,9 @@
 """What tells two models apart, and where along the graph they part first.
 
 - `tensors`: what depends on the inputs, in the order of computation.
+- `quantized`: real values between integer operators.
 - `tracing`: run both and look inside, with values of one put into the other.
-- `matching`: which tensors stand for each other.
+- `matching`: which tensors stand for each other; `pairing`, `structure`, `rewriting` are its parts.
 - `parting`: the error of every tensor, and what its own node adds.
 - `explaining`: which nodes, and what differs between them.
 - `weights`: constants by name and value.

@@ -88,7 +88,7 @@ class Search:
         for name, source in self.copies_b.items():
             if name not in self.pairs and source in self.pairs:
                 other = self.pairs[source]
-                if self.comparable(name, other):
+                if self.comparable(name, other) and (name, other) not in self.dropped:
                     self.add(name, other, "copy")
 
     def given(self, names: Sequence[str], pairs: Mapping[str, str]) -> dict[str, Sketch]:
@@ -105,9 +105,6 @@ class Search:
         for name in rewritten(self.b, pairs, self.of_a, lambda some: self.given(names, some)):
             logger.debug("%s is rewritten", name)
             self.dropped.add((name, self.pairs.pop(name)))
-        for name, source in self.copies_b.items():
-            if self.how.get(name) == "copy" and source not in self.pairs:
-                self.pairs.pop(name, None)
 
     def left(self) -> tuple[list[str], list[str]]:
         """Tensors of A and of B that are in no pair."""

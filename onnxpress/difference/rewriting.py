@@ -6,7 +6,7 @@ at such a tensor, its readers are off as well; left alone, they come out right. 
 other way around: its readers, given A's values, are right, and left alone they are wrong.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,8 @@ __all__ = ["noise_between", "rewritten"]
 _SUSPICIOUS = (1e-7, 1e-5, 1e-3, 0.03)
 """Noise over signal above which a pair may be two tensors, tried in turn: a rewrite changes some
 tensors little and the next ones much, but among quantized tensors all that is small is noise."""
+_NO_EFFECT = 0.01
+"""Of a tensor's noise, what its readers have at most where it does not matter to them."""
 _HEALED = 0.25
 """Of the readers' noise, what is left at most where the tensor was only rewritten."""
 
@@ -87,7 +89,32 @@ def _healed(
                 healed |= {name for name in link.between if after.get(name, 0.0) > threshold}
         if healed:
             return [name for name in pairs if name in healed]
-    return []
+    return _without_effect(b, pairs, of_a, given, before, suspicious)
+
+
+def _without_effect(
+    b: Tensors,
+    pairs: Mapping[str, str],
+    of_a: Mapping[str, Sketch],
+    given: Callable[[Mapping[str, str]], Mapping[str, Sketch]],
+    before: Mapping[str, float],
+    suspicious: Sequence[str],
+) -> list[str]:
+    """What is off and yet right for all that read it, such as a Relu left to a clipping scale."""
+    readers: dict[str, list[str]] = {name: [] for name in suspicious}
+    for name in pairs:
+        for source in frontier(b, [name], pairs):
+            if source in readers:
+                readers[source].append(name)
+    read = [name for name in suspicious if readers[name]]
+    if not read:
+        return []
+    after = _noises(given({n: o for n, o in pairs.items() if n not in readers}), pairs, of_a)
+    return [
+        name
+        for name in read
+        if all(after[reader] <= _NO_EFFECT * before[name] for reader in readers[name])
+    ]
 
 
 @dataclass(frozen=True, slots=True)

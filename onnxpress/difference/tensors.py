@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, ShapeInferencePass
 
+from onnxpress.difference.quantized import show_real_values
 from onnxpress.errors import ModelError
 from onnxpress.graph import Names, bodies, is_standard, name_nodes_apart
 
@@ -90,6 +91,7 @@ def prepared(model: ir.Model, source: str) -> ir.Model:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{source}: its shapes cannot be worked out: {reason}") from error
     _name_values_apart(copy)
+    show_real_values(copy)
     name_nodes_apart(copy)
     return copy
 
