@@ -73,10 +73,10 @@ def _dequantized(node: ir.Node) -> Array | None:
     point = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
     if stored is None or scale is None or scale.ndim > 1:
         return None
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
     shape = [1] * stored.ndim
-    if scale.ndim == 1 and stored.ndim:
-        shape[axis] = scale.size
+    # The axis means nothing where the scale has one element, and may not be there.
+    if scale.size > 1:
+        shape[node.attributes["axis"].as_int() if "axis" in node.attributes else 1] = scale.size
     zero = 0.0 if point is None else point.astype(np.float64).reshape(shape)
     return np.asarray((stored.astype(np.float64) - zero) * scale.astype(np.float64).reshape(shape))
 

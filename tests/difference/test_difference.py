@@ -11,6 +11,7 @@ from planted import plant, renamed
 
 from onnxpress import model_file
 from onnxpress.difference import Difference, compare_models
+from onnxpress.difference.weights import constant_array
 from onnxpress.errors import UsageError
 from onnxpress.runtime import Array
 
@@ -161,6 +162,53 @@ def test_quantization_of_a_tensor_is_told_apart_from_its_node(tmp_path: Path) ->
     assert worst(found) == "p"
     assert found.worst[0].operator == "MatMul, quantized"
     assert "zero point 100" in found.worst[0].because[0]
+
+
+def test_relu_that_is_left_to_a_clipping_scale_is_no_error(tmp_path: Path) -> None:
+    clipped = (
+        HEAD
+        + """(float[1, 64] x, float[64, 64] a, float[64, 64] b) => (float[1, 64] y) {
+        s = Constant <value = float {0.02}> ()  z = Constant <value = int8 {-128}> ()
+        q = MatMul (x, a)  i = QuantizeLinear (q, s, z)  r = DequantizeLinear (i, s, z)
+        y = MatMul (r, b) }"""
+    )
+    a, b = two(), built(clipped, a=(64, 64), b=(64, 64))
+    found = compared(tmp_path, a, b)
+    assert pairs(found)["q"] == "r"
+    assert all(error.adds < 1e-3 for error in found.errors)
+
+
+def test_tensors_between_integer_operators_are_compared(tmp_path: Path) -> None:
+    integers = (
+        HEAD
+        + """(float[1, 64] x, float[64, 64] a, float[64, 64] b) => (float[1, 64] y) {
+        s = Constant <value = float {0.03}> ()  z = Constant <value = int8 {0}> ()
+        w = Constant <value = float {0.004}> ()
+        i = QuantizeLinear (x, s, z)  c = QuantizeLinear (a, w, z)  d = QuantizeLinear (b, w, z)
+        p_quantized = QLinearMatMul (i, s, z, c, w, z, s, z)
+        k = QLinearMatMul (p_quantized, s, z, d, w, z, s, z)
+        y = DequantizeLinear (k, s, z) }"""
+    )
+    plain = TWO.replace("q = Relu (p)", "q = Identity (p)")
+    a, b = (built(text, a=(64, 64), b=(64, 64)) for text in (plain, integers))
+    found = compared(tmp_path, a, b)
+    assert pairs(found)["p"] == "p"
+    assert 0 < {error.tensor.name: error.adds for error in found.errors}["p"] < 0.01
+
+
+def test_scale_of_one_element_may_have_any_axis(tmp_path: Path) -> None:
+    text = (
+        HEAD
+        + """(float[1, 64] x, int8[64] c) => (float[1, 64] y) {
+        s = Constant <value = float[1] {0.5}> ()  z = Constant <value = int8[1] {0}> ()
+        d = DequantizeLinear (c, s, z)  y = Add (x, d) }"""
+    )
+    model = ir.from_onnx_text(text.replace("{opset}", "17"))
+    value = model.graph.inputs.pop()
+    value.const_value = ir.tensor(np.arange(64, dtype=np.int8), name="c")
+    model.graph.register_initializer(value)
+    assert constant_array(model.graph[2].outputs[0]) is not None
+    assert compared(tmp_path, model, model).same
 
 
 @pytest.mark.parametrize("tensor", ["p", "q", "p_1", "q_1"])
