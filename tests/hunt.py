@@ -62,7 +62,7 @@ def hunt(
     A kind without a site that has an effect is left out.
     """
     model = prepared(model_file.load(base), str(base))
-    known = _names(prepared(model_file.load(original), str(original)))
+    intact = prepared(model_file.load(original), str(original))
     for kind in kinds or kinds_of(model):
         planted = _effective(model, kind, data, folder)
         if planted is None:
@@ -70,7 +70,8 @@ def hunt(
         path, tensor = planted
         if anonymous:
             model_file.save(renamed(model_file.load(path)), path)
-        expected = _expected(model, tensor, known)
+        expected = _expected(model, tensor, _names(intact))
+        expected |= _done_together(intact, expected, _names(model))
         found = compare_models(original, path, data=data, samples=samples, listed=10_000)
         yield _judged(kind, tensor, expected, found)
 
@@ -102,6 +103,21 @@ def _expected(model: ir.Model, tensor: str, known: set[str]) -> set[str]:
             found.add(value.name or "")
             continue
         waiting += [out for node, _ in value.uses() for out in node.outputs]
+    return found
+
+
+def _done_together(original: ir.Model, expected: set[str], known: set[str]) -> set[str]:
+    """What the original computes in nodes of its own on the way, and the other model does not."""
+    graphs = (original.graph, *original.graph.subgraphs())
+    values = {out.name: out for graph in graphs for node in graph for out in node.outputs}
+    found: set[str] = set()
+    waiting = [values[name] for name in sorted(expected)]
+    while waiting:
+        node = waiting.pop().producer()
+        for value in () if node is None else node.inputs:
+            if value is not None and value.name in values and value.name not in known | found:
+                found.add(value.name or "")
+                waiting.append(value)
     return found
 
 

@@ -6,6 +6,7 @@ at such a tensor, its readers are off as well; left alone, they come out right. 
 other way around: its readers, given A's values, are right, and left alone they are wrong.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -83,7 +84,7 @@ def _healed(
         alone = inner.union(*(link.between for link in links.values()))
         after = _noises(given({n: o for n, o in pairs.items() if n not in alone}), pairs, of_a)
         ends = {name: _ends(name, links) for name in inner}
-        healed = {n for n in inner if all(after[e] <= _HEALED * before[e] for e in ends[n])}
+        healed = {n for n in inner if all(_fell(before[e], after[e]) for e in ends[n])}
         for link in links.values():
             if link.sources and link.sources <= healed:
                 healed |= {name for name in link.between if after.get(name, 0.0) > threshold}
@@ -113,8 +114,12 @@ def _without_effect(
     return [
         name
         for name in read
-        if all(after[reader] <= _NO_EFFECT * before[name] for reader in readers[name])
+        if all(after[reader] <= _NO_EFFECT * min(before[name], 1) for reader in readers[name])
     ]
+
+
+def _fell(before: float, after: float) -> bool:
+    return math.isfinite(after) and after <= _HEALED * before
 
 
 @dataclass(frozen=True, slots=True)

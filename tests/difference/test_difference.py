@@ -290,8 +290,9 @@ def test_renamed_input_is_found_by_its_place(tmp_path: Path) -> None:
     assert not found.same
 
 
-def test_value_that_is_not_finite_is_blamed_on_its_node(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tensor", ["p", "y"])
+def test_value_that_is_not_finite_is_blamed_on_its_node(tmp_path: Path, tensor: str) -> None:
     model = two()
-    found = compared(tmp_path, model, plant(model, "weight NaN", "y").model)
-    assert worst(found) == "y"
+    found = compared(tmp_path, model, plant(model, "weight NaN", tensor).model)
+    assert worst(found) == tensor
     assert found.worst[0].error.adds == np.inf
