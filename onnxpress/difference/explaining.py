@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress.difference.parting import TensorError, stretch
-from onnxpress.difference.tensors import Tensor, Tensors
+from onnxpress.difference.parting import TensorError
+from onnxpress.difference.tensors import Tensor, Tensors, stretch
 from onnxpress.difference.weights import constant_array
 
 __all__ = ["Explainer", "Parting"]

@@ -20,7 +20,7 @@ import numpy as np
 from onnxpress.difference.pairing import Matching, Search
 from onnxpress.difference.rewriting import noise_between
 from onnxpress.difference.structure import by_structure
-from onnxpress.difference.tensors import Tensors
+from onnxpress.difference.tensors import Tensors, stretch
 from onnxpress.difference.tracing import Sketch
 from onnxpress.runtime import Feed
 
@@ -69,14 +69,15 @@ def match(
         new = _by_value(search, left_a, left_b, given)
         how = "value"
         if not new:
-            new, how = by_structure(search, left_a, left_b), "structure"
+            new, how = by_structure(search, left_a, _unsettled(search, left_b)), "structure"
         logger.debug("round %d: %d pairs by %s", number, len(new), how)
         if not new:
             break
         for name, other in new.items():
             search.add(name, other, how)
         search.add_copies()
-    search.drop_rewritten()
+    if set(search.how.values()) - {"name", "copy"}:
+        search.drop_rewritten()
     return search.found()
 
 
@@ -92,6 +93,20 @@ def _by_name(search: Search) -> None:
         if name not in outputs and not trusted and one.op_type != other.op_type:
             continue
         search.add(name, name, "name")
+
+
+def _unsettled(search: Search, left: Sequence[str]) -> list[str]:
+    """Those of B on the way to pairs that differ; on the way to equal ones, all is explained."""
+    given = search.given(list(search.pairs), search.pairs)
+    off: set[str] = set()
+    right: set[str] = set()
+    for name, other in search.pairs.items():
+        sketch = given.get(name)
+        fits = sketch is not None and sketch.size == search.of_a[other].size
+        near = fits and noise_between(search.of_a[other], given[name]) < _NEAR
+        before = {tensor.name for tensor in stretch(search.b, name, search.pairs)} - {name}
+        (right if near else off).update(before)
+    return [name for name in left if name in off or name not in right]
 
 
 def _by_value(

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 from onnxpress.difference.rewriting import rewritten
 from onnxpress.difference.tensors import Tensors
-from onnxpress.difference.tracing import Sketch, sketches, sketches_given
+from onnxpress.difference.tracing import Sketch, opened, sketches, sketches_given
 from onnxpress.graph import is_standard
-from onnxpress.runtime import Feed
+from onnxpress.runtime import Array, Feed
 
 __all__ = ["Matching", "Search", "root"]
 
 logger = logging.getLogger(__name__)
 
+_KEPT_BYTES = 300_000_000
 _COPIES = ("Identity", "Cast", "DequantizeLinear", "Dropout")
 
 
@@ -64,6 +65,7 @@ class Search:
         self.pairs: dict[str, str] = {}
         self.how: dict[str, str] = {}
         self.dropped: set[tuple[str, str]] = set()
+        self._kept: Mapping[str, list[Array]] = {}
         self.copies_a = _copies(a)
         self.copies_b = _copies(b)
 
@@ -95,8 +97,23 @@ class Search:
         """Sketches of tensors of B where B has A's values at all pairs that can be given them."""
         forced = {n: o for n, o in self.found().forcible(self.a, self.b).items() if n in pairs}
         return sketches_given(
-            self.a, self.b, names, self.feeds, forced, self.of_b, threads=self.threads
+            self.b,
+            names,
+            self.feeds[1],
+            self._originals,
+            forced,
+            self.of_b,
+            threads=self.threads,
         )
+
+    def _originals(self, names: Sequence[str]) -> Mapping[str, list[Array]]:
+        """Tensors of A on the first sample; all are kept where they are not too large."""
+        if sum(sketch.nbytes for sketch in self.of_a.values()) > _KEPT_BYTES:
+            return opened(self.a, names, {}, threads=self.threads)(self.feeds[0], {})
+        if not self._kept:
+            run = opened(self.a, list(self.of_a), {}, threads=self.threads)
+            self._kept = run(self.feeds[0], {})
+        return self._kept
 
     def drop_rewritten(self) -> None:
         """Forget pairs that a rewrite has made two tensors of."""

@@ -17,7 +17,7 @@ from onnxpress.difference.tensors import Tensor, Tensors
 from onnxpress.difference.tracing import frontier, opened, shaped
 from onnxpress.runtime import Array, Feed
 
-__all__ = ["TensorError", "measure", "stretch"]
+__all__ = ["TensorError", "measure"]
 
 _CHUNK_BYTES = 500_000_000
 _LEAST_SIGNAL = 1e-3
@@ -241,16 +241,3 @@ def _errors(
 
 def _beyond(adds: float, carried: float) -> float:
     return 0.0 if math.isinf(carried) else max(0.0, adds - carried)
-
-
-def stretch(tensors: Tensors, name: str, paired: Iterable[str]) -> list[Tensor]:
-    """The tensors from the last paired ones to this one, in the order of computation."""
-    stops = set(paired)
-    found = {name: tensors.by_name[name]}
-    waiting = [name]
-    while waiting:
-        for read in tensors.by_name[waiting.pop()].reads:
-            if read and read not in stops and read not in found:
-                found[read] = tensors.by_name[read]
-                waiting.append(read)
-    return sorted(found.values(), key=lambda tensor: tensor.position)

@@ -20,6 +20,9 @@ __all__ = ["noise_between", "rewritten"]
 _SUSPICIOUS = (1e-7, 1e-5, 1e-3, 0.03)
 """Noise over signal above which a pair may be two tensors, tried in turn: a rewrite changes some
 tensors little and the next ones much, but among quantized tensors all that is small is noise."""
+_FEW = 20
+"""Pairs; where more than these and than half are off, as when all is quantized, a low threshold
+says nothing."""
 _NO_EFFECT = 0.01
 """Of a tensor's noise, what its readers have at most where it does not matter to them."""
 _HEALED = 0.25
@@ -54,6 +57,9 @@ def rewritten(
     found: list[str] = []
     before = _noises(given(left), left, of_a)
     for threshold in _SUSPICIOUS:
+        many = sum(noise > threshold for noise in before.values()) > max(_FEW, len(before) // 2)
+        if many and threshold < _SUSPICIOUS[-1]:
+            continue
         healed = _healed(b, left, of_a, given, before, threshold)
         if healed:
             found += healed
@@ -76,11 +82,13 @@ def _healed(
     whatever it is given).
     """
     suspicious = [name for name in pairs if before.get(name, 0.0) > threshold]
+    tried: dict[str, _Link] = {}
     for stops in (set(pairs), set(suspicious)):
         links = {name: _link(b, name, stops, set(suspicious)) for name in suspicious}
         inner = {source for link in links.values() for source in link.sources}
-        if not inner:
+        if not inner or links == tried:
             continue
+        tried = links
         alone = inner.union(*(link.between for link in links.values()))
         after = _noises(given({n: o for n, o in pairs.items() if n not in alone}), pairs, of_a)
         ends = {name: _ends(name, links) for name in inner}

@@ -5,7 +5,7 @@ they are no tensors here. A tensor inside an If body can be replaced from outsid
 its body runs once; one inside a Loop or Scan can only be observed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -15,7 +15,7 @@ from onnxpress.difference.quantized import show_real_values
 from onnxpress.errors import ModelError
 from onnxpress.graph import Names, bodies, is_standard, name_nodes_apart
 
-__all__ = ["Tensor", "Tensors", "prepared", "random_nodes", "tensors_of"]
+__all__ = ["Tensor", "Tensors", "prepared", "random_nodes", "stretch", "tensors_of"]
 
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
@@ -172,3 +172,16 @@ def _drops_out(node: ir.Node) -> bool:
     if mode is None or mode.const_value is None:
         return False
     return bool(mode.const_value.numpy().any())
+
+
+def stretch(tensors: Tensors, name: str, paired: Iterable[str]) -> list[Tensor]:
+    """The tensors from the last paired ones to this one, in the order of computation."""
+    stops = set(paired)
+    found = {name: tensors.by_name[name]}
+    waiting = [name]
+    while waiting:
+        for read in tensors.by_name[waiting.pop()].reads:
+            if read and read not in stops and read not in found:
+                found[read] = tensors.by_name[read]
+                waiting.append(read)
+    return sorted(found.values(), key=lambda tensor: tensor.position)

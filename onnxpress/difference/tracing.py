@@ -5,7 +5,7 @@ B that has a counterpart in A is replaced by A's value wherever it is read, so t
 B between counterparts starts without error: what it ends with is what the stretch itself adds.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -189,10 +189,10 @@ def sketches(
 
 
 def sketches_given(
-    a: Tensors,
     b: Tensors,
     names: Sequence[str],
-    feeds: tuple[Feed, Feed],
+    feed: Feed,
+    originals: Callable[[Sequence[str]], Mapping[str, list[Array]]],
     pairs: Mapping[str, str],
     free: Mapping[str, Sketch],
     *,
@@ -201,10 +201,10 @@ def sketches_given(
     """The same of tensors of B, where B's paired tensors have A's values.
 
     Args:
-        a: the original.
         b: the other model.
         names: of tensors of B.
-        feeds: the sample, for A and for B.
+        feed: the sample, for B.
+        originals: gives tensors of A by name.
         pairs: names of tensors of B and of their counterparts in A.
         free: sketches of all tensors of B as it is.
         threads: of onnxruntime.
@@ -217,9 +217,8 @@ def sketches_given(
     for part in _parts(names):
         run = opened(b, part, given, threads=threads)
         wanted = sorted({pairs[name] for name in run.given})
-        originals = opened(a, wanted, {}, threads=threads)(feeds[0], {})
         shapes = {name: free[name].shape for name in run.given}
-        arrays = run(feeds[1], shaped(originals, pairs, shapes))
+        arrays = run(feed, shaped(originals(wanted), pairs, shapes))
         found.update((name, sketch) for name in part if (sketch := _sketch(arrays.get(name))))
     return found
 
