@@ -29,8 +29,9 @@ __all__ = ["match"]
 logger = logging.getLogger(__name__)
 
 _ROUNDS = 12
-_NEAR = 0.05
-"""Noise over variance up to which two tensors are one: 13 dB, what coarse quantization leaves."""
+_EQUAL, _USUAL, _NEAR = 1e-6, 100.0, 0.05
+"""Noise over variance up to which two tensors are one: after rounding; times the usual noise of
+pairs, where all is quantized; and 13 dB where nothing else is found."""
 _FEWEST = 16
 """Elements below which equal values are an accident."""
 
@@ -62,14 +63,7 @@ def match(
     search.add_copies()
     search.drop_rewritten()
     for number in range(_ROUNDS):
-        left_a, left_b = search.left()
-        if not left_a or not left_b:
-            break
-        given = search.given(left_b, search.pairs)
-        new = _by_value(search, left_a, left_b, given)
-        how = "value"
-        if not new:
-            new, how = by_structure(search, left_a, _unsettled(search, left_b)), "structure"
+        new, how = _more(search)
         logger.debug("round %d: %d pairs by %s", number, len(new), how)
         if not new:
             break
@@ -95,22 +89,45 @@ def _by_name(search: Search) -> None:
         search.add(name, name, "name")
 
 
-def _unsettled(search: Search, left: Sequence[str]) -> list[str]:
+def _more(search: Search) -> tuple[dict[str, str], str]:
+    """More pairs, and how they were found: what is sure first."""
+    left_a, left_b = search.left()
+    if not left_a or not left_b:
+        return {}, "value"
+    given = search.given([*left_b, *search.pairs], search.pairs)
+    noises = {
+        name: noise_between(search.of_a[other], given[name])
+        for name, other in search.pairs.items()
+        if name in given and given[name].size == search.of_a[other].size
+    }
+    usual = float(np.median(list(noises.values()))) if noises else 0.0
+    near = min(_NEAR, max(_EQUAL, _USUAL * usual))
+    new = _by_value(search, left_a, left_b, given, near)
+    if new:
+        return new, "value"
+    right = {name for name, noise in noises.items() if noise <= near}
+    new = by_structure(search, left_a, _unsettled(search, left_b, right))
+    if new:
+        return new, "structure"
+    return _by_value(search, left_a, left_b, given, _NEAR), "value"
+
+
+def _unsettled(search: Search, left: Sequence[str], right: set[str]) -> list[str]:
     """Those of B on the way to pairs that differ; on the way to equal ones, all is explained."""
-    given = search.given(list(search.pairs), search.pairs)
-    off: set[str] = set()
-    right: set[str] = set()
-    for name, other in search.pairs.items():
-        sketch = given.get(name)
-        fits = sketch is not None and sketch.size == search.of_a[other].size
-        near = fits and noise_between(search.of_a[other], given[name]) < _NEAR
-        before = {tensor.name for tensor in stretch(search.b, name, search.pairs)} - {name}
-        (right if near else off).update(before)
-    return [name for name in left if name in off or name not in right]
+    settled: set[str] = set()
+    open_: set[str] = set()
+    for name in search.pairs:
+        before = {tensor.name for tensor in stretch(search.b, name, search.pairs)}
+        (settled if name in right else open_).update(before)
+    return [name for name in left if name in open_ or name not in settled]
 
 
 def _by_value(
-    search: Search, left_a: Sequence[str], left_b: Sequence[str], given: Mapping[str, Sketch]
+    search: Search,
+    left_a: Sequence[str],
+    left_b: Sequence[str],
+    given: Mapping[str, Sketch],
+    near: float,
 ) -> dict[str, str]:
     """Pairs that are each other's nearest, and near; equal ones in the order of computation."""
     by_size: dict[tuple[int, int], list[str]] = defaultdict(list)
@@ -126,7 +143,7 @@ def _by_value(
             if (other, name) in search.dropped:
                 continue
             noise = noise_between(one, given[other])
-            if noise < _NEAR:
+            if noise < near:
                 ranked.append((_rank(search, noise, name, other), name, other))
     found: dict[str, str] = {}
     taken: set[str] = set()
