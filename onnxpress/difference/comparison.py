@@ -18,8 +18,10 @@ from onnxpress.difference.tensors import Tensors, prepared, random_nodes, tensor
 from onnxpress.difference.weights import WeightsCompared, compare_weights
 from onnxpress.errors import DataError, UsageError
 from onnxpress.graph import node_label
-from onnxpress.judge import interface_problems
+from onnxpress.judge import interface_problems, read_outputs
+from onnxpress.judge.cuts import cut
 from onnxpress.judge.fidelity import FidelitySum, OutputFidelity
+from onnxpress.judge.slices import SliceSum
 from onnxpress.runtime import Array, Feed, InputSpec, Session
 
 __all__ = ["DEFAULT_TOLERANCE_DB", "Difference", "compare_models"]
@@ -219,10 +221,17 @@ def _drawn(matching: Matching, a: Tensors) -> list[str]:
 def _outputs(
     sessions: Sequence[Session], feeds: Sequence[tuple[Feed, Feed]], common: Sequence[str]
 ) -> dict[str, OutputFidelity]:
-    """How near B's outputs are to A's, as both run by default."""
-    sums = {name: FidelitySum() for name in common}
-    for feed_a, feed_b in feeds:
-        one, other = sessions[0].run(feed_a, common), sessions[1].run(feed_b, common)
+    """How near B's outputs are to A's, as both run by default, in slices as they are judged."""
+    answers = [sessions[0].run(feed) for feed, _ in feeds]
+    readings = read_outputs(None, sessions[0], answers)
+    sums = {}
+    for name in common:
+        reading = readings[name]
+        sliced = answers[0][name].dtype.kind == "f" and not reading.varying
+        cuts = cut(reading, [answer[name] for answer in answers]) if sliced else None
+        sums[name] = FidelitySum(None if cuts is None else SliceSum(cuts, reading.axis))
+    for one, (_, feed) in zip(answers, feeds, strict=True):
+        other = sessions[1].run(feed, common)
         for name, total in sums.items():
             total.add(one[name], other[name])
     return {name: total.finish() for name, total in sums.items()}
@@ -287,7 +296,7 @@ def _blamed(found: _Compared, errors: Sequence[TensorError]) -> list[TensorError
 
 
 def _agrees(output: OutputFidelity, tolerance_db: float) -> bool:
-    return output.sqnr_db >= tolerance_db if output.is_float else output.equal_share == 1
+    return output.whole_db >= tolerance_db if output.is_float else output.equal_share == 1
 
 
 def _operators(models: Sequence[ir.Model]) -> dict[str, tuple[int, int]]:

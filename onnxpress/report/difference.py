@@ -123,6 +123,7 @@ OUTPUT_COLUMNS: tuple[Column[tuple[str, OutputFidelity]], ...] = (
         lambda o: number_or_none(o[1].sqnr_db),
         _output_decibels,
     ),
+    Column("worst", "worst slices", lambda o: o[1].worst, number=False),
     Column("cosine", "cosine", lambda o: number_or_none(o[1].cosine), _six),
     Column(
         "max_error",
