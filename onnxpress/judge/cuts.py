@@ -29,6 +29,8 @@ _ROUNDING = 1e-11
 """Of the largest slice's variance: float32 sums hardly resolve less (3e-6 of the deviation)."""
 _LEAST_COUNT = 16
 """Values of a slice below which its own variance is not known."""
+_FEWEST = 4
+"""Values of a slice from which it is told apart at all, by its power."""
 _LOOKED_AT = 4_000_000
 """Values by which axes are chosen."""
 _DISTINCT = 0.05
@@ -63,6 +65,8 @@ def cut(reading: Reading, outputs: Sequence[Array]) -> tuple[SliceReference, ...
             variance = np.maximum(variance, variance.mean())
             groups = (Group("", np.arange(len(variance))),)
         counted = moments.count >= _LEAST_COUNT
+        if reading.axis is None:
+            variance = np.where(counted, variance, np.maximum(variance, moments.power))
         found.append(SliceReference(form, axis, variance, groups, counted))
     return tuple(found)
 
@@ -114,6 +118,11 @@ class _Moments:
         count = np.maximum(self.count, 1)
         return np.maximum(self.square / count - (self.total / count) ** 2, 0.0)
 
+    @property
+    def power(self) -> Floats:
+        """Mean square, which stands for the variance where that is not known."""
+        return self.variance + self.mean**2
+
     def signal(self, floor: float) -> Floats:
         """What noise is compared with: the variance, or what stands for it where that is none."""
         variance, mean = self.variance, np.abs(self.mean)
@@ -132,10 +141,9 @@ def _axes(reading: Reading, form: Form, outputs: Sequence[Array]) -> tuple[list[
 
     By what it means, else the axis that differs most in power. The first axis is the batch. How
     much of the spread of log-power an axis explains is its adjusted share of variance (ω², Hays
-    1963), so that chance explains nothing. Besides, features lie along the last axis or the first
-    one behind the batch, also where they look alike: one that is lost is a small part of the whole.
-    Where they differ they may be borders and padding, which hardly vary; but pictures have
-    channels.
+    1963), so that chance explains nothing. Axes along which all looks alike are cut, too: one
+    feature of many that is lost is a small part of the whole. Others are not, for they may be
+    borders and padding, which hardly vary; but pictures have channels.
     """
     first = outputs[0]
     if reading.axis is not None and (form != "values" or reading.kind == Kind.DETECTION):
@@ -145,7 +153,7 @@ def _axes(reading: Reading, form: Form, outputs: Sequence[Array]) -> tuple[list[
     for axis in range(1, first.ndim):
         same = all(a.ndim == first.ndim and a.shape[axis] == first.shape[axis] for a in outputs)
         each = sum(array.size for array in outputs) // max(first.shape[axis], 1)
-        if same and first.shape[axis] > 1 and each >= _LEAST_COUNT:
+        if same and first.shape[axis] > 1 and each >= _FEWEST:
             shares[axis] = _explained(np.concatenate([rows_along(a, axis) for a in arrays], axis=1))
     distinct = [] if reading.axis is None else [reading.axis]
     most = max(shares, key=lambda axis: shares[axis], default=None)
@@ -153,8 +161,8 @@ def _axes(reading: Reading, form: Form, outputs: Sequence[Array]) -> tuple[list[
         distinct = [most]
     if first.ndim == 4 and 1 in shares and 1 not in distinct and shares[1] > _DISTINCT:
         distinct.append(1)
-    features = {1, first.ndim - 1} - set(distinct)
-    return distinct, sorted(a for a in features if shares.get(a, 1.0) <= _DISTINCT)
+    alike = [axis for axis in shares if axis not in distinct and shares[axis] <= _DISTINCT]
+    return distinct, alike
 
 
 def _first_few(outputs: Sequence[Array]) -> Sequence[Array]:

@@ -58,7 +58,8 @@ class _Head:
 def _heads(known: Sequence[Evidence], *, asked: bool) -> list[Reading]:
     found = []
     for e in known:
-        head = _head(e, asked=asked) if e.is_float and e.rank == 3 and not e.varies else None
+        dense = e.is_float and e.rank == 3 and not e.varies and (asked or not e.named("logit"))
+        head = _head(e, asked=asked) if dense else None
         if head is None:
             continue
         anchors = e.size(3 - head.axis)

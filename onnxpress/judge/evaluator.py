@@ -165,13 +165,21 @@ class Evaluator:
         }
         self.random = self._own_noise(first, model)
         self._probes: tuple[Probe, ...] = ()
-        if not (budget.metric == "none" or ":" in budget.metric or self.made_up or self.random):
+        if not (budget.metric == "none" or ":" in budget.metric or self.random):
+            found = metrics_of(self.readings, labelled, known[:_EXAMPLES])
             counted = [
                 metric
-                for metric in self._metrics
+                for metric in (found if self.made_up else self._metrics)
                 if isinstance(metric, Metric) and not set(metric.outputs) & set(self._slices)
             ]
-            self._probes = probes_of(original, samples, self.readings, self._slices, counted)
+            self._probes = probes_of(
+                original,
+                samples,
+                self.readings,
+                self._slices,
+                counted,
+                made_up=self.made_up,
+            )
         self.notes = tuple(self._unseen(known))
         rolled = any(probe.states for probe in self._probes)
         for name, reading in self.readings.items():
@@ -526,7 +534,8 @@ class Evaluator:
             readings = {
                 name: replace(reading, kind=Kind.INTEGERS)
                 for name, reading in readings.items()
-                if reading.kind == Kind.INTEGERS or references[0][name].dtype.kind != "f"
+                if reading.kind in (Kind.INTEGERS, Kind.SEGMENTATION)
+                and references[0][name].dtype.kind != "f"
             }
         found = metrics_of(readings, labelled, references)
         if name == "accuracy":

@@ -140,9 +140,14 @@ def probes_of(
     readings: Mapping[str, Reading],
     usual: Mapping[str, tuple[SliceReference, ...]],
     metrics: Sequence[Metric],
+    *,
+    made_up: bool = False,
     seed: int = 0,
 ) -> tuple[Probe, ...]:
     """All that these inputs and outputs allow; what the original cannot run is left out.
+
+    Random inputs are not disturbed, for they are like no data already: metrics may lose on them
+    what they may lose on stressed ones.
 
     Args:
         original: what is judged by.
@@ -150,6 +155,7 @@ def probes_of(
         readings: of every output.
         usual: how outputs are cut into slices on the samples.
         metrics: of the other outputs.
+        made_up: the samples are random inputs.
         seed: of what is random.
     """
     found: list[Probe] = []
@@ -157,8 +163,12 @@ def probes_of(
     resized: list[Feed] = []
     for name, feed in stressed(samples, original.inputs, seed=seed, number=_STRESSED):
         (resized if name in _SIZES else disturbed).append(feed)
+    if made_up and metrics:
+        kept = _answered(original, samples.feeds)
+        allowance = STRESSED_ALLOWANCE_DB
+        found.append(_probe("random inputs", kept, readings, {}, metrics, allowance, {}))
     for title, feeds, allowance in (
-        ("stressed inputs", disturbed, STRESSED_ALLOWANCE_DB),
+        ("stressed inputs", [] if made_up else disturbed, STRESSED_ALLOWANCE_DB),
         ("other sizes", resized, _SIZES_ALLOWANCE_DB),
     ):
         kept = _answered(original, feeds)
