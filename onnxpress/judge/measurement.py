@@ -128,6 +128,9 @@ def pooled(rows: Floats) -> tuple[float, float]:
 def class_drop_bounds(rows: Floats, samples: int, confidence: float) -> tuple[float, float]:
     """Bounds of the drop of a mean over classes, by bootstrap over samples (BCa).
 
+    A sample that loses all is what resampling does not see where there is none such. So the upper
+    bound is no less than that of the mean loss of a sample, all classes together, by betting.
+
     Args:
         rows: [n, 5], this model, the original, weight, class, sample.
         samples: how many.
@@ -139,8 +142,11 @@ def class_drop_bounds(rows: Floats, samples: int, confidence: float) -> tuple[fl
         new, old = pooled(np.concatenate([by_sample[index] for index in indices]))
         return old - new
 
+    sums = np.array([table[:, :3].sum(axis=0) for table in by_sample])
+    lost = (sums[:, 1] - sums[:, 0]) / np.maximum(sums[:, 2], 1)
+    _, rare = mean_bounds(lost, confidence, least=min(0.0, float(lost.min())), most=1.0)
     low, high = bootstrap_bounds(drop, samples, confidence, resamples=_WHOLE_RESAMPLES)
-    return low, max(high, share_upper(0, samples, confidence)) if low == high else high
+    return low, max(high, rare)
 
 
 def drop_bounds(rows: Floats, confidence: float) -> tuple[float, float]:

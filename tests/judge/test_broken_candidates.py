@@ -4,6 +4,7 @@ Each candidate is the original with one edit (`zoo.table`). The samples have no 
 """
 
 from functools import cache
+from pathlib import Path
 
 import onnx
 import pytest
@@ -11,8 +12,9 @@ from zoo.builder import opened
 from zoo.table import KINDS
 
 from onnxpress.data import Samples
-from onnxpress.judge import Budget, Evaluator, interface_problems
+from onnxpress.judge import Budget, Evaluator, Verdict, interface_problems
 from onnxpress.runtime import Session
+from onnxpress.validation import validate
 
 BROKEN = [(kind, fault) for kind, entry in KINDS.items() for fault in entry.broken]
 HARMLESS = [(kind, change) for kind, entry in KINDS.items() for change in entry.harmless]
@@ -43,3 +45,28 @@ def test_broken_candidate_is_refused(kind: str, name: str) -> None:
 def test_harmless_candidate_is_accepted(kind: str, name: str) -> None:
     entry = KINDS[kind]
     assert not fault(kind, entry.harmless[name](entry.make()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("YOLOv8", "one class dropped"),
+        ("recurrent", "state halved"),
+        ("objects in rows", "scores saturated"),
+        ("classes, probabilities", "unseen class constant"),
+    ],
+)
+def test_validate_refuses_by_default_and_says_why(tmp_path: Path, kind: str, name: str) -> None:
+    entry = KINDS[kind]
+    made = entry.make()
+    original, near, candidate = (tmp_path / f"{n}.onnx" for n in ("original", "near", "broken"))
+    onnx.save(made.model, original)
+    onnx.save(entry.harmless["noise on weights"](made), near)
+    onnx.save(entry.broken[name](made), candidate)
+    samples = Samples(made.feeds, None, "made")
+    refused = validate(candidate, original, evaluation=samples, threads=1)
+    assert not refused.within_budget
+    assert refused.judgement is not None
+    assert refused.judgement.verdict == Verdict.BROKEN
+    assert refused.judgement.reason
+    assert validate(near, original, evaluation=samples, threads=1).within_budget

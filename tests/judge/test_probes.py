@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from zoo.builder import Made, opened
-from zoo.faults import drifting, edited, failing_beyond, scaled
+from zoo.builder import Made, floats, opened
+from zoo.faults import drifting, edited, failing_beyond, noisy, rounded, scaled
 from zoo.table import KINDS
 
-from onnxpress.data import Samples
+from onnxpress.data import Samples, random_samples
 from onnxpress.judge import Budget, Evaluator, Measurement, ProbeFigure
+from onnxpress.runtime import Session
 
 
 def evaluator(made: Made, number: int | None = None, budget: Budget | None = None) -> Evaluator:
@@ -96,3 +97,35 @@ def test_own_metric_and_no_metric_leave_probes_out(metric: str) -> None:
 def test_screening_on_a_few_samples_runs_no_probe() -> None:
     made = KINDS["gains"].make()
     assert evaluator(made).measure(opened(made.model), 8).probes == ()
+
+
+def on_random_inputs(made: Made) -> tuple[Evaluator, Session]:
+    original = opened(made.model)
+    return Evaluator(original, random_samples(original, 4, 0), Budget()), original
+
+
+def test_random_inputs_show_other_sizes_and_carried_states() -> None:
+    judge, original = on_random_inputs(KINDS["accumulator"].make())
+    assert [p.name for p in judge.measure(original).probes] == ["states carried over 64 steps"]
+    made = KINDS["masks"].make()
+    judge, original = on_random_inputs(made)
+    assert [p.name for p in judge.measure(original).probes] == ["other sizes"]
+    shape = original.run(made.feeds[0])["masks"].shape
+    assert "other sizes" in judge.broken(
+        judge.measure(opened(failing_beyond("masks", *shape)(made)))
+    )
+
+
+def test_random_inputs_show_that_no_object_is_found_where_it_was() -> None:
+    made = KINDS["objects in rows"].make()
+    judge, _ = on_random_inputs(made)
+    assert not judge.broken(judge.measure(opened(noisy(made))))
+    broken = judge.broken(judge.measure(opened(scaled("detections", 0.0)(made))))
+    assert broken.startswith("F1 of detections drops by 100.0 points on random inputs")
+
+
+def test_random_inputs_show_a_small_column_that_is_lost() -> None:
+    made = KINDS["regression"].make()
+    judge, _ = on_random_inputs(made)
+    assert not judge.broken(judge.measure(opened(rounded(made))))
+    assert judge.broken(judge.measure(opened(scaled("measures", floats([1, 0, 1]))(made))))

@@ -91,6 +91,15 @@ def test_one_wrong_of_48_is_beyond_a_point_and_within_three() -> None:
     assert measured.metrics[0].interval == pytest.approx((0.107, 9.51), rel=0.01)
 
 
+def test_masks_that_are_alike_on_48_samples_may_be_lost_on_others() -> None:
+    made = KINDS["class numbers"].make()
+    judge = Evaluator(opened(made.model), samples_of(made), Budget())
+    (figure,) = judge.measure(opened(noisy(made))).metrics
+    assert 0 < figure.drop < 0.3
+    # Of all-or-nothing losses: 1 − 0.05^(1/48) = 6 points.
+    assert 3 < figure.interval[1] < 7
+
+
 def test_looks_at_the_same_samples_widen_the_bound() -> None:
     made = classifier()
     original = opened(made.model)
