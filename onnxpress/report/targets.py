@@ -104,8 +104,9 @@ def static_document(report: StaticReport) -> dict[str, Any]:
 
 def print_static(report: StaticReport, console: Console) -> None:
     """Print what the rules of one target say of a model."""
+    name = escape(printable(report.target))
     console.print(
-        f"[bold]{escape(printable(report.target))}[/] by its rules: {report.taken} of {report.nodes} nodes, "
+        f"[bold]{name}[/] by its rules: {report.taken} of {report.nodes} nodes, "
         f"{report.multiply_add_share:.1%} of the multiply-adds, {report.partitions} "
         f"partition{'s' if report.partitions != 1 else ''}",
         soft_wrap=True,

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -53,7 +54,8 @@ def hostile(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_what_a_terminal_obeys_is_never_printed(
     hostile: Path, tmp_path: Path, arguments: list[str]
 ) -> None:
-    np.savez(tmp_path / "data.npz", **{f"z{HOSTILE[:-1]}": np.zeros((4, 3), np.float32)})
+    data: dict[str, Any] = {f"z{HOSTILE[:-1]}": np.zeros((4, 3), np.float32)}
+    np.savez(tmp_path / "data.npz", **data)
     result = run(*(word.format(model=hostile, folder=tmp_path) for word in arguments))
     assert result.exit_code in (0, 1, 2), result.output
     assert "Traceback" not in result.output
