@@ -32,7 +32,7 @@ from onnxpress import registry
 from onnxpress.contract import Candidate, Decision, Pass
 from onnxpress.conversion import Conversion
 from onnxpress.data import Samples
-from onnxpress.errors import RecipeError, UsageError
+from onnxpress.errors import RecipeError, UsageError, nearest
 from onnxpress.recipe_entries import Entries
 from onnxpress.selection import NOTHING_SELECTED, Selection
 from onnxpress.settings import checked, settings_of
@@ -254,19 +254,26 @@ def _stage(entry: Entries, classes: Mapping[str, type[Pass]]) -> RecipeStage:
         raise entry.error(wrong, str(error)) from error
     if "decision" not in entry.table_itself:
         return RecipeStage(pass_, None)
-    return RecipeStage(pass_, tuple(_decision(item, name) for item in entry.tables("decision")))
+    return RecipeStage(pass_, tuple(_decision(item, pass_) for item in entry.tables("decision")))
 
 
-def _decision(item: Entries, pass_name: str) -> Decision:
+def _decision(item: Entries, pass_: Pass) -> Decision:
     item.known(_DECISION_KEYS)
+    family, families = item.value("family", str, ""), list(pass_.families)
+    if families and family not in families:
+        raise item.error(
+            "family",
+            f"family is {family!r}{nearest(family, families)}; expected one of "
+            f"{', '.join(families)}, as {pass_.name} has them",
+        )
     parameters = item.table("parameters")
     candidate = Candidate(
         {} if parameters is None else dict(parameters.table_itself),
-        family=item.value("family", str, ""),
+        family=family,
         members=item.texts("members"),
         refined=item.value("refined", bool, default=False),
         keeps_kernels=item.value("keeps_kernels", bool, default=False),
-        pass_name=pass_name,
+        pass_name=pass_.name,
     )
     return Decision(item.value("site", str), candidate)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bad_passes import Rounds
 
 from onnxpress.contract import Candidate, Decision
 from onnxpress.conversion import Conversion
@@ -24,12 +25,14 @@ def test_text_survives_hostile_names() -> None:
     decisions = tuple(
         Decision(
             name,
-            Candidate({"value": value, name: 1}, family=name, members=(name,), pass_name=QUANTIZE),
+            Candidate(
+                {"value": value, name: 1}, family=name, members=(name,), pass_name=Rounds.name
+            ),
         )
         for name, value in zip(names, values, strict=False)
     )
-    recipe = Recipe((RecipeStage(create(QUANTIZE), decisions),), "cpu", 3, None, None)
-    again = Recipe.from_toml(recipe.to_toml())
+    recipe = Recipe((RecipeStage(Rounds(), decisions),), "cpu", 3, None, None)
+    again = Recipe.from_toml(recipe.to_toml(), classes={Rounds.name: Rounds})
     assert again == recipe
     assert again.digest == recipe.digest
 
@@ -110,11 +113,22 @@ family = 'static'
         ("version = 2\n[[pass]]\nname = 'quantize'\nform = 'b'", "line 4: .*form is 'b'; expected"),
         ("version = 2\n[calibration]\nsource = 'x'", "line 2: calibration: digest is missing"),
         (DECIDED + "form = 'b'", "mine, line 8: pass number 1 decision number 2: unknown .*'form'"),
-        (DECIDED + "site = 3", "line 8: pass number 1 decision number 2: site is 3; expected text"),
-        (DECIDED + "members = 'a'", "line 8: .*members is 'a'; expected a list of texts"),
-        (DECIDED + "refined = 1", "line 8: .*refined is 1; expected true or false"),
-        (DECIDED + "parameters = 1", "line 8: .*parameters is 1; expected a table"),
-        (DECIDED, "line 7: pass number 1 decision number 2: site is missing"),
+        (
+            DECIDED + "family = 'static'\nsite = 3",
+            "line 9: pass number 1 decision number 2: site is 3; expected text",
+        ),
+        (
+            DECIDED + "family = 'static'\nmembers = 'a'",
+            "line 9: .*members is 'a'; expected a list of texts",
+        ),
+        (
+            DECIDED + "family = 'static'\nrefined = 1",
+            "line 9: .*refined is 1; expected true or false",
+        ),
+        (DECIDED + "parameters = 1\nfamily = 'static'", "line 8: .*parameters is 1; expected a"),
+        (DECIDED + "family = 'static'", "line 7: pass number 1 decision number 2: site is missing"),
+        (DECIDED + "family = 'statics'", "line 8: .*'statics'; did you mean 'static'.*, dynamic,"),
+        (DECIDED, "line 7: pass number 1 decision number 2: family is ''; expected one of static"),
     ],
 )
 def test_what_is_no_recipe_is_refused(text: str, expected: str) -> None:
