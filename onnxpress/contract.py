@@ -228,6 +228,8 @@ class Pass(ABC):
     """The pipeline raises the model's opset to this, where it can, before it loses anything."""
     by_name_only: ClassVar[str] = ""
     """Why the pass acts only when asked for by name; empty when it takes part by default."""
+    families: ClassVar[tuple[str, ...]] = ()
+    """What `family` its candidates may have, for recipes; empty: anything."""
     rewrites_from_statistics: ClassVar[bool] = False
     """Whether `rewrite` needs the statistics again, besides the decisions."""
 

@@ -32,9 +32,11 @@ from onnxpress import registry
 from onnxpress.contract import Candidate, Decision, Pass
 from onnxpress.conversion import Conversion
 from onnxpress.data import Samples
-from onnxpress.errors import RecipeError
+from onnxpress.errors import RecipeError, UsageError, nearest
+from onnxpress.recipe_entries import Entries
 from onnxpress.selection import NOTHING_SELECTED, Selection
 from onnxpress.settings import checked, settings_of
+from onnxpress.toml_places import places_of
 
 __all__ = ["CalibrationSource", "Recipe", "RecipeStage", "samples_digest"]
 
@@ -50,6 +52,8 @@ _KEYS = (
     "layers",
     "pass",
 )
+_CALIBRATION_KEYS = ("source", "digest", "held_out")
+_CONVERSION_KEYS = ("shapes", "float16", "opset")
 _DECISION_KEYS = ("site", "family", "members", "refined", "keeps_kernels", "parameters")
 
 
@@ -145,8 +149,8 @@ class Recipe:
             classes: passes by name besides those that are installed.
 
         Raises:
-            RecipeError: it is no recipe of a version we know.
-            UsageError: it names a pass or setting that does not exist.
+            RecipeError: it is no recipe of a version we know, or names a pass or setting that does
+                not exist; with the line.
         """
         try:
             table = tomllib.loads(text)
@@ -157,27 +161,24 @@ class Recipe:
                 f"{source}: version is {table.get('version')!r}; expected {FORMAT}, as onnxpress "
                 "writes beside a model; optimize again to make one"
             )
-        _known(table, _KEYS, source)
-        try:
-            stages = tuple(_stage(entry, source, classes or {}) for entry in table.get("pass", []))
-            calibration = table.get("calibration")
-            asked = table.get("conversion", {})
-            return cls(
-                stages,
-                str(table.get("target", "cpu")),
-                int(table.get("seed", 0)),
-                table.get("model_sha256"),
-                None if calibration is None else CalibrationSource(**calibration),
-                Conversion(**{**asked, "shapes": tuple(asked.get("shapes", ()))}),
-                Selection.from_table(
-                    table.get("layers", {}),
-                    registry.lossy_names([stage.pass_ for stage in stages]),
-                    source,
-                ),
-                table.get("overridable"),
-            )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise RecipeError(f"{source}: is not a recipe: {error}") from error
+        root = Entries(table, source, places_of(text))
+        root.known(_KEYS)
+        stages = tuple(_stage(entry, classes or {}) for entry in root.tables("pass"))
+        calibration = root.table("calibration")
+        return cls(
+            stages,
+            root.value("target", str, "cpu"),
+            root.value("seed", int, 0),
+            root.value("model_sha256", str, None),
+            None if calibration is None else _calibration(calibration),
+            _conversion(root.table("conversion")),
+            Selection.from_table(
+                root.layers(),
+                registry.lossy_names([stage.pass_ for stage in stages]),
+                root.where("layers"),
+            ),
+            root.value("overridable", bool, None),
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> "Recipe":
@@ -191,14 +192,6 @@ class Recipe:
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from error
         return cls.from_toml(text, str(path))
-
-
-def _known(table: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
-    unknown = sorted(set(table) - set(keys))
-    if unknown:
-        raise RecipeError(
-            f"{where}: unknown entries {', '.join(unknown)}; expected some of {', '.join(keys)}"
-        )
 
 
 def _stage_table(stage: RecipeStage) -> dict[str, Any]:
@@ -228,28 +221,61 @@ def _decision_table(decision: Decision) -> dict[str, Any]:
     return table
 
 
-def _stage(entry: Mapping[str, Any], source: str, classes: Mapping[str, type[Pass]]) -> RecipeStage:
-    name = str(entry["name"])
-    options = {key: value for key, value in entry.items() if key not in ("name", "decision")}
-    if name in classes:
-        pass_ = classes[name](**checked(classes[name], name, options))
-    else:
-        pass_ = registry.create(name, options)
-    if "decision" not in entry:
+def _calibration(entry: Entries) -> CalibrationSource:
+    entry.known(_CALIBRATION_KEYS)
+    return CalibrationSource(
+        entry.value("source", str), entry.value("digest", str), entry.value("held_out", bool)
+    )
+
+
+def _conversion(entry: Entries | None) -> Conversion:
+    if entry is None:
+        return Conversion()
+    entry.known(_CONVERSION_KEYS)
+    shapes, half = entry.texts("shapes"), entry.value("float16", str, "no")
+    opset = entry.value("opset", int, 0)
+    try:
+        return Conversion(shapes, half, opset)
+    except UsageError as error:
+        wrong = next((key for key in _CONVERSION_KEYS if key in str(error)), "")
+        raise entry.error(wrong, str(error)) from error
+
+
+def _stage(entry: Entries, classes: Mapping[str, type[Pass]]) -> RecipeStage:
+    name = entry.value("name", str)
+    options = {k: v for k, v in entry.table_itself.items() if k not in ("name", "decision")}
+    try:
+        if name in classes:
+            pass_ = classes[name](**checked(classes[name], name, options))
+        else:
+            pass_ = registry.create(name, options)
+    except UsageError as error:
+        wrong = next((key for key in options if key in str(error)), "name")
+        raise entry.error(wrong, str(error)) from error
+    if "decision" not in entry.table_itself:
         return RecipeStage(pass_, None)
-    decisions = []
-    for number, item in enumerate(entry["decision"], 1):
-        _known(item, _DECISION_KEYS, f"{source}: decision {number} of {name}")
-        candidate = Candidate(
-            dict(item.get("parameters", {})),
-            family=str(item.get("family", "")),
-            members=tuple(item.get("members", ())),
-            refined=bool(item.get("refined", False)),
-            keeps_kernels=bool(item.get("keeps_kernels", False)),
-            pass_name=name,
+    return RecipeStage(pass_, tuple(_decision(item, pass_) for item in entry.tables("decision")))
+
+
+def _decision(item: Entries, pass_: Pass) -> Decision:
+    item.known(_DECISION_KEYS)
+    family, families = item.value("family", str, ""), list(pass_.families)
+    if families and family not in families:
+        raise item.error(
+            "family",
+            f"family is {family!r}{nearest(family, families)}; expected one of "
+            f"{', '.join(families)}, as {pass_.name} has them",
         )
-        decisions.append(Decision(str(item["site"]), candidate))
-    return RecipeStage(pass_, tuple(decisions))
+    parameters = item.table("parameters")
+    candidate = Candidate(
+        {} if parameters is None else dict(parameters.table_itself),
+        family=family,
+        members=item.texts("members"),
+        refined=item.value("refined", bool, default=False),
+        keeps_kernels=item.value("keeps_kernels", bool, default=False),
+        pass_name=pass_.name,
+    )
+    return Decision(item.value("site", str), candidate)
 
 
 def samples_digest(samples: Samples) -> str:

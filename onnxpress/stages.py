@@ -10,7 +10,7 @@ from onnxpress import model_file
 from onnxpress.contract import Context, Decision, Pass, Skip, Stage
 from onnxpress.conversion.opset import raise_opset
 from onnxpress.enforcement import opset_needed_by
-from onnxpress.errors import PassError
+from onnxpress.errors import PassError, RecipeError, nearest
 from onnxpress.lossless import difference_of, lossless_stage
 from onnxpress.original import Run
 from onnxpress.pool import Pool, pools_of
@@ -189,6 +189,7 @@ def _replayed(run: Run, pool: Pool, model: ir.Model, decisions: tuple[Decision, 
                 seed=run.recipe.seed,
                 threads=run.request.threads,
             )
+            _require_sites(context, own, current)
             own, left = current.permitted(context, own)
             rewritten = current.rewrite_refined(
                 context, own, run.calibration, threads=run.request.threads
@@ -198,6 +199,32 @@ def _replayed(run: Run, pool: Pool, model: ir.Model, decisions: tuple[Decision, 
             failures.append(error)
             current = current.without([error])
     return PoolResult(pool, model, failures=tuple(failures))
+
+
+def _require_sites(context: Context, decisions: Sequence[Decision], pool: Pool) -> None:
+    """Refuse decisions about what the model does not have.
+
+    Raises:
+        RecipeError: a site is neither a layer, tensor or node nor offered by the pass.
+    """
+    graphs = (context.model.graph, *context.model.graph.subgraphs())
+    known = {layer.name for layer in context.layers}
+    for graph in graphs:
+        known.update(graph.initializers)
+        for node in graph:
+            known.update((node.name or "", *(value.name or "" for value in node.outputs)))
+    unknown = [d for d in decisions if d.site not in known or not known.issuperset(d.layers)]
+    if not unknown:
+        return
+    offer = pool.offer(context)
+    offered = {item.site for item in offer.proposals} | {skip.site for _, skip in offer.left}
+    for decision in unknown:
+        if decision.site not in offered:
+            raise RecipeError(
+                f"the recipe decides for {decision.candidate.pass_name} about {decision.site!r}, "
+                f"which the model does not have{nearest(decision.site, sorted(known | offered))}; "
+                "remove the decision, or use the recipe with the model it was made for"
+            )
 
 
 def _by_pass(pool: Pool, result: PoolResult, before: ir.Model) -> list[StageResult]:

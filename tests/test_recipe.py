@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bad_passes import Rounds
 
 from onnxpress.contract import Candidate, Decision
 from onnxpress.conversion import Conversion
@@ -24,12 +25,14 @@ def test_text_survives_hostile_names() -> None:
     decisions = tuple(
         Decision(
             name,
-            Candidate({"value": value, name: 1}, family=name, members=(name,), pass_name=QUANTIZE),
+            Candidate(
+                {"value": value, name: 1}, family=name, members=(name,), pass_name=Rounds.name
+            ),
         )
         for name, value in zip(names, values, strict=False)
     )
-    recipe = Recipe((RecipeStage(create(QUANTIZE), decisions),), "cpu", 3, None, None)
-    again = Recipe.from_toml(recipe.to_toml())
+    recipe = Recipe((RecipeStage(Rounds(), decisions),), "cpu", 3, None, None)
+    again = Recipe.from_toml(recipe.to_toml(), classes={Rounds.name: Rounds})
     assert again == recipe
     assert again.digest == recipe.digest
 
@@ -72,21 +75,60 @@ def test_predictions_are_no_part_of_a_recipe() -> None:
     assert text(0.25) == text(0.75)
 
 
+DECIDED = """version = 2
+[[pass]]
+name = 'quantize'
+[[pass.decision]]
+site = 'a'
+family = 'static'
+[[pass.decision]]
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("version = 1", r"mine: version is 1; expected 2, .*optimize again"),
         ("", "mine: version is None; expected 2"),
         ("version = ", "mine: is not TOML"),
-        ("version = 2\nsed = 1", "mine: unknown entries sed; expected some of version"),
-        ("version = 2\n[[pass]]\nname = 'qantize'", "did you mean 'quantize'"),
-        ("version = 2\n[[pass]]\nform = 'auto'", "mine: is not a recipe: 'name'"),
-        ("version = 2\n[[pass]]\nname = 'quantize'\nfrom = 1", "has no setting 'from'"),
+        ("version = 2\nsed = 1", r"mine, line 2: unknown entry 'sed'; did you mean 'seed'\?"),
+        ("version = 2\nseed = 'x'", "mine, line 2: seed is 'x'; expected a whole number"),
+        ("version = 2\nseed = true", "mine, line 2: seed is True; expected a whole number"),
+        ("version = 2\ntarget = 3", "mine, line 2: target is 3; expected text"),
+        ("version = 2\npass = 3", r"mine, line 2: pass is 3; expected tables, \[\[pass\]\]"),
+        ("version = 2\noverridable = 1", "line 2: overridable is 1; expected true or false"),
+        ("version = 2\ncalibration = 'x'", "line 2: calibration is 'x'; expected a table"),
         (
-            "version = 2\n[[pass]]\nname = 'quantize'\n[[pass.decision]]\nsite = 'a'\nform = 'b'",
-            "mine: decision 1 of quantize: unknown entries form",
+            "version = 2\n[conversion]\nshapes = 'a'",
+            "line 3: conversion: shapes is 'a'; exp",
         ),
-        ("version = 2\n[calibration]\nsource = 'x'", "mine: is not a recipe: .*digest"),
+        (
+            "version = 2\n[conversion]\nfloat16 = 'a'",
+            "line 3: conversion: float16 is 'a'; ex",
+        ),
+        ("version = 2\n[layers.'/a']\nkept = true", r'line 2: \[layers."/a"\]: unknown .* kept'),
+        ("version = 2\n\n[[pass]]\nname = 'qantize'", "line 4: .* did you mean 'quantize'"),
+        ("version = 2\n[[pass]]\nform = 'auto'", "mine, line 2: pass number 1: name is missing"),
+        ("version = 2\n[[pass]]\nname = 'quantize'\nfrom = 1", "line 4: .*has no setting 'from'"),
+        ("version = 2\n[[pass]]\nname = 'quantize'\nform = 'b'", "line 4: .*form is 'b'; expected"),
+        ("version = 2\n[calibration]\nsource = 'x'", "line 2: calibration: digest is missing"),
+        (DECIDED + "form = 'b'", "mine, line 8: pass number 1 decision number 2: unknown .*'form'"),
+        (
+            DECIDED + "family = 'static'\nsite = 3",
+            "line 9: pass number 1 decision number 2: site is 3; expected text",
+        ),
+        (
+            DECIDED + "family = 'static'\nmembers = 'a'",
+            "line 9: .*members is 'a'; expected a list of texts",
+        ),
+        (
+            DECIDED + "family = 'static'\nrefined = 1",
+            "line 9: .*refined is 1; expected true or false",
+        ),
+        (DECIDED + "parameters = 1\nfamily = 'static'", "line 8: .*parameters is 1; expected a"),
+        (DECIDED + "family = 'static'", "line 7: pass number 1 decision number 2: site is missing"),
+        (DECIDED + "family = 'statics'", "line 8: .*'statics'; did you mean 'static'.*, dynamic,"),
+        (DECIDED, "line 7: pass number 1 decision number 2: family is ''; expected one of static"),
     ],
 )
 def test_what_is_no_recipe_is_refused(text: str, expected: str) -> None:

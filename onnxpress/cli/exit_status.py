@@ -61,8 +61,17 @@ def exit_statuses() -> Iterator[None]:
 
 def _leave(error: BaseException, status: int, message: str) -> None:
     logger.debug("the traceback", exc_info=error)
-    click.echo(message, err=True)
+    click.echo(_printable(message), err=True)
     sys.exit(status)
+
+
+def _printable(message: str) -> str:
+    """On one line; what a terminal would obey, as names from a file may hold it, is escaped."""
+    if message.isprintable():
+        return message
+    from onnxpress.report.text import printable  # noqa: PLC0415 - loads onnxruntime
+
+    return printable(message)
 
 
 @contextlib.contextmanager
@@ -79,7 +88,7 @@ def _short_warnings() -> Iterator[None]:
         line: str | None = None,
     ) -> None:
         if issubclass(category, LeftOutWarning):
-            click.echo(f"warning: {message}", err=True)
+            click.echo(_printable(f"warning: {message}"), err=True)
         else:
             usual(message, category, filename, lineno, file, line)
 

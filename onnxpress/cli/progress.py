@@ -5,7 +5,9 @@ import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
+
+from onnxpress.report.text import printable
 
 __all__ = ["progress_line"]
 
@@ -17,4 +19,4 @@ def progress_line() -> Iterator[Callable[[str], None]]:
         yield lambda _: None
         return
     with Console(stderr=True).status("starting") as status:
-        yield lambda text: status.update(escape(text))
+        yield lambda text: status.update(Text(printable(text)))

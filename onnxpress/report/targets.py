@@ -8,7 +8,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
+from onnxpress.report.text import printable
 from onnxpress.targets import OperatorRule, Target
 from onnxpress.targets.schema import facts
 from onnxpress.targets.static_rules import StaticReport
@@ -44,7 +46,7 @@ def print_targets(targets: Sequence[Target], console: Console) -> None:
     console.print(f"[bold]{'name':<10} {'integers':<8} {'half':<10} what it is[/]")
     for target in targets:
         integers = target.layouts[0] if target.quantized_operators else "float"
-        lines = textwrap.wrap(target.description, _WIDTH - 31)
+        lines = textwrap.wrap(printable(target.description), _WIDTH - 31)
         console.print(
             f"{target.name:<10} {integers:<8} {target.float16:<10} {escape(lines[0])}",
             soft_wrap=True,
@@ -55,10 +57,12 @@ def print_targets(targets: Sequence[Target], console: Console) -> None:
 
 def print_target(target: Target, console: Console) -> None:
     """Print every fact of a target and where it comes from."""
-    console.print(f"[bold]{escape(target.name)}[/]: {escape(target.description)}")
+    console.print(
+        f"[bold]{escape(printable(target.name))}[/]: {escape(printable(target.description))}"
+    )
     single = len(target.members) == 1
     if single:
-        console.print(f"provider {escape(target.provider)}", soft_wrap=True)
+        console.print(f"provider {escape(printable(target.provider))}", soft_wrap=True)
     else:
         _print_wrapped(f"common ground of {', '.join(target.members)}", console)
     for name, fact in facts(Target).items():
@@ -81,10 +85,14 @@ def _in_words(rule: OperatorRule) -> str:
 
 def _print_wrapped(text: str, console: Console, *, indent: str = "", style: str = "") -> None:
     lines = textwrap.wrap(
-        text, _WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ", break_long_words=False
+        printable(text),
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
     )
     for line in lines:
-        console.print(escape(line), style=style, soft_wrap=True, highlight=False)
+        console.print(Text(line), style=style, soft_wrap=True, highlight=False)
 
 
 def static_document(report: StaticReport) -> dict[str, Any]:
@@ -96,8 +104,9 @@ def static_document(report: StaticReport) -> dict[str, Any]:
 
 def print_static(report: StaticReport, console: Console) -> None:
     """Print what the rules of one target say of a model."""
+    name = escape(printable(report.target))
     console.print(
-        f"[bold]{escape(report.target)}[/] by its rules: {report.taken} of {report.nodes} nodes, "
+        f"[bold]{name}[/] by its rules: {report.taken} of {report.nodes} nodes, "
         f"{report.multiply_add_share:.1%} of the multiply-adds, {report.partitions} "
         f"partition{'s' if report.partitions != 1 else ''}",
         soft_wrap=True,

@@ -53,6 +53,7 @@ class Factorize(Pass):
 
     name: ClassVar[str] = "factorize"
     stage: ClassVar[Stage] = Stage.LOW_RANK
+    families: ClassVar[tuple[str, ...]] = ("pair", "spatial", "tucker", "shared")
     rewrites_from_statistics: ClassVar[bool] = True
 
     energy: Share | None = setting(

@@ -43,6 +43,7 @@ class Pack(Pass):
 
     name: ClassVar[str] = "pack"
     stage: ClassVar[Stage] = Stage.STORAGE
+    families: ClassVar[tuple[str, ...]] = ("bit_mask",)
     minimum_opset: ClassVar[int] = 11
 
     least_gain: Annotated[float, Interval(ge=0, lt=1)] = setting(

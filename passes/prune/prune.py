@@ -64,6 +64,7 @@ class Prune(Pass):
 
     name: ClassVar[str] = "prune"
     stage: ClassVar[Stage] = Stage.STRUCTURE
+    families: ClassVar[tuple[str, ...]] = (_EXACT, "channel", "head", "block")
     rewrites_from_statistics: ClassVar[bool] = True
 
     structure: Literal["all", "channel", "head", "block"] = setting(

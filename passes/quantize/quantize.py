@@ -62,6 +62,7 @@ class Quantize(Pass):
 
     name: ClassVar[str] = "quantize"
     stage: ClassVar[Stage] = Stage.QUANTIZATION
+    families: ClassVar[tuple[str, ...]] = (STATIC, WIDE, "dynamic", "weight_only")
     minimum_opset: ClassVar[int] = 13
     rewrites_from_statistics: ClassVar[bool] = True
 

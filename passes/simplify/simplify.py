@@ -56,6 +56,7 @@ class Simplify(Pass):
 
     name: ClassVar[str] = "simplify"
     stage: ClassVar[Stage] = Stage.LOSSLESS
+    families: ClassVar[tuple[str, ...]] = ("full", "structure")
 
     fold_limit: Annotated[int, Ge(0)] = setting(
         1024, "Most elements of a folded constant that is larger than the inputs it frees."

@@ -51,6 +51,7 @@ class Sparsify(Pass):
 
     name: ClassVar[str] = "sparsify"
     stage: ClassVar[Stage] = Stage.SPARSITY
+    families: ClassVar[tuple[str, ...]] = ("sparse",)
     by_name_only: ClassVar[str] = (
         "zeros make dense kernels no faster, and 8-bit weights save more for the same loss; "
         "name sparsify to apply it"

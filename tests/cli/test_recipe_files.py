@@ -43,6 +43,16 @@ def test_no_other_entry_imports_either(here: Path, linear_model: Path, key: str)
     assert not Path("ran").exists()
 
 
+def test_site_that_the_model_does_not_have_is_refused(here: Path, linear_model: Path) -> None:
+    decision = "[[pass.decision]]\nsite = 'wieght'\nfamily = 'weight_only'\n"
+    Path("r.toml").write_text(f"version = 2\n[[pass]]\nname = 'quantize'\n{decision}")
+    result = run("optimize", linear_model, "--recipe", "r.toml", "-o", "out.onnx")
+    assert result.exit_code == 2
+    assert "decides for quantize about 'wieght', which the model does not have" in message(result)
+    assert "did you mean 'weight'?" in message(result)
+    assert not Path("out.onnx").exists()
+
+
 def test_function_given_by_the_user_is_called(here: Path, linear_model: Path) -> None:
     Path("r.toml").write_text("version = 2\n[[pass]]\nname = 'simplify'\n")
     run("optimize", linear_model, "--recipe", "r.toml", "--calibration", "evil:go", "-o", "o.onnx")
