@@ -1,6 +1,7 @@
 """What is in a model, what could be optimized and what not, and why; nothing is run."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def inspect_model(path: str | Path, *, target: str = "cpu") -> dict[str, Any]:
 
 def _described(pool: Pool, model: ir.Model, target: Target) -> dict[str, Any]:
     """What a pass says of a model without data."""
-    offer = pool.offer(pool.context(model, target))
+    offer = pool.offer(replace(pool.context(model, target), survey=True))
     reasons = Counter(skip.reason for _, skip in offer.left)
     reasons.update(item.limit for item in offer.proposals if item.limit is not None)
     reasons.update(str(failure) for failure in offer.failures)
