@@ -15,6 +15,7 @@ from onnxpress.pool import Pool
 from onnxpress.request import default_passes
 from onnxpress.selectable import selectable_sites
 from onnxpress.targets import Target, load_target
+from onnxpress.untreated import untreated_weights
 
 __all__ = ["inspect_model"]
 
@@ -62,6 +63,7 @@ def inspect_model(path: str | Path, *, target: str = "cpu") -> dict[str, Any]:
             for site in sites
             if site.is_layer
         ],
+        "untreated": untreated_weights(model),
         "passes": described,
         "problems": problems,
     }

@@ -4,6 +4,7 @@ The options that change what a quantized file computes on x86-64 are named here 
 (`DEFAULT`, `EXACT`, `X64_PRECISE`); see the onnxruntime session option keys of the same names.
 """
 
+import re
 import shutil
 import tempfile
 import weakref
@@ -28,6 +29,8 @@ DEFAULT: Mapping[str, str] = {}
 EXACT: Mapping[str, str] = {"session.disable_quant_qdq": "1"}
 X64_PRECISE: Mapping[str, str] = {"session.x64quantprecision": "1"}
 
+_SOURCE_PLACE = re.compile(r"\S+\.(?:cc|h|cpp|hpp|cu):\d+\s*")
+_SIGNATURE = re.compile(r"^(?:[\w&*<> ]+ )?onnxruntime::.*?\)(?: const)?(?: \[[^\]]*\])* ")
 _IN_MEMORY_BYTES = 32_000_000
 """Weights of larger models are given as a file, which onnxruntime maps instead of copying."""
 _NUMPY_TYPES = {
@@ -106,9 +109,8 @@ class Session:
             )
         except Exception as error:
             # onnxruntime raises bare C++ exceptions of many types for a bad model.
-            reason = " ".join(str(error).split())
             raise ModelError(
-                f"{name}: onnxruntime {ort.__version__} cannot load it: {reason}"
+                f"{name}: onnxruntime {ort.__version__} cannot load it: {_reason(error)}"
             ) from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self.inputs = tuple(
@@ -165,8 +167,16 @@ class Session:
             return list(self._session.run(list(outputs), dict(feed)))
         except Exception as error:
             # onnxruntime raises bare C++ exceptions of many types for inputs it cannot take.
-            reason = " ".join(str(error).split())
-            raise ModelError(f"{self._name}: onnxruntime fails to run it: {reason}") from error
+            raise ModelError(
+                f"{self._name}: onnxruntime fails to run it: {_reason(error)}"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What onnxruntime says, without the places in its own source and what C++ calls them."""
+    text = " ".join(str(error).split())
+    *_, last = _SOURCE_PLACE.split(text)
+    return _SIGNATURE.sub("", last).strip() or text
 
 
 def _options(
