@@ -26,6 +26,8 @@ class Context:
         statistics: of this model, or `None` without calibration data. Where a decision is
             refined, those of its layers are of what the rewritten model feeds them.
         seed: for anything drawn at random.
+        survey: only sites and reasons are wanted of `propose`, so that what candidates cost and
+            save need not be computed; `inspect` asks so.
         draft: a rewrite is wanted for the clock, so that its weights need the right form but not
             the best values.
         layers: the model's layers with a constant weight; found if not given.
@@ -42,6 +44,7 @@ class Context:
     statistics: Statistics | None = None
     seed: int = 0
     draft: bool = False
+    survey: bool = False
     layers: tuple[Layer, ...] = ()
     base: ir.Model = None  # type: ignore[assignment] # filled in below
     base_statistics: Statistics | None = None

@@ -5,6 +5,7 @@ Nothing is run without samples; with them a few, for their answers say more of t
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from onnxpress.request import default_passes
 from onnxpress.runtime import Array, Session
 from onnxpress.selectable import selectable_sites
 from onnxpress.targets import Target, load_target
+from onnxpress.untreated import untreated_weights
 
 __all__ = ["inspect_model"]
 
@@ -87,6 +89,7 @@ def inspect_model(
             if site.is_layer
         ],
         "readings": [reading_document(reading) for reading in _readings(file, original, data)],
+        "untreated": untreated_weights(model),
         "passes": described,
         "problems": [*([note] if note else []), *problems],
     }
@@ -106,7 +109,7 @@ def _readings(
 
 def _described(pool: Pool, model: ir.Model, target: Target) -> dict[str, Any]:
     """What a pass says of a model without data."""
-    offer = pool.offer(pool.context(model, target))
+    offer = pool.offer(replace(pool.context(model, target), survey=True))
     reasons = Counter(skip.reason for _, skip in offer.left)
     reasons.update(item.limit for item in offer.proposals if item.limit is not None)
     reasons.update(str(failure) for failure in offer.failures)

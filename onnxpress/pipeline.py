@@ -11,16 +11,15 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from onnxpress.attempts import Attempt, judged_attempt
-from onnxpress.contract import Pass, Stage
+from onnxpress.contract import Pass
 from onnxpress.conversion import Conversion, convert_interface
-from onnxpress.errors import ModelError, NoSamplesError
+from onnxpress.errors import NoSamplesError
 from onnxpress.judge import Budget, Evaluator
-from onnxpress.lossless import lossless, require_selected
+from onnxpress.lossless import require_selected
 from onnxpress.original import (
     Original,
     Run,
     SampleSets,
-    custom_operators,
     load_sets,
     opened,
     read,
@@ -30,11 +29,11 @@ from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage
 from onnxpress.request import DataArgument, Request, default_passes, planned
 from onnxpress.result import Result, StageResult
-from onnxpress.runtime import Clock, Session, compare_latency
+from onnxpress.runtime import Clock, compare_latency
 from onnxpress.search import Allowance, Goal, Objective, SearchOptions
 from onnxpress.targets import load_target
+from onnxpress.unmeasured import stamp, without_runtime, without_samples
 from onnxpress.validation import on_providers
-from onnxpress.version import __version__
 
 __all__ = ["optimize", "run"]
 
@@ -147,13 +146,13 @@ def run(request: Request) -> Result:
     request.progress("simplifying")
     original = opened(given, plan.recipe, request.threads)
     if original.session is None:
-        return _without_runtime(original, plan.recipe, started)
+        return without_runtime(original, plan.recipe, started)
     try:
         sets = load_sets(request, original.session, plan.recipe, original.source)
     except NoSamplesError as error:
         if request.named and any(stage.pass_.stage.loses for stage in plan.recipe.stages):
             raise
-        return _without_samples(original, plan.recipe, started, str(error))
+        return without_samples(original, plan.recipe, started, str(error))
     evaluator = Evaluator(original.session, sets.selection, request.budget, model=original.model)
     judge = _judge(original, sets, request.budget, evaluator)
     options = SearchOptions(
@@ -188,7 +187,7 @@ def run(request: Request) -> Result:
         problems.append(f"the budget does not hold: {broken}")
     problems += _without_effect(best.stages, request)
     recipe = _decided(plan.recipe, best, sets.calibration_source)
-    _stamp(final, recipe, original.digest)
+    stamp(final, recipe, original.digest)
     return Result(
         final,
         recipe,
@@ -253,75 +252,3 @@ def _decided(recipe: Recipe, best: Attempt, calibration: CalibrationSource | Non
     """The plan with all decisions made."""
     stages = tuple(RecipeStage(stage.pass_, stage.decisions) for stage in best.stages)
     return replace(recipe, stages=stages, calibration=calibration)
-
-
-def _stamp(model: ir.Model, recipe: Recipe, digest: str) -> None:
-    """Say in the model where it came from."""
-    model.metadata_props["onnxpress.version"] = __version__
-    model.metadata_props["onnxpress.recipe_sha256"] = recipe.digest
-    model.metadata_props["onnxpress.original_sha256"] = digest
-
-
-def _without_runtime(original: Original, recipe: Recipe, started: float) -> Result:
-    """Custom operators: only what needs no run is done, and nothing is claimed."""
-    names = ", ".join(custom_operators(original.model))
-    problem = (
-        f"onnxruntime does not know the custom operator {names}: it was kept, the graph around it "
-        "was simplified, and nothing could be run or validated"
-    )
-    note = "onnxruntime cannot run the model, so nothing could be measured"
-    result = _unmeasured(original, recipe, started, note)
-    return replace(result, within_budget=False, problems=(problem,))
-
-
-def _without_samples(original: Original, recipe: Recipe, started: float, reason: str) -> Result:
-    """No inputs can be made up: what changes no answer needs none, the rest is left out."""
-
-    def refusal(rewritten: ir.Model) -> str | None:
-        try:
-            Session(rewritten, threads=1)
-        except ModelError as error:
-            return str(error)
-        return None
-
-    note = "nothing to measure by: no samples were given, and none can be made up"
-    result = _unmeasured(original, recipe, started, note, refusal)
-    warning = (
-        f"nothing was run and compared: {reason}; only rewrites that are exact by their rules were "
-        "made, and onnxruntime loads the result"
-    )
-    return replace(result, warnings=(*result.warnings, warning))
-
-
-def _unmeasured(
-    original: Original,
-    recipe: Recipe,
-    started: float,
-    note: str,
-    difference: Callable[[ir.Model], str | None] = lambda _: None,
-) -> Result:
-    """Passes that change no answer, without a run; the others are left out, with a note."""
-    model = original.model.clone()
-    target = load_target(recipe.target)
-    stages = []
-    for stage in recipe.stages:
-        if stage.pass_.stage == Stage.LOSSLESS:
-            stages.append(lossless(stage.pass_, model, target, recipe.seed, difference))
-            model = stages[-1].model
-        else:
-            stages.append(StageResult(stage.pass_, model, note=note))
-    decided = tuple(RecipeStage(stage.pass_, stage.decisions) for stage in stages)
-    final = replace(recipe, stages=decided)
-    _stamp(model, final, original.digest)
-    return Result(
-        model,
-        final,
-        tuple(stages),
-        None,
-        within_budget=True,
-        problems=(),
-        original_bytes=original.nbytes,
-        source=original.source,
-        seconds=time.monotonic() - started,
-        warnings=(original.note,) if original.note else (),
-    )

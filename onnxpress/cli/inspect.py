@@ -43,6 +43,9 @@ def command(
         print_text(problem, console, label="warning", style="yellow")
     operators = ", ".join(f"{name} {count}" for name, count in found["operators"].items())
     print_text(f"operators: {operators}", console)
+    for reason, counts in found["untreated"].items():
+        names = ", ".join(f"{name} {count}" for name, count in counts.items())
+        print_text(f"weights {reason}: {names}", console)
     for entry in found["passes"]:
         sites = f"{entry['sites']} sites without data"
         print_text(sites, console, label=entry["pass"], style="bold")

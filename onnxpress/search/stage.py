@@ -17,6 +17,7 @@ from onnxpress.search.layer_timing import keep_faster
 from onnxpress.search.sensitivity import hopeless
 from onnxpress.search.strategy import feasible, saved
 from onnxpress.search.trial import MeasuredTrials, SearchOptions, Trial
+from onnxpress.untreated import why_no_layer
 
 __all__ = ["PoolResult", "search_stage"]
 
@@ -262,10 +263,11 @@ def _restored(proposals: Sequence[Proposal], decisions: Sequence[Decision]) -> l
 
 
 def _why_nothing(context: Context, proposals: Sequence[Proposal], left: Sequence[Left]) -> str:
+    if not context.layers and not left:
+        return why_no_layer(context.model)
     if not left and proposals:
         return "no form that keeps the kernels is offered"
     if not left:
-        known = "nothing was proposed"
-        return known if context.layers else "no layer with a constant weight in float is left"
+        return "nothing was proposed"
     most = Counter(skip.reason for _, skip in left).most_common(2)
     return "; ".join(f"{reason} ({count})" for reason, count in most)

@@ -96,14 +96,12 @@ def is_writable(nodes: Iterable[ir.Node], opsets: dict[str, int], ir_version: in
     for number, node in enumerate(nodes):
         if not is_standard(node) or bodies(node):
             continue
-        proto: onnx.NodeProto = ir.to_proto(node)
-        # New values have no names yet; an input without is one that is left out.
-        del proto.input[:], proto.output[:]
-        given = ["" if v is None else f"input_{n}" for n, v in enumerate(node.inputs)]
-        while given and not given[-1]:
-            given.pop()
-        proto.input.extend(given)
-        proto.output.extend(f"output_{number}_{n}" for n in range(len(node.outputs)))
+        # Of new nodes the values have no names yet; an input of None is one that is left out.
+        given = [None if v is None else ir.Value(name=f"i{n}") for n, v in enumerate(node.inputs)]
+        made = [ir.Value(name=f"o{number}_{n}") for n in range(len(node.outputs))]
+        attributes = node.attributes.values()
+        alone = ir.Node("", node.op_type, given, attributes, outputs=made)
+        proto: onnx.NodeProto = ir.to_proto(alone)
         try:
             onnx.checker.check_node(proto, context)
         except onnx.checker.ValidationError:

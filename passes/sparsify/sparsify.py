@@ -147,14 +147,18 @@ class Sparsify(Pass):
                 proposals.append(Skip(layer.name, reason))
             else:
                 chosen.append(layer)
-        pool = None
+        if context.survey:
+            rough = (Candidate(family="sparse", keeps_kernels=True),)
+            return [*proposals, *(Proposal(layer.name, rough) for layer in chosen)]
+        thresholds = None
         if self._scope(context) == "global" and chosen and not self._group:
             kinds = {self._importance(context, layer) for layer in chosen}
             # Scores of different kinds have no common scale.
             kind = kinds.pop() if len(kinds) == 1 else "magnitude"
             pool = np.concatenate([scores_of(context, layer, kind).reshape(-1) for layer in chosen])
+            thresholds = self._thresholds(pool)
         for layer in chosen:
-            candidates = self._candidates(context, layer, pool)
+            candidates = self._candidates(context, layer, thresholds)
             proposals.append(
                 Proposal(layer.name, candidates)
                 if candidates
@@ -207,7 +211,7 @@ class Sparsify(Pass):
         return "none" if self.importance == "magnitude" else "alternating"
 
     def _candidates(
-        self, context: Context, layer: Layer, pool: Float64 | None
+        self, context: Context, layer: Layer, thresholds: Sequence[float] | None
     ) -> tuple[Candidate, ...]:
         common: dict[str, Parameter] = {
             "importance": self._importance(context, layer),
@@ -221,16 +225,18 @@ class Sparsify(Pass):
         if self._scope(context) == "loss":
             return self._curve(context, layer, common)
         found: list[Candidate] = []
-        for step in _STEPS:
-            wanted = self.sparsity * step
-            if pool is None:
-                found += self._at(context, layer, {**common, "sparsity": wanted})
-                continue
-            count = round(pool.size * wanted)
-            if count:
-                threshold = float(np.partition(pool, count - 1)[count - 1])
+        if thresholds is not None:
+            for threshold in thresholds:
                 found += self._at(context, layer, {**common, "threshold": threshold})
+            return tuple(found)
+        for step in _STEPS:
+            found += self._at(context, layer, {**common, "sparsity": self.sparsity * step})
         return tuple(found)
+
+    def _thresholds(self, pool: Float64) -> list[float]:
+        """The scores below which the shares of all weights lie."""
+        counts = [round(pool.size * self.sparsity * step) for step in _STEPS]
+        return [float(np.partition(pool, count - 1)[count - 1]) for count in counts if count]
 
     def _curve(
         self, context: Context, layer: Layer, common: dict[str, Parameter]

@@ -1,0 +1,91 @@
+"""What is done to a model that cannot be run: what changes no answer, and nothing is claimed."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from onnxpress.contract import Stage
+from onnxpress.errors import ModelError
+from onnxpress.lossless import lossless
+from onnxpress.original import Original, custom_operators
+from onnxpress.recipe import Recipe, RecipeStage
+from onnxpress.result import Result, StageResult
+from onnxpress.runtime import Session
+from onnxpress.targets import load_target
+from onnxpress.version import __version__
+
+__all__ = ["stamp", "without_runtime", "without_samples"]
+
+
+def stamp(model: ir.Model, recipe: Recipe, digest: str) -> None:
+    """Say in the model where it came from."""
+    model.metadata_props["onnxpress.version"] = __version__
+    model.metadata_props["onnxpress.recipe_sha256"] = recipe.digest
+    model.metadata_props["onnxpress.original_sha256"] = digest
+
+
+def without_runtime(original: Original, recipe: Recipe, started: float) -> Result:
+    """Custom operators: only what needs no run is done, and nothing is claimed."""
+    names = ", ".join(custom_operators(original.model))
+    problem = (
+        f"onnxruntime does not know the custom operator {names}: it was kept, the graph around it "
+        "was simplified, and nothing could be run or validated"
+    )
+    note = "onnxruntime cannot run the model, so nothing could be measured"
+    result = _unmeasured(original, recipe, started, note)
+    return replace(result, within_budget=False, problems=(problem,))
+
+
+def without_samples(original: Original, recipe: Recipe, started: float, reason: str) -> Result:
+    """No inputs can be made up: what changes no answer needs none, the rest is left out."""
+
+    def refusal(rewritten: ir.Model) -> str | None:
+        try:
+            Session(rewritten, threads=1)
+        except ModelError as error:
+            return str(error)
+        return None
+
+    note = "nothing to measure by: no samples were given, and none can be made up"
+    result = _unmeasured(original, recipe, started, note, refusal)
+    warning = (
+        f"nothing was run and compared: {reason}; only rewrites that are exact by their rules were "
+        "made, and onnxruntime loads the result"
+    )
+    return replace(result, warnings=(*result.warnings, warning))
+
+
+def _unmeasured(
+    original: Original,
+    recipe: Recipe,
+    started: float,
+    note: str,
+    difference: Callable[[ir.Model], str | None] = lambda _: None,
+) -> Result:
+    """Passes that change no answer, without a run; the others are left out, with a note."""
+    model = original.model.clone()
+    target = load_target(recipe.target)
+    stages = []
+    for stage in recipe.stages:
+        if stage.pass_.stage == Stage.LOSSLESS:
+            stages.append(lossless(stage.pass_, model, target, recipe.seed, difference))
+            model = stages[-1].model
+        else:
+            stages.append(StageResult(stage.pass_, model, note=note))
+    decided = tuple(RecipeStage(stage.pass_, stage.decisions) for stage in stages)
+    final = replace(recipe, stages=decided)
+    stamp(model, final, original.digest)
+    return Result(
+        model,
+        final,
+        tuple(stages),
+        None,
+        within_budget=True,
+        problems=(),
+        original_bytes=original.nbytes,
+        source=original.source,
+        seconds=time.monotonic() - started,
+        warnings=(original.note,) if original.note else (),
+    )
