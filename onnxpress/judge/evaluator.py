@@ -16,20 +16,21 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.data import Samples
-from onnxpress.errors import BudgetError, DataError, UsageError
-from onnxpress.graph import node_label
+from onnxpress.errors import BudgetError, UsageError
 from onnxpress.judge.bounds import confidence_of_look, samples_to_decide, share_upper
 from onnxpress.judge.budget import DEFAULT_MAX_DROP, DEFAULT_MIN_SQNR, Budget, least_sqnr
+from onnxpress.judge.choosing import chosen_metrics, labelled_output
 from onnxpress.judge.cuts import cut
 from onnxpress.judge.detections import decoded
+from onnxpress.judge.faults import Limits, faults
 from onnxpress.judge.fidelity import FidelitySum
 from onnxpress.judge.kinds import Kind, Reading
-from onnxpress.judge.measurement import Measurement, MetricFigure, ProbeFigure, WholeDrop, pooled
+from onnxpress.judge.measurement import Measurement, MetricFigure, WholeDrop, pooled
 from onnxpress.judge.metrics import Answers, Label, Metric, WholeMetric, metrics_of
 from onnxpress.judge.probes import Probe, probes_of
+from onnxpress.judge.randomness import drawn_by
 from onnxpress.judge.reading import read_outputs
 from onnxpress.judge.slices import SliceSum
-from onnxpress.judge.user_metrics import user_metric
 from onnxpress.runtime import Array, Feed, Session
 
 __all__ = ["Evaluator", "Runner"]
@@ -47,31 +48,6 @@ _UNCACHED = 64
 _CLEAR_DB = 3.0
 _OWN_NOISE_DB = 3.0
 """Below what the original differs from itself: a model as near is as good."""
-_ROUNDING_DB = 90.0
-_DRAWING = frozenset(
-    [
-        "Bernoulli",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-    ]
-)
-"""Operators that draw other numbers in every run, unless they are given a seed."""
-_MOST_NAMED = 3
-_KINDS_OF_METRICS = {
-    "accuracy": (),
-    "agreement": (Kind.CLASSIFICATION, Kind.SEQUENCE, Kind.MULTI_LABEL),
-}
-
-
-def _drawn_by(model: ir.Model | None) -> str:
-    """The nodes that draw without a seed, in brackets."""
-    nodes = [] if model is None else [n for n in model.graph.all_nodes() if n.op_type in _DRAWING]
-    names = [node_label(node) for node in nodes if "seed" not in node.attributes]
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return f" ({', '.join(names[:_MOST_NAMED])}{more})" if names else ""
 
 
 class Runner(Protocol):
@@ -131,7 +107,7 @@ class Evaluator:
         if size <= _CACHE_BYTES:
             self._cache = [first, *(original.run(feed) for feed in samples.feeds[1:])]
         known = self._cache or [first, *(original.run(f) for f in samples.feeds[1:_UNCACHED])]
-        labelled = self._labelled(first)
+        labelled = labelled_output(budget, samples, first)
         if model is None and isinstance(original.model, ir.Model):
             model = original.model
         if readings is None:
@@ -144,7 +120,9 @@ class Evaluator:
                 kinds=budget.outputs,
             )
         self.readings = dict(readings)
-        self._metrics = self._chosen(labelled, known[:_EXAMPLES])
+        self._metrics = chosen_metrics(
+            budget, self.readings, labelled, known[:_EXAMPLES], made_up=self.made_up
+        )
         if budget.max_drop is not None and not self._metrics:
             raise BudgetError(
                 "--max-drop needs a task metric, but the samples have no labels and no output "
@@ -234,6 +212,12 @@ class Evaluator:
     def _named(self, least: float) -> str:
         names = [name for name, wanted in self.least.items() if wanted == least]
         return names[0] if len(names) == 1 else f"{len(names)} outputs"
+
+    @property
+    def limits(self) -> Limits:
+        """What may be lost."""
+        bounded = self.budget.confidence is not None
+        return Limits(self.max_drop, self.least, bounded, self.confidence)
 
     @property
     def screening(self) -> int:
@@ -355,57 +339,7 @@ class Evaluator:
             measurement: of the model.
             share: of the budget that may be spent.
         """
-        return next(self._faults(measurement, share), "")
-
-    def _faults(self, measurement: Measurement, share: float) -> Iterator[str]:
-        bounded = self.budget.confidence is not None and not _same(measurement)
-        for name, output in measurement.outputs.items():
-            if output.is_float and not math.isfinite(output.max_error):
-                yield f"output {name} has another shape or values that are not finite"
-        for figure in measurement.metrics:
-            allowed = self.max_drop * share
-            where = f" of output {figure.outputs[0]}" if len(figure.outputs) == 1 else ""
-            if not figure.drop <= allowed + 1e-9:
-                yield (
-                    f"{figure.name}{where} drops by {figure.drop:.2f} points; the budget is "
-                    f"{allowed:.3g}"
-                )
-            elif bounded and figure.interval[1] > allowed + 1e-9:
-                yield (
-                    f"{figure.name}{where} may drop by up to {figure.interval[1]:.2f} points "
-                    f"({self.confidence:.0%} confidence); the budget is {allowed:.3g}"
-                )
-        # A share of the noise power is so many decibels more.
-        stricter = -10 * math.log10(share) if share > 0 else math.inf
-        for name, least in self.least.items():
-            found = measurement.outputs[name]
-            if least is not None and found.is_float and found.sqnr_db < least + stricter:
-                part = f" ({found.worst})" if found.worst else ""
-                yield (
-                    f"output {name}{part} keeps {found.sqnr_db:.1f} dB; the budget is "
-                    f"{least + stricter:.1f}"
-                )
-        yield from self._probe_faults(measurement.probes, stricter)
-
-    @staticmethod
-    def _probe_faults(probes: Sequence[ProbeFigure], stricter: float) -> Iterator[str]:
-        for probe in probes:
-            if probe.sqnr_db == -math.inf:
-                yield f"on {probe.name} the model does not run, or answers in another shape"
-            elif probe.sqnr_db < probe.least_db + stricter and probe.metric:
-                lost, allowed = (
-                    100 * 10 ** (-level / 10)
-                    for level in (probe.sqnr_db, probe.least_db + stricter)
-                )
-                yield (
-                    f"{probe.metric} drops by {lost:.1f} points on {probe.name}; the budget is "
-                    f"{allowed:.3g}"
-                )
-            elif probe.sqnr_db < probe.least_db + stricter:
-                yield (
-                    f"output {probe.output} keeps {probe.sqnr_db:.1f} dB on {probe.name}; the "
-                    f"budget is {probe.least_db + stricter:.1f}"
-                )
+        return next(faults(self.limits, measurement, share), "")
 
     def certainly_broken(self, measurement: Measurement) -> str:
         """As `broken`, but a drop counts only where its lower bound lies beyond the budget."""
@@ -475,84 +409,6 @@ class Evaluator:
             return ""
         self._metrics = [m for m in self._metrics if not set(m.outputs) & set(different)]
         return (
-            f"the original itself draws random numbers{_drawn_by(model)}: output "
+            f"the original itself draws random numbers{drawn_by(model)}: output "
             f"{', '.join(different)} differs from run to run with the same inputs"
         )
-
-    def _labelled(self, first: Answers) -> str | None:
-        """The output that labels belong to.
-
-        Raises:
-            BudgetError: accuracy is asked for and there are no labels.
-            DataError: no output has a score for each of them.
-        """
-        labels, metric = self.samples.labels, self.budget.metric
-        if metric == "accuracy" and labels is None:
-            raise BudgetError(
-                f"metric accuracy needs labels, but {self.samples.source} has no __labels__"
-            )
-        if labels is None or metric in ("agreement", "none") or ":" in metric:
-            return None
-        rows, top = max(1, labels[0].size), int(labels.max())
-        for name, array in first.items():
-            if array.dtype.kind != "f" or array.size % rows or array.ndim == 0:
-                continue
-            classes = array.size // rows
-            if array.shape[-1] == classes > top and (classes > 1 or array.ndim == 2):
-                return name
-            if classes == 1 and array.ndim <= 2 and top <= 1:
-                return name
-        shapes = "; ".join(f"{name} {list(array.shape)}" for name, array in first.items())
-        raise DataError(
-            f"{self.samples.source}: has labels up to {top}, but no output of the model is "
-            f"[{rows}, classes] with that many classes ({shapes}); remove __labels__, or judge by "
-            "--metric module:function"
-        )
-
-    def _chosen(
-        self, labelled: str | None, references: Sequence[Answers]
-    ) -> list[Metric | WholeMetric]:
-        """The metrics that the budget is about.
-
-        Raises:
-            BudgetError: none fits what was asked for.
-            UsageError: there is no such metric.
-        """
-        name = self.budget.metric
-        if ":" in name:
-            return [user_metric(name)]
-        if name not in ("auto", "accuracy", "agreement", "none"):
-            raise UsageError(
-                f"metric is {name!r}; expected auto, accuracy, agreement, none, module:function or "
-                "set=module:function"
-            )
-        if name == "none":
-            return []
-        readings = self.readings
-        if self.made_up:
-            # Random inputs are of no class; what must be equal still is.
-            readings = {
-                name: replace(reading, kind=Kind.INTEGERS)
-                for name, reading in readings.items()
-                if reading.kind in (Kind.INTEGERS, Kind.SEGMENTATION)
-                and references[0][name].dtype.kind != "f"
-            }
-        found = metrics_of(readings, labelled, references)
-        if name == "accuracy":
-            found = [metric for metric in found if metric.name == "accuracy"]
-        if name == "agreement":
-            kinds = _KINDS_OF_METRICS["agreement"]
-            found = [m for m in found if self.readings[m.outputs[0]].kind in kinds]
-            if not found:
-                raise BudgetError(
-                    "metric agreement needs an output of class scores on real samples"
-                )
-        return found
-
-
-def _same(measurement: Measurement) -> bool:
-    """Whether outputs differ by rounding at most, so that nothing can have been lost."""
-    return all(
-        output.whole_db >= _ROUNDING_DB if output.is_float else output.equal_share == 1
-        for output in measurement.outputs.values()
-    )

@@ -8,6 +8,7 @@ from zoo.table import KINDS
 
 from onnxpress.data import Samples, random_samples
 from onnxpress.judge import Budget, Evaluator, Measurement, ProbeFigure
+from onnxpress.judge.faults import faults
 from onnxpress.runtime import Session
 
 
@@ -75,7 +76,7 @@ def test_whole_numbers_and_lists_are_judged_by_their_metric() -> None:
     assert figure.metric == "F1 of detections"
     assert figure.least_db == pytest.approx(10)
     assert figure.sqnr_db < 1
-    messages = [m for m in judge._faults(measured, 1.0) if "stressed" in m]
+    messages = [m for m in faults(judge.limits, measured, 1.0) if "stressed" in m]
     assert messages == [
         "F1 of detections drops by 100.0 points on stressed inputs; the budget is 10"
     ]

@@ -1,0 +1,93 @@
+"""What breaks a budget, in sentences for people."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from onnxpress.judge.measurement import Measurement, ProbeFigure
+
+__all__ = ["Limits", "faults"]
+
+_ROUNDING_DB = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be lost.
+
+    Attributes:
+        max_drop: points of each metric.
+        least: SQNR in dB that each float output has to keep; `None`: a metric alone counts.
+        bounded: whether bounds have to lie within the budget, not only what was measured.
+        confidence: of each bound.
+    """
+
+    max_drop: float
+    least: Mapping[str, float | None]
+    bounded: bool
+    confidence: float
+
+
+def faults(limits: Limits, measurement: Measurement, share: float) -> Iterator[str]:
+    """What breaks the budget, in sentences.
+
+    Args:
+        limits: what may be lost.
+        measurement: of the model.
+        share: of the budget that may be spent.
+    """
+    bounded = limits.bounded and not _same(measurement)
+    for name, output in measurement.outputs.items():
+        if output.is_float and not math.isfinite(output.max_error):
+            yield f"output {name} has another shape or values that are not finite"
+    for figure in measurement.metrics:
+        allowed = limits.max_drop * share
+        where = f" of output {figure.outputs[0]}" if len(figure.outputs) == 1 else ""
+        if not figure.drop <= allowed + 1e-9:
+            yield (
+                f"{figure.name}{where} drops by {figure.drop:.2f} points; the budget is "
+                f"{allowed:.3g}"
+            )
+        elif bounded and figure.interval[1] > allowed + 1e-9:
+            yield (
+                f"{figure.name}{where} may drop by up to {figure.interval[1]:.2f} points "
+                f"({limits.confidence:.0%} confidence); the budget is {allowed:.3g}"
+            )
+    # A share of the noise power is so many decibels more.
+    stricter = -10 * math.log10(share) if share > 0 else math.inf
+    for name, least in limits.least.items():
+        found = measurement.outputs[name]
+        if least is not None and found.is_float and found.sqnr_db < least + stricter:
+            part = f" ({found.worst})" if found.worst else ""
+            yield (
+                f"output {name}{part} keeps {found.sqnr_db:.1f} dB; the budget is "
+                f"{least + stricter:.1f}"
+            )
+    yield from _probe_faults(measurement.probes, stricter)
+
+
+def _probe_faults(probes: Sequence[ProbeFigure], stricter: float) -> Iterator[str]:
+    for probe in probes:
+        if probe.sqnr_db == -math.inf:
+            yield f"on {probe.name} the model does not run, or answers in another shape"
+        elif probe.sqnr_db < probe.least_db + stricter and probe.metric:
+            lost, allowed = (
+                100 * 10 ** (-level / 10) for level in (probe.sqnr_db, probe.least_db + stricter)
+            )
+            yield (
+                f"{probe.metric} drops by {lost:.1f} points on {probe.name}; the budget is "
+                f"{allowed:.3g}"
+            )
+        elif probe.sqnr_db < probe.least_db + stricter:
+            yield (
+                f"output {probe.output} keeps {probe.sqnr_db:.1f} dB on {probe.name}; the "
+                f"budget is {probe.least_db + stricter:.1f}"
+            )
+
+
+def _same(measurement: Measurement) -> bool:
+    """Whether outputs differ by rounding at most, so that nothing can have been lost."""
+    return all(
+        output.whole_db >= _ROUNDING_DB if output.is_float else output.equal_share == 1
+        for output in measurement.outputs.values()
+    )

@@ -1,0 +1,28 @@
+"""What a model draws at random: nodes that draw other numbers in every run."""
+
+import onnx_ir as ir
+
+from onnxpress.graph import node_label
+
+__all__ = ["drawn_by"]
+
+_DRAWING = frozenset(
+    [
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    ]
+)
+"""Operators that draw other numbers in every run, unless they are given a seed."""
+_MOST_NAMED = 3
+
+
+def drawn_by(model: ir.Model | None) -> str:
+    """The nodes that draw without a seed, in brackets."""
+    nodes = [] if model is None else [n for n in model.graph.all_nodes() if n.op_type in _DRAWING]
+    names = [node_label(node) for node in nodes if "seed" not in node.attributes]
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f" ({', '.join(names[:_MOST_NAMED])}{more})" if names else ""
