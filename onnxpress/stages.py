@@ -196,9 +196,26 @@ def _replayed(run: Run, pool: Pool, model: ir.Model, decisions: tuple[Decision, 
             )
             return PoolResult(current, rewritten, own, left, failures=tuple(failures))
         except PassError as error:
+            _require_parameters(error)
             failures.append(error)
             current = current.without([error])
     return PoolResult(pool, model, failures=tuple(failures))
+
+
+def _require_parameters(failure: PassError) -> None:
+    """Refuse a decision whose parameters its pass cannot read.
+
+    Raises:
+        RecipeError: one is missing or of another type or value.
+    """
+    cause: BaseException = failure
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, KeyError | TypeError | ValueError):
+        raise RecipeError(
+            f"the recipe's decision cannot be carried out: {failure}; if it was written or changed "
+            "by hand, compare its parameters with those of a recipe that onnxpress wrote"
+        ) from failure
 
 
 def _require_sites(context: Context, decisions: Sequence[Decision], pool: Pool) -> None:

@@ -53,6 +53,22 @@ def test_site_that_the_model_does_not_have_is_refused(here: Path, linear_model: 
     assert not Path("out.onnx").exists()
 
 
+@pytest.mark.parametrize(
+    "parameters", ["rank = 8", "rank = 'four'\nfrom_statistics = false", "from_statistics = false"]
+)
+def test_parameters_that_a_pass_cannot_read_are_refused(
+    here: Path, linear_model: Path, parameters: str
+) -> None:
+    Path("r.toml").write_text(
+        "version = 2\n[[pass]]\nname = 'factorize'\n[[pass.decision]]\nsite = 'weight'\n"
+        f"family = 'pair'\n[pass.decision.parameters]\n{parameters}\n"
+    )
+    result = run("optimize", linear_model, "--recipe", "r.toml", "-o", "out.onnx")
+    assert result.exit_code == 2
+    assert "decision cannot be carried out: pass factorize, site weight" in message(result)
+    assert not Path("out.onnx").exists()
+
+
 def test_function_given_by_the_user_is_called(here: Path, linear_model: Path) -> None:
     Path("r.toml").write_text("version = 2\n[[pass]]\nname = 'simplify'\n")
     run("optimize", linear_model, "--recipe", "r.toml", "--calibration", "evil:go", "-o", "o.onnx")
