@@ -78,6 +78,8 @@ def prepared_by(pass_: Pass, model: ir.Model) -> ir.Model:
     Raises:
         PassError: the pass fails or gives back no model.
     """
+    if type(pass_).prepare is Pass.prepare:
+        return model
     found = _signed_call(pass_, "prepare", lambda: pass_.prepare(model.clone()))
     if not isinstance(found, ir.Model):
         raise PassError(pass_.name, f"prepare returned a {type(found).__name__}; expected a model")
