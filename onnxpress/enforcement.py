@@ -92,6 +92,8 @@ def quota_of(pass_: Pass, context: Context) -> Quota | None:
     Raises:
         PassError: the pass fails, or counts in what no candidate has.
     """
+    if type(pass_).quota is Pass.quota:
+        return None
     found = _guarded(pass_, context, "quota", lambda: pass_.quota(context))
     if found is not None and found.unit not in UNITS:
         units = ", ".join(UNITS)
@@ -127,6 +129,8 @@ def observed_by(pass_: Pass, context: Context) -> Observations:
     Raises:
         PassError: it fails or changes the model.
     """
+    if type(pass_).observes is Pass.observes:
+        return Observations()
     return _guarded(pass_, context, "observes", lambda: pass_.observes(context))
 
 
