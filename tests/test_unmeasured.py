@@ -1,4 +1,4 @@
-"""Models that nothing can be made up for: what changes no answer is done, and no more is claimed."""
+"""Models that nothing can be made up for: what needs no run is done, and no more is claimed."""
 
 from pathlib import Path
 
