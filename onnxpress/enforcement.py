@@ -78,6 +78,8 @@ def prepared_by(pass_: Pass, model: ir.Model) -> ir.Model:
     Raises:
         PassError: the pass fails or gives back no model.
     """
+    if type(pass_).prepare is Pass.prepare:
+        return model
     found = _signed_call(pass_, "prepare", lambda: pass_.prepare(model.clone()))
     if not isinstance(found, ir.Model):
         raise PassError(pass_.name, f"prepare returned a {type(found).__name__}; expected a model")
@@ -90,6 +92,8 @@ def quota_of(pass_: Pass, context: Context) -> Quota | None:
     Raises:
         PassError: the pass fails, or counts in what no candidate has.
     """
+    if type(pass_).quota is Pass.quota:
+        return None
     found = _guarded(pass_, context, "quota", lambda: pass_.quota(context))
     if found is not None and found.unit not in UNITS:
         units = ", ".join(UNITS)
@@ -125,6 +129,8 @@ def observed_by(pass_: Pass, context: Context) -> Observations:
     Raises:
         PassError: it fails or changes the model.
     """
+    if type(pass_).observes is Pass.observes:
+        return Observations()
     return _guarded(pass_, context, "observes", lambda: pass_.observes(context))
 
 

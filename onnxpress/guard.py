@@ -4,6 +4,7 @@ Parts are compared by identity, which costs a walk over the graph and no copy.
 """
 
 import contextlib
+import operator
 from collections.abc import Iterator
 
 import numpy as np
@@ -60,19 +61,25 @@ def snapshot(model: ir.Model) -> Snapshot:
         ("the metadata", tuple(sorted(model.metadata_props.items()))),
     ]
     for graph in (model.graph, *model.graph.subgraphs()):
-        ends = tuple((v, v.name, v.type, str(v.shape)) for v in (*graph.inputs, *graph.outputs))
+        ends = tuple((v, v.name, v.type, _dims(v)) for v in (*graph.inputs, *graph.outputs))
         found.append((graph.name or "the graph", (graph, ends)))
         for name, value in graph.initializers.items():
             found.append((name, (value, value.const_value)))
         for node in graph:
-            attributes = tuple(sorted(node.attributes.items(), key=lambda item: item[0]))
-            outputs = tuple(
-                (value, value.name, value.type, str(value.shape)) for value in node.outputs
-            )
+            attributes = tuple(sorted(node.attributes.items(), key=_first))
+            outputs = tuple((value, value.name, value.type, _dims(value)) for value in node.outputs)
             kind = (node.domain, node.op_type, node.overload)
             parts = (node, kind, node.name, tuple(node.inputs), outputs, attributes)
             found.append((node.name or node.op_type, parts))
     return found
+
+
+_first = operator.itemgetter(0)
+
+
+def _dims(value: ir.Value) -> tuple[object, ...] | None:
+    """The shape as it is now: a shape itself may be changed in place."""
+    return None if value.shape is None else value.shape.dims
 
 
 def difference(before: Snapshot, after: Snapshot) -> tuple[str, str] | None:

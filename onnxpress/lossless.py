@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 import onnx_ir as ir
 
-from onnxpress import registry
+from onnxpress import model_file, registry
 from onnxpress.contract import Decision, Pass, Stage
 from onnxpress.data import random_samples
 from onnxpress.errors import DataError, ModelError, PassError
@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 _LOSSLESS_DB = 60.0
 """Folding changes the order of float32 operations; anything worse is a wrong rewrite."""
 _ROUNDING_DB = 6.0
+_MOST_GROWTH = 1.01
+_SMALL_BYTES = 16_384
+"""Weights may grow by what folded shapes and masks take."""
 
 
 def lossless_stage(run: Run, pass_: Pass, model: ir.Model) -> StageResult:
@@ -63,7 +66,7 @@ def lossless(
             for candidate in proposal.candidates:
                 decisions = (Decision(proposal.site, candidate),)
                 rewritten = pool.rewrite(context, decisions)
-                found = difference(rewritten)
+                found = _growth(model, rewritten) or difference(rewritten)
                 if found is None:
                     note = f"only in part: {reason}" if reason else ""
                     return StageResult(pass_, rewritten, decisions, note=note)
@@ -72,6 +75,14 @@ def lossless(
     except PassError as error:
         return StageResult(pass_, model, note=str(error), failed=True)
     return StageResult(pass_, model, note=f"undone: {reason or 'it proposed nothing'}")
+
+
+def _growth(model: ir.Model, rewritten: ir.Model) -> str | None:
+    """By how much the weights take more of a file than before, in words, or `None`."""
+    before, after = model_file.weight_bytes(model), model_file.weight_bytes(rewritten)
+    if after <= before * _MOST_GROWTH + _SMALL_BYTES:
+        return None
+    return f"its weights would take {after:,} bytes, {before:,} before"
 
 
 def simplified(model: ir.Model, passes: Iterable[Pass], target: Target, seed: int = 0) -> ir.Model:

@@ -154,6 +154,12 @@ def weight_bytes(model: ir.Model) -> int:
             for value in graph.initializers.values()
             if value.const_value is not None
         )
+        total += sum(
+            attribute.as_tensor().nbytes
+            for node in graph
+            for attribute in node.attributes.values()
+            if not attribute.is_ref() and attribute.type == ir.AttributeType.TENSOR
+        )
     return total
 
 

@@ -217,7 +217,9 @@ def _selection(given: Samples, seed: int, most: int) -> tuple[Samples, Samples]:
 def _made_up(session: Session, seed: int, source: str) -> Samples:
     try:
         samples = random_samples(session, 4, seed)
-        require_runnable(session, samples)
+        for feed in samples.feeds:
+            # Some models divide by what another draw has as zero.
+            session.run(feed)
     except (DataError, ModelError) as error:
         raise NoSamplesError(f"{source}: {error}") from error
     return samples

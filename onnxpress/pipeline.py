@@ -31,6 +31,7 @@ from onnxpress.request import DataArgument, Request, default_passes, planned
 from onnxpress.result import Result, StageResult
 from onnxpress.runtime import Clock, compare_latency
 from onnxpress.search import Allowance, Goal, Objective, SearchOptions
+from onnxpress.shedding import kept_small
 from onnxpress.targets import load_target
 from onnxpress.unmeasured import stamp, without_runtime, without_samples
 from onnxpress.validation import on_providers
@@ -188,6 +189,7 @@ def run(request: Request) -> Result:
     problems += _without_effect(best.stages, request)
     recipe = _decided(plan.recipe, best, sets.calibration_source)
     stamp(final, recipe, original.digest)
+    grown = kept_small(final, original.model, original.nbytes)
     return Result(
         final,
         recipe,
@@ -198,6 +200,7 @@ def run(request: Request) -> Result:
         original_bytes=original.nbytes,
         source=original.source,
         seconds=time.monotonic() - started,
+        warnings=() if grown is None else (grown,),
     )
 
 

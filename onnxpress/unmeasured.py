@@ -13,6 +13,7 @@ from onnxpress.original import Original, custom_operators
 from onnxpress.recipe import Recipe, RecipeStage
 from onnxpress.result import Result, StageResult
 from onnxpress.runtime import Session
+from onnxpress.shedding import kept_small
 from onnxpress.targets import load_target
 from onnxpress.version import __version__
 
@@ -77,6 +78,7 @@ def _unmeasured(
     decided = tuple(RecipeStage(stage.pass_, stage.decisions) for stage in stages)
     final = replace(recipe, stages=decided)
     stamp(model, final, original.digest)
+    grown = kept_small(model, original.model, original.nbytes)
     return Result(
         model,
         final,
@@ -87,5 +89,5 @@ def _unmeasured(
         original_bytes=original.nbytes,
         source=original.source,
         seconds=time.monotonic() - started,
-        warnings=(original.note,) if original.note else (),
+        warnings=tuple(said for said in (original.note, grown) if said),
     )

@@ -47,6 +47,7 @@ __all__ = ["Simplify", "simplify"]
 logger = logging.getLogger(__name__)
 
 _MOST_ROUNDS = 8
+_LEVELS = ("full", "frugal", "structure")
 _LEAST_IR = 4
 
 
@@ -63,18 +64,18 @@ class Simplify(Pass):
     )
 
     def propose(self, context: Context) -> list[Proposal | Skip]:
-        """The whole graph, with all rules, or with none of those that do arithmetic."""
-        levels = [Candidate(family=name, keeps_kernels=True) for name in ("full", "structure")]
+        """The whole graph, with all rules; without any constant that grows; without arithmetic."""
+        levels = [Candidate(family=name, keeps_kernels=True) for name in _LEVELS]
         return [Proposal("graph", tuple(levels))]
 
     def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
         """Simplify `context.model` in place."""
         for decision in decisions:
-            full = decision.candidate.family == "full"
+            level = decision.candidate.family
             simplify(
                 context.model,
-                fold_limit=self.fold_limit,
-                arithmetic=full,
+                fold_limit=self.fold_limit if level == "full" else 0,
+                arithmetic=level != "structure",
                 offsets_as_convolutions=context.target.blocked_layout,
             )
 

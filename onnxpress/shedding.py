@@ -1,0 +1,67 @@
+"""What lay small in a file stays small: what we added to a graph goes before a file grows."""
+
+import onnx_ir as ir
+
+from onnxpress import model_file
+
+__all__ = ["kept_small"]
+
+_IN_MEMORY_BYTES = 32_000_000
+_SMALL_BYTES = 1000
+_TOLERANCE = 1.02
+_STAMP_BYTES = 1024
+"""What the file says of its origin."""
+_FOREIGN = "pkg.onnxscript."
+"""Notes that rewrite rules leave at what they write."""
+
+
+def kept_small(model: ir.Model, given: ir.Model, nbytes: int) -> str | None:
+    """Shed names and shapes that were added, where the file would be larger; say if it still is.
+
+    Args:
+        model: about to be written; changed in place.
+        given: the model as it was read.
+        nbytes: of its file.
+    """
+    if _file_bytes(model) <= nbytes:
+        return None
+    _shed(model, given)
+    size = _file_bytes(model)
+    if size <= nbytes * _TOLERANCE + _STAMP_BYTES:
+        return None
+    return f"the file is larger than the one that was read: {size:,} bytes, {nbytes:,} before"
+
+
+def _shed(model: ir.Model, given: ir.Model) -> None:
+    names: set[str | None] = set()
+    known: set[str | None] = set()
+    for node in given.graph.all_nodes():
+        names.add(node.name)
+        known.update(value.name for value in node.outputs if value.shape is not None)
+    for node in model.graph.all_nodes():
+        if node.name not in names:
+            node.name = None
+        _drop_notes(node.metadata_props)
+        for value in node.outputs:
+            _drop_notes(value.metadata_props)
+            if value.name not in known and not value.is_graph_output():
+                value.shape = value.type = None
+
+
+def _drop_notes(properties: dict[str, str]) -> None:
+    for key in [key for key in properties if key.startswith(_FOREIGN)]:
+        del properties[key]
+
+
+def _file_bytes(model: ir.Model) -> int:
+    """Of the model's file; of a large one, without copying its weights."""
+    if model_file.weight_bytes(model) < _IN_MEMORY_BYTES:
+        return len(model_file.to_bytes(model))
+    light, total = model.clone(), 0
+    for graph in light.graphs():
+        for name, value in list(graph.initializers.items()):
+            if value.const_value is not None and value.const_value.nbytes > _SMALL_BYTES:
+                total += value.const_value.nbytes
+                del graph.initializers[name]
+                value.const_value = None
+    return total + int(ir.to_proto(light).ByteSize())
