@@ -4,8 +4,9 @@ An early pass may spend budget that the last one would use better, so the whole 
 against the last pass alone; what each stage gained in time may be lost again by all together.
 
 What chooses does not judge: the choice is judged on samples that it has not seen. Where it breaks
-the budget there, half of the budget is spent anew, and then none; each look at the untouched
-samples makes the bounds of the next one wider (Bonferroni).
+the budget there, it is made again with so much less of the budget as it spent too much, twice at
+most, and then nothing is lost; each look at the untouched samples makes the bounds of the next one
+wider (Bonferroni).
 """
 
 from collections.abc import Sequence
@@ -26,8 +27,11 @@ __all__ = ["Attempt", "best_attempt", "judged_attempt"]
 
 _COMPARED = 2
 """Samples on which a change of form alone is compared with the model before it."""
-_SHARES = (1.0, 0.5, 0.0)
-"""Of the budget, at each look at the untouched samples."""
+_LOOKS = 3
+"""At the untouched samples, by choices that lose something."""
+_LEAST_SHARE = 0.05
+_MARGIN = 0.8
+"""Of what would just be enough: the next samples differ again."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ def judged_attempt(run: Run, judge: Evaluator) -> tuple[Attempt, Validation]:
     searched = any(stage.decisions is None for stage in run.recipe.stages)
     apart = judge is not run.evaluator
     said: list[str] = []
-    for share in _SHARES:
+    share = 1.0
+    while True:
         attempt = best_attempt(run, share)
         validation = _judged(run, judge, attempt)
         if validation.within_budget or not (searched and apart and attempt.lossy):
@@ -73,8 +78,11 @@ def judged_attempt(run: Run, judge: Evaluator) -> tuple[Attempt, Validation]:
         if not reason:
             # Another interface, not a loss: less of the budget would not mend it.
             break
+        share *= min(0.5, _MARGIN / max(judge.spent(validation.measurement), _MARGIN))
+        if judge.looks == _LOOKS or share < _LEAST_SHARE:
+            share = 0.0
         judge.looks += 1
-        rest = "nothing that loses" if share < 1 else "half of the budget was spent anew"
+        rest = f"{share:.0%} of the budget was spent anew" if share else "nothing is lost"
         said.append(f"on untouched samples {reason}; {rest}")
     if not apart:
         number = len(judge.samples)

@@ -189,7 +189,7 @@ def run(request: Request) -> Result:
     problems += _without_effect(best.stages, request)
     recipe = _decided(plan.recipe, best, sets.calibration_source)
     stamp(final, recipe, original.digest)
-    grown = kept_small(final, original.model, original.nbytes)
+    grown = kept_small(final, original.model, original.nbytes, shed=not best.lossy)
     return Result(
         final,
         recipe,

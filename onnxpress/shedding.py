@@ -15,19 +15,22 @@ _FOREIGN = "pkg.onnxscript."
 """Notes that rewrite rules leave at what they write."""
 
 
-def kept_small(model: ir.Model, given: ir.Model, nbytes: int) -> str | None:
+def kept_small(model: ir.Model, given: ir.Model, nbytes: int, *, shed: bool = True) -> str | None:
     """Shed names and shapes that were added, where the file would be larger; say if it still is.
 
     Args:
         model: about to be written; changed in place.
         given: the model as it was read.
         nbytes: of its file.
+        shed: whether names and shapes may go; not where passes added what people look for by name.
     """
-    if _file_bytes(model) <= nbytes:
+    allowed = nbytes * _TOLERANCE + _STAMP_BYTES
+    if _file_bytes(model) <= allowed:
         return None
-    _shed(model, given)
+    if shed:
+        _shed(model, given)
     size = _file_bytes(model)
-    if size <= nbytes * _TOLERANCE + _STAMP_BYTES:
+    if size <= allowed:
         return None
     return f"the file is larger than the one that was read: {size:,} bytes, {nbytes:,} before"
 

@@ -92,13 +92,27 @@ def from_feeds(feeds: Iterable[Feed], inputs: Sequence[InputSpec], source: str) 
 def require_runnable(session: Session, samples: Samples) -> None:
     """Run the first sample, so that data the model cannot take is refused before any work.
 
+    Samples that hold infinity are run too: in a mask it is right, in a signal it is not.
+
     Raises:
-        DataError: onnxruntime fails on it; the message is onnxruntime's own.
+        DataError: onnxruntime fails on one of them, in a message of its own, or the model answers
+            an infinite sample with what is not finite.
     """
-    try:
-        session.run(samples.feeds[0])
-    except ModelError as error:
-        raise DataError(f"{samples.source}: the first sample does not run: {error}") from error
+    for number, feed in enumerate(samples.feeds):
+        infinite = [n for n, a in feed.items() if a.dtype.kind == "f" and np.isinf(a).any()]
+        if number and not infinite:
+            continue
+        try:
+            answers = session.run(feed)
+        except ModelError as error:
+            which = "the first sample" if number == 0 else f"sample {number}"
+            raise DataError(f"{samples.source}: {which} does not run: {error}") from error
+        bad = [n for n, a in answers.items() if a.dtype.kind == "f" and not np.isfinite(a).all()]
+        if infinite and bad:
+            raise DataError(
+                f"{samples.source}: {infinite[0]!r} holds infinity in sample {number}, and the "
+                f"model's {bad[0]!r} is not finite then; remove it or mend the preprocessing"
+            )
 
 
 def _listed(inputs: Sequence[InputSpec]) -> str:

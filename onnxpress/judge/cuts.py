@@ -65,7 +65,9 @@ def cut(reading: Reading, outputs: Sequence[Array]) -> tuple[SliceReference, ...
             variance = np.maximum(variance, variance.mean())
             groups = (Group("", np.arange(len(variance))),)
         counted = moments.count >= _LEAST_COUNT
-        if reading.axis is None:
+        if reading.axis is None and not counted.all():
+            # Nor is it known which of them are of one size.
+            groups = (Group("", np.arange(len(variance))),)
             variance = np.where(counted, variance, np.maximum(variance, moments.power))
         found.append(SliceReference(form, axis, variance, groups, counted))
     return tuple(found)

@@ -380,6 +380,14 @@ class Evaluator:
             spent = [10 ** ((self.min_sqnr - measurement.worst_sqnr_db) / 10)]
         return max(0.0, *spent) * 10 ** (-self.min_sqnr / 10)
 
+    def spent(self, measurement: Measurement) -> float:
+        """The share of the budget that is spent, by outputs and by metrics; 1 is all of it."""
+        drops = [
+            figure.drop / self.max_drop if self.max_drop else math.inf * (figure.drop > 0)
+            for figure in measurement.metrics
+        ]
+        return max(self.noise(measurement) * 10 ** (self.min_sqnr / 10), *drops, 0.0)
+
     def _unseen(self, known: Sequence[Answers]) -> Iterator[str]:
         """What the samples cannot show."""
         for name in self._slices:

@@ -119,6 +119,7 @@ def test_equalized_convolutions_are_nearer_and_run_no_extra_operator() -> None:
         calibration=data,
         evaluation={"x": rng.standard_normal((8, 4, 8, 8)).astype(np.float32)},
         passes=[Quantize(form="static")],
+        metric="none",
         min_sqnr=30.0,
         goal="size",
         clock=BY_WORK,

@@ -69,6 +69,7 @@ def pressed(
         calibration=images(1),
         evaluation=images(2),
         passes=[Quantize(form="static", layout=layout, sixteen_bit=sixteen_bit)],
+        metric="none",
         min_sqnr=min_sqnr,
         goal="size",
         clock=BY_WORK,

@@ -141,7 +141,7 @@ def test_sparsity_that_the_budget_forbids_is_said(models: Path) -> None:
         min_sqnr=25.0,
         metric="none",
         clock=BY_WORK,
-        **fashion_data(calibration=96, evaluation=64),
+        **fashion_data(calibration=96, evaluation=600),
     )
     assert result.within_budget
     stage = next(stage for stage in result.stages if stage.pass_.name == "sparsify")
