@@ -27,6 +27,8 @@ _PROBABILITY_DEVIATION = 0.005
 """Changes of a probability below half a percent do not matter."""
 _ROUNDING = 1e-11
 """Of the largest slice's variance: float32 sums hardly resolve less (3e-6 of the deviation)."""
+_DECADES_OF_FEW = 3
+"""Of power: what slices of few values differ by for other reasons than chance."""
 _LEAST_COUNT = 16
 """Values of a slice below which its own variance is not known."""
 _FEWEST = 4
@@ -66,8 +68,8 @@ def cut(reading: Reading, outputs: Sequence[Array]) -> tuple[SliceReference, ...
             groups = (Group("", np.arange(len(variance))),)
         counted = moments.count >= _LEAST_COUNT
         if reading.axis is None and not counted.all():
-            # Nor is it known which of them are of one size.
-            groups = (Group("", np.arange(len(variance))),)
+            # Few values are small by chance, but not by orders of magnitude.
+            groups = _groups(reading, moments.power, decades=_DECADES_OF_FEW)
             variance = np.where(counted, variance, np.maximum(variance, moments.power))
         found.append(SliceReference(form, axis, variance, groups, counted))
     return tuple(found)
@@ -188,7 +190,7 @@ def _explained(rows: Floats) -> float:
     return (between - (number - 1) * within) / (total + within) if total > 0 else 0.0
 
 
-def _groups(reading: Reading, variance: Floats) -> tuple[Group, ...]:
+def _groups(reading: Reading, variance: Floats, decades: int = 1) -> tuple[Group, ...]:
     """Slices of one unit: by role in a detector's head, of scores all, else by decades of power."""
     every = np.arange(len(variance))
     if reading.kind == Kind.DETECTION and reading.role == "head":
@@ -200,8 +202,9 @@ def _groups(reading: Reading, variance: Floats) -> tuple[Group, ...]:
     if reading.form != "values" or len(variance) == 1:
         return (Group("", every),)
     largest = max(float(variance.max()), np.finfo(np.float64).tiny)
-    decades = np.floor(-np.log10(np.maximum(variance, _ROUNDING * largest) / largest) + 1e-9)
-    found = [every[decades == decade] for decade in np.unique(decades)]
+    below = -np.log10(np.maximum(variance, _ROUNDING * largest) / largest)
+    steps = np.floor(below / decades + 1e-9)
+    found = [every[steps == step] for step in np.unique(steps)]
     if len(found) == 1:
         return (Group("", every),)
     return tuple(Group(_listed(members), members) for members in found)

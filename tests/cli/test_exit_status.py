@@ -81,6 +81,8 @@ def test_interrupt_while_optimizing_leaves_nothing(tmp_path: Path, linear_model:
     output.parent.mkdir()
     code = (
         "import os, signal, sys\nimport onnxpress.pipeline as pipeline\n"
+        # A shell starts what runs in the background with interrupts ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def interrupted(*_, **__): os.kill(os.getpid(), signal.SIGINT)\n"
         "pipeline.judged_attempt = interrupted\nfrom onnxpress.cli import main\n"
         f"sys.argv = ['onnxpress', 'optimize', {str(linear_model)!r}, '-o', {str(output)!r}]\n"

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zoo.builder import floats
 
+from onnxpress.judge.budget import DEFAULT_MIN_SQNR
 from onnxpress.judge.cuts import beside, cut
 from onnxpress.judge.fidelity import FidelitySum, OutputFidelity
 from onnxpress.judge.kinds import Form, Kind, Reading
@@ -50,7 +51,8 @@ def test_destroyed_slice_is_seen_whatever_the_scale_of_the_others(
     for array in found:
         array[:, lost] = 0
     figure = judged(VALUES_READING, original, found)
-    assert figure.sqnr_db < SLICE_ALLOWANCE_DB + 1
+    # By default budget: where slices look alike they share a variance.
+    assert figure.sqnr_db < DEFAULT_MIN_SQNR - 5
 
 
 @given(SCALES, st.integers(0, 99))
