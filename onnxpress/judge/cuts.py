@@ -29,7 +29,7 @@ _ROUNDING = 1e-11
 """Of the largest slice's variance: float32 sums hardly resolve less (3e-6 of the deviation)."""
 _DECADES_OF_FEW = 3
 """Of power: what slices of few values differ by for other reasons than chance."""
-_LEAST_COUNT = 16
+_LEAST_COUNT = 8
 """Values of a slice below which its own variance is not known."""
 _FEWEST = 4
 """Values of a slice from which it is told apart at all, by its power."""
