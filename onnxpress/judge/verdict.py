@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from onnxpress.judge.bounds import samples_to_decide
 from onnxpress.judge.evaluator import Evaluator
-from onnxpress.judge.measurement import Measurement
+from onnxpress.judge.measurement import Measurement, MetricFigure
 
 __all__ = ["Judgement", "Verdict", "judgement"]
 
@@ -57,9 +57,7 @@ def judgement(evaluator: Evaluator, measurement: Measurement) -> Judgement:
     for figure in measurement.metrics:
         high = figure.interval[1]
         if high > evaluator.max_drop + 1e-9:
-            number = samples_to_decide(
-                figure.drop, evaluator.max_drop, figure.samples, evaluator.confidence
-            )
+            number = _needed(figure, evaluator)
             return Judgement(
                 Verdict.SEEN,
                 f"{figure.name} may have dropped by up to {high:.2g} points "
@@ -79,3 +77,19 @@ def judgement(evaluator: Evaluator, measurement: Measurement) -> Judgement:
                 f"{measurement.samples} samples); the budget is {least:g}",
             )
     return Judgement(Verdict.HELD)
+
+
+def _needed(figure: MetricFigure, evaluator: Evaluator) -> int | None:
+    """About how many samples would decide, if the drop stays what it is.
+
+    At least as many as a share of failures needs; more where gains and losses make the drop
+    uncertain, whose bound comes nearer with the square root of the number.
+    """
+    number = samples_to_decide(
+        figure.drop, evaluator.max_drop, figure.samples, evaluator.confidence
+    )
+    room = evaluator.max_drop - figure.drop
+    if number is None or room <= 0 or figure.samples == 0:
+        return number
+    distance = (figure.interval[1] - figure.drop) / room
+    return max(number, math.ceil(figure.samples * distance**2)) if figure.drop else number
