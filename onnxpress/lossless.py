@@ -144,7 +144,7 @@ def difference_of(run: Run, model: ir.Model) -> str | None:
 
 def _judges(run: Run) -> list[Evaluator]:
     """The evaluation samples and random inputs; where nothing random fits, only the former."""
-    if run.evaluator.samples.source == "random inputs":
+    if run.evaluator.made_up:
         return [run.evaluator]
     session = run.original.session
     assert session is not None

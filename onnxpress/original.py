@@ -77,15 +77,6 @@ class SampleSets:
     held_out: bool
 
     @property
-    def counts(self) -> dict[str, int]:
-        """How many samples there are for what; those that choose and judge count for both."""
-        return {
-            "calibration": 0 if self.calibration is None else len(self.calibration),
-            "selection": len(self.selection),
-            "judgement": len(self.evaluation),
-        }
-
-    @property
     def apart(self) -> bool:
         """Whether what judges has not chosen."""
         return self.selection is not self.evaluation

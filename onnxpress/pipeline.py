@@ -28,12 +28,12 @@ from onnxpress.original import (
 from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage
 from onnxpress.request import DataArgument, Request, default_passes, planned
-from onnxpress.result import Result, StageResult
+from onnxpress.result import Result, StageResult, stamp
 from onnxpress.runtime import Clock, compare_latency
 from onnxpress.search import Allowance, Goal, Objective, SearchOptions
 from onnxpress.shedding import kept_small
 from onnxpress.targets import load_target
-from onnxpress.unmeasured import stamp, without_runtime, without_samples
+from onnxpress.unmeasured import without_runtime, without_samples
 from onnxpress.validation import on_providers
 
 __all__ = ["optimize", "run"]

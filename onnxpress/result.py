@@ -19,8 +19,9 @@ from onnxpress.runtime import Latency
 from onnxpress.search import Cost
 from onnxpress.targets import load_target
 from onnxpress.validation import Validation
+from onnxpress.version import __version__
 
-__all__ = ["Result", "StageResult", "recipe_path", "require_own_recipe"]
+__all__ = ["Result", "StageResult", "recipe_path", "require_own_recipe", "stamp"]
 
 
 @dataclass(frozen=True)
@@ -133,3 +134,10 @@ def require_own_recipe(model_path: Path) -> None:
             f"{path}: the recipe would overwrite a file that onnxpress has not written (it has no "
             "model_sha256); move it away or choose another -o"
         )
+
+
+def stamp(model: ir.Model, recipe: Recipe, digest: str) -> None:
+    """Say in the model where it came from."""
+    model.metadata_props["onnxpress.version"] = __version__
+    model.metadata_props["onnxpress.recipe_sha256"] = recipe.digest
+    model.metadata_props["onnxpress.original_sha256"] = digest

@@ -11,20 +11,12 @@ from onnxpress.errors import ModelError
 from onnxpress.lossless import lossless
 from onnxpress.original import Original, custom_operators
 from onnxpress.recipe import Recipe, RecipeStage
-from onnxpress.result import Result, StageResult
+from onnxpress.result import Result, StageResult, stamp
 from onnxpress.runtime import Session
 from onnxpress.shedding import kept_small
 from onnxpress.targets import load_target
-from onnxpress.version import __version__
 
-__all__ = ["stamp", "without_runtime", "without_samples"]
-
-
-def stamp(model: ir.Model, recipe: Recipe, digest: str) -> None:
-    """Say in the model where it came from."""
-    model.metadata_props["onnxpress.version"] = __version__
-    model.metadata_props["onnxpress.recipe_sha256"] = recipe.digest
-    model.metadata_props["onnxpress.original_sha256"] = digest
+__all__ = ["without_runtime", "without_samples"]
 
 
 def without_runtime(original: Original, recipe: Recipe, started: float) -> Result:

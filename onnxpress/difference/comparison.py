@@ -19,7 +19,7 @@ from onnxpress.difference.weights import WeightsCompared, compare_weights
 from onnxpress.errors import DataError, UsageError
 from onnxpress.graph import node_label
 from onnxpress.judge import interface_problems, read_outputs
-from onnxpress.judge.cuts import cut
+from onnxpress.judge.cuts import cut_all
 from onnxpress.judge.fidelity import FidelitySum, OutputFidelity
 from onnxpress.judge.slices import SliceSum
 from onnxpress.runtime import Array, Feed, InputSpec, Session
@@ -224,12 +224,11 @@ def _outputs(
     """How near B's outputs are to A's, as both run by default, in slices as they are judged."""
     answers = [sessions[0].run(feed) for feed, _ in feeds]
     readings = read_outputs(None, sessions[0], answers)
-    sums = {}
-    for name in common:
-        reading = readings[name]
-        sliced = answers[0][name].dtype.kind == "f" and not reading.varying
-        cuts = cut(reading, [answer[name] for answer in answers]) if sliced else None
-        sums[name] = FidelitySum(None if cuts is None else SliceSum(cuts, reading.axis))
+    cuts = cut_all({name: readings[name] for name in common}, answers)
+    sums = {
+        name: FidelitySum(SliceSum(cuts[name], readings[name].axis) if name in cuts else None)
+        for name in common
+    }
     for one, (_, feed) in zip(answers, feeds, strict=True):
         other = sessions[1].run(feed, common)
         for name, total in sums.items():

@@ -5,7 +5,7 @@ hundredth of its constant, and half a percent where values are probabilities.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from onnxpress.judge.kinds import Form, Kind, Reading
 from onnxpress.judge.slices import Group, SliceReference, in_unit, rows_along
 from onnxpress.runtime import Array
 
-__all__ = ["beside", "cut"]
+__all__ = ["beside", "cut", "cut_all"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -73,6 +73,22 @@ def cut(reading: Reading, outputs: Sequence[Array]) -> tuple[SliceReference, ...
             variance = np.where(counted, variance, np.maximum(variance, moments.power))
         found.append(SliceReference(form, axis, variance, groups, counted))
     return tuple(found)
+
+
+def cut_all(
+    readings: Mapping[str, Reading], answers: Sequence[Mapping[str, Array]]
+) -> dict[str, tuple[SliceReference, ...]]:
+    """Of every float output whose shape does not depend on the data, by name.
+
+    Args:
+        readings: by output.
+        answers: of the original, at least one.
+    """
+    return {
+        name: cut(reading, [answer[name] for answer in answers])
+        for name, reading in readings.items()
+        if answers[0][name].dtype.kind == "f" and not reading.varying
+    }
 
 
 def beside(

@@ -5,7 +5,6 @@ budget is about the worst of them. Accuracy is the metric where the samples have
 own function decides alone.
 """
 
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,9 +19,9 @@ from onnxpress.errors import BudgetError, UsageError
 from onnxpress.judge.bounds import confidence_of_look, samples_to_decide, share_upper
 from onnxpress.judge.budget import DEFAULT_MAX_DROP, DEFAULT_MIN_SQNR, Budget, least_sqnr
 from onnxpress.judge.choosing import chosen_metrics, labelled_output
-from onnxpress.judge.cuts import cut
+from onnxpress.judge.cuts import cut_all
 from onnxpress.judge.detections import decoded
-from onnxpress.judge.faults import Limits, faults
+from onnxpress.judge.faults import Limits, clearly_fails, faults
 from onnxpress.judge.fidelity import FidelitySum
 from onnxpress.judge.kinds import Kind, Reading
 from onnxpress.judge.measurement import Measurement, MetricFigure, WholeDrop, pooled
@@ -37,15 +36,14 @@ __all__ = ["Evaluator", "Runner"]
 
 Floats = npt.NDArray[np.float64]
 
-logger = logging.getLogger(__name__)
-
+_CONFIDENCE = 0.95
+"""Of each bound that is reported, where none is asked for."""
 _CACHE_BYTES = 1_500_000_000
 _SCREENING_SAMPLES = 16
 _SCREENING_SHARE = 8
 _EXAMPLES = 16
 _UNCACHED = 64
 """Samples that slices are known from, where the original's answers are too large to keep."""
-_CLEAR_DB = 3.0
 _OWN_NOISE_DB = 3.0
 """Below what the original differs from itself: a model as near is as good."""
 
@@ -79,7 +77,6 @@ class Evaluator:
         *,
         model: ir.Model | None = None,
         readings: Mapping[str, Reading] | None = None,
-        confidence: float = 0.95,
     ) -> None:
         """Run the original once; its outputs are kept while they fit into 1.5 GB.
 
@@ -90,7 +87,6 @@ class Evaluator:
             model: the original's graph, which says what outputs mean; the session's where it was
                 opened from one.
             readings: where they are known from other samples of the same model.
-            confidence: of each bound that is reported.
 
         Raises:
             BudgetError: a metric was asked for that these samples or outputs do not allow.
@@ -100,7 +96,7 @@ class Evaluator:
         self.samples = samples
         self.budget = budget
         self.looks = 1
-        self._confidence = budget.confidence or confidence
+        self._confidence = budget.confidence or _CONFIDENCE
         self._cache: list[Answers] = []
         first = original.run(samples.feeds[0])
         size = sum(array.nbytes for array in first.values()) * len(samples)
@@ -136,11 +132,7 @@ class Evaluator:
             for name, reading in self.readings.items()
         }
         self.min_sqnr = DEFAULT_MIN_SQNR if budget.min_sqnr is None else budget.min_sqnr
-        self._slices = {
-            name: cut(reading, [answers[name] for answers in known])
-            for name, reading in self.readings.items()
-            if first[name].dtype.kind == "f" and not reading.varying
-        }
+        self._slices = cut_all(self.readings, known)
         self.random = self._own_noise(first, model)
         self._probes: tuple[Probe, ...] = ()
         if not (budget.metric == "none" or ":" in budget.metric or self.random):
@@ -238,7 +230,7 @@ class Evaluator:
             name: FidelitySum(self._slice_sum(name), reading.varying)
             for name, reading in self.readings.items()
         }
-        rows: dict[str, list[Floats]] = {str(place): [] for place in range(len(self._metrics))}
+        rows: list[list[Floats]] = [[] for _ in self._metrics]
         whole: list[tuple[Answers, Answers]] = []
         keeps = any(isinstance(metric, WholeMetric) for metric in self._metrics)
         feeds = self.samples.feeds[:most]
@@ -247,9 +239,9 @@ class Evaluator:
             found = session.run(feed)
             for name, fidelity in sums.items():
                 fidelity.add(reference[name], found[name])
-            for place, metric in enumerate(self._metrics):
+            for metric, tables in zip(self._metrics, rows, strict=True):
                 if isinstance(metric, Metric):
-                    rows[str(place)].append(self._rows(metric, found, reference, index))
+                    tables.append(self._rows(metric, found, reference, index))
             if keeps:
                 whole.append((found, reference))
             if share is not None and index + 1 == self.screening < len(feeds):
@@ -283,16 +275,16 @@ class Evaluator:
     def _measurement(
         self,
         sums: Mapping[str, FidelitySum],
-        rows: Mapping[str, Sequence[Floats]],
+        rows: Sequence[Sequence[Floats]],
         whole: Sequence[tuple[Answers, Answers]],
         samples: int,
     ) -> Measurement:
         figures = []
-        for place, metric in enumerate(self._metrics):
+        for metric, tables in zip(self._metrics, rows, strict=True):
             if isinstance(metric, WholeMetric):
                 figures.append(self._whole_figure(metric, whole))
             else:
-                figures.append(self._figure(metric, rows[str(place)]))
+                figures.append(self._figure(metric, tables))
         outputs = {name: fidelity.finish() for name, fidelity in sums.items()}
         return Measurement(outputs, tuple(figures), samples, self.samples.source)
 
@@ -347,21 +339,8 @@ class Evaluator:
         return self.broken(replace(measurement, metrics=sure))
 
     def clearly_fails(self, measurement: Measurement, share: float = 1.0) -> bool:
-        """Whether a measurement on some samples already shows that the budget will not hold.
-
-        Half the fidelity that is asked for, or a drop whose bound lies beyond the budget.
-        """
-        if any(figure.drop > self.max_drop * share for figure in measurement.metrics):
-            allowed = self.max_drop * share
-            if any(f.drop > allowed and f.interval[0] > allowed for f in measurement.metrics):
-                return True
-        stricter = -10 * math.log10(share) if share > 0 else math.inf
-        return any(
-            least is not None
-            and measurement.outputs[name].is_float
-            and measurement.outputs[name].sqnr_db < least + stricter - _CLEAR_DB
-            for name, least in self.least.items()
-        )
+        """Whether a measurement on some samples already shows that the budget will not hold."""
+        return clearly_fails(self.limits, measurement, share)
 
     def noise(self, measurement: Measurement) -> float:
         """What a model loses, in the unit of the budget: 10^(−`min_sqnr`/10) is all of it.
@@ -369,6 +348,17 @@ class Evaluator:
         Of outputs by their worst group, each against what it has to keep; where no output is
         judged by SQNR, of metrics.
         """
+        return self._noise_spent(measurement) * 10 ** (-self.min_sqnr / 10)
+
+    def spent(self, measurement: Measurement) -> float:
+        """The share of the budget that is spent, by outputs and by metrics; 1 is all of it."""
+        drops = [
+            figure.drop / self.max_drop if self.max_drop else math.inf * (figure.drop > 0)
+            for figure in measurement.metrics
+        ]
+        return max(self._noise_spent(measurement), *drops)
+
+    def _noise_spent(self, measurement: Measurement) -> float:
         spent = [
             10 ** ((least - measurement.outputs[name].sqnr_db) / 10)
             for name, least in self.least.items()
@@ -378,15 +368,7 @@ class Evaluator:
             spent = [f.drop / max(self.max_drop, 1e-3) for f in measurement.metrics]
         if not spent:
             spent = [10 ** ((self.min_sqnr - measurement.worst_sqnr_db) / 10)]
-        return max(0.0, *spent) * 10 ** (-self.min_sqnr / 10)
-
-    def spent(self, measurement: Measurement) -> float:
-        """The share of the budget that is spent, by outputs and by metrics; 1 is all of it."""
-        drops = [
-            figure.drop / self.max_drop if self.max_drop else math.inf * (figure.drop > 0)
-            for figure in measurement.metrics
-        ]
-        return max(self.noise(measurement) * 10 ** (self.min_sqnr / 10), *drops, 0.0)
+        return max(0.0, *spent)
 
     def _unseen(self, known: Sequence[Answers]) -> Iterator[str]:
         """What the samples cannot show."""

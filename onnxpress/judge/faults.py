@@ -1,4 +1,4 @@
-"""What breaks a budget, in sentences for people."""
+"""What breaks a budget: in sentences for people, and whether a few samples show it already."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from onnxpress.judge.measurement import Measurement, ProbeFigure
 
-__all__ = ["Limits", "faults"]
+__all__ = ["Limits", "clearly_fails", "faults"]
 
 _ROUNDING_DB = 90.0
+_CLEAR_DB = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,7 @@ def faults(limits: Limits, measurement: Measurement, share: float) -> Iterator[s
                 f"{figure.name}{where} may drop by up to {figure.interval[1]:.2f} points "
                 f"({limits.confidence:.0%} confidence); the budget is {allowed:.3g}"
             )
-    # A share of the noise power is so many decibels more.
-    stricter = -10 * math.log10(share) if share > 0 else math.inf
+    stricter = _stricter_db(share)
     for name, least in limits.least.items():
         found = measurement.outputs[name]
         if least is not None and found.is_float and found.sqnr_db < least + stricter:
@@ -64,6 +64,34 @@ def faults(limits: Limits, measurement: Measurement, share: float) -> Iterator[s
                 f"{least + stricter:.1f}"
             )
     yield from _probe_faults(measurement.probes, stricter)
+
+
+def clearly_fails(limits: Limits, measurement: Measurement, share: float) -> bool:
+    """Whether a measurement on some samples already shows that the budget will not hold.
+
+    Half the fidelity that is asked for, or a drop whose bound lies beyond the budget.
+
+    Args:
+        limits: what may be lost.
+        measurement: on some samples.
+        share: of the budget that may be spent.
+    """
+    allowed = limits.max_drop * share
+    # A bound takes long to find, and lies beyond only where the drop does.
+    if any(f.drop > allowed and f.interval[0] > allowed for f in measurement.metrics):
+        return True
+    stricter = _stricter_db(share)
+    return any(
+        least is not None
+        and measurement.outputs[name].is_float
+        and measurement.outputs[name].sqnr_db < least + stricter - _CLEAR_DB
+        for name, least in limits.least.items()
+    )
+
+
+def _stricter_db(share: float) -> float:
+    """A share of the noise power is so many decibels more."""
+    return -10 * math.log10(share) if share > 0 else math.inf
 
 
 def _probe_faults(probes: Sequence[ProbeFigure], stricter: float) -> Iterator[str]:

@@ -31,7 +31,6 @@ class OutputFidelity:
         equal_share: of elements that are exactly equal.
         whole_db: SQNR of the whole output.
         worst: which group of slices `sqnr_db` is of; empty where there is one.
-        shape_varies: the two had different shapes in a sample where that is allowed.
         noise: [samples, groups], noise over signal in each sample; `None` without slices.
     """
 
@@ -41,7 +40,6 @@ class OutputFidelity:
     equal_share: float
     whole_db: float = math.nan
     worst: str = ""
-    shape_varies: bool = False
     noise: npt.NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
     def bound_db(self, confidence: float) -> float:
@@ -84,14 +82,12 @@ class FidelitySum:
     equal: int = 0
     elements: int = 0
     is_float: bool = field(default=True)
-    shape_varies: bool = field(default=False)
 
     def add(self, reference: Array, found: Array) -> None:
         """Add one sample; a different shape or a value that is not finite is all noise."""
         self.elements += reference.size
         if reference.shape != found.shape:
             if self.varying:
-                self.shape_varies = True
                 self.is_float = self.is_float and reference.dtype.kind == "f"
                 return
             self.noise = math.inf
@@ -126,7 +122,7 @@ class FidelitySum:
         equal = self.equal / self.elements if self.elements else 1.0
         if not self.is_float:
             nan = math.nan
-            return OutputFidelity(nan, nan, nan, equal, shape_varies=self.shape_varies)
+            return OutputFidelity(nan, nan, nan, equal)
         whole = decibels(self.signal, self.noise)
         figure, worst = whole, ""
         if self.slices is not None and math.isfinite(self.noise) and self.noise > 0:
@@ -136,6 +132,4 @@ class FidelitySum:
         if self.noise == 0:
             cosine = 1.0
         noise = None if self.slices is None else self.slices.relative_noise()
-        return OutputFidelity(
-            figure, cosine, self.max_error, equal, whole, worst, self.shape_varies, noise
-        )
+        return OutputFidelity(figure, cosine, self.max_error, equal, whole, worst, noise)

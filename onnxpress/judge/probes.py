@@ -25,11 +25,11 @@ from onnxpress.judge.slices import SliceReference, SliceSum, decibels
 from onnxpress.judge.stress import stressed
 from onnxpress.runtime import Feed, Session
 
-__all__ = ["STRESSED_ALLOWANCE_DB", "Probe", "probes_of"]
+__all__ = ["Probe", "probes_of"]
 
 logger = logging.getLogger(__name__)
 
-STRESSED_ALLOWANCE_DB = 10.0
+_STRESSED_ALLOWANCE_DB = 10.0
 _SIZES_ALLOWANCE_DB = 3.0
 _SIZES = frozenset(("shorter", "longer", "batch of two"))
 _STRESSED = 24
@@ -165,10 +165,10 @@ def probes_of(
         (resized if name in _SIZES else disturbed).append(feed)
     if made_up and metrics:
         kept = _answered(original, samples.feeds)
-        allowance = STRESSED_ALLOWANCE_DB
+        allowance = _STRESSED_ALLOWANCE_DB
         found.append(_probe("random inputs", kept, readings, {}, metrics, allowance, {}))
     for title, feeds, allowance in (
-        ("stressed inputs", [] if made_up else disturbed, STRESSED_ALLOWANCE_DB),
+        ("stressed inputs", [] if made_up else disturbed, _STRESSED_ALLOWANCE_DB),
         ("other sizes", resized, _SIZES_ALLOWANCE_DB),
     ):
         kept = _answered(original, feeds)
