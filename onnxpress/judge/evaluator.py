@@ -352,11 +352,14 @@ class Evaluator:
 
     def spent(self, measurement: Measurement) -> float:
         """The share of the budget that is spent, by outputs and by metrics; 1 is all of it."""
-        drops = [
-            figure.drop / self.max_drop if self.max_drop else math.inf * (figure.drop > 0)
-            for figure in measurement.metrics
-        ]
-        return max(self._noise_spent(measurement), *drops)
+        return max(self._noise_spent(measurement), self._drop_spent(measurement))
+
+    def _drop_spent(self, measurement: Measurement) -> float:
+        """The share of the largest drop that the worst metric takes; 0 where none is measured."""
+        worst = max((figure.drop for figure in measurement.metrics), default=0.0)
+        if worst <= 0:
+            return 0.0
+        return worst / self.max_drop if self.max_drop else math.inf
 
     def _noise_spent(self, measurement: Measurement) -> float:
         spent = [
@@ -368,7 +371,7 @@ class Evaluator:
             spent = [f.drop / max(self.max_drop, 1e-3) for f in measurement.metrics]
         if not spent:
             spent = [10 ** ((self.min_sqnr - measurement.worst_sqnr_db) / 10)]
-        return max(0.0, *spent)
+        return max([0.0, *spent])
 
     def _unseen(self, known: Sequence[Answers]) -> Iterator[str]:
         """What the samples cannot show."""

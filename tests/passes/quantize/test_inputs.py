@@ -11,6 +11,7 @@ from clocks import BY_WORK
 from generated import hold
 
 import onnxpress
+from onnxpress.data import Samples
 from onnxpress.errors import DataError
 from onnxpress.passes.quantize import Quantize
 from onnxpress.runtime import Array, Session, executed_operators
@@ -302,3 +303,26 @@ def test_weights_and_tensors_without_elements_are_left() -> None:
     reasons = {skip.site: skip.reason for stage in result.stages for skip in stage.left}
     assert reasons["z"] == "its weight has no elements"
     assert any(stage.decisions for stage in result.stages if stage.pass_.name == "quantize")
+
+
+def test_choice_that_breaks_on_untouched_samples_is_made_again_with_less_of_the_budget() -> None:
+    """Static ranges clip what is three times as large, and no sample that chooses is."""
+    array = noise(np.random.default_rng(2))
+    feeds = [{"x": array[i : i + 1], "index": np.array(i)} for i in range(len(array))]
+    _, judging = Samples(tuple(feeds), None, "made").parts((1, 1), seed=0)
+    for feed in judging.feeds:
+        array[int(feed["index"])] *= 3
+    result = onnxpress.optimize(
+        model(),
+        calibration={"x": noise(np.random.default_rng(1))},
+        evaluation={"x": array},
+        passes=[Quantize()],
+        metric="none",
+        min_sqnr=25.0,
+        seed=0,
+        clock=BY_WORK,
+    )
+    assert result.validation.within_budget, result.validation.problems
+    said = " ".join(result.validation.warnings)
+    assert "on untouched samples" in said
+    assert "of the budget was spent anew" in said or "nothing is lost" in said
