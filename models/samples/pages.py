@@ -80,7 +80,7 @@ def layout_fresh(cache: Path) -> Samples:
 
 
 def orientation(cache: Path) -> tuple[Samples, Samples]:
-    """Pages at 256x256 of which the middle 224x224 is seen, turned clockwise by a label's quarters."""
+    """The middle 224x224 of pages at 320x256, turned clockwise by as many quarters as the label."""
     x, turns = _quarters(384, np.random.default_rng(21), iter(glosses()[40000:]))
     return {"x": x[:128]}, {"x": x[128:], "__labels__": turns[128:]}
 

@@ -1,4 +1,4 @@
-"""Lines of code and settings, with and without secrets, as credsweeper hands them to its network."""
+"""Lines with and without secrets, as credsweeper hands them to its network."""
 
 import string
 import sys
