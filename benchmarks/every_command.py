@@ -1,0 +1,179 @@
+"""Every command on every public model, judged on fresh samples beside two other quantizers.
+
+    python benchmarks/every_command.py NAME ... [--folder DIR] [--time-limit S] [--most N]
+                                       [--peers] [--only COMMAND ...]
+
+Each command runs as a user types it, in a process of its own, and what it wrote is compared with
+the original on `fresh.npz` (`models/make_data.py --fresh`), which no choice has seen, by the kinds
+that the judge reads from the original. A row: exit status, how many times smaller, seconds, peak
+memory, what the command claims, what is found, and whether the claim agrees: a model that was said
+to keep the budget keeps it. Peers: onnxruntime's dynamic and static quantizer (per channel) and
+NNCF, by their defaults, each in an environment of its own. Rows are Markdown.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from claims import fresh_of, metric_text
+from peer_environments import run_worker, write_feeds
+from press import paths
+
+from onnxpress import model_file
+from onnxpress.data import Samples, load_samples
+from onnxpress.errors import OnnxpressError
+from onnxpress.judge import Budget, Evaluator
+from onnxpress.runtime import Session
+
+HEADING = (
+    "| model | command | exit | smaller | s | peak MB | claimed | found on fresh samples "
+    "| worst dB | agrees |"
+)
+WITHOUT_DATA = ("simplify", "optimize")
+WITH_DATA = ("optimize", "quantize", "prune", "factorize")
+PEERS = ("onnxruntime dynamic", "onnxruntime ss", "nncf")
+PEER_LIMIT_S = 600
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended.
+
+    Attributes:
+        status: its exit status.
+        seconds: wall time.
+        peak_mb: largest resident set of the process and what it started.
+        said: the last line of what it printed, for failures.
+    """
+
+    status: int
+    seconds: float
+    peak_mb: float
+    said: str
+
+
+def run(command: Sequence[object], log: Path) -> Done:
+    """Run one command line of ours."""
+    started = time.monotonic()
+    with log.open("w", encoding="utf-8") as stream:
+        line = [sys.executable, "-m", "onnxpress", *map(str, command)]
+        process = subprocess.Popen(line, stdout=stream, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - started
+    lines = log.read_text(encoding="utf-8").split("\n")
+    told = [line for line in lines if line.strip()]
+    code = os.waitstatus_to_exitcode(status)
+    return Done(code, seconds, usage.ru_maxrss / 1e3, told[-1] if told else "")
+
+
+def judged(judge: Evaluator, path: Path) -> tuple[str, str, bool]:
+    """(the metric that lost most, worst SQNR, whether the budget holds) on fresh samples."""
+    try:
+        found = judge.measure(Session(path))
+    except (OnnxpressError, ValueError) as error:
+        return f"cannot be judged: {str(error)[:80]}", "–", False
+    return metric_text(found), f"{found.worst_sqnr_db:.1f}", judge.holds(found)
+
+
+def row_of_command(
+    name: str, command: str, options: Sequence[object], judge: Evaluator | None, folder: Path
+) -> str:
+    """Run a command and judge its output."""
+    model = paths(name)[0]
+    label = command + (" with data" if "--calibration" in options else "")
+    out = folder / f"{name}-{label.replace(' ', '-')}.onnx"
+    report = out.with_suffix(".json")
+    given = [command, model, *options]
+    if command != "inspect":
+        given += ["-o", out, "--json", report]
+    done = run(given, out.with_suffix(".txt"))
+    head = f"| {name} | {label} | {done.status} "
+    cost = f"| {done.seconds:.0f} | {done.peak_mb:,.0f} "
+    if command == "inspect":
+        return f"{head}| – {cost}| – | – | – | {'–' if done.status == 0 else done.said} |"
+    if done.status not in (0, 1) or not out.exists():
+        return f"{head}| – {cost}| {done.said[:90]} | – | – | no |"
+    validation = json.loads(report.read_text(encoding="utf-8")).get("validation") or {}
+    claim = str(validation.get("verdict", "–")).split(":")[0]
+    smaller = model_file.size_bytes(model) / model_file.size_bytes(out)
+    if judge is None:
+        return f"{head}| {smaller:.2f}x {cost}| {claim} | – | – | – |"
+    metric, noise, holds = judged(judge, out)
+    agrees = "yes" if holds or done.status == 1 else "no"
+    return f"{head}| {smaller:.2f}x {cost}| {claim} | {metric} | {noise} | {agrees} |"
+
+
+def row_of_peer(name: str, peer: str, judge: Evaluator | None, folder: Path) -> str:
+    """Quantize with a peer and judge its output."""
+    model, calibration, _ = paths(name)
+    out = folder / f"{name}-{peer.replace(' ', '-')}.onnx"
+    out.unlink(missing_ok=True)
+    head = f"| {name} | {peer} "
+    with tempfile.TemporaryDirectory() as temporary:
+        own, feeds = Path(temporary, "model.onnx"), Path(temporary, "feeds.npz")
+        own.write_bytes(model.read_bytes())
+        write_feeds(load_samples(calibration, Session(model).inputs), feeds)
+        environment = peer.split(maxsplit=1)[0]
+        try:
+            seconds = run_worker(
+                environment, "worker.py", peer, own, feeds, out, time_limit_s=PEER_LIMIT_S
+            )
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            return f"{head}| – | – | – | – | fails: {str(error)[:80]} | – | – | – |"
+    smaller = model.stat().st_size / out.stat().st_size
+    found = ("–", "–", False) if judge is None else judged(judge, out)
+    holds = "within the budget" if found[2] else "beyond it"
+    return (
+        f"{head}| – | {smaller:.2f}x | {seconds:.0f} | – | – | {found[0]} | {found[1]} | {holds} |"
+    )
+
+
+def judge_of(name: str, most: int) -> Evaluator | None:
+    """On fresh samples; `None` where the model has none."""
+    model, fresh = paths(name)[0], fresh_of(name)
+    if not fresh.exists():
+        return None
+    original = Session(model)
+    samples = load_samples(fresh, original.inputs)
+    taken: Samples = samples.take(range(min(most, len(samples))))
+    return Evaluator(original, taken, Budget(), model=model_file.load(model))
+
+
+def main() -> None:
+    """Print a Markdown table as it grows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="+")
+    parser.add_argument("--folder", type=Path, default=Path("every"))
+    parser.add_argument("--time-limit", type=float, default=90)
+    parser.add_argument("--most", type=int, default=128, help="fresh samples")
+    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--only", nargs="+", default=None, help="commands")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    print(HEADING)
+    print("| --- " * (HEADING.count("|") - 1) + "|", flush=True)
+    limit = ["--time-limit", options.time_limit]
+    for name in options.names:
+        _, calibration, evaluation = paths(name)
+        data = ["--calibration", calibration, "--evaluation", evaluation, *limit]
+        plan: list[tuple[str, list[object]]] = [("inspect", [])]
+        plan += [(command, [] if command == "simplify" else limit) for command in WITHOUT_DATA]
+        plan += [(command, data) for command in WITH_DATA if calibration.exists()]
+        judge = judge_of(name, options.most)
+        for command, given in plan:
+            if options.only is None or command in options.only:
+                row = row_of_command(name, command, given, judge, options.folder)
+                print(row, flush=True)
+        for peer in PEERS if options.peers and calibration.exists() else ():
+            print(row_of_peer(name, peer, judge, options.folder), flush=True)
+
+
+if __name__ == "__main__":
+    main()
