@@ -136,14 +136,18 @@ def row_of_peer(name: str, peer: str, judge: Evaluator | None, folder: Path) -> 
 
 
 def judge_of(name: str, most: int) -> Evaluator | None:
-    """On fresh samples; `None` where the model has none."""
+    """On fresh samples; `None` where the model has none, or gives no tensors."""
     model, fresh = paths(name)[0], fresh_of(name)
     if not fresh.exists():
         return None
-    original = Session(model)
-    samples = load_samples(fresh, original.inputs)
-    taken: Samples = samples.take(range(min(most, len(samples))))
-    return Evaluator(original, taken, Budget(), model=model_file.load(model))
+    try:
+        original = Session(model)
+        samples = load_samples(fresh, original.inputs)
+        taken: Samples = samples.take(range(min(most, len(samples))))
+        return Evaluator(original, taken, Budget(), model=model_file.load(model))
+    except OnnxpressError as error:
+        print(error, file=sys.stderr)
+        return None
 
 
 def main() -> None:
