@@ -12,6 +12,8 @@ repeated and idle nodes, share equal initializers. Added here is what they lack:
   `forward`), and linear Convs in a row become one (`merging`);
 - one-hot vectors times a table become a Gather from it, and the table takes up what follows
   element by element (`embedding`);
+- what a loop carries around unchanged is read from outside, so that it is a constant to the body
+  where it is one (`loops`);
 - activation functions that exporters took apart are put together again (`activations`);
 - MatMul + Add of a constant becomes Gemm only where the shapes prove that the sum keeps its shape
   (ONNX operator Gemm: `C` broadcasts to `[M, N]`, never the other way round).
@@ -35,9 +37,10 @@ from onnxpress.graph import Names, is_standard, name_nodes_apart
 from onnxpress.passes.simplify.activation_functions import FuseHardSigmoid, FuseScaledResidual
 from onnxpress.passes.simplify.backward import FoldAffine
 from onnxpress.passes.simplify.embedding import FoldIntoTable, LookUpOneHot
-from onnxpress.passes.simplify.folding import Folding
+from onnxpress.passes.simplify.folding import CutConstants, Folding
 from onnxpress.passes.simplify.forward import FoldAffineForward
 from onnxpress.passes.simplify.inference import InferShapes, describe
+from onnxpress.passes.simplify.loops import BypassIdentity, HoistInvariants
 from onnxpress.passes.simplify.merging import MergeConvolutions, OffsetsAsConvolutions
 from onnxpress.passes.simplify.neutral import RemoveNeutral
 from onnxpress.passes.simplify.rules import Rules
@@ -172,6 +175,7 @@ def _as_inputs(model: ir.Model) -> Iterator[None]:
 def _rules(fold_limit: int) -> list[ir.passes.PassBase]:
     """What folds and fuses, in the order of one round."""
     return [
+        CutConstants(),
         Folding(fold_limit),
         # Folding leaves Constant nodes; the rules look at initializers.
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -190,7 +194,9 @@ def _rules(fold_limit: int) -> list[ir.passes.PassBase]:
 def _cleaning(*, has_subgraphs: bool) -> list[ir.passes.PassBase]:
     """What removes and shares, in the order of one round."""
     # With subgraphs it would hand values from graph to graph, which is not allowed.
-    idle = [] if has_subgraphs else [common.IdentityEliminationPass()]
+    idle: list[ir.passes.PassBase] = [common.IdentityEliminationPass()]
+    if has_subgraphs:
+        idle = [HoistInvariants(), BypassIdentity()]
     return [
         *idle,
         common.RemoveUnusedNodesPass(),
