@@ -13,7 +13,6 @@ NNCF, by their defaults, each in an environment of its own. Rows are Markdown.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -40,6 +39,7 @@ WITHOUT_DATA = ("simplify", "optimize")
 WITH_DATA = ("optimize", "quantize", "prune", "factorize")
 PEERS = ("onnxruntime dynamic", "onnxruntime ss", "nncf")
 PEER_LIMIT_S = 600
+_POLLED_EVERY_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,33 @@ def run(command: Sequence[object], log: Path) -> Done:
     with log.open("w", encoding="utf-8") as stream:
         line = [sys.executable, "-m", "onnxpress", *map(str, command)]
         process = subprocess.Popen(line, stdout=stream, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
+        peaks: dict[int, float] = {}
+        while process.poll() is None:
+            peaks |= _peaks(process.pid)
+            time.sleep(_POLLED_EVERY_S)
     seconds = time.monotonic() - started
     lines = log.read_text(encoding="utf-8").split("\n")
     told = [line for line in lines if line.strip()]
-    code = os.waitstatus_to_exitcode(status)
-    return Done(code, seconds, usage.ru_maxrss / 1e3, told[-1] if told else "")
+    # A command may start processes of its own; they are hardly at their peaks at once.
+    peak = max(peaks.values(), default=0.0)
+    return Done(process.returncode, seconds, peak, told[-1] if told else "")
+
+
+def _peaks(pid: int) -> dict[int, float]:
+    """Largest resident sets so far, in MB, of a process and its descendants.
+
+    `getrusage` would count what the parent held when it forked.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
+    except OSError:
+        return {}
+    found = [line.split() for line in status.splitlines() if line.startswith("VmHWM")]
+    own = {pid: int(found[0][1]) / 1e3} if found else {}
+    for child in children:
+        own |= _peaks(int(child))
+    return own
 
 
 def judged(judge: Evaluator, path: Path) -> tuple[str, str, bool]:
