@@ -6,20 +6,22 @@
 Each command runs as a user types it, in a process of its own, and what it wrote is compared with
 the original on `fresh.npz` (`models/make_data.py --fresh`), which no choice has seen, by the kinds
 that the judge reads from the original. A row: exit status, how many times smaller, seconds, peak
-memory, what the command claims, what is found, and whether the claim agrees: a model that was said
-to keep the budget keeps it. Peers: onnxruntime's dynamic and static quantizer (per channel) and
+memory, what the command claims, what is found, and whether the claim agrees: no metric has dropped
+by more than the bound that was claimed, and outputs keep what the budget asks of them. Peers: onnxruntime's dynamic and static quantizer (per channel) and
 NNCF, by their defaults, each in an environment of its own. Rows are Markdown.
 """
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from claims import fresh_of, metric_text
 from peer_environments import run_worker, write_feeds
@@ -94,13 +96,35 @@ def _peaks(pid: int) -> dict[int, float]:
     return own
 
 
-def judged(judge: Evaluator, path: Path) -> tuple[str, str, bool]:
-    """(the metric that lost most, worst SQNR, whether the budget holds) on fresh samples."""
+@dataclass(frozen=True)
+class Found:
+    """What fresh samples show.
+
+    Attributes:
+        metric: that lost most, in words.
+        worst_db: of all outputs, in words.
+        drop: of that metric, in points.
+        noise: whether outputs keep their SQNR.
+        holds: whether the whole budget holds.
+    """
+
+    metric: str = "–"
+    worst_db: str = "–"
+    drop: float = 0.0
+    noise: bool = False
+    holds: bool = False
+
+
+def judged(judge: Evaluator, path: Path) -> Found:
+    """Judge a model on fresh samples."""
     try:
         found = judge.measure(Session(path))
     except (OnnxpressError, ValueError) as error:
-        return f"cannot be judged: {str(error)[:80]}", "–", False
-    return metric_text(found), f"{found.worst_sqnr_db:.1f}", judge.holds(found)
+        return Found(f"cannot be judged: {str(error)[:80]}")
+    worst = 0.0 if found.worst_metric is None else found.drop
+    noise = judge.holds(replace(found, metrics=()))
+    level = f"{found.worst_sqnr_db:.1f}"
+    return Found(metric_text(found), level, worst, noise, judge.holds(found))
 
 
 def row_of_command(
@@ -122,13 +146,26 @@ def row_of_command(
     if done.status not in (0, 1) or not out.exists():
         return f"{head}| – {cost}| {done.said[:90]} | – | – | no |"
     validation = json.loads(report.read_text(encoding="utf-8")).get("validation") or {}
-    claim = str(validation.get("verdict", "–")).split(":")[0]
+    claim, bound = _claim(validation)
     smaller = model_file.size_bytes(model) / model_file.size_bytes(out)
     if judge is None:
         return f"{head}| {smaller:.2f}x {cost}| {claim} | – | – | – |"
-    metric, noise, holds = judged(judge, out)
-    agrees = "yes" if holds or done.status == 1 else "no"
-    return f"{head}| {smaller:.2f}x {cost}| {claim} | {metric} | {noise} | {agrees} |"
+    found = judged(judge, out)
+    agrees = "yes" if done.status == 1 or (found.noise and found.drop <= bound) else "no"
+    tail = f"{found.metric} | {found.worst_db} | {agrees}"
+    return f"{head}| {smaller:.2f}x {cost}| {claim} | {tail} |"
+
+
+def _claim(validation: dict[str, Any]) -> tuple[str, float]:
+    """(in words, the most that a metric may have dropped)."""
+    judgement, figures = validation.get("judgement") or {}, validation.get("default") or {}
+    words = str(judgement.get("verdict", "–"))
+    metrics = figures.get("metrics") or []
+    if not metrics:
+        return f"{words}, {figures.get('worst_sqnr_db') or math.inf:.1f} dB", 100.0
+    worst = max(metrics, key=lambda metric: metric["drop"])
+    bound = worst["drop_interval"][1]
+    return f"{words}, −{worst['drop']:.2f} (at most {bound:.2f})", bound
 
 
 def row_of_peer(name: str, peer: str, judge: Evaluator | None, folder: Path) -> str:
@@ -149,11 +186,10 @@ def row_of_peer(name: str, peer: str, judge: Evaluator | None, folder: Path) -> 
         except (RuntimeError, subprocess.TimeoutExpired) as error:
             return f"{head}| – | – | – | – | fails: {str(error)[:80]} | – | – | – |"
     smaller = model.stat().st_size / out.stat().st_size
-    found = ("–", "–", False) if judge is None else judged(judge, out)
-    holds = "within the budget" if found[2] else "beyond it"
-    return (
-        f"{head}| – | {smaller:.2f}x | {seconds:.0f} | – | – | {found[0]} | {found[1]} | {holds} |"
-    )
+    found = Found() if judge is None else judged(judge, out)
+    holds = "within the budget" if found.holds else "beyond it"
+    figures = f"| – | {smaller:.2f}x | {seconds:.0f} | – | –"
+    return f"{head}{figures} | {found.metric} | {found.worst_db} | {holds} |"
 
 
 def judge_of(name: str, most: int) -> Evaluator | None:
