@@ -7,8 +7,9 @@ Each command runs as a user types it, in a process of its own, and what it wrote
 the original on `fresh.npz` (`models/make_data.py --fresh`), which no choice has seen, by the kinds
 that the judge reads from the original. A row: exit status, how many times smaller, seconds, peak
 memory, what the command claims, what is found, and whether the claim agrees: no metric has dropped
-by more than the bound that was claimed, and outputs keep what the budget asks of them. Peers: onnxruntime's dynamic and static quantizer (per channel) and
-NNCF, by their defaults, each in an environment of its own. Rows are Markdown.
+by more than the bound that was claimed, and outputs keep what the budget asks of them. Peers:
+onnxruntime's dynamic and static quantizer (per channel) and NNCF, by their defaults, each in an
+environment of its own. Rows are Markdown.
 """
 
 import argparse
