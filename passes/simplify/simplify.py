@@ -8,6 +8,7 @@ repeated and idle nodes, share equal initializers. Added here is what they lack:
   elements stays a node, and weights that lie small behind Cast or DequantizeLinear stay small;
 - initializers that callers may override (graph inputs) are never taken for constants;
 - shapes are inferred within bounds (`inference`), and rules write what the opset has (`rules`);
+- weights of recurrent operators that are only put in another order are folded together (`gates`);
 - constant scales and offsets per channel go into the Convs and Gemms around them (`backward`,
   `forward`), and linear Convs in a row become one (`merging`);
 - one-hot vectors times a table become a Gather from it, and the table takes up what follows
@@ -37,8 +38,9 @@ from onnxpress.graph import Names, is_standard, name_nodes_apart
 from onnxpress.passes.simplify.activation_functions import FuseHardSigmoid, FuseScaledResidual
 from onnxpress.passes.simplify.backward import FoldAffine
 from onnxpress.passes.simplify.embedding import FoldIntoTable, LookUpOneHot
-from onnxpress.passes.simplify.folding import CutConstants, Folding
+from onnxpress.passes.simplify.folding import CutConstants, Folding, detach
 from onnxpress.passes.simplify.forward import FoldAffineForward
+from onnxpress.passes.simplify.gates import FoldGateOrder
 from onnxpress.passes.simplify.inference import InferShapes, describe
 from onnxpress.passes.simplify.loops import BypassIdentity, HoistInvariants
 from onnxpress.passes.simplify.merging import MergeConvolutions, OffsetsAsConvolutions
@@ -175,6 +177,9 @@ def _as_inputs(model: ir.Model) -> Iterator[None]:
 def _rules(fold_limit: int) -> list[ir.passes.PassBase]:
     """What folds and fuses, in the order of one round."""
     return [
+        _DetachRemoved(),
+        # Before slices are folded one by one, in each branch anew.
+        FoldGateOrder(),
         CutConstants(),
         Folding(fold_limit),
         # Folding leaves Constant nodes; the rules look at initializers.
@@ -249,6 +254,20 @@ def _computed(graph: ir.Graph) -> list[ir.Value]:
     """Without outputs that are left out, which have no name."""
     values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
     return [value for value in values if value.name]
+
+
+class _DetachRemoved(ir.passes.InPlacePass):
+    """Let nodes of branches that folding an If has left behind read nothing.
+
+    Otherwise they count as readers of the weights that they share with the branch that stays.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        live = set(model.graph.all_nodes())
+        values = [v for graph in model.graphs() for v in graph.initializers.values()]
+        gone = {user for value in values for user, _ in value.uses() if user not in live}
+        detach(list(gone))
+        return ir.passes.PassResult(model, modified=False)
 
 
 class _OwnSubgraphOutputs(ir.passes.InPlacePass):
