@@ -93,7 +93,7 @@ def dynamic_integers(context: Context, layer: Layer, parameters: Parameters) -> 
 def _dynamic_rounded(context: Context, layer: Layer, strength: float) -> Rounded:
     stored, factors = _smoothed_weight(context, layer, strength)
     bits = context.target.weight_bits
-    weight = quantize_weight(stored, output_channel_axis(layer), bits=bits)
+    weight = quantize_weight(stored, _output_axes(layer), bits=bits)
     return _rounded(context, layer, weight, factors)
 
 
@@ -101,15 +101,16 @@ def _dynamic_rounded(context: Context, layer: Layer, strength: float) -> Rounded
 def weight_only_integers(context: Context, layer: Layer) -> Rounded:
     """The weight in integers that the runtime expands when it loads the model."""
     assert layer.weight.const_value is not None
-    axis: int | tuple[int, ...] | None = output_channel_axis(layer)
-    if layer.op_type == "Gather":
-        # An embedding's rows are words of very different norms: a scale each.
-        axis = 0
-    elif is_recurrent(layer.node):
-        axis = (0, 1)
+    # An embedding's rows are words of very different norms: a scale each.
+    axis = 0 if layer.op_type == "Gather" else _output_axes(layer)
     weight = quantize_weight(layer.weight.const_value.numpy(), 0 if axis is None else axis)
     observed = axis is not None and layer.op_type != "Gather"
     return _rounded(context, layer, weight) if observed else _nearest(layer, weight)
+
+
+def _output_axes(layer: Layer) -> int | tuple[int, ...] | None:
+    """As `output_channel_axis`; of recurrent operators directions and gates."""
+    return (0, 1) if is_recurrent(layer.node) else output_channel_axis(layer)
 
 
 def _nearest(layer: Layer, weight: QuantizedWeight) -> Rounded:
