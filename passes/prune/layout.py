@@ -85,7 +85,8 @@ class Layout:
         if layer.op_type == "Gather":
             return Side(roots[0], roots[1])
         if layer.op_type in RECURRENT:
-            return Side(roots[2], nothing.outputs)
+            # Rows of direction after direction, in each of gate after gate.
+            return Side(roots[2], np.tile(roots[1], layer.groups))
         return nothing
 
     def readers(self, group: Group) -> list[str]:
@@ -171,8 +172,8 @@ def _out_axis(layer: Layer) -> int:
     if layer.op_type == "Gather":
         return 1
     if layer.op_type in RECURRENT:
-        # What comes of the gates is the hidden state, which stays.
-        return -1
+        # R reads the units too, so that they are named after W.
+        return 1 if layer.uses[0].index == INPUT_WEIGHT else -1
     axis = output_channel_axis(layer)
     if axis is None:
         return 1 if layer.op_type == "ConvTranspose" else -1
