@@ -2,7 +2,8 @@
 
 PyTorch orders gates otherwise than ONNX, so that its exporter slices each weight and puts the
 slices together again. A constant that is sliced several times, in branches of an If perhaps, looks
-as if folding added to it, slice for slice; seen together, as much goes as comes.
+as if folding added to it, slice for slice; seen together, as much goes as comes. It also computes
+initial states of zeros, which the operators take where none is given.
 """
 
 from collections.abc import Iterator
@@ -14,13 +15,15 @@ import onnx.reference
 import onnx_ir as ir
 
 from onnxpress.graph import Names, add_initializer, constant, is_standard
-from onnxpress.recurrent import BIAS, INPUT_WEIGHT, is_recurrent
+from onnxpress.recurrent import BIAS, INITIAL_STATE, INPUT_WEIGHT, is_recurrent
 
-__all__ = ["FoldGateOrder"]
+__all__ = ["DropZeroStates", "FoldGateOrder"]
 
 _MOVES = frozenset(
     ("Concat", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 )
+_SPREAD = ("Expand", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
+"""What makes nothing but zeros of zeros."""
 _NODE_BYTES = 64
 """Of a node with the names of its tensors, at least."""
 _FEW = 64
@@ -43,6 +46,35 @@ class FoldGateOrder(ir.passes.InPlacePass):
         names, opsets = Names(model), dict(model.graph.opset_imports)
         folded = [_fold(names, model.graph, group, opsets) for group in groups.values()]
         return ir.passes.PassResult(model, any(folded))
+
+
+class DropZeroStates(ir.passes.InPlacePass):
+    """Leave out initial_h and initial_c that are zero whatever the batch."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite `model` in place."""
+        dropped = 0
+        for node in model.graph.all_nodes():
+            for index in (INITIAL_STATE, INITIAL_STATE + 1) if is_recurrent(node) else ():
+                if index < len(node.inputs) and _is_zero(node.inputs[index]):
+                    node.replace_input_with(index, None)
+                    dropped += 1
+        return ir.passes.PassResult(model, bool(dropped))
+
+
+def _is_zero(value: ir.Value | None) -> bool:
+    """Whether a tensor holds nothing but zeros, of a shape that may be computed."""
+    array = constant(value)
+    if array is not None:
+        # A negative zero is none to whoever divides by it, which no cell does.
+        return not array.any()
+    node = None if value is None else value.producer()
+    if node is None or not is_standard(node):
+        return False
+    if node.op_type == "ConstantOfShape":
+        filled = node.attributes.get("value")
+        return filled is None or not filled.as_tensor().numpy().any()
+    return node.op_type in _SPREAD and _is_zero(node.inputs[0])
 
 
 @dataclass(frozen=True)

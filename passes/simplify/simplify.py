@@ -40,7 +40,7 @@ from onnxpress.passes.simplify.backward import FoldAffine
 from onnxpress.passes.simplify.embedding import FoldIntoTable, LookUpOneHot
 from onnxpress.passes.simplify.folding import CutConstants, Folding, detach
 from onnxpress.passes.simplify.forward import FoldAffineForward
-from onnxpress.passes.simplify.gates import FoldGateOrder
+from onnxpress.passes.simplify.gates import DropZeroStates, FoldGateOrder
 from onnxpress.passes.simplify.inference import InferShapes, describe
 from onnxpress.passes.simplify.loops import BypassIdentity, HoistInvariants
 from onnxpress.passes.simplify.merging import MergeConvolutions, OffsetsAsConvolutions
@@ -180,6 +180,7 @@ def _rules(fold_limit: int) -> list[ir.passes.PassBase]:
         _DetachRemoved(),
         # Before slices are folded one by one, in each branch anew.
         FoldGateOrder(),
+        DropZeroStates(),
         CutConstants(),
         Folding(fold_limit),
         # Folding leaves Constant nodes; the rules look at initializers.

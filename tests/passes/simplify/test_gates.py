@@ -92,3 +92,29 @@ def test_models_without_such_weights_stay_as_they_are() -> None:
     model = SAMPLE_MODELS["recurrent"]()
     simplify(model)
     assert len(find_layers(model)) == 6
+
+
+@pytest.mark.parametrize("zero", ["ConstantOfShape (shape)", "Expand (nothing, shape)"])
+def test_initial_states_of_zeros_are_left_out(zero: str) -> None:
+    text = (
+        _HEAD.replace("float[5, 2, 48] x", "float[5, batch, 48] x").replace(
+            "1, 2, 64", "1, batch, 64"
+        )
+        + "nothing = Constant <value = float {0.0}> () ends = Constant <value = int64[1] {64}> ()"
+        + " axis_1 = Constant <value = int64[1] {1}> ()"
+        + " axis_2 = Constant <value = int64[1] {2}> ()"
+        + " sizes = Shape (x)  width = Slice (sizes, axis_1, axis_2, axis)"
+        + f" shape = Concat <axis = 0> (axis_1, width, ends) h0 = {zero}"
+        + _REORDERED.replace("(x, we, re)", "(x, we, re, , , h0, h0)")
+        + " y = Identity (Y) unused = Not (go) }"
+    )
+    model = built(text)
+    feed = {
+        "x": np.random.default_rng(1).standard_normal((5, 3, 48)).astype(np.float32),
+        "go": np.ones((), bool),
+    }
+    simplify(model)
+    assert [node.op_type for node in model.graph] == ["LSTM"]
+    assert [v for v in model.graph[0].inputs[3:] if v is not None] == []
+    given = built(text)
+    np.testing.assert_array_equal(Session(model).run(feed)["y"], Session(given).run(feed)["y"])
