@@ -36,6 +36,7 @@ class Form:
         start: whether it has initial_h, as an input of the model.
         lengths: whether it has sequence_lens.
         linear_before_reset: of a GRU.
+        peepholes: whether an LSTM has P, which `reference_run` does not know.
         states_only: whether Y has no name and only Y_h is read.
         opset: of the model.
         inputs: width of X.
@@ -49,6 +50,7 @@ class Form:
     start: bool = False
     lengths: bool = False
     linear_before_reset: int = 1
+    peepholes: bool = False
     states_only: bool = False
     opset: int = 17
     inputs: int = 20
@@ -97,6 +99,9 @@ def recurrent_model(form: Form, seed: int = 0) -> ir.Model:
         )
         outer.append(h0)
         inputs.append(h0)
+    if form.peepholes and form.operator == "LSTM":
+        constants.append(weight("P", directions, 3 * form.hidden))
+        inputs += [*[None] * (7 - len(inputs)), constants[-1]]
     while inputs[-1] is None:
         inputs.pop()
     attributes: dict[str, int | str] = {"hidden_size": form.hidden, "direction": form.direction}

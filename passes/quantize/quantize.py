@@ -51,6 +51,7 @@ from onnxpress.passes.quantize.recurrent import (
     decided_lstms,
     lstm_candidates,
     lstm_weights,
+    with_reason,
     write_dynamic_lstm,
 )
 from onnxpress.passes.quantize.restoring import integer_weights, restored
@@ -205,15 +206,15 @@ class Quantize(Pass):
             if reason is not None:
                 proposals.append(Skip(layer.name, reason))
                 continue
-            weights = both.get(layer.name, ())
-            together: tuple[Candidate, ...] = ()
+            weights, together = both.get(layer.name, ()), tuple[Candidate, ...]()
             if weights and all(_untreatable(own) is None for own in weights):
-                together = lstm_candidates(context, weights, self.form)
+                together, reason = lstm_candidates(context, weights, self.form)
             if together:
                 proposals.append(Proposal(layer.name, together))
                 answered.update(together[0].members)
             else:
-                proposals.append(self._of_layer(context, layer, offering))
+                alone = self._of_layer(context, layer, offering)
+                proposals.append(with_reason(alone, reason))
         proposals += [
             Skip(name, "is in integers already; requantize quantizes it anew")
             for name in integer_weights(context.model)

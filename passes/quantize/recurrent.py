@@ -6,13 +6,14 @@ weights, so that both are one site. There is none for GRU and RNN.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.bias import shift_bias
-from onnxpress.contract import Candidate, Context, Decision, Layer
+from onnxpress.contract import Candidate, Context, Decision, Layer, Proposal, Skip
 from onnxpress.errors import RecipeError
 from onnxpress.graph import add_initializer, attribute, drop_unused
 from onnxpress.passes.quantize.candidates import weight_only_candidate
@@ -20,7 +21,14 @@ from onnxpress.passes.quantize.integers import dynamic_integers, layer_energy
 from onnxpress.passes.quantize.ranges import range_between
 from onnxpress.recurrent import HIDDEN_WEIGHT, INPUT_WEIGHT, is_recurrent, why_states_are_unseen
 
-__all__ = ["Weights", "decided_lstms", "lstm_candidates", "lstm_weights", "write_dynamic_lstm"]
+__all__ = [
+    "Weights",
+    "decided_lstms",
+    "lstm_candidates",
+    "lstm_weights",
+    "with_reason",
+    "write_dynamic_lstm",
+]
 
 OPERATOR = "DynamicQuantizeLSTM"
 DOMAIN = "com.microsoft"
@@ -71,11 +79,11 @@ def dynamic_lstm(context: Context, weights: Weights) -> tuple[Candidate | None, 
 def _refusal(context: Context, weights: Weights) -> str | None:
     node = weights[0].node
     if OPERATOR not in context.target.quantized_operators:
-        return "no integer kernel for LSTM on this target"
+        return "there is none for LSTM on this target"
     if any(layer.dtype != ir.DataType.FLOAT or layer.unsafe for layer in weights):
-        return "no integer kernel for an LSTM whose weights are not float32 and its own"
+        return "its weights are not float32 and its own"
     if attribute(node, "layout", 0):
-        return "no integer kernel for an LSTM with the batch first"
+        return "its batch comes first"
     if context.statistics is None:
         return "without calibration data the error of its activations is unknown"
     unseen = why_states_are_unseen(node)
@@ -91,8 +99,10 @@ def _refusal(context: Context, weights: Weights) -> str | None:
     return None
 
 
-def lstm_candidates(context: Context, weights: Weights, form: str) -> tuple[Candidate, ...]:
-    """Forms of both weights as one site; none where there is no kernel and each is its own site.
+def lstm_candidates(
+    context: Context, weights: Weights, form: str
+) -> tuple[tuple[Candidate, ...], str | None]:
+    """Forms of both weights as one site; none, and why, where each is its own site.
 
     Args:
         context: in which no layer of them is kept.
@@ -100,15 +110,23 @@ def lstm_candidates(context: Context, weights: Weights, form: str) -> tuple[Cand
         form: the setting.
     """
     if form not in ("auto", "dynamic") or context.kept.intersection(w.name for w in weights):
-        return ()
-    dynamic, _ = dynamic_lstm(context, weights)
+        return (), None
+    dynamic, reason = dynamic_lstm(context, weights)
     if dynamic is None:
-        return ()
+        return (), reason
     if form == "dynamic":
-        return (dynamic,)
+        return (dynamic,), None
     offered = [(layer, weight_only_candidate(context, layer)[0]) for layer in weights]
     stored = _both_stored([(layer, one) for layer, one in offered if one is not None])
-    return (dynamic,) if stored is None else (dynamic, stored)
+    return ((dynamic,) if stored is None else (dynamic, stored)), None
+
+
+def with_reason(found: Proposal | Skip, reason: str | None) -> Proposal | Skip:
+    """What is said of a weight alone, with why the LSTM has no integer kernel."""
+    if reason is None:
+        return found
+    words = f"no integer kernel: {reason}"
+    return replace(found, limit=words) if isinstance(found, Proposal) else Skip(found.site, words)
 
 
 def decided_lstms(context: Context, decisions: Sequence[Decision]) -> list[Weights]:

@@ -25,6 +25,7 @@ FORMS = st.builds(
     operator=st.sampled_from(sorted(GATES)),
     direction=st.sampled_from(["forward", "reverse", "bidirectional"]),
     bias=st.booleans(),
+    peepholes=st.booleans(),
     states_only=st.booleans(),
     opset=st.sampled_from([9, 13, 17]),
 )

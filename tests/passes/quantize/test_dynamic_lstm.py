@@ -81,23 +81,25 @@ def test_lstm_in_a_branch_computes_in_integers_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "target"),
+    ("form", "target", "reason"),
     [
-        (Form("GRU"), "cpu"),
-        (Form("RNN"), "cpu"),
-        (Form("LSTM", lengths=True), "cpu"),
-        (Form("LSTM"), "openvino"),
+        (Form("GRU"), "cpu", "no integer kernel for GRU"),
+        (Form("RNN"), "cpu", "no integer kernel for RNN"),
+        (Form("LSTM", lengths=True), "cpu", "end at different steps"),
+        (Form("LSTM"), "openvino", "none for LSTM on this target"),
     ],
     ids=["GRU", "RNN", "sequence_lens", "target without the kernel"],
 )
 def test_where_there_is_no_kernel_or_no_evidence_weights_are_sites_of_their_own(
-    form: Form, target: str
+    form: Form, target: str, reason: str
 ) -> None:
     _, offered = proposed(recurrent_model(form), [feed_of(form)], target=target)
     assert [item.site for item in offered] == ["R", "W"]
     for item in offered:
         assert isinstance(item, Proposal)
         assert [candidate.family for candidate in item.candidates] == ["weight_only"]
+        assert item.limit is not None
+        assert reason in item.limit
 
 
 def test_weight_that_the_user_keeps_leaves_the_other_a_site() -> None:
