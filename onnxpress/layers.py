@@ -295,4 +295,6 @@ def _is_weight_use(node: ir.Node, index: int, value: ir.Value) -> bool:
         return rank >= 2 and constant(other) is None
     if node.op_type == "Gemm":
         return rank == 2 and constant(node.inputs[0]) is None
+    if node.op_type in RECURRENT:
+        return rank == 3 and value.const_value.size > 0
     return rank >= 3

@@ -22,6 +22,7 @@ from onnxpress.bias import shift_bias, takes_bias
 from onnxpress.data import Samples
 from onnxpress.graph import Names
 from onnxpress.layers import find_layers, multiply_adds
+from onnxpress.passes.prune.operators import analyse
 from onnxpress.runtime import Array, Session
 from onnxpress.selectable import selectable_sites
 from onnxpress.statistics import Observations, Statistics, collect
@@ -177,3 +178,22 @@ def test_shifted_bias_is_what_inputs_of_one_more_would_add(form: Form, seed: int
     np.testing.assert_allclose(
         np.asarray(y, float), run.last if form.states_only else run.y, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_node_that_lacks_weights_is_passed_over(inputs: int) -> None:
+    """Such a file is refused later, by whoever runs it."""
+    model = recurrent_model(Form())
+    model.graph[0].resize_inputs(inputs)
+    assert len(find_layers(model)) == inputs - 1
+    assert selectable_sites(model, model)
+    assert multiply_adds(model.graph[0]) == 0
+    analyse(model)
+
+
+def test_weight_without_elements_is_no_layer() -> None:
+    model = recurrent_model(Form())
+    empty = model.graph.initializers["R"]
+    empty.const_value = ir.Tensor(np.zeros((1, 0, 0), np.float32), name="R")
+    assert [layer.name for layer in find_layers(model)] == ["W"]
+    analyse(model)

@@ -64,7 +64,7 @@ def _recurrent(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
 def _relate_gates(reader: Reader, rows: Atoms | Dynamic, hidden: Atoms, reason: str) -> None:
     """Every gate has a row for each unit."""
     coupling = reader.coupling
-    if isinstance(rows, Dynamic) or len(rows) % len(hidden):
+    if isinstance(rows, Dynamic) or not len(hidden) or len(rows) % len(hidden):
         coupling.block(hidden, reason)
         coupling.block(rows, reason)
         return
