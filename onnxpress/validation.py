@@ -15,7 +15,13 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.data import Samples, load_samples, random_samples, require_runnable
+from onnxpress.data import (
+    Samples,
+    load_samples,
+    random_samples,
+    require_runnable,
+    rows_looked_up,
+)
 from onnxpress.errors import ModelError
 from onnxpress.judge import (
     Budget,
@@ -195,7 +201,7 @@ def validate(
     original = Session(Path(reference), threads=threads, name=str(reference))
     candidate = Session(Path(model), threads=threads, name=str(model))
     samples = (
-        random_samples(original, 4, seed)
+        random_samples(original, 4, seed, rows_looked_up(loaded_original))
         if evaluation is None
         else load_samples(evaluation, original.inputs)
     )
