@@ -55,6 +55,16 @@ class Equation:
             return None
         return (*before, *(f"{_DOTS}{place}" for place in range(spare, 0, -1)), *behind)
 
+    def result(self, operand: tuple[str, ...]) -> tuple[str, ...]:
+        """The labels of the result, where one operand alone has an ellipsis.
+
+        Args:
+            operand: labels of the one that may have it.
+        """
+        before, dots, behind = self.output.partition(_DOTS)
+        places = [label for label in operand if label.startswith(_DOTS)] if dots else []
+        return (*before, *places, *behind)
+
     def kept_axes(self, index: int, rank: int) -> frozenset[int] | None:
         """The axes of an operand that the result has too; those of a repeated label count."""
         labels = self.labels(index, rank)
