@@ -14,8 +14,10 @@ from onnxpress.runtime import Array, InputSpec, Session
 
 __all__ = ["random_samples", "rows_looked_up"]
 
-# Sizes tried for dynamic dimensions, the usual ones of texts and images first.
 _LEAVING_NUMBERS = ("Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+_EMBEDDED = (2, 4)
+"""Of EmbedLayerNormalization, the tables that words and segments are looked up in."""
+# Sizes tried for dynamic dimensions, the usual ones of texts and images first.
 _SIZES = (64, 16, 224, 320, 576, 512, 288, 256, 1, 2, 32, 128, 1024)
 
 
@@ -81,14 +83,17 @@ def rows_looked_up(model: ir.Model) -> dict[str, int]:
 def _tables(value: ir.Value) -> Iterator[int]:
     """Of Gathers that look the value up, and behind what leaves its numbers as they are."""
     for node, index in value.uses():
-        if not is_standard(node):
-            continue
-        if node.op_type in _LEAVING_NUMBERS and index == 0:
+        if is_standard(node) and node.op_type in _LEAVING_NUMBERS and index == 0:
             yield from _tables(node.outputs[0])
-        elif node.op_type == "Gather" and index == 1:
-            shape = static_shape(node.inputs[0])
-            if shape:
-                yield shape[attribute(node, "axis", 0)]
+            continue
+        table, axis = None, 0
+        if is_standard(node) and node.op_type == "Gather" and index == 1:
+            table, axis = node.inputs[0], attribute(node, "axis", 0)
+        elif node.op_type == "EmbedLayerNormalization" and index < len(_EMBEDDED):
+            table = node.inputs[_EMBEDDED[index]]
+        shape = static_shape(table)
+        if shape:
+            yield shape[axis]
 
 
 def _size_trials(inputs: Sequence[InputSpec]) -> Iterator[dict[str, int]]:

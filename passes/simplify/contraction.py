@@ -141,6 +141,11 @@ def _write(
         step.outputs[0].type = ir.TensorType(weight.dtype or ir.DataType.FLOAT)
     graph.insert_before(node, steps)
     take_over(node, steps[-1])
+    if matrix is not weight and not weight.uses() and not weight.is_graph_output():
+        # Users know it by its name.
+        name = weight.name
+        del home.initializers[name or ""]
+        matrix.name = name
 
 
 def _reshape(
