@@ -1,5 +1,7 @@
 """Weights that are no layer: who reads them, along which axes, and which stay as they are."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx.reference
@@ -7,8 +9,12 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferencePass
+from onnx_ir.passes.common import (
+    LiftConstantsToInitializersPass,
+    ShapeInferencePass,
+)
 
+import onnxpress
 from onnxpress import model_file
 from onnxpress.context import Context
 from onnxpress.contract import Decision, Proposal
@@ -17,6 +23,7 @@ from onnxpress.einsum import Equation
 from onnxpress.enforcement import offered, rewritten
 from onnxpress.passes.quantize import Quantize
 from onnxpress.passes.simplify import simplify
+from onnxpress.recipe import Recipe
 from onnxpress.runtime import Session
 from onnxpress.selectable import selectable_sites
 from onnxpress.stored import find_stored
@@ -298,3 +305,84 @@ def test_words_that_the_model_does_not_take_are_not_made_up() -> None:
     )
     feeds = random_samples(Session(model), 4, 0, rows_looked_up(model)).feeds
     assert max(feed["ids"].max() for feed in feeds) <= 1
+
+
+WHOLES: dict[str, tuple[str, str, dict[str, tuple[int, ...]]]] = {
+    "Attention": (
+        "float[b, s, 32] x",
+        """a = com.microsoft.Attention <num_heads = 4> (x, w, c)
+        y = com.microsoft.FusedMatMul <transB = 1> (a, v)""",
+        {"w": (32, 96), "c": (96,), "v": (32, 32)},
+    ),
+    "FusedConv": (
+        "float[b, 4, 9, 9] x",
+        'y = com.microsoft.FusedConv <activation = "Relu", pads = [1, 1, 1, 1]> (x, w)',
+        {"w": (32, 4, 3, 3)},
+    ),
+    "EmbedLayerNormalization": (
+        "int32[b, s] ids",
+        """e, m = com.microsoft.EmbedLayerNormalization (ids, , w, v, , g, c)
+        r = Flatten <axis = 2> (e)
+        y = com.microsoft.FusedGemm <activation = "Tanh"> (r, u)""",
+        {"w": (96, 32), "v": (64, 32), "g": (32,), "c": (32,), "u": (32, 48)},
+    ),
+    "Scan": (
+        "float[t, 1, 32] x",
+        """start = Constant <value = float[1] {0.0}> ()
+        shape = Constant <value = int64[2] {1, 32}> ()
+        zeros = Expand (start, shape)
+        last, y = Scan <num_scan_inputs = 1, body = step (float[1, 32] s, float[1, 32] p)
+            => (float[1, 32] next, float[1, 32] out) {
+            h = Einsum <equation = "bd,ed->be"> (s, w)
+            turned = Transpose (v)
+            i = Einsum <equation = "bd,de->be"> (p, turned)
+            sum = Add (h, i)
+            next = Tanh (sum)
+            out = Identity (next)
+        }> (zeros, x)""",
+        {"w": (32, 32), "v": (32, 32)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WHOLES)
+def test_whole_parts_of_networks_answer_alike_with_weights_in_integers(name: str) -> None:
+    inputs, body, weights = WHOLES[name]
+    model = model_of(inputs, "float y", body, **weights)
+    for weight, shape in weights.items():
+        value = model.graph.initializers[weight]
+        array = np.random.default_rng(len(shape)).standard_normal(shape) / np.sqrt(shape[-1])
+        value.const_value = ir.Tensor(array.astype(np.float32), name=weight)
+    smaller, sites = stored_by_quantize(model)
+    assert set(sites) == {weight for weight, shape in weights.items() if len(shape) > 1}
+    assert len(model_file.to_bytes(smaller)) < 0.6 * len(model_file.to_bytes(model))
+    one, other = Session(model), Session(smaller)
+    for feed in random_samples(one, 2, 0, rows_looked_up(model)).feeds:
+        wanted, found = (np.asarray(session.run(feed)["y"], np.float64) for session in (one, other))
+        assert np.square(found - wanted).mean() < 1e-3 * np.square(wanted).mean()
+
+
+def _tied_network(folder: Path) -> Path:
+    model = model_of(
+        "int64[b, s] ids",
+        "float[b, s, 400] y",
+        "r = Gather (table, ids)\n t = Transpose <perm = [1, 0]> (table)\n y = MatMul (r, t)",
+        table=(400, 32),
+    )
+    list(model.graph)[-1].name = "head"
+    model_file.save(model, folder / "tied.onnx")
+    return folder / "tied.onnx"
+
+
+def test_a_recipe_repeats_a_stored_weight(tmp_path: Path) -> None:
+    path = _tied_network(tmp_path)
+    first = onnxpress.optimize(path)
+    assert [d.site for stage in first.stages for d in stage.decisions if stage.pass_.stage.loses]
+    again = onnxpress.optimize(path, recipe=Recipe.from_toml(first.recipe.to_toml(), "recipe"))
+    assert model_file.to_bytes(again.model) == model_file.to_bytes(first.model)
+    assert len(model_file.to_bytes(first.model)) < 0.4 * path.stat().st_size
+
+
+def test_a_reader_that_is_kept_keeps_the_weight(tmp_path: Path) -> None:
+    kept = onnxpress.optimize(_tied_network(tmp_path), keep=["head"])
+    assert kept.model.graph.initializers["table"].dtype == ir.DataType.FLOAT
