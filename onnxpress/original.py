@@ -9,13 +9,7 @@ import onnx_ir as ir
 
 from onnxpress import model_file
 from onnxpress.conversion import convert_shapes, settle_weights
-from onnxpress.data import (
-    Samples,
-    load_samples,
-    random_samples,
-    require_runnable,
-    rows_looked_up,
-)
+from onnxpress.data import Samples, load_samples, random_samples, require_runnable
 from onnxpress.errors import DataError, ModelError, NoSamplesError, RecipeError
 from onnxpress.judge import Evaluator
 from onnxpress.recipe import CalibrationSource, Recipe, samples_digest
@@ -219,7 +213,7 @@ def _selection(given: Samples, seed: int, most: int) -> tuple[Samples, Samples]:
 
 def _made_up(session: Session, seed: int, original: Original) -> Samples:
     try:
-        samples = random_samples(session, 4, seed, rows_looked_up(original.model))
+        samples = random_samples(session, 4, seed, original.model)
         for feed in samples.feeds:
             # Some models divide by what another draw has as zero.
             session.run(feed)

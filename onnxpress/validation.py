@@ -15,13 +15,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.data import (
-    Samples,
-    load_samples,
-    random_samples,
-    require_runnable,
-    rows_looked_up,
-)
+from onnxpress.data import Samples, load_samples, random_samples, require_runnable
 from onnxpress.errors import ModelError
 from onnxpress.judge import (
     Budget,
@@ -201,7 +195,7 @@ def validate(
     original = Session(Path(reference), threads=threads, name=str(reference))
     candidate = Session(Path(model), threads=threads, name=str(model))
     samples = (
-        random_samples(original, 4, seed, rows_looked_up(loaded_original))
+        random_samples(original, 4, seed, loaded_original)
         if evaluation is None
         else load_samples(evaluation, original.inputs)
     )

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
@@ -22,19 +21,19 @@ _SIZES = (64, 16, 224, 320, 576, 512, 288, 256, 1, 2, 32, 128, 1024)
 
 
 def random_samples(
-    session: Session, number: int, seed: int, rows: Mapping[str, int] = MappingProxyType({})
+    session: Session, number: int, seed: int, model: ir.Model | None = None
 ) -> Samples:
     """Random inputs that the model accepts; dynamic dimensions are found by trying.
 
-    Floats are normal, integers 0 or 1 (valid indices almost everywhere) or below what `rows` says,
-    if the model runs on that. Dimensions of the same name get the same size; a dynamic first
-    dimension is a batch of one.
+    Floats are normal, integers 0 or 1 (valid indices almost everywhere), or words of the whole
+    table that they are looked up in, if the model runs on these. Dimensions of the same name get
+    the same size; a dynamic first dimension is a batch of one.
 
     Args:
         session: of the model.
         number: of samples.
         seed: of the draws.
-        rows: how many rows tables have that inputs are looked up in (`rows_looked_up`).
+        model: which says what inputs are looked up in.
 
     Raises:
         DataError: the model runs on none of the sizes tried, or takes strings.
@@ -43,8 +42,9 @@ def random_samples(
         if spec.dtype == "object" or "(" in spec.dtype:
             raise DataError(f"input {spec} cannot be made up at random; give --evaluation data")
     failure = "it has no inputs"
-    trials = itertools.product([rows, {}] if rows else [{}], _size_trials(session.inputs))
-    for most, sizes in sorted(trials, key=lambda trial: not trial[0]):
+    rows = {} if model is None else rows_looked_up(model)
+    bounds = [rows, {}] if rows else [{}]
+    for most, sizes in itertools.product(bounds, list(_size_trials(session.inputs))):
         rng = np.random.default_rng(seed)
         feeds = tuple(
             {

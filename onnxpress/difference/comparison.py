@@ -9,13 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.data import (
-    Samples,
-    load_samples,
-    random_samples,
-    require_runnable,
-    rows_looked_up,
-)
+from onnxpress.data import Samples, load_samples, random_samples, require_runnable
 from onnxpress.difference.explaining import Explainer, Parting
 from onnxpress.difference.matching import match
 from onnxpress.difference.pairing import Matching
@@ -159,7 +153,7 @@ class _Compared:
 
 def _made_up(session: Session, model: ir.Model, number: int, seed: int, source: str) -> Samples:
     try:
-        return random_samples(session, number, seed, rows_looked_up(model))
+        return random_samples(session, number, seed, model)
     except DataError as error:
         raise DataError(f"{source}: {str(error).replace('--evaluation', '--data')}") from error
 

@@ -21,7 +21,7 @@ def test_made_up_words_come_from_the_whole_table() -> None:
         small=(3, 8),
     )
     assert rows_looked_up(model) == {"ids": 48, "kinds": 3}
-    feeds = random_samples(Session(model), 4, 0, rows_looked_up(model)).feeds
+    feeds = random_samples(Session(model), 4, 0, model).feeds
     assert max(feed["ids"].max() for feed in feeds) > 30
     assert {int(v) for feed in feeds for v in feed["kinds"].ravel()} == {0, 1, 2}
     assert max(feed["mask"].max() for feed in feeds) == 1
@@ -35,5 +35,5 @@ def test_words_that_the_model_does_not_take_are_not_made_up() -> None:
         table=(48, 8),
         other=(2, 8),
     )
-    feeds = random_samples(Session(model), 4, 0, rows_looked_up(model)).feeds
+    feeds = random_samples(Session(model), 4, 0, model).feeds
     assert max(feed["ids"].max() for feed in feeds) <= 1
