@@ -1,5 +1,6 @@
 """What a pass may look at: a model, what was observed of it, and where it will run."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from onnxpress.graph import Names
 from onnxpress.layers import Layer, find_layers
 from onnxpress.memory import Memory
 from onnxpress.statistics import LayerStatistics, Statistics
+from onnxpress.stored import StoredWeight, find_stored
 from onnxpress.targets import Target
 
 __all__ = ["Context"]
@@ -62,6 +64,17 @@ class Context:
             fill(self, "base_statistics", self.statistics)
         if self.names is None:
             fill(self, "names", Names(self.model))
+
+    @functools.cached_property
+    def stored(self) -> tuple[StoredWeight, ...]:
+        """Weights that no pass may change but for the form in which they are stored."""
+        return tuple(find_stored(self.model, self.layers))
+
+    @property
+    def weights(self) -> tuple[Layer | StoredWeight, ...]:
+        """All that a user can keep: layers, and stored weights that are none."""
+        named = {layer.name for layer in self.layers}
+        return (*self.layers, *(item for item in self.stored if item.name not in named))
 
     def moments(self, layer: Layer) -> LayerStatistics | None:
         """What was observed of the layer's inputs."""

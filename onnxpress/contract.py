@@ -22,6 +22,7 @@ from onnxpress.memoisation import memoised, memoised_of_model
 from onnxpress.reconstruction import relative_error, repaired
 from onnxpress.settings import setting, validate
 from onnxpress.statistics import LayerStatistics, Observations
+from onnxpress.stored import StoredWeight
 from onnxpress.targets import Target
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "RecipeError",
     "Skip",
     "Stage",
+    "StoredWeight",
     "Target",
     "TimingSubgraph",
     "add_initializer",

@@ -188,7 +188,7 @@ def _touched(context: Context, model: ir.Model) -> str | None:
         return None
     graphs = (model.graph, *model.graph.subgraphs())
     left = {id(v.const_value) for graph in graphs for v in graph.initializers.values()}
-    for layer in context.layers:
+    for layer in context.weights:
         if layer.name in context.kept and id(layer.weight.const_value) not in left:
             return layer.name
     return None

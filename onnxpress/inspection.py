@@ -16,13 +16,14 @@ from onnxpress.conversion import settle_weights
 from onnxpress.data import Samples, load_samples
 from onnxpress.graph import standard_opset
 from onnxpress.judge import Reading, read_outputs
-from onnxpress.layers import find_layers
+from onnxpress.layers import Layer, find_layers
 from onnxpress.lossless import simplified
 from onnxpress.pool import Pool
 from onnxpress.report.document import reading_document
 from onnxpress.request import default_passes
 from onnxpress.runtime import Array, Session
 from onnxpress.selectable import selectable_sites
+from onnxpress.stored import StoredWeight, find_stored
 from onnxpress.targets import Target, load_target
 from onnxpress.untreated import untreated_weights
 
@@ -58,16 +59,19 @@ def inspect_model(
     model = simplified(original, passes, chosen)
     described = [_described(Pool((p,)), model, chosen) for p in passes if p.stage.loses]
     layers = find_layers(model)
+    named = {layer.name for layer in layers}
+    weights: list[Layer | StoredWeight] = [*layers]
+    weights += [item for item in find_stored(model, layers) if item.name not in named]
     operators = Counter(node.op_type for node in original.graph.all_nodes())
     sites = selectable_sites(model, original)
-    largest = sorted(layers, key=lambda layer: -layer.nbytes)[:10]
+    largest = sorted(weights, key=lambda layer: -layer.nbytes)[:10]
     return {
         "source": str(file),
         "opset": standard_opset(original),
         "bytes": model_file.size_bytes(file),
         "nodes": sum(operators.values()),
         "operators": dict(operators.most_common()),
-        "layers": len(layers),
+        "layers": len(weights),
         "largest": [
             {
                 "name": layer.name,

@@ -144,8 +144,14 @@ def custom_operators(model: ir.Model) -> list[str]:
     )
 
 
-def load_sets(request: Request, session: Session, recipe: Recipe, source: str) -> SampleSets:
+def load_sets(request: Request, session: Session, recipe: Recipe, original: Original) -> SampleSets:
     """Calibration and evaluation samples, checked and run once.
+
+    Args:
+        request: of the user.
+        session: of the model as it is given.
+        recipe: the plan.
+        original: the model.
 
     Raises:
         DataError: samples that do not fit the model.
@@ -169,8 +175,8 @@ def load_sets(request: Request, session: Session, recipe: Recipe, source: str) -
         looked_at, given = looked_at.hold_out(_HELD_OUT_SHARE, recipe.seed)
         selection, judged = _selection(given, recipe.seed, most)
     else:
-        selection = _made_up(session, recipe.seed, source)
-        judged = _made_up(session, recipe.seed + 1, source)
+        selection = _made_up(session, recipe.seed, original)
+        judged = _made_up(session, recipe.seed + 1, original)
     for samples in (looked_at, selection, judged):
         if samples is not None:
             require_runnable(session, samples)
@@ -205,14 +211,14 @@ def _selection(given: Samples, seed: int, most: int) -> tuple[Samples, Samples]:
     )
 
 
-def _made_up(session: Session, seed: int, source: str) -> Samples:
+def _made_up(session: Session, seed: int, original: Original) -> Samples:
     try:
-        samples = random_samples(session, 4, seed)
+        samples = random_samples(session, 4, seed, original.model)
         for feed in samples.feeds:
             # Some models divide by what another draw has as zero.
             session.run(feed)
     except (DataError, ModelError) as error:
-        raise NoSamplesError(f"{source}: {error}") from error
+        raise NoSamplesError(f"{original.source}: {error}") from error
     return samples
 
 

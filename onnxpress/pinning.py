@@ -19,7 +19,7 @@ def pinned(pins: Pins, pass_: Pass, context: Context) -> Context:
     """The context as a pass sees it: with the layers that it must not change."""
     if not pins:
         return context
-    names = (layer.name for layer in context.layers)
+    names = (item.name for item in context.weights)
     return replace(context, kept=frozenset(n for n in names if pins.keep(pass_.name, n)))
 
 

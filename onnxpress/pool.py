@@ -154,7 +154,7 @@ class Pool:
             left += [(pass_.name, skip) for skip in offer.left]
             found += [(pass_.name, proposal) for proposal in offer.proposals]
         merged, overlapping = _merged(found)
-        order = {layer.name: place for place, layer in enumerate(context.layers)}
+        order = {weight.name: place for place, weight in enumerate(context.weights)}
         if len(self.passes) > 1:
             merged.sort(key=lambda p: min(order.get(name, len(order)) for name in _layers(p)))
         return PoolOffer(tuple(merged), (*left, *overlapping), tuple(failures))
@@ -185,7 +185,7 @@ class Pool:
             PassError: the pass fails.
         """
         changed = changed_by(self._owner(decision.candidate), context, decision)
-        layers = {layer.name for layer in context.layers}
+        layers = {weight.name for weight in context.weights}
         first = next((name for name in (decision.site, *changed) if name in layers), changed[0])
         return self.pins.origin(first)
 

@@ -6,13 +6,14 @@ output, by the tensor's name in the given model, up to the operator with a weigh
 that became it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from onnxpress.graph import bodies, is_standard
-from onnxpress.layers import WEIGHT_INPUTS, Layer, find_layers
+from onnxpress.layers import WEIGHT_INPUTS, Use, find_layers
+from onnxpress.stored import StoredWeight, find_stored
 
 __all__ = ["Selectable", "selectable_sites"]
 
@@ -56,7 +57,13 @@ def selectable_sites(model: ir.Model, given: ir.Model | None = None) -> list[Sel
     """
     ancestry = None if given is None else _Ancestry(given)
     layers = find_layers(model)
-    found = [_of_layer(layer, ancestry) for layer in layers]
+    stored = {item.name: item for item in find_stored(model, layers)}
+    found = [
+        _of_uses(layer.name, (*layer.uses, *_uses(stored.pop(layer.name, None))), ancestry)
+        for layer in layers
+    ]
+    found += [_of_uses(name, item.uses, ancestry) for name, item in stored.items()]
+    # What reads a stored weight may be a site of its own besides.
     own = {use.node for layer in layers for use in layer.uses}
     for node in model.graph.all_nodes():
         if node in own or not node.name:
@@ -67,17 +74,21 @@ def selectable_sites(model: ir.Model, given: ir.Model | None = None) -> list[Sel
     return found
 
 
-def _of_layer(layer: Layer, ancestry: "_Ancestry | None") -> Selectable:
+def _uses(stored: StoredWeight | None) -> Sequence[Use]:
+    return () if stored is None else stored.uses
+
+
+def _of_uses(weight: str, uses: Sequence[Use], ancestry: "_Ancestry | None") -> Selectable:
     names: set[str] = set()
     operators: set[str] = set()
-    for use in layer.uses:
-        names.add(use.node.name or layer.name)
+    for use in uses:
+        names.add(use.node.name or weight)
         operators.add(use.node.op_type)
         if ancestry is not None:
             origin = ancestry.of(use.node, through=True)
             names |= origin.names
             operators |= origin.operators
-    return Selectable(layer.name, frozenset(names), frozenset(operators), is_layer=True)
+    return Selectable(weight, frozenset(names), frozenset(operators), is_layer=True)
 
 
 class _Ancestry:

@@ -195,7 +195,7 @@ def validate(
     original = Session(Path(reference), threads=threads, name=str(reference))
     candidate = Session(Path(model), threads=threads, name=str(model))
     samples = (
-        random_samples(original, 4, seed)
+        random_samples(original, 4, seed, loaded_original)
         if evaluation is None
         else load_samples(evaluation, original.inputs)
     )

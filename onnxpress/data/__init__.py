@@ -13,7 +13,7 @@ from onnxpress.data.checks import from_arrays, from_feeds, require_runnable
 from onnxpress.data.function import import_function
 from onnxpress.data.reader import Reader, load_samples
 from onnxpress.data.samples import GROUPS, LABELS, Samples
-from onnxpress.data.synthetic import random_samples
+from onnxpress.data.synthetic import random_samples, rows_looked_up
 
 __all__ = [
     "GROUPS",
@@ -26,4 +26,5 @@ __all__ = [
     "load_samples",
     "random_samples",
     "require_runnable",
+    "rows_looked_up",
 ]

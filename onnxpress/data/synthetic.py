@@ -4,22 +4,36 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxpress.data.samples import Samples
 from onnxpress.errors import DataError, ModelError
+from onnxpress.graph import attribute, is_standard, static_shape
 from onnxpress.runtime import Array, InputSpec, Session
 
-__all__ = ["random_samples"]
+__all__ = ["random_samples", "rows_looked_up"]
 
+_LEAVING_NUMBERS = ("Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+_EMBEDDED = (2, 4)
+"""Of EmbedLayerNormalization, the tables that words and segments are looked up in."""
 # Sizes tried for dynamic dimensions, the usual ones of texts and images first.
 _SIZES = (64, 16, 224, 320, 576, 512, 288, 256, 1, 2, 32, 128, 1024)
 
 
-def random_samples(session: Session, number: int, seed: int) -> Samples:
+def random_samples(
+    session: Session, number: int, seed: int, model: ir.Model | None = None
+) -> Samples:
     """Random inputs that the model accepts; dynamic dimensions are found by trying.
 
-    Floats are normal, integers 0 or 1 (valid indices almost everywhere). Dimensions of the
-    same name get the same size; a dynamic first dimension is a batch of one.
+    Floats are normal, integers 0 or 1 (valid indices almost everywhere), or words of the whole
+    table that they are looked up in, if the model runs on these. Dimensions of the same name get
+    the same size; a dynamic first dimension is a batch of one.
+
+    Args:
+        session: of the model.
+        number: of samples.
+        seed: of the draws.
+        model: which says what inputs are looked up in.
 
     Raises:
         DataError: the model runs on none of the sizes tried, or takes strings.
@@ -28,14 +42,21 @@ def random_samples(session: Session, number: int, seed: int) -> Samples:
         if spec.dtype == "object" or "(" in spec.dtype:
             raise DataError(f"input {spec} cannot be made up at random; give --evaluation data")
     failure = "it has no inputs"
-    for sizes in _size_trials(session.inputs):
+    rows = {} if model is None else rows_looked_up(model)
+    bounds = [rows, {}] if rows else [{}]
+    for most, sizes in itertools.product(bounds, list(_size_trials(session.inputs))):
         rng = np.random.default_rng(seed)
         feeds = tuple(
-            {spec.name: _random_input(spec, sizes, rng) for spec in session.inputs}
+            {
+                spec.name: _random_input(spec, sizes, most.get(spec.name, 2), rng)
+                for spec in session.inputs
+            }
             for _ in range(number)
         )
         try:
-            session.run(feeds[0])
+            # Any index may be the one that is out of bounds.
+            for feed in feeds[: number if most else 1]:
+                session.run(feed)
         except ModelError as error:
             failure = str(error)[:300]
             continue
@@ -43,6 +64,36 @@ def random_samples(session: Session, number: int, seed: int) -> Samples:
     raise DataError(
         f"the model runs on no random input that was tried ({failure}); give --evaluation data"
     )
+
+
+def rows_looked_up(model: ir.Model) -> dict[str, int]:
+    """Inputs that tables are read by, with the least number of rows of these.
+
+    Random words from the whole table say more of a model than two of them.
+    """
+    found: dict[str, int] = {}
+    for value in model.graph.inputs:
+        if value.dtype in (ir.DataType.INT64, ir.DataType.INT32):
+            rows = [size for size in _tables(value) if size > 1]
+            if rows:
+                found[value.name or ""] = min(rows)
+    return found
+
+
+def _tables(value: ir.Value) -> Iterator[int]:
+    """Of Gathers that look the value up, and behind what leaves its numbers as they are."""
+    for node, index in value.uses():
+        if is_standard(node) and node.op_type in _LEAVING_NUMBERS and index == 0:
+            yield from _tables(node.outputs[0])
+            continue
+        table, axis = None, 0
+        if is_standard(node) and node.op_type == "Gather" and index == 1:
+            table, axis = node.inputs[0], attribute(node, "axis", 0)
+        elif node.op_type == "EmbedLayerNormalization" and index < len(_EMBEDDED):
+            table = node.inputs[_EMBEDDED[index]]
+        shape = static_shape(table)
+        if shape:
+            yield shape[axis]
 
 
 def _size_trials(inputs: Sequence[InputSpec]) -> Iterator[dict[str, int]]:
@@ -73,7 +124,9 @@ def _dimension(spec: InputSpec, axis: int) -> str:
     return dim if isinstance(dim, str) else f"{spec.name}/{axis}"
 
 
-def _random_input(spec: InputSpec, sizes: Mapping[str, int], rng: np.random.Generator) -> Array:
+def _random_input(
+    spec: InputSpec, sizes: Mapping[str, int], below: int, rng: np.random.Generator
+) -> Array:
     shape = tuple(
         int(dim) if _is_fixed(dim) else sizes.get(_dimension(spec, axis), 1)  # type: ignore[arg-type]
         for axis, dim in enumerate(spec.shape)
@@ -81,4 +134,4 @@ def _random_input(spec: InputSpec, sizes: Mapping[str, int], rng: np.random.Gene
     kind = np.dtype(spec.dtype)
     if kind.kind == "f":
         return np.asarray(rng.standard_normal(shape).astype(kind))
-    return np.asarray(rng.integers(0, 2, shape).astype(kind))
+    return np.asarray(rng.integers(0, below, shape).astype(kind))

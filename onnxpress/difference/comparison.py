@@ -108,7 +108,10 @@ def compare_models(
     progress("reading")
     loaded = tuple(model_file.load(path) for path in (a, b))
     sessions = tuple(Session(Path(p), threads=threads, name=str(p)) for p in (a, b))
-    taken = _samples(sessions[0], data, samples, seed, str(a))
+    if data is None:
+        taken = _made_up(sessions[0], loaded[0], samples, seed, str(a))
+    else:
+        taken = _samples(sessions[0], data, samples)
     common = _common_outputs(sessions, (str(a), str(b)))
     inputs, missing = _inputs(sessions)
     views = tuple(
@@ -148,18 +151,16 @@ class _Compared:
         return float(10 ** (-self.tolerance_db / 10))
 
 
+def _made_up(session: Session, model: ir.Model, number: int, seed: int, source: str) -> Samples:
+    try:
+        return random_samples(session, number, seed, model)
+    except DataError as error:
+        raise DataError(f"{source}: {str(error).replace('--evaluation', '--data')}") from error
+
+
 def _samples(
-    session: Session,
-    data: str | Path | Mapping[str, Array] | Samples | None,
-    number: int,
-    seed: int,
-    source: str,
+    session: Session, data: str | Path | Mapping[str, Array] | Samples, number: int
 ) -> Samples:
-    if data is None:
-        try:
-            return random_samples(session, number, seed)
-        except DataError as error:
-            raise DataError(f"{source}: {str(error).replace('--evaluation', '--data')}") from error
     found = load_samples(data, session.inputs)
     taken = found.take(range(min(number, len(found))))
     require_runnable(session, taken)

@@ -247,6 +247,41 @@ def _recurrent() -> ir.Model:
     )
 
 
+def _tied() -> ir.Model:
+    """A table that words are looked up in and, transposed, told by."""
+    return _from_text(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        tied (int64[batch, 6] ids, float[256, 48] table, float[48, 48] w)
+            => (float[batch, 6, 256] y) {
+            rows = Gather (table, ids)
+            mixed = MatMul (rows, w)
+            turned = Transpose <perm = [1, 0]> (table)
+            y = MatMul (mixed, turned)
+        }""",
+        table=(256, 48),
+        w=(48, 48),
+    )
+
+
+def _einsum() -> ir.Model:
+    """Layers, and constants of Einsum whose operands would have to be moved for a MatMul."""
+    return _from_text(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        einsum (float[batch, 10, 32] x, float[32, 64] u, float[64, 32] r,
+                float[32, 4, 12] w, float[4, 12, 32] v) => (float[batch, 10, 32] y) {
+            wide = MatMul (x, u)
+            bent = Relu (wide)
+            back = MatMul (bent, r)
+            heads = Einsum <equation = "bsd,dhk->bhsk"> (back, w)
+            y = Einsum <equation = "bhsk,hkd->bsd"> (heads, v)
+        }""",
+        u=(32, 64),
+        r=(64, 32),
+        w=(32, 4, 12),
+        v=(4, 12, 32),
+    )
+
+
 SAMPLE_MODELS: Mapping[str, Callable[[], ir.Model]] = {
     **{f"mlp_opset{opset}": lambda opset=opset: _mlp(opset) for opset in _OPSETS},  # type: ignore[misc]
     **{f"cnn_opset{opset}": lambda opset=opset: _cnn(opset) for opset in _OPSETS},  # type: ignore[misc]
@@ -262,5 +297,7 @@ SAMPLE_MODELS: Mapping[str, Callable[[], ir.Model]] = {
     "sparse": _sparse,
     "loop_body": _loop,
     "recurrent": _recurrent,
+    "tied_embedding": _tied,
+    "einsum": _einsum,
 }
 """What every pass has to cope with; each call makes a model anew."""

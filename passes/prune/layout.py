@@ -54,11 +54,11 @@ class Layout:
         }
         counts = collections.Counter(value.name for value in coupling.constants)
         shared = {name for name, count in counts.items() if count > 1}
+        self.sides: dict[str, Side] = {layer.name: self._side(layer) for layer in layers}
         self.groups: Mapping[str, Group] = {
-            group.name: _unless_shared(group, shared)
+            group.name: self._unless_unpredictable(_unless_shared(group, shared), layers)
             for group in coupling.groups({**produced, **rest})
         }
-        self.sides: dict[str, Side] = {layer.name: self._side(layer) for layer in layers}
 
     def _side(self, layer: Layer) -> Side:
         axes = self.reader.axes(layer.weight)
@@ -88,6 +88,18 @@ class Layout:
             # Rows of direction after direction, in each of gate after gate.
             return Side(roots[2], np.tile(roots[1], layer.groups))
         return nothing
+
+    def _unless_unpredictable(self, group: Group, layers: Collection[Layer]) -> Group:
+        """Blocked where a layer's weight is read in another way, of which nothing is observed.
+
+        A tied embedding is one: the last layer reads its table through a Transpose.
+        """
+        units = np.asarray(group.units)
+        for layer in layers:
+            axes = (self.sides[layer.name].inputs, self.sides[layer.name].outputs)
+            if layer.other_uses and any(np.isin(axis, units).any() for axis in axes):
+                return replace(group, blocked=group.blocked or f"{layer.name}: {layer.unsafe}")
+        return group
 
     def readers(self, group: Group) -> list[str]:
         """Layers whose matrices sum over the group's units."""

@@ -36,12 +36,14 @@ from onnxpress.passes.quantize.ranges import ActivationRange, range_between
 from onnxpress.passes.quantize.weights import QuantizedWeight
 
 __all__ = [
+    "LEAST_SHARE",
     "STATIC",
     "WIDE",
     "Offering",
     "between_candidate",
     "dynamic_candidate",
     "static_candidates",
+    "weight_bytes",
     "weight_only_candidate",
 ]
 
@@ -51,7 +53,7 @@ _PAIRS_BYTES = 840
 """More, of the pairs around a layer and its bias, which neighbours share mostly."""
 _STATIC_OPSET = 10
 _DYNAMIC_OPSET = 11
-_LEAST_SHARE = 5e-4
+LEAST_SHARE = 5e-4
 """Of the bytes of all weights: less is not worth any loss, and small layers are sensitive."""
 
 Ranges = tuple[ActivationRange, ActivationRange]
@@ -195,10 +197,15 @@ def weight_only_candidate(context: Context, layer: Layer) -> tuple[Candidate | N
     saved = _saved(layer, rounded.weight)
     if saved <= 0:
         return None, "too small: its scales would take what is saved"
-    total = sum(other.nbytes for other in context.layers)
-    if saved < _LEAST_SHARE * total:
+    total = weight_bytes(context)
+    if saved < LEAST_SHARE * total:
         return None, f"too small: {saved:,} bytes of {total:,} are not worth any loss"
     return Candidate({}, rounded.error, saved, family="weight_only", keeps_kernels=True), None
+
+
+def weight_bytes(context: Context) -> int:
+    """Of all weights that may be stored in integers."""
+    return sum(weight.nbytes for weight in context.weights)
 
 
 def between_candidate(context: Context, node: ir.Node, offering: Offering) -> Candidate | None:

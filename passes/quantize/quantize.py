@@ -19,6 +19,7 @@ from onnxpress.contract import (
     Proposal,
     Skip,
     Stage,
+    StoredWeight,
     setting,
 )
 from onnxpress.errors import UsageError, nearest
@@ -29,12 +30,14 @@ from onnxpress.passes.quantize.activations import (
     operators_between,
 )
 from onnxpress.passes.quantize.candidates import (
+    LEAST_SHARE,
     STATIC,
     WIDE,
     Offering,
     between_candidate,
     dynamic_candidate,
     static_candidates,
+    weight_bytes,
     weight_only_candidate,
 )
 from onnxpress.passes.quantize.equalizing import fold_smoothing, insert_smoothing
@@ -55,12 +58,20 @@ from onnxpress.passes.quantize.recurrent import (
     write_dynamic_lstm,
 )
 from onnxpress.passes.quantize.restoring import integer_weights, restored
-from onnxpress.passes.quantize.writing import write_dynamic, write_static, write_weight_only
+from onnxpress.passes.quantize.storing import storing_candidate
+from onnxpress.passes.quantize.writing import (
+    write_dynamic,
+    write_static,
+    write_stored,
+    write_weight_only,
+)
 from onnxpress.targets import LAYOUTS
 
 __all__ = ["Quantize"]
 
 Parameters = Mapping[str, Parameter]
+
+_AMBIGUOUS = "weights of several subgraphs have its name: simplify the model first"
 
 
 @dataclass(frozen=True)
@@ -194,15 +205,17 @@ class Quantize(Pass):
             mixes_widths=self.layout == "auto",
             absorbs=self.absorption and not self.refinement,
         )
-        times = collections.Counter(names)
+        of_stored = self._of_stored(context)
+        answered = {item.site for item in of_stored}
         proposals: list[Proposal | Skip] = []
-        both, answered = lstm_weights(context), set[str]()
+        both = lstm_weights(context)
+        times = collections.Counter(names)
         for layer in context.layers:
             if layer.name in answered:
                 continue
             reason = _untreatable(layer)
             if times[layer.name] > 1:
-                reason = "weights of several subgraphs have its name: simplify the model first"
+                reason = _AMBIGUOUS
             if reason is not None:
                 proposals.append(Skip(layer.name, reason))
                 continue
@@ -215,6 +228,7 @@ class Quantize(Pass):
             else:
                 alone = self._of_layer(context, layer, offering)
                 proposals.append(with_reason(alone, reason))
+        proposals += of_stored
         proposals += [
             Skip(name, "is in integers already; requantize quantizes it anew")
             for name in integer_weights(context.model)
@@ -225,6 +239,24 @@ class Quantize(Pass):
                 for node in operators_between(context)
                 if (candidate := between_candidate(context, node, offering)) is not None
             ]
+        return proposals
+
+    def _of_stored(self, context: Context) -> list[Proposal | Skip]:
+        """Weights that are no layer, or that several read in their own ways: stored in integers."""
+        proposals: list[Proposal | Skip] = []
+        least = LEAST_SHARE * weight_bytes(context)
+        times = collections.Counter(item.name for item in context.stored)
+        named = {layer.name: layer for layer in context.layers}
+        for stored in context.stored:
+            candidate: Candidate | None = None
+            reason: str | None = _AMBIGUOUS
+            if times[stored.name] == 1:
+                candidate, reason = storing_candidate(context, stored, least)
+            limit = f"it is only stored in integers: {_no_layer(stored, named)}"
+            if candidate is not None and self.form in ("auto", "weight_only"):
+                proposals.append(Proposal(stored.name, (candidate,), limit))
+            else:
+                proposals.append(Skip(stored.name, limit if reason is None else reason))
         return proposals
 
     def _of_layer(self, context: Context, layer: Layer, offering: Offering) -> Proposal | Skip:
@@ -252,7 +284,7 @@ class Quantize(Pass):
         context = self._fitted(context)
         nodes = {node.name: node for node in operators_between(context)}
         by_form: dict[str, dict[str, Parameters]] = {}
-        stored: list[str] = []
+        weight_only: list[str] = []
         lstms = decided_lstms(
             context,
             [d for d in decisions if d.candidate.family == "dynamic" and d.candidate.members],
@@ -260,7 +292,7 @@ class Quantize(Pass):
         for decision in decisions:
             candidate = decision.candidate
             if candidate.family == "weight_only":
-                stored += decision.layers
+                weight_only += decision.layers
             elif candidate.family == "dynamic" and candidate.members:
                 continue
             by_form.setdefault(candidate.family, {})[decision.site] = candidate.parameters
@@ -285,11 +317,28 @@ class Quantize(Pass):
         smoothed += write_dynamic(context, by_form.get("dynamic", {}))
         for weights in lstms:
             write_dynamic_lstm(context, weights)
-        for name in stored:
-            write_weight_only(context, context.layer(name))
+        _write_weights(context, weight_only)
         # Last, so that what is folded into weights meets them in their final form.
         pairs.move(fold_smoothing(context.names, smoothed, pairs.tensors, context.kept))
         pairs.insert()
+
+
+def _write_weights(context: Context, names: Sequence[str]) -> None:
+    """Put integers in the place of weights alone, whoever reads them."""
+    stored = {item.name: item for item in context.stored}
+    for name in names:
+        if name in stored:
+            write_stored(context, stored[name])
+        else:
+            write_weight_only(context, context.layer(name))
+
+
+def _no_layer(stored: StoredWeight, layers: Mapping[str, Layer]) -> str:
+    """Why no pass may compute with it otherwise."""
+    layer = layers.get(stored.name)
+    if layer is None:
+        return f"{stored.op_type} has no integer kernel for it"
+    return layer.unsafe or "it is no layer of its own"
 
 
 def _untreatable(layer: Layer) -> str | None:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.bias import shift_bias
-from onnxpress.contract import Context, Parameter
+from onnxpress.contract import Context, Parameter, StoredWeight
 from onnxpress.graph import (
     Names,
     add_initializer,
@@ -26,8 +26,9 @@ from onnxpress.passes.quantize.integers import (
     weight_only_integers,
 )
 from onnxpress.passes.quantize.qdq_rules import input_of
+from onnxpress.passes.quantize.storing import stored_integers
 
-__all__ = ["write_dynamic", "write_static", "write_weight_only"]
+__all__ = ["write_dynamic", "write_static", "write_stored", "write_weight_only"]
 
 Parameters = Mapping[str, Parameter]
 
@@ -137,33 +138,51 @@ def write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> list[S
 
 def write_weight_only(context: Context, layer: Layer) -> None:
     """Integers behind Cast and Mul in place of the weight."""
-    graph = context.model.graph
     rounded = weight_only_integers(context, layer)
     weight = rounded.weight
     if rounded.offset is not None:
-        shift_bias(context.names, graph, layer.node, rounded.offset)
+        shift_bias(context.names, context.model.graph, layer.node, rounded.offset)
+    _expand(context, layer.weight, layer.graph, weight.values, weight.broadcast_scales())
+
+
+def write_stored(context: Context, stored: StoredWeight) -> None:
+    """The same for a weight that is no layer; all its readers see it."""
+    found = stored_integers(context, stored)
+    _expand(context, stored.weight, stored.graph, found.values, found.scales)
+
+
+def _expand(
+    context: Context,
+    weight: ir.Value,
+    home: ir.Graph,
+    values: npt.NDArray[np.generic],
+    scales: npt.NDArray[np.float32],
+) -> None:
+    """Put integers behind Cast and Mul in place of a constant of the graph `home`."""
+    graph, name, kind = context.model.graph, weight.name or "", weight.dtype
+    assert kind is not None
     # onnxruntime's CPU provider has no Mul for half types, so it would not fold one when it loads.
-    wide = layer.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-    dtype = ir.DataType.FLOAT if wide else layer.dtype
-    scales = weight.broadcast_scales().astype(dtype.numpy())
-    integers = add_initializer(context.names, graph, f"{layer.name}_quantized", weight.values)
-    factor = add_initializer(context.names, graph, f"{layer.name}_scale", scales, dtype)
+    wide = kind in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+    dtype = ir.DataType.FLOAT if wide else kind
+    integers = add_initializer(context.names, graph, f"{name}_quantized", values)
+    typed = scales.astype(dtype.numpy())
+    factor = add_initializer(context.names, graph, f"{name}_scale", typed, dtype)
     cast = ir.Node("", "Cast", [integers], [ir.AttrInt64("to", int(dtype))])
     scaled = ir.Node("", "Mul", [cast.outputs[0], factor])
     nodes = [cast, scaled]
     if wide:
-        to = ir.AttrInt64("to", int(layer.dtype))
+        to = ir.AttrInt64("to", int(kind))
         nodes.append(ir.Node("", "Cast", [scaled.outputs[0]], [to]))
     for node, suffix in zip(nodes, ("Cast", "Mul", "Half"), strict=False):
-        node.name = f"{layer.name}_{suffix}"
-        node.outputs[0].name = context.names.free(f"{layer.name}_{suffix.lower()}")
-        node.outputs[0].type = ir.TensorType(layer.dtype if suffix == "Half" else dtype)
-        node.outputs[0].shape = ir.Shape(layer.shape)
-    prepend(layer.graph, nodes)
+        node.name = f"{name}_{suffix}"
+        node.outputs[0].name = context.names.free(f"{name}_{suffix.lower()}")
+        node.outputs[0].type = ir.TensorType(kind if suffix == "Half" else dtype)
+        node.outputs[0].shape = ir.Shape(values.shape)
+    prepend(home, nodes)
     result = nodes[-1].outputs[0]
-    ir.convenience.replace_all_uses_with(layer.weight, result)
-    del layer.graph.initializers[layer.name]
-    result.name = layer.name
+    ir.convenience.replace_all_uses_with(weight, result)
+    del home.initializers[name]
+    result.name = name
 
 
 def _dequantize(

@@ -7,6 +7,7 @@ what is made of a few numbers (shapes, ranges, masks) may become a larger consta
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +75,17 @@ class Folding(FoldConstantsPass):
             return found
         detach(made)
         return None
+
+    def _prepare_folded_tensor(
+        self,
+        node: ir.Node,
+        output_name: str,
+        output_array: Any,  # noqa: ANN401 - of a sequence it is a list
+    ) -> "ir.Tensor[Any] | None":
+        """In rows: a folded Transpose is a view, which sharing equal constants fails on."""
+        if isinstance(output_array, np.ndarray):
+            output_array = np.asarray(output_array, order="C")
+        return super()._prepare_folded_tensor(node, output_name, output_array)
 
 
 class CutConstants(ir.passes.InPlacePass):

@@ -11,6 +11,7 @@ repeated and idle nodes, share equal initializers. Added here is what they lack:
 - weights of recurrent operators that are only put in another order are folded together (`gates`);
 - constant scales and offsets per channel go into the Convs and Gemms around them (`backward`,
   `forward`), and linear Convs in a row become one (`merging`);
+- an Einsum with a constant becomes a MatMul where nothing has to be moved (`contraction`);
 - one-hot vectors times a table become a Gather from it, and the table takes up what follows
   element by element (`embedding`);
 - what a loop carries around unchanged is read from outside, so that it is a constant to the body
@@ -37,6 +38,7 @@ from onnxpress.contract import Candidate, Context, Decision, Pass, Proposal, Ski
 from onnxpress.graph import Names, is_standard, name_nodes_apart
 from onnxpress.passes.simplify.activation_functions import FuseHardSigmoid, FuseScaledResidual
 from onnxpress.passes.simplify.backward import FoldAffine
+from onnxpress.passes.simplify.contraction import ContractByMatMul
 from onnxpress.passes.simplify.embedding import FoldIntoTable, LookUpOneHot
 from onnxpress.passes.simplify.folding import CutConstants, Folding, detach
 from onnxpress.passes.simplify.forward import FoldAffineForward
@@ -185,6 +187,7 @@ def _rules(fold_limit: int) -> list[ir.passes.PassBase]:
         Folding(fold_limit),
         # Folding leaves Constant nodes; the rules look at initializers.
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        ContractByMatMul(),
         Rules(),
         RemoveNeutral(),
         LookUpOneHot(),

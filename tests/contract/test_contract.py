@@ -18,6 +18,7 @@ EMPTY: dict[str, dict[str, str]] = {
     "prune": {
         "shared_weights": "its one free axis is read by a weight of two layouts: not observed",
         "batched_and_left_matmul": "its axes are the output's",
+        "tied_embedding": "its one free axis is read through a Transpose: not observed",
         "if_body": "the axis of its one layer is the output of the If",
         "loop_body": "the state that is carried is the model's output",
         **_NOT_LIFTED,

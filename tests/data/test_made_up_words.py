@@ -1,0 +1,39 @@
+"""Random words come from the tables that they are looked up in."""
+
+from weights_anywhere import model_of
+
+from onnxpress.data import random_samples, rows_looked_up
+from onnxpress.runtime import Session
+
+
+def test_made_up_words_come_from_the_whole_table() -> None:
+    model = model_of(
+        "int64[b, s] ids, int64[b, s] kinds, int64[b, s] mask",
+        "float[b, s, 8] y",
+        """a = Gather (table, ids)
+        u = Cast <to = 6> (kinds)
+        b = Gather (small, u)
+        m = Cast <to = 1> (mask)
+        c = Add (a, b)
+        n = ReduceSum (m)
+        y = Mul (c, n)""",
+        table=(48, 8),
+        small=(3, 8),
+    )
+    assert rows_looked_up(model) == {"ids": 48, "kinds": 3}
+    feeds = random_samples(Session(model), 4, 0, model).feeds
+    assert max(feed["ids"].max() for feed in feeds) > 30
+    assert {int(v) for feed in feeds for v in feed["kinds"].ravel()} == {0, 1, 2}
+    assert max(feed["mask"].max() for feed in feeds) == 1
+
+
+def test_words_that_the_model_does_not_take_are_not_made_up() -> None:
+    model = model_of(
+        "int64[4] ids",
+        "float[4, 8] y",
+        "a = Gather (table, ids)\n i = Neg (ids)\n b = Gather (other, i)\n y = Add (a, b)",
+        table=(48, 8),
+        other=(2, 8),
+    )
+    feeds = random_samples(Session(model), 4, 0, model).feeds
+    assert max(feed["ids"].max() for feed in feeds) <= 1
