@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnxpress.graph import bodies, is_standard
 from onnxpress.layers import FLOAT_TYPES, Layer, Use, find_layers
+from onnxpress.recurrent import BIAS, is_recurrent
 from onnxpress.scale_axes import Axes, final_uses, is_known_domain, preferred_axes
 
 __all__ = ["LEAST_BYTES", "StoredWeight", "find_stored"]
@@ -89,7 +90,7 @@ def find_stored(model: ir.Model, layers: Collection[Layer] | None = None) -> lis
     """All constant float weights that no safe layer is made of, in graph order.
 
     A weight is a constant of at least `LEAST_BYTES` with more than one axis: what has one is a
-    bias, a scale or a window.
+    bias, a scale or a window. Biases and first states of recurrent operators have directions too.
 
     Args:
         model: simplified.
@@ -110,7 +111,7 @@ def find_stored(model: ir.Model, layers: Collection[Layer] | None = None) -> lis
             if not several or value in own or not _never_changes(value):
                 continue
             uses = tuple(Use(node, index) for node, index in final_uses(value))
-            if not uses:
+            if not uses or all(_is_bias(use) for use in uses):
                 continue
             inside = any(use.node.graph is not model.graph for use in uses)
             axes = tuple(preferred_axes(value, shape))
@@ -118,6 +119,10 @@ def find_stored(model: ir.Model, layers: Collection[Layer] | None = None) -> lis
             found.append(StoredWeight(value.name or "", value, graph, uses, axes, refusal, inside))
     found.sort(key=lambda item: (min(order.get(id(u.node), 0) for u in item.uses), item.name))
     return found
+
+
+def _is_bias(use: Use) -> bool:
+    return is_recurrent(use.node) and use.index >= BIAS
 
 
 def _fixed(model: ir.Model) -> set[ir.Value]:
