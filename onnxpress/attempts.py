@@ -16,17 +16,21 @@ import onnx_ir as ir
 
 from onnxpress import model_file
 from onnxpress.conversion import convert_form
+from onnxpress.conversion.half_range import Magnitudes
 from onnxpress.judge import Evaluator
 from onnxpress.original import Run
 from onnxpress.result import StageResult
 from onnxpress.runtime import Latency, Session
 from onnxpress.stages import Variant, run_stages
+from onnxpress.statistics.magnitudes import observe_magnitudes
 from onnxpress.validation import Validation, check_model
 
 __all__ = ["Attempt", "best_attempt", "judged_attempt"]
 
 _COMPARED = 2
 """Samples on which a change of form alone is compared with the model before it."""
+_OBSERVED = 256
+"""Samples that ranges for half precision are seen on."""
 _LOOKS = 3
 """At the untouched samples, by choices that lose something."""
 _LEAST_SHARE = 0.05
@@ -138,7 +142,9 @@ def _attempt(run: Run, variant: Variant) -> Attempt:
     model, stages = run_stages(run, variant)
     evaluator = run.evaluator
     feeds = evaluator.samples.feeds[:_COMPARED]
-    current, notes = convert_form(model, run.target, run.recipe.conversion, feeds)
+    current, notes = convert_form(
+        model, run.target, run.recipe.conversion, feeds, lambda halved: _magnitudes(run, halved)
+    )
     run.request.progress("measuring")
     known = [stage.measurement for stage in stages if stage.model is current]
     whole = [m for m in known if m is not None and m.samples == len(evaluator.samples)]
@@ -148,6 +154,21 @@ def _attempt(run: Run, variant: Variant) -> Attempt:
     assert original is not None
     latency = run.request.clock(original, session, feeds[0])
     return Attempt(current, tuple(stages), evaluator.holds(measurement), latency, tuple(notes))
+
+
+def _magnitudes(run: Run, model: ir.Model) -> Magnitudes:
+    """How far tensors reach on all samples that may be looked at."""
+    run.request.progress("ranges for half precision")
+    sets = [run.evaluator.samples]
+    if run.calibration is not None:
+        sets.insert(0, run.calibration)
+    return observe_magnitudes(
+        model,
+        sets,
+        most=_OBSERVED,
+        made_up=run.evaluator.made_up and run.calibration is None,
+        threads=run.request.threads,
+    )
 
 
 def _worth_skipping(run: Run, stages: Sequence[StageResult]) -> frozenset[str]:
