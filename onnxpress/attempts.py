@@ -29,6 +29,7 @@ __all__ = ["Attempt", "best_attempt", "judged_attempt"]
 
 _COMPARED = 2
 """Samples on which a change of form alone is compared with the model before it."""
+_SMALL_BYTES = 32_000_000
 _OBSERVED = 256
 """Samples that ranges for half precision are seen on."""
 _LOOKS = 3
@@ -48,6 +49,7 @@ class Attempt:
         within: whether the budget holds on the samples that the search chooses by.
         latency: against the original.
         notes: on conversions, in sentences.
+        session: of the model where that is small: two of a large one take too much memory.
     """
 
     model: ir.Model
@@ -55,6 +57,7 @@ class Attempt:
     within: bool
     latency: Latency
     notes: tuple[str, ...] = ()
+    session: Session | None = None
 
     @property
     def lossy(self) -> bool:
@@ -105,7 +108,7 @@ def _judged(run: Run, judge: Evaluator, attempt: Attempt) -> Validation:
     return check_model(
         judge,
         session,
-        attempt.model,
+        attempt.session or attempt.model,
         threads=run.request.threads,
         latency=attempt.latency,
         clock=run.request.clock,
@@ -148,12 +151,21 @@ def _attempt(run: Run, variant: Variant) -> Attempt:
     run.request.progress("measuring")
     known = [stage.measurement for stage in stages if stage.model is current]
     whole = [m for m in known if m is not None and m.samples == len(evaluator.samples)]
-    session = Session(current, threads=run.request.threads)
+    open_ = [stage.session for stage in stages if stage.model is current and stage.session]
+    session = open_[-1] if open_ else Session(current, threads=run.request.threads)
     measurement = whole[-1] if whole else evaluator.measure(session)
     original = run.original.session
     assert original is not None
     latency = run.request.clock(original, session, feeds[0])
-    return Attempt(current, tuple(stages), evaluator.holds(measurement), latency, tuple(notes))
+    small = model_file.weight_bytes(current) < _SMALL_BYTES
+    return Attempt(
+        current,
+        tuple(replace(stage, session=None) for stage in stages),
+        evaluator.holds(measurement),
+        latency,
+        tuple(notes),
+        session if small else None,
+    )
 
 
 def _magnitudes(run: Run, model: ir.Model) -> Magnitudes:

@@ -48,7 +48,18 @@ class Folding(FoldConstantsPass):
     def call(self, model: ir.Model) -> FoldConstantsResult:
         """Fold `model` in place."""
         self._ir_version = model.ir_version
+        self._given = {dim for value in model.graph.inputs for dim in _symbols(value)}
         return super().call(model)
+
+    def _do_inference(self, node: ir.Node) -> None:
+        """As onnxscript's, where what the whole graph has told leaves something to find."""
+        if not all(map(self._is_known, node.outputs)):
+            super()._do_inference(node)
+
+    def _is_known(self, value: ir.Value) -> bool:
+        """Whether type and shape are known, and no dimension but those that inputs have."""
+        known = value.type is not None and value.shape is not None
+        return known and self._given.issuperset(_symbols(value))
 
     def process_node(self, node: ir.Node, is_function: bool) -> Replacement | None:  # noqa: FBT001
         """As onnxscript's, but nothing is written that the opset does not have."""
@@ -64,6 +75,11 @@ class Folding(FoldConstantsPass):
             return found
         detach(made)
         return None
+
+
+def _symbols(value: ir.Value) -> set[str | None]:
+    """The dimensions of a value that are no numbers, `None` those without a name."""
+    return {dim.value for dim in value.shape or () if not isinstance(dim, int)}
 
 
 def _is_position(node: ir.Node) -> bool:

@@ -51,6 +51,8 @@ def _learn(graph: ir.Graph, found: onnx.GraphProto) -> bool:
             kind = infos.get(value.name or "")
             if kind is None:
                 continue
+            if value.type is not None and value.shape is not None and _same(value.shape, kind):
+                continue
             if value.type is None:
                 value.type = ir.serde.deserialize_type_proto_for_type(kind)
                 changed = True
@@ -62,6 +64,17 @@ def _learn(graph: ir.Graph, found: onnx.GraphProto) -> bool:
         for body, inner in zip(bodies(node), within, strict=True):
             changed |= _learn(body, inner)
     return changed
+
+
+def _same(shape: ir.Shape, found: onnx.TypeProto) -> bool:
+    """Whether a tensor's shape is what was found; reading it anew takes several times as long."""
+    if found.WhichOneof("value") != "tensor_type" or not found.tensor_type.HasField("shape"):
+        return False
+    dims = found.tensor_type.shape.dim
+    return len(dims) == len(shape) and all(
+        (dim if isinstance(dim, int) else dim.value) == (new.dim_value or new.dim_param or None)
+        for dim, new in zip(shape, dims, strict=True)
+    )
 
 
 def describe(value: ir.Value, tensor: ir.TensorProtocol) -> None:
