@@ -93,7 +93,7 @@ def _model(
 
 
 def measured(command: list[str]) -> tuple[float, float, str] | None:
-    """Processor seconds, peak MB and what a process printed; `None` where it failed or took long."""
+    """Processor seconds, peak MB and what was printed; `None` where it failed or took long."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     wrapped = [sys.executable, "-c", _PEAK, *command]
     try:
