@@ -24,7 +24,7 @@ from onnxpress.request import default_passes
 from onnxpress.runtime import Array, Session
 from onnxpress.selectable import selectable_sites
 from onnxpress.targets import Target, load_target
-from onnxpress.untreated import untreated_weights
+from onnxpress.untreated import nothing_to_compress, untreated_weights
 
 __all__ = ["inspect_model"]
 
@@ -55,8 +55,10 @@ def inspect_model(
     original, note = settle_weights(model_file.load(file), overridable)
     chosen = load_target(target)
     passes, problems = default_passes()
-    model = simplified(original, passes, chosen)
-    described = [_described(Pool((p,)), model, chosen) for p in passes if p.stage.loses]
+    nothing = nothing_to_compress(original)
+    model = original if nothing else simplified(original, passes, chosen)
+    lossy = [] if nothing else [p for p in passes if p.stage.loses]
+    described = [_described(Pool((p,)), model, chosen) for p in lossy]
     layers = find_layers(model)
     operators = Counter(node.op_type for node in original.graph.all_nodes())
     sites = selectable_sites(model, original)
@@ -91,7 +93,7 @@ def inspect_model(
         "readings": [reading_document(reading) for reading in _readings(file, original, data)],
         "untreated": untreated_weights(model),
         "passes": described,
-        "problems": [*([note] if note else []), *problems],
+        "problems": [*(said for said in (note, nothing) if said), *problems],
     }
 
 

@@ -33,7 +33,8 @@ from onnxpress.runtime import Clock, compare_latency
 from onnxpress.search import Allowance, Goal, Objective, SearchOptions
 from onnxpress.shedding import kept_small
 from onnxpress.targets import load_target
-from onnxpress.unmeasured import without_runtime, without_samples
+from onnxpress.unmeasured import unchanged, without_runtime, without_samples
+from onnxpress.untreated import nothing_to_compress
 from onnxpress.validation import on_providers
 
 __all__ = ["optimize", "run"]
@@ -143,6 +144,10 @@ def run(request: Request) -> Result:
     plan = planned(request, given.digest)
     given = settled(given, plan.recipe.overridable)
     target = load_target(plan.recipe.target)
+    same = unchanged(given, plan.recipe, started)
+    if same is not None:
+        unmet = tuple(_without_effect(same.stages, request))
+        return replace(same, problems=unmet, within_budget=not unmet)
     require_selected(plan.recipe, given.model, target)
     request.progress("simplifying")
     original = opened(given, plan.recipe, request.threads)
@@ -179,7 +184,8 @@ def run(request: Request) -> Result:
     )
     feeds = sets.evaluation.feeds[:_COMPARED]
     final, notes = convert_interface(best.model, plan.recipe.conversion, feeds)
-    said = [original.note] if original.note else []
+    reasons = (original.note, nothing_to_compress(original.model))
+    said = [reason for reason in reasons if reason]
     warnings = (*validation.warnings, *said, *notes, *plan.problems, *_faults(best.stages, request))
     validation = replace(validation, warnings=warnings)
     problems = list(validation.problems)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import onnx
 import onnx_ir as ir
 
+from onnxpress.beyond_ir import from_proto, to_proto
 from onnxpress.graph import Names, insert_behind
 from onnxpress.model_file import PROTOBUF_LIMIT_BYTES, weight_bytes
 
@@ -38,14 +39,14 @@ def to_half(model: ir.Model, in_float32: Iterable[ir.Node] = ()) -> tuple[ir.Mod
         return model, "the model has functions; simplify puts them in line"
     try:
         converted = float16.convert_float_to_float16(
-            ir.to_proto(model),
+            to_proto(model),
             keep_io_types=True,
             node_block_list=[node.name or "" for node in in_float32],
         )
-        half = ir.from_proto(converted)
+        half = from_proto(converted)
         half.graph.sort()
         _drop_round_trips(half.graph)
-        onnx.checker.check_model(ir.to_proto(half))
+        onnx.checker.check_model(to_proto(half))
     except (ValueError, RuntimeError, AssertionError, KeyError, onnx.checker.ValidationError) as e:
         return model, f"onnxruntime's converter fails: {' '.join(str(e).split())[:160]}"
     if not any(node.op_type == "Cast" for node in half.graph.all_nodes()) and not any(

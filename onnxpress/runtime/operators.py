@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from onnxpress.beyond_ir import from_proto
 from onnxpress.runtime.session import Session
 
 __all__ = ["executed_operators", "is_integer_operator", "seen_by_providers"]
@@ -38,7 +39,7 @@ def seen_by_providers(model: ir.Model) -> ir.Model:
         path = Path(folder, "basic.onnx")
         Session(model, threads=1, optimize="basic", optimized_path=path)
         proto = onnx.load(path, load_external_data=False)
-    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+    return from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
 
 
 def executed_operators(model: ir.Model | Path, *, integer_only: bool = False) -> dict[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import onnx
 import onnx_ir as ir
 
+from onnxpress.beyond_ir import holds_map, to_proto
 from onnxpress.graph import bodies, constant, is_standard, static_shape
 from onnxpress.passes.simplify.folding import GROWING, made_elements
 
@@ -30,7 +31,7 @@ class InferShapes(ir.passes.InPlacePass):
         """Infer in place."""
         follow = not _builds_large(model)
         with _without_weights(model):
-            proto: onnx.ModelProto = ir.to_proto(model)
+            proto: onnx.ModelProto = to_proto(model)
         try:
             inferred = onnx.shape_inference.infer_shapes(
                 proto, check_type=True, strict_mode=True, data_prop=follow
@@ -49,7 +50,7 @@ def _learn(graph: ir.Graph, found: onnx.GraphProto) -> bool:
     for node, proto in zip(graph, found.node, strict=True):
         for value in node.outputs:
             kind = infos.get(value.name or "")
-            if kind is None:
+            if kind is None or holds_map(kind):
                 continue
             if value.type is not None and value.shape is not None and _same(value.shape, kind):
                 continue
