@@ -24,7 +24,7 @@ from onnxpress.request import default_passes
 from onnxpress.runtime import Array, Session
 from onnxpress.selectable import selectable_sites
 from onnxpress.targets import Target, load_target
-from onnxpress.untreated import nothing_to_compress, untreated_weights
+from onnxpress.untreated import nothing_to_compress, odd_numbers, untreated_weights
 
 __all__ = ["inspect_model"]
 
@@ -93,7 +93,7 @@ def inspect_model(
         "readings": [reading_document(reading) for reading in _readings(file, original, data)],
         "untreated": untreated_weights(model),
         "passes": described,
-        "problems": [*(said for said in (note, nothing) if said), *problems],
+        "problems": [*(said for said in (note, nothing, odd_numbers(original)) if said), *problems],
     }
 
 

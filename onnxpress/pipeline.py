@@ -34,7 +34,7 @@ from onnxpress.search import Allowance, Goal, Objective, SearchOptions
 from onnxpress.shedding import kept_small
 from onnxpress.targets import load_target
 from onnxpress.unmeasured import unchanged, without_runtime, without_samples
-from onnxpress.untreated import nothing_to_compress
+from onnxpress.untreated import nothing_to_compress, odd_numbers
 from onnxpress.validation import on_providers
 
 __all__ = ["optimize", "run"]
@@ -184,7 +184,11 @@ def run(request: Request) -> Result:
     )
     feeds = sets.evaluation.feeds[:_COMPARED]
     final, notes = convert_interface(best.model, plan.recipe.conversion, feeds)
-    reasons = (original.note, nothing_to_compress(original.model))
+    reasons = (
+        original.note,
+        nothing_to_compress(original.model),
+        odd_numbers(original.model),
+    )
     said = [reason for reason in reasons if reason]
     warnings = (*validation.warnings, *said, *notes, *plan.problems, *_faults(best.stages, request))
     validation = replace(validation, warnings=warnings)

@@ -16,7 +16,7 @@ from onnxpress.result import Result, StageResult, stamp
 from onnxpress.runtime import Session
 from onnxpress.shedding import kept_small
 from onnxpress.targets import load_target
-from onnxpress.untreated import IN_ATTRIBUTES, nothing_to_compress
+from onnxpress.untreated import IN_ATTRIBUTES, nothing_to_compress, odd_numbers
 
 __all__ = ["unchanged", "without_runtime", "without_samples"]
 
@@ -104,6 +104,7 @@ def _unmeasured(
     final = replace(recipe, stages=decided)
     stamp(model, final, original.digest)
     grown = kept_small(model, original.model, original.nbytes)
+    said = (original.note, odd_numbers(original.model), grown)
     return Result(
         model,
         final,
@@ -114,5 +115,5 @@ def _unmeasured(
         original_bytes=original.nbytes,
         source=original.source,
         seconds=time.monotonic() - started,
-        warnings=tuple(said for said in (original.note, grown) if said),
+        warnings=tuple(reason for reason in said if reason),
     )

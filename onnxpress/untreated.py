@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.beyond_ir import ML_DOMAIN, bytes_in_attributes
@@ -9,7 +11,13 @@ from onnxpress.graph import constant, is_standard
 from onnxpress.layers import FLOAT_TYPES, find_layers
 from onnxpress.model_file import weight_bytes
 
-__all__ = ["IN_ATTRIBUTES", "nothing_to_compress", "untreated_weights", "why_no_layer"]
+__all__ = [
+    "IN_ATTRIBUTES",
+    "nothing_to_compress",
+    "odd_numbers",
+    "untreated_weights",
+    "why_no_layer",
+]
 
 _LEAST = 64
 """Elements: below, a constant is an index, an axis, a scale."""
@@ -17,6 +25,8 @@ IN_ATTRIBUTES = f"the parameters are attributes ({ML_DOMAIN})"
 _FEW_BYTES = 4096
 """Of constants beside what attributes hold: edges, scales of features."""
 _SHARE = 0.05
+_NAMED = 5
+"""Weights that a sentence names."""
 _THROUGH = ("DequantizeLinear", "Cast")
 """What only changes the form of a weight: its reader is the layer."""
 
@@ -52,6 +62,44 @@ def nothing_to_compress(model: ir.Model) -> str:
         f"nothing to compress: the model's parameters ({held / 1e6:.3g} MB) are attributes of "
         f"{largest.op_type} and the like ({ML_DOMAIN}), which no pass changes"
     )
+
+
+def odd_numbers(model: ir.Model) -> str:
+    """Which weights hold NaN, infinities or denormal numbers, and how many; or nothing.
+
+    A tensor of one number beside infinities is a mask, and no matter.
+    """
+    found = []
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for name, value in graph.initializers.items():
+            counted = _counted(constant(value)) if value.dtype in FLOAT_TYPES else ""
+            if counted:
+                found.append(f"{name} ({counted})")
+    if not found:
+        return ""
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return (
+        f"weights with numbers that are not ordinary, which stay as they are: "
+        f"{', '.join(found[:_NAMED])}{more}; layers with NaN or infinity are left alone"
+    )
+
+
+def _counted(array: npt.NDArray[np.generic] | None) -> str:
+    if array is None or not array.size:
+        return ""
+    floats = np.asarray(array)
+    finite = np.isfinite(floats)
+    not_numbers = int(np.isnan(floats).sum())
+    infinite = floats.size - int(finite.sum()) - not_numbers
+    if infinite and len(np.unique(floats[finite])) <= 1 and not not_numbers:
+        infinite = 0
+    denormal = 0
+    if floats.dtype != np.float16:
+        # Half precision has few bits of exponent: there they are ordinary.
+        sizes = np.abs(floats[finite])
+        denormal = int(((sizes > 0) & (sizes < np.finfo(floats.dtype).tiny)).sum())
+    counts = ((not_numbers, "NaN"), (infinite, "infinite"), (denormal, "denormal"))
+    return ", ".join(f"{number:,} {what}" for number, what in counts if number)
 
 
 def _stored(value: ir.Value | None) -> ir.Value | None:
