@@ -86,7 +86,7 @@ def judged_attempt(run: Run, judge: Evaluator) -> tuple[Attempt, Validation]:
             # Another interface, not a loss: less of the budget would not mend it.
             break
         share *= min(0.5, _MARGIN / max(judge.spent(validation.measurement), _MARGIN))
-        if judge.looks == _LOOKS or share < _LEAST_SHARE:
+        if judge.looks == _LOOKS or share < _LEAST_SHARE or run.options.stop():
             share = 0.0
         judge.looks += 1
         rest = f"{share:.0%} of the budget was spent anew" if share else "nothing is lost"
@@ -122,7 +122,7 @@ def best_attempt(run: Run, share: float = 1.0) -> Attempt:
     objective = run.options.objective
     tries = [_attempt(run, Variant(share=share))]
     skipped = _worth_skipping(run, tries[0].stages)
-    if skipped:
+    if skipped and not run.options.stop():
         tries.append(_attempt(run, Variant(skipped, share=share)))
 
     def order(attempt: Attempt) -> tuple[bool, float]:

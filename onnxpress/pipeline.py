@@ -71,6 +71,7 @@ def optimize(
     only: Sequence[str] = (),
     exclude: Sequence[str] = (),
     overridable: bool | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Result:
     """Make a model smaller and faster within a budget, and prove it.
 
@@ -108,6 +109,8 @@ def optimize(
         exclude: as `keep`, and `quantize:/head/*` keeps from one pass.
         overridable: whether callers may override weights that are inputs too; `None`: from IR
             version 4 on, as earlier ones demanded that all weights are inputs.
+        stop: asked again and again from the beginning of the search on; once it says yes, the best
+            model so far is judged and given back.
 
     Raises:
         OnnxpressError: the input cannot be used; its subclasses say which and what to do.
@@ -133,6 +136,7 @@ def optimize(
             only,
             exclude,
             overridable,
+            stop,
         )
     )
 
@@ -167,6 +171,7 @@ def run(request: Request) -> Result:
         calibration=sets.calibration,
         threads=request.threads,
         deadline=float("inf") if request.time_limit is None else started + request.time_limit,
+        stop=request.stop,
         clock=request.clock,
         progress=request.progress,
         explaining=Allowance(started),
@@ -190,6 +195,8 @@ def run(request: Request) -> Result:
         odd_numbers(original.model),
     )
     said = [reason for reason in reasons if reason]
+    if request.stop():
+        said.append("the search was stopped: this is the best that was found until then")
     warnings = (*validation.warnings, *said, *notes, *plan.problems, *_faults(best.stages, request))
     validation = replace(validation, warnings=warnings)
     problems = list(validation.problems)

@@ -24,6 +24,8 @@ __all__ = ["Variant", "run_stages"]
 
 logger = logging.getLogger(__name__)
 
+_STOPPED = "left out: the search was stopped"
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -83,6 +85,8 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
         if step.loses and variant.lossless_only and step.decisions is None:
             note = "left out: on untouched samples what it did broke the budget"
             found = [StageResult(pass_, current, note=note) for pass_ in step.pool.passes]
+        elif step.loses and step.decisions is None and run.options.stop():
+            found = [StageResult(pass_, current, note=_STOPPED) for pass_ in step.pool.passes]
         elif step.loses and spent and step.decisions is None:
             found = [StageResult(pass_, current, note=spent) for pass_ in step.pool.passes]
         elif step.pool.stage == Stage.LOSSLESS:

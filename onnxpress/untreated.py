@@ -1,4 +1,4 @@
-"""Constant weights that are no layer to any pass: in integers already, or of other operators."""
+"""What no pass treats: weights in integers already, of other operators, or of no numbers."""
 
 from collections import Counter
 
