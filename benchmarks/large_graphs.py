@@ -9,7 +9,9 @@ needs matplotlib.
 
 import argparse
 import json
+import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -96,17 +98,26 @@ def measured(command: list[str]) -> tuple[float, float, str] | None:
     """Processor seconds, peak MB and what was printed; `None` where it failed or took long."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     wrapped = [sys.executable, "-c", _PEAK, *command]
-    try:
-        done = subprocess.run(
-            wrapped, capture_output=True, text=True, check=True, timeout=TIME_LIMIT_S
-        )
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        print(f"failed: {command[:3]}: {str(error.stderr or error)[-300:]}", file=sys.stderr)
+    with subprocess.Popen(
+        wrapped,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            printed, said = process.communicate(timeout=TIME_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            # What the process started has to end too.
+            os.killpg(process.pid, signal.SIGKILL)
+            print(f"no result after {TIME_LIMIT_S} s: {command[0]}", file=sys.stderr)
+            return None
+    if process.returncode:
+        print(f"failed: {command[0]}: {said[-300:]}", file=sys.stderr)
         return None
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    peak = int(done.stderr.rsplit("peak ", 1)[1])
-    return seconds, peak / 1000, done.stdout
+    return seconds, int(said.rsplit("peak ", 1)[1]) / 1000, printed
 
 
 _PEAK = """

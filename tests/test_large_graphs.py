@@ -2,6 +2,7 @@
 
 import gc
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -59,6 +60,21 @@ def test_shapes_that_the_whole_graph_told_are_not_inferred_again_node_by_node(
     monkeypatch.setattr(FoldConstantsPass, "_do_inference", counted)
     simplify(chain(20))
     assert not asked
+
+
+def test_shapes_that_are_known_are_not_inferred_for_the_whole_graph_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[object] = []
+    usual = onnx.shape_inference.infer_shapes
+
+    def counted(*arguments: Any, **options: Any) -> onnx.ModelProto:
+        asked.append(arguments)
+        return usual(*arguments, **options)
+
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", counted)
+    simplify(chain(20))
+    assert len(asked) == 1
 
 
 def test_shapes_that_only_folding_makes_known_are_inferred() -> None:

@@ -19,7 +19,7 @@ from onnxscript.optimizer._constant_folding import (
 
 from onnxpress.graph import bodies, constant, is_standard, static_shape
 
-__all__ = ["GROWING", "Folding", "detach", "is_writable", "made_elements"]
+__all__ = ["GROWING", "Folding", "detach", "is_writable", "made_elements", "symbols"]
 
 GROWING = ("ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Upsample", "Pad", "OneHot")
 """Operators that make more than they are given."""
@@ -48,7 +48,7 @@ class Folding(FoldConstantsPass):
     def call(self, model: ir.Model) -> FoldConstantsResult:
         """Fold `model` in place."""
         self._ir_version = model.ir_version
-        self._given = {dim for value in model.graph.inputs for dim in _symbols(value)}
+        self._given = {dim for value in model.graph.inputs for dim in symbols(value)}
         return super().call(model)
 
     def _do_inference(self, node: ir.Node) -> None:
@@ -59,7 +59,7 @@ class Folding(FoldConstantsPass):
     def _is_known(self, value: ir.Value) -> bool:
         """Whether type and shape are known, and no dimension but those that inputs have."""
         known = value.type is not None and value.shape is not None
-        return known and self._given.issuperset(_symbols(value))
+        return known and self._given.issuperset(symbols(value))
 
     def process_node(self, node: ir.Node, is_function: bool) -> Replacement | None:  # noqa: FBT001
         """As onnxscript's, but nothing is written that the opset does not have."""
@@ -77,7 +77,7 @@ class Folding(FoldConstantsPass):
         return None
 
 
-def _symbols(value: ir.Value) -> set[str | None]:
+def symbols(value: ir.Value) -> set[str | None]:
     """The dimensions of a value that are no numbers, `None` those without a name."""
     return {dim.value for dim in value.shape or () if not isinstance(dim, int)}
 

@@ -9,9 +9,9 @@ import onnx_ir as ir
 
 from onnxpress.beyond_ir import holds_map, to_proto
 from onnxpress.graph import bodies, constant, is_standard, static_shape
-from onnxpress.passes.simplify.folding import GROWING, made_elements
+from onnxpress.passes.simplify.folding import GROWING, made_elements, symbols
 
-__all__ = ["InferShapes", "describe"]
+__all__ = ["InferShapes", "all_known", "describe"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,9 @@ class InferShapes(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Infer in place."""
+        """Infer in place, where anything is left to find."""
+        if all_known(model):
+            return ir.passes.PassResult(model, modified=False)
         follow = not _builds_large(model)
         with _without_weights(model):
             proto: onnx.ModelProto = to_proto(model)
@@ -41,6 +43,16 @@ class InferShapes(ir.passes.InPlacePass):
             logger.info("shapes are not inferred: %s", first[:200])
             return ir.passes.PassResult(model, modified=False)
         return ir.passes.PassResult(model, modified=_learn(model.graph, inferred.graph))
+
+
+def all_known(model: ir.Model) -> bool:
+    """Whether all types and shapes are known, and no dimensions but those that inputs have."""
+    given = {dim for value in model.graph.inputs for dim in symbols(value)}
+    return all(
+        value.type is not None and value.shape is not None and given.issuperset(symbols(value))
+        for node in model.graph.all_nodes()
+        for value in node.outputs
+    )
 
 
 def _learn(graph: ir.Graph, found: onnx.GraphProto) -> bool:
