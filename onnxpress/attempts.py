@@ -30,7 +30,7 @@ __all__ = ["Attempt", "best_attempt", "judged_attempt"]
 _COMPARED = 2
 """Samples on which a change of form alone is compared with the model before it."""
 _SMALL_BYTES = 32_000_000
-_OBSERVED = 256
+_OBSERVED = 64
 """Samples that ranges for half precision are seen on."""
 _LOOKS = 3
 """At the untouched samples, by choices that lose something."""

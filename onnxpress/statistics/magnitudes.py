@@ -15,11 +15,13 @@ from onnxpress.conversion.half_range import Magnitudes
 from onnxpress.data import Samples
 from onnxpress.graph import attribute, constant
 from onnxpress.runtime import Array
+from onnxpress.statistics.collector import RUN_BYTES, chunks_of
 from onnxpress.statistics.exposing import Observer, observable
 
 __all__ = ["observe_magnitudes"]
 
-_TENSORS_AT_A_TIME = 32
+_AT_FIRST = 16
+"""Tensors of one run, until their sizes are known."""
 _Floats = npt.NDArray[np.floating]
 
 
@@ -46,12 +48,17 @@ def observe_magnitudes(
     observer = Observer(model, names, threads=threads)
     found = _Found()
     feeds = [feed for samples in sets for feed in samples.feeds][:most]
-    for feed in feeds:
-        for start in range(0, len(names), _TENSORS_AT_A_TIME):
-            chunk = names[start : start + _TENSORS_AT_A_TIME]
+    chunks = [names[start : start + _AT_FIRST] for start in range(0, len(names), _AT_FIRST)]
+    for done, feed in enumerate(feeds, 1):
+        # What is in bodies may turn out not to be given.
+        sizes = dict.fromkeys(names, 0)
+        for chunk in chunks:
             for name, arrays in observer.run(feed, chunk).items():
+                sizes[name] = sum(array.nbytes for array in arrays)
                 for array in arrays:
                     found.add(name, array, readers[name])
+        if done == 1:
+            chunks = chunks_of(names, sizes, RUN_BYTES)
     source = " and ".join(dict.fromkeys(samples.source for samples in sets))
     return Magnitudes(
         found.largest, found.smallest, found.inside, found.small_inside, source, made_up

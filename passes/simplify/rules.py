@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 from onnxscript.rewriter import _DEFAULT_REWRITE_RULES, RewritePass, pattern
+from onnxscript.rewriter._pattern_ir import Constant
 from onnxscript.rewriter.rules.common._matmul_add_to_gemm import MatMulAddToGemm
 
 from onnxpress.graph import constant, static_shape
@@ -25,7 +26,23 @@ class Rules(RewritePass):
         """Take the rules that have one output."""
         rules = [*_DEFAULT_REWRITE_RULES, _ProvenMatMulAddToGemm.rule()]  # type: ignore[no-untyped-call]
         single = [rule for rule in rules if len(rule._target_pattern.output_nodes) == 1]  # noqa: SLF001
+        for rule in single:
+            _make_exact(rule)
         super().__init__([_Dispatched(single)])  # type: ignore[list-item]
+
+
+def _make_exact(rule: Any) -> None:  # noqa: ANN401
+    """Let a rule that drops + 0 or · 1 match no other number.
+
+    Within onnxscript's tolerance of 1e-8, the epsilon of a norm (1e-12) is 0: dropped, rows of equal
+    numbers become 0/0.
+    """
+    for node in rule._target_pattern:  # noqa: SLF001
+        for value in node.inputs:
+            if isinstance(value, Constant):
+                value._abs_tol = 0.0  # noqa: SLF001
+                if value.value in (-1, 0, 1):
+                    value._rel_tol = 0.0  # noqa: SLF001
 
 
 class _Dispatched:
