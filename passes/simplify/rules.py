@@ -34,8 +34,8 @@ class Rules(RewritePass):
 def _make_exact(rule: Any) -> None:  # noqa: ANN401
     """Let a rule that drops + 0 or · 1 match no other number.
 
-    Within onnxscript's tolerance of 1e-8, the epsilon of a norm (1e-12) is 0: dropped, rows of equal
-    numbers become 0/0.
+    Within onnxscript's tolerance of 1e-8, the epsilon of a norm (1e-12) is 0: without it, rows of
+    equal numbers become 0/0.
     """
     for node in rule._target_pattern:  # noqa: SLF001
         for value in node.inputs:
