@@ -17,7 +17,13 @@ from onnxpress.model_file import PROTOBUF_LIMIT_BYTES, weight_bytes
 
 __all__ = ["rounded_to_half", "strip_casts", "to_half"]
 
-_INTEGERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger")
+_INTEGERS = (
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "DynamicQuantizeLSTM",
+    "MatMulInteger",
+)
 
 
 def to_half(model: ir.Model, in_float32: Iterable[ir.Node] = ()) -> tuple[ir.Model, str | None]:

@@ -2,7 +2,8 @@
 
 Of its default rules `SlicesSplit` is left out: alone it has a pattern of several outputs, for which
 the matcher walks the whole graph at every node (20,000 nodes: over 200 s of 207), and it writes
-Split as only opset 18 has it.
+Split as only opset 18 has it. Those that take away x + 0 and x·1 are left to `neutral`: they call a
+constant 0 when it is below 1e-8, and take away what keeps a logarithm or a division finite.
 """
 
 from collections import defaultdict
@@ -10,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 from onnxscript.rewriter import _DEFAULT_REWRITE_RULES, RewritePass, pattern
-from onnxscript.rewriter._pattern_ir import Constant
+from onnxscript.rewriter.rules.common import _no_op
 from onnxscript.rewriter.rules.common._matmul_add_to_gemm import MatMulAddToGemm
 
 from onnxpress.graph import constant, static_shape
@@ -18,31 +19,19 @@ from onnxpress.passes.simplify.folding import detach, is_writable
 
 __all__ = ["Rules"]
 
+_DROPOUTS = (_no_op.dropout_zero_rule, _no_op.dropout_inference_rule)
+_INEXACT = [rule for rule in _no_op.rules.rules if rule not in _DROPOUTS]
+
 
 class Rules(RewritePass):
     """Apply the rules to a model in place."""
 
     def __init__(self) -> None:
-        """Take the rules that have one output."""
-        rules = [*_DEFAULT_REWRITE_RULES, _ProvenMatMulAddToGemm.rule()]  # type: ignore[no-untyped-call]
+        """Take the rules that have one output and compare constants exactly."""
+        exact = [rule for rule in _DEFAULT_REWRITE_RULES if rule not in _INEXACT]
+        rules = [*exact, _ProvenMatMulAddToGemm.rule()]  # type: ignore[no-untyped-call]
         single = [rule for rule in rules if len(rule._target_pattern.output_nodes) == 1]  # noqa: SLF001
-        for rule in single:
-            _make_exact(rule)
         super().__init__([_Dispatched(single)])  # type: ignore[list-item]
-
-
-def _make_exact(rule: Any) -> None:  # noqa: ANN401
-    """Let a rule that drops + 0 or · 1 match no other number.
-
-    Within onnxscript's tolerance of 1e-8, the epsilon of a norm (1e-12) is 0: without it, rows of
-    equal numbers become 0/0.
-    """
-    for node in rule._target_pattern:  # noqa: SLF001
-        for value in node.inputs:
-            if isinstance(value, Constant):
-                value._abs_tol = 0.0  # noqa: SLF001
-                if value.value in (-1, 0, 1):
-                    value._rel_tol = 0.0  # noqa: SLF001
 
 
 class _Dispatched:
