@@ -47,7 +47,6 @@ ONNXSLIM = """
 import sys, onnx, onnxslim
 onnx.save(onnxslim.slim(sys.argv[1]), sys.argv[2])
 """
-TIME_LIMIT_S = 900
 
 
 def chain(nodes: int) -> onnx.ModelProto:
@@ -94,7 +93,7 @@ def _model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def measured(command: list[str]) -> tuple[float, float, str] | None:
+def measured(command: list[str], limit_s: float) -> tuple[float, float, str] | None:
     """Processor seconds, peak MB and what was printed; `None` where it failed or took long."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     wrapped = [sys.executable, "-c", _PEAK, *command]
@@ -106,11 +105,11 @@ def measured(command: list[str]) -> tuple[float, float, str] | None:
         start_new_session=True,
     ) as process:
         try:
-            printed, said = process.communicate(timeout=TIME_LIMIT_S)
+            printed, said = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
             # What the process started has to end too.
             os.killpg(process.pid, signal.SIGKILL)
-            print(f"no result after {TIME_LIMIT_S} s: {command[0]}", file=sys.stderr)
+            print(f"no result after {limit_s:.0f} s: {command[0]}", file=sys.stderr)
             return None
     if process.returncode:
         print(f"failed: {command[0]}: {said[-300:]}", file=sys.stderr)
@@ -134,6 +133,7 @@ def main() -> None:
     parser.add_argument("--peers", help="Python of an environment with onnxsim and onnxslim")
     parser.add_argument("--nodes", type=int, nargs="+", default=[6000, 20000, 100000])
     parser.add_argument("--graphs", nargs="+", choices=GRAPHS, default=list(GRAPHS))
+    parser.add_argument("--time-limit", type=float, default=900, help="seconds of one process")
     parser.add_argument("--plot", type=Path, help="a .png of nodes against seconds and MB")
     given = parser.parse_args()
     print("| graph | nodes | what | processor s | peak MB | nodes left |")
@@ -146,7 +146,7 @@ def main() -> None:
                 onnx.save(GRAPHS[graph](nodes), source)
                 for name, command in _commands(given.peers, source, out).items():
                     out.unlink(missing_ok=True)
-                    found = measured(command)
+                    found = measured(command, given.time_limit)
                     if found is not None:
                         alone = name == "simplification alone"
                         seconds = float(found[2]) if alone else found[0]
