@@ -16,17 +16,22 @@ import onnx_ir as ir
 
 from onnxpress import model_file
 from onnxpress.conversion import convert_form
+from onnxpress.conversion.half_range import Magnitudes
 from onnxpress.judge import Evaluator
 from onnxpress.original import Run
 from onnxpress.result import StageResult
 from onnxpress.runtime import Latency, Session
 from onnxpress.stages import Variant, run_stages
+from onnxpress.statistics.magnitudes import observe_magnitudes
 from onnxpress.validation import Validation, check_model
 
 __all__ = ["Attempt", "best_attempt", "judged_attempt"]
 
 _COMPARED = 2
 """Samples on which a change of form alone is compared with the model before it."""
+_SMALL_BYTES = 32_000_000
+_OBSERVED = 64
+"""Samples that ranges for half precision are seen on."""
 _LOOKS = 3
 """At the untouched samples, by choices that lose something."""
 _LEAST_SHARE = 0.05
@@ -44,6 +49,7 @@ class Attempt:
         within: whether the budget holds on the samples that the search chooses by.
         latency: against the original.
         notes: on conversions, in sentences.
+        session: of the model where that is small: two of a large one take too much memory.
     """
 
     model: ir.Model
@@ -51,6 +57,7 @@ class Attempt:
     within: bool
     latency: Latency
     notes: tuple[str, ...] = ()
+    session: Session | None = None
 
     @property
     def lossy(self) -> bool:
@@ -79,7 +86,7 @@ def judged_attempt(run: Run, judge: Evaluator) -> tuple[Attempt, Validation]:
             # Another interface, not a loss: less of the budget would not mend it.
             break
         share *= min(0.5, _MARGIN / max(judge.spent(validation.measurement), _MARGIN))
-        if judge.looks == _LOOKS or share < _LEAST_SHARE:
+        if judge.looks == _LOOKS or share < _LEAST_SHARE or run.options.stop():
             share = 0.0
         judge.looks += 1
         rest = f"{share:.0%} of the budget was spent anew" if share else "nothing is lost"
@@ -101,7 +108,7 @@ def _judged(run: Run, judge: Evaluator, attempt: Attempt) -> Validation:
     return check_model(
         judge,
         session,
-        attempt.model,
+        attempt.session or attempt.model,
         threads=run.request.threads,
         latency=attempt.latency,
         clock=run.request.clock,
@@ -115,7 +122,7 @@ def best_attempt(run: Run, share: float = 1.0) -> Attempt:
     objective = run.options.objective
     tries = [_attempt(run, Variant(share=share))]
     skipped = _worth_skipping(run, tries[0].stages)
-    if skipped:
+    if skipped and not run.options.stop():
         tries.append(_attempt(run, Variant(skipped, share=share)))
 
     def order(attempt: Attempt) -> tuple[bool, float]:
@@ -138,16 +145,42 @@ def _attempt(run: Run, variant: Variant) -> Attempt:
     model, stages = run_stages(run, variant)
     evaluator = run.evaluator
     feeds = evaluator.samples.feeds[:_COMPARED]
-    current, notes = convert_form(model, run.target, run.recipe.conversion, feeds)
+    current, notes = convert_form(
+        model, run.target, run.recipe.conversion, feeds, lambda halved: _magnitudes(run, halved)
+    )
     run.request.progress("measuring")
     known = [stage.measurement for stage in stages if stage.model is current]
     whole = [m for m in known if m is not None and m.samples == len(evaluator.samples)]
-    session = Session(current, threads=run.request.threads)
+    open_ = [stage.session for stage in stages if stage.model is current and stage.session]
+    session = open_[-1] if open_ else Session(current, threads=run.request.threads)
     measurement = whole[-1] if whole else evaluator.measure(session)
     original = run.original.session
     assert original is not None
     latency = run.request.clock(original, session, feeds[0])
-    return Attempt(current, tuple(stages), evaluator.holds(measurement), latency, tuple(notes))
+    small = model_file.weight_bytes(current) < _SMALL_BYTES
+    return Attempt(
+        current,
+        tuple(replace(stage, session=None) for stage in stages),
+        evaluator.holds(measurement),
+        latency,
+        tuple(notes),
+        session if small else None,
+    )
+
+
+def _magnitudes(run: Run, model: ir.Model) -> Magnitudes:
+    """How far tensors reach on all samples that may be looked at."""
+    run.request.progress("ranges for half precision")
+    sets = [run.evaluator.samples]
+    if run.calibration is not None:
+        sets.insert(0, run.calibration)
+    return observe_magnitudes(
+        model,
+        sets,
+        most=_OBSERVED,
+        made_up=run.evaluator.made_up and run.calibration is None,
+        threads=run.request.threads,
+    )
 
 
 def _worth_skipping(run: Run, stages: Sequence[StageResult]) -> frozenset[str]:

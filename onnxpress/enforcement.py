@@ -30,6 +30,7 @@ from onnxpress.contract import (
 from onnxpress.errors import OnnxpressError, PassError, RecipeError, UsageError
 from onnxpress.graph import Names, name_nodes_apart
 from onnxpress.guard import difference, read_only, snapshot
+from onnxpress.memory import collected_rarely
 from onnxpress.statistics import Observations
 
 __all__ = [
@@ -244,10 +245,12 @@ def _guarded(
     users: tuple[type[OnnxpressError], ...] = (UsageError,),
 ) -> T:
     """As `_signed_call`, with the model that it may only look at protected and compared."""
-    before = snapshot(context.model)
+    with collected_rarely():
+        before = snapshot(context.model)
     with read_only(context.model):
         found = _signed_call(pass_, method, call, users)
-    changed = difference(before, snapshot(context.model))
+    with collected_rarely():
+        changed = difference(before, snapshot(context.model))
     if changed is not None:
         what = f"{method} changed the model it may only look at: {changed[1]}"
         raise PassError(pass_.name, what, changed[0])

@@ -25,7 +25,7 @@ from onnxpress.runtime import Array, Session
 from onnxpress.selectable import selectable_sites
 from onnxpress.stored import StoredWeight, find_stored
 from onnxpress.targets import Target, load_target
-from onnxpress.untreated import untreated_weights
+from onnxpress.untreated import nothing_to_compress, odd_numbers, untreated_weights
 
 __all__ = ["inspect_model"]
 
@@ -56,8 +56,10 @@ def inspect_model(
     original, note = settle_weights(model_file.load(file), overridable)
     chosen = load_target(target)
     passes, problems = default_passes()
-    model = simplified(original, passes, chosen)
-    described = [_described(Pool((p,)), model, chosen) for p in passes if p.stage.loses]
+    nothing = nothing_to_compress(original)
+    model = original if nothing else simplified(original, passes, chosen)
+    lossy = [] if nothing else [p for p in passes if p.stage.loses]
+    described = [_described(Pool((p,)), model, chosen) for p in lossy]
     layers = find_layers(model)
     named = {layer.name for layer in layers}
     weights: list[Layer | StoredWeight] = [*layers]
@@ -95,7 +97,7 @@ def inspect_model(
         "readings": [reading_document(reading) for reading in _readings(file, original, data)],
         "untreated": untreated_weights(model),
         "passes": described,
-        "problems": [*([note] if note else []), *problems],
+        "problems": [*(said for said in (note, nothing, odd_numbers(original)) if said), *problems],
     }
 
 

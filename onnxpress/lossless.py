@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -32,11 +33,18 @@ _SMALL_BYTES = 16_384
 
 def lossless_stage(run: Run, pass_: Pass, model: ir.Model) -> StageResult:
     """Carry out a pass that must not change what the model computes, and check that."""
+    opened: list[Session] = []
 
     def difference(rewritten: ir.Model) -> str | None:
-        return difference_of(run, rewritten)
+        try:
+            opened.append(Session(rewritten, threads=run.request.threads))
+        except ModelError as error:
+            return str(error)
+        return _difference(run, opened[-1])
 
-    return lossless(pass_, model, run.target, run.recipe.seed, difference)
+    result = lossless(pass_, model, run.target, run.recipe.seed, difference)
+    known = [session for session in opened[-1:] if session.model is result.model]
+    return replace(result, session=known[0]) if known else result
 
 
 def lossless(
@@ -121,7 +129,13 @@ def difference_of(run: Run, model: ir.Model) -> str | None:
     onnxruntime's own optimizations shows by how much, and as much is allowed here.
     """
     try:
-        session = Session(model, threads=run.request.threads)
+        return _difference(run, Session(model, threads=run.request.threads))
+    except ModelError as error:
+        return str(error)
+
+
+def _difference(run: Run, session: Session) -> str | None:
+    try:
         for evaluator in _judges(run):
             measured = evaluator.measure(session, evaluator.screening)
             wanted = dict.fromkeys(measured.outputs, _LOSSLESS_DB)

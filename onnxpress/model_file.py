@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from onnxpress.beyond_ir import from_proto, to_proto, with_map_types
 from onnxpress.errors import ModelError, OutputError, brief
 from onnxpress.external_data import (
     data_left_by,
@@ -60,16 +61,16 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     try:
         if not _is_sorted(proto.graph, set()):
             by_path = False
-            sorted_model = ir.from_proto(proto)
+            sorted_model = from_proto(proto)
             sorted_model.graph.sort()
-            proto = ir.to_proto(sorted_model)
+            proto = to_proto(sorted_model)
         onnx.checker.check_model(str(file) if by_path else _to_be_checked(proto))
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"{file}: the ONNX checker refuses it: {brief(error)}; export the model again"
         ) from error
     try:
-        model = ir.from_proto(proto)
+        model = from_proto(proto)
         ir.external_data.set_base_dir(model.graph, base or file.parent)
     except (ir.serde.SerdeError, ValueError, TypeError) as error:
         cause: BaseException = error
@@ -241,7 +242,7 @@ def _save_apart(model: ir.Model, target: Path, place: Path, files: FileSet) -> P
         final = place.with_name(f"{place.name}.{content[:8]}.data")
         if final.exists() and digest(final) != content:
             final = place.with_name(f"{place.name}.{content}.data")
-        proto = onnx.load(temporary, load_external_data=False)
+        proto = with_map_types(model, onnx.load(temporary, load_external_data=False))
         rename(proto, written.name, final.name)
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
         with files.stage(final) as data:
@@ -294,5 +295,5 @@ def _read(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
 
 def to_bytes(model: ir.Model) -> bytes:
     """The file's content, weights inside; the same bytes for the same model."""
-    proto: onnx.ModelProto = ir.to_proto(_in_memory(model))
+    proto = to_proto(_in_memory(model))
     return bytes(proto.SerializeToString(deterministic=True))

@@ -33,7 +33,8 @@ from onnxpress.runtime import Clock, compare_latency
 from onnxpress.search import Allowance, Goal, Objective, SearchOptions
 from onnxpress.shedding import kept_small
 from onnxpress.targets import load_target
-from onnxpress.unmeasured import without_runtime, without_samples
+from onnxpress.unmeasured import unchanged, without_runtime, without_samples
+from onnxpress.untreated import nothing_to_compress, odd_numbers
 from onnxpress.validation import on_providers
 
 __all__ = ["optimize", "run"]
@@ -70,6 +71,7 @@ def optimize(
     only: Sequence[str] = (),
     exclude: Sequence[str] = (),
     overridable: bool | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Result:
     """Make a model smaller and faster within a budget, and prove it.
 
@@ -107,6 +109,8 @@ def optimize(
         exclude: as `keep`, and `quantize:/head/*` keeps from one pass.
         overridable: whether callers may override weights that are inputs too; `None`: from IR
             version 4 on, as earlier ones demanded that all weights are inputs.
+        stop: asked again and again from the beginning of the search on; once it says yes, the best
+            model so far is judged and given back.
 
     Raises:
         OnnxpressError: the input cannot be used; its subclasses say which and what to do.
@@ -132,6 +136,7 @@ def optimize(
             only,
             exclude,
             overridable,
+            stop,
         )
     )
 
@@ -143,6 +148,10 @@ def run(request: Request) -> Result:
     plan = planned(request, given.digest)
     given = settled(given, plan.recipe.overridable)
     target = load_target(plan.recipe.target)
+    same = unchanged(given, plan.recipe, started)
+    if same is not None:
+        unmet = tuple(_without_effect(same.stages, request))
+        return replace(same, problems=unmet, within_budget=not unmet)
     require_selected(plan.recipe, given.model, target)
     request.progress("simplifying")
     original = opened(given, plan.recipe, request.threads)
@@ -162,6 +171,7 @@ def run(request: Request) -> Result:
         calibration=sets.calibration,
         threads=request.threads,
         deadline=float("inf") if request.time_limit is None else started + request.time_limit,
+        stop=request.stop,
         clock=request.clock,
         progress=request.progress,
         explaining=Allowance(started),
@@ -179,7 +189,14 @@ def run(request: Request) -> Result:
     )
     feeds = sets.evaluation.feeds[:_COMPARED]
     final, notes = convert_interface(best.model, plan.recipe.conversion, feeds)
-    said = [original.note] if original.note else []
+    reasons = (
+        original.note,
+        nothing_to_compress(original.model),
+        odd_numbers(original.model),
+    )
+    said = [reason for reason in reasons if reason]
+    if request.stop():
+        said.append("the search was stopped: this is the best that was found until then")
     warnings = (*validation.warnings, *said, *notes, *plan.problems, *_faults(best.stages, request))
     validation = replace(validation, warnings=warnings)
     problems = list(validation.problems)

@@ -36,6 +36,7 @@ from onnxpress.enforcement import (
     timed_by,
 )
 from onnxpress.errors import PassError, UsageError
+from onnxpress.memory import collected_rarely
 from onnxpress.pinning import kept_from, permitted_offer, pinned
 from onnxpress.refinement import levels_of, refined_statistics
 from onnxpress.selection import NO_PINS, Pins
@@ -120,7 +121,8 @@ class Pool:
         Raises:
             PassError: a pass fails.
         """
-        prepared = model.clone()
+        with collected_rarely():
+            prepared = model.clone()
         for pass_ in self.passes:
             prepared = prepared_by(pass_, prepared)
         context = Context(prepared, target, seed=seed)

@@ -42,6 +42,7 @@ class Request:
         seed: of everything drawn at random.
         threads: of onnxruntime; 0: all cores.
         time_limit: seconds after which the search takes the best it has.
+        stop: asked again and again from the beginning of the search, whether to take it at once.
         providers: where else the result is run before it is given back.
         clock: compares the latency of two models.
         progress: told in a few words what is being done.
@@ -71,6 +72,7 @@ class Request:
     only: Sequence[str] = ()
     exclude: Sequence[str] = ()
     overridable: bool | None = None
+    stop: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
         """Refuse before any work what means nothing.

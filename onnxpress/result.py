@@ -3,7 +3,7 @@
 import os
 import tempfile
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx_ir as ir
@@ -15,7 +15,7 @@ from onnxpress.errors import OutputError
 from onnxpress.judge import Measurement
 from onnxpress.output_file import FileSet
 from onnxpress.recipe import Recipe
-from onnxpress.runtime import Latency
+from onnxpress.runtime import Latency, Session
 from onnxpress.search import Cost
 from onnxpress.targets import load_target
 from onnxpress.validation import Validation
@@ -39,6 +39,7 @@ class StageResult:
         tried: how many models were measured.
         failed: whether the pass broke its contract, which `note` says.
         costliest: its decisions that cost most fidelity, where there was time to measure it.
+        session: of the model, where one was opened; for the stages behind, not for the result.
     """
 
     pass_: Pass
@@ -51,6 +52,7 @@ class StageResult:
     tried: int = 0
     failed: bool = False
     costliest: tuple[Cost, ...] = ()
+    session: Session | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

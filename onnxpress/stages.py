@@ -24,6 +24,8 @@ __all__ = ["Variant", "run_stages"]
 
 logger = logging.getLogger(__name__)
 
+_STOPPED = "left out: the search was stopped"
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -73,7 +75,7 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
             if not done:
                 # Later the model differs from the original for other reasons too.
                 current = _raised(run, current, lossy)
-                spent = "" if step.decisions is not None else _spent(run, current)
+                spent = "" if step.decisions is not None else _spent(run, current, results)
                 pins = _pins(run, current)
             done += 1
         if skipped:
@@ -83,6 +85,8 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
         if step.loses and variant.lossless_only and step.decisions is None:
             note = "left out: on untouched samples what it did broke the budget"
             found = [StageResult(pass_, current, note=note) for pass_ in step.pool.passes]
+        elif step.loses and step.decisions is None and run.options.stop():
+            found = [StageResult(pass_, current, note=_STOPPED) for pass_ in step.pool.passes]
         elif step.loses and spent and step.decisions is None:
             found = [StageResult(pass_, current, note=spent) for pass_ in step.pool.passes]
         elif step.pool.stage == Stage.LOSSLESS:
@@ -138,9 +142,10 @@ def _pins(run: Run, model: ir.Model) -> Pins:
     return Pins.of(run.recipe.selection, selectable_sites(model, run.original.model))
 
 
-def _spent(run: Run, model: ir.Model) -> str:
+def _spent(run: Run, model: ir.Model, results: Sequence[StageResult]) -> str:
     """Why nothing is searched: the budget does not hold before anything was lost."""
-    session = Session(model, threads=run.request.threads)
+    known = [stage.session for stage in results if stage.model is model and stage.session]
+    session = known[-1] if known else Session(model, threads=run.request.threads)
     measured = run.evaluator.measure(session, run.evaluator.screening)
     if not run.evaluator.clearly_fails(measured):
         return ""

@@ -7,6 +7,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from onnxpress.contract import Stage
+from onnxpress.conversion import Conversion
 from onnxpress.errors import ModelError
 from onnxpress.lossless import lossless
 from onnxpress.original import Original, custom_operators
@@ -15,8 +16,40 @@ from onnxpress.result import Result, StageResult, stamp
 from onnxpress.runtime import Session
 from onnxpress.shedding import kept_small
 from onnxpress.targets import load_target
+from onnxpress.untreated import IN_ATTRIBUTES, nothing_to_compress, odd_numbers
 
-__all__ = ["without_runtime", "without_samples"]
+__all__ = ["unchanged", "without_runtime", "without_samples"]
+
+_HEAVY_BYTES = 1_000_000
+"""Of attributes: what onnxruntime takes seconds and ten times the memory to load."""
+
+
+def unchanged(original: Original, recipe: Recipe, started: float) -> Result | None:
+    """A large model of `ai.onnx.ml` as it was: it is not even run, as nothing can become of it.
+
+    `None` for any other model, and where a conversion was asked for.
+    """
+    if original.nbytes < _HEAVY_BYTES or recipe.conversion != Conversion():
+        return None
+    reason = nothing_to_compress(original.model)
+    if not reason:
+        return None
+    stages = tuple(StageResult(s.pass_, original.model, note=IN_ATTRIBUTES) for s in recipe.stages)
+    model = original.model.clone()
+    final = replace(recipe, stages=tuple(RecipeStage(stage.pass_, ()) for stage in stages))
+    stamp(model, final, original.digest)
+    return Result(
+        model,
+        final,
+        stages,
+        None,
+        within_budget=True,
+        problems=(),
+        original_bytes=original.nbytes,
+        source=original.source,
+        seconds=time.monotonic() - started,
+        warnings=(f"{reason}; it is written as it was, and was not run",),
+    )
 
 
 def without_runtime(original: Original, recipe: Recipe, started: float) -> Result:
@@ -71,6 +104,7 @@ def _unmeasured(
     final = replace(recipe, stages=decided)
     stamp(model, final, original.digest)
     grown = kept_small(model, original.model, original.nbytes)
+    said = (original.note, odd_numbers(original.model), grown)
     return Result(
         model,
         final,
@@ -81,5 +115,5 @@ def _unmeasured(
         original_bytes=original.nbytes,
         source=original.source,
         seconds=time.monotonic() - started,
-        warnings=tuple(said for said in (original.note, grown) if said),
+        warnings=tuple(reason for reason in said if reason),
     )

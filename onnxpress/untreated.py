@@ -1,17 +1,33 @@
-"""Constant weights that no pass treats, and why: integers, custom operators, small ones."""
+"""What no pass treats, and why: integers, custom operators, small weights, or no numbers."""
 
 from collections import Counter, defaultdict
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxpress.beyond_ir import ML_DOMAIN, bytes_in_attributes
 from onnxpress.graph import constant, is_standard
 from onnxpress.layers import FLOAT_TYPES, find_layers
+from onnxpress.model_file import weight_bytes
 from onnxpress.stored import LEAST_BYTES, StoredWeight, find_stored
 
-__all__ = ["untreated_weights", "why_no_layer"]
+__all__ = [
+    "IN_ATTRIBUTES",
+    "nothing_to_compress",
+    "odd_numbers",
+    "untreated_weights",
+    "why_no_layer",
+]
 
 _LEAST = 64
 """Elements: below, a constant is an index, an axis, a scale."""
+IN_ATTRIBUTES = f"the parameters are attributes ({ML_DOMAIN})"
+_FEW_BYTES = 4096
+"""Of constants beside what attributes hold: edges, scales of features."""
+_SHARE = 0.05
+_NAMED = 5
+"""Weights that a sentence names."""
 _THROUGH = ("DequantizeLinear", "Cast")
 """What only changes the form of a weight: its reader is the layer."""
 _INTEGERS = "in integers already"
@@ -40,6 +56,60 @@ def untreated_weights(model: ir.Model) -> dict[str, dict[str, int]]:
     return {reason: dict(counts.most_common()) for reason, counts in sorted(found.items())}
 
 
+def nothing_to_compress(model: ir.Model) -> str:
+    """That the model's parameters are attributes, as those of tree ensembles, or nothing.
+
+    Their form is given by the operator: there is no smaller one, and no pass changes them.
+    """
+    nodes = [node for node in model.graph.all_nodes() if node.domain == ML_DOMAIN]
+    held = sum(map(bytes_in_attributes, nodes))
+    if not held or weight_bytes(model) > max(_FEW_BYTES, _SHARE * held):
+        return ""
+    largest = max(nodes, key=bytes_in_attributes)
+    return (
+        f"nothing to compress: the model's parameters ({held / 1e6:.3g} MB) are attributes of "
+        f"{largest.op_type} and the like ({ML_DOMAIN}), which no pass changes"
+    )
+
+
+def odd_numbers(model: ir.Model) -> str:
+    """Which weights hold NaN, infinities or denormal numbers, and how many; or nothing.
+
+    A tensor of one number beside infinities is a mask, and no matter.
+    """
+    found = []
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for name, value in graph.initializers.items():
+            counted = _counted(constant(value)) if value.dtype in FLOAT_TYPES else ""
+            if counted:
+                found.append(f"{name} ({counted})")
+    if not found:
+        return ""
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return (
+        f"weights with numbers that are not ordinary, which stay as they are: "
+        f"{', '.join(found[:_NAMED])}{more}; layers with NaN or infinity are left alone"
+    )
+
+
+def _counted(array: npt.NDArray[np.generic] | None) -> str:
+    if array is None or not array.size:
+        return ""
+    floats = np.asarray(array)
+    finite = np.isfinite(floats)
+    not_numbers = int(np.isnan(floats).sum())
+    infinite = floats.size - int(finite.sum()) - not_numbers
+    if infinite and len(np.unique(floats[finite])) <= 1 and not not_numbers:
+        infinite = 0
+    denormal = 0
+    if floats.dtype != np.float16:
+        # Half precision has few bits of exponent: there they are ordinary.
+        sizes = np.abs(floats[finite])
+        denormal = int(((sizes > 0) & (sizes < np.finfo(floats.dtype).tiny)).sum())
+    counts = ((not_numbers, "NaN"), (infinite, "infinite"), (denormal, "denormal"))
+    return ", ".join(f"{number:,} {what}" for number, what in counts if number)
+
+
 def _reason(value: ir.Value | None) -> str | None:
     """Why the constant matrix or larger tensor behind an input is left; `None`: there is none."""
     producer = None if value is None else value.producer()
@@ -62,6 +132,8 @@ def why_no_layer(model: ir.Model) -> str:
     only_stored = Counter(map(_operator, filter(_is_free, find_stored(model))))
     if only_stored:
         found = {"read in ways that allow another stored form and no more": only_stored, **found}
+    if not found and nothing_to_compress(model):
+        return IN_ATTRIBUTES
     if not found:
         return "no layer with a constant weight in float is left"
     return "; ".join(

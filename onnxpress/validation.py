@@ -86,7 +86,7 @@ class Validation:
 def check_model(
     evaluator: Evaluator,
     original: Session,
-    model: ir.Model | Path,
+    model: Session | ir.Model | Path,
     *,
     threads: int,
     latency: Latency | None = None,
@@ -97,12 +97,13 @@ def check_model(
     Args:
         evaluator: judges.
         original: what it judges by.
-        model: what is judged.
+        model: what is judged, or an open session of it.
         threads: of onnxruntime.
         latency: of this very model, where it was taken already.
         clock: compares latencies.
     """
-    session = Session(model, threads=threads)
+    session = model if isinstance(model, Session) else Session(model, threads=threads)
+    model = session.model
     measurement = evaluator.measure(session)
     problems = interface_problems(original, session)
     kernels = executed_operators(model, integer_only=True)

@@ -1,7 +1,7 @@
 """Exit statuses, and the one place where an error becomes a message and a status.
 
 0 done; 1 done, but the budget, a required provider or a named pass could not be met; 2 bad usage or
-bad input; 3 a fault of onnxpress or of a pass; 130 interrupted.
+bad input; 3 a fault of onnxpress or of a pass; 130 interrupted, with the best so far or none.
 """
 
 import contextlib

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxpress import model_file
-from onnxpress.cli.exit_status import NOT_MET
+from onnxpress.cli.exit_status import INTERRUPTED, NOT_MET
+from onnxpress.cli.interruption import interruptible
 from onnxpress.cli.json_output import STANDARD_OUTPUT, stage_json, write_json
 from onnxpress.cli.outputs import Outputs
 from onnxpress.cli.progress import progress_line
@@ -33,6 +34,8 @@ def optimize_and_write(
 ) -> None:
     """One model good for all targets, or one for each; exit status 1 where one falls short.
 
+    Interrupted during a search, the best so far is written, and the exit status is 130.
+
     Args:
         model: the file to optimize.
         output: the model's; `None`: beside the original.
@@ -53,7 +56,12 @@ def optimize_and_write(
         _check(wanted, model, options)
     else:
         model_file.load(model)
-    done = [_optimize_for(model, names, files, options) for files, names in wanted]
+    with interruptible() as interruption:
+        done = []
+        for files, names in wanted:
+            done.append(_optimize_for(model, names, files, {**options, "stop": interruption}))
+            if interruption.wanted:
+                sys.exit(INTERRUPTED)
     if not all(done):
         sys.exit(NOT_MET)
 

@@ -2,17 +2,18 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress.conversion.half import strip_casts, to_half
+from onnxpress.conversion.half import rounded_to_half, strip_casts, to_half
+from onnxpress.conversion.half_range import LARGEST, SMALLEST, Magnitudes, too_wide
 from onnxpress.conversion.opset import change_opset
 from onnxpress.conversion.rewrites import drop_performed_activations, pool_by_window
 from onnxpress.conversion.shapes import fix_shapes
 from onnxpress.errors import ModelError, UsageError
-from onnxpress.graph import standard_opset
+from onnxpress.graph import name_nodes_apart, standard_opset
 from onnxpress.runtime import Feed, Session, seen_by_providers
 from onnxpress.targets import Target, load_target
 
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 FLOAT16 = ("no", "keep-io", "all")
 _LEAST_DB = 60.0
 """Another opset or another way to write the same may change the order of sums, no more."""
+_LEAST_DB_AS_HALF = 20.0
+_NAMED = 3
+"""Tensors that a message names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +80,11 @@ def convert_shapes(model: ir.Model, asked: Conversion) -> ir.Model:
 
 
 def convert_form(
-    model: ir.Model, target: Target, asked: Conversion, feeds: Sequence[Feed]
+    model: ir.Model,
+    target: Target,
+    asked: Conversion,
+    feeds: Sequence[Feed],
+    observe: Callable[[ir.Model], Magnitudes] = lambda _: Magnitudes(),
 ) -> tuple[ir.Model, list[str]]:
     """The model in the form the target wants, and what its user should know, in sentences.
 
@@ -87,6 +95,7 @@ def convert_form(
         target: whose needs are met.
         asked: what was asked for besides.
         feeds: inputs to compare the answers before and after each step on.
+        observe: how far the tensors of a model reach on samples; asked for half precision.
     """
     notes: list[str] = []
     current = model
@@ -102,7 +111,7 @@ def convert_form(
     if wanted > target.maximum_opset:
         notes.append(f"opset {wanted} is newer than the {target.maximum_opset} of {target.name}")
     if asked.float16 != "no":
-        current, found = _halved(current, target)
+        current, found = _halved(current, target, feeds, observe)
         notes += found
     dynamic = dynamic_inputs(current)
     if target.static_shapes and dynamic:
@@ -126,16 +135,75 @@ def _steps(target: Target, opset: int) -> list[tuple[str, _Step]]:
     return [*steps, (f"converting to opset {opset}", lambda model: change_opset(model, opset))]
 
 
-def _halved(model: ir.Model, target: Target) -> tuple[ir.Model, list[str]]:
+def _halved(
+    model: ir.Model,
+    target: Target,
+    feeds: Sequence[Feed],
+    observe: Callable[[ir.Model], Magnitudes],
+) -> tuple[ir.Model, list[str]]:
     notes = []
     if target.float16 == "none":
         notes.append(f"{target.name} does not take half types")
     elif target.float16 == "storage":
         notes.append(f"{target.name} stores half types but computes in float32: not faster")
-    half, reason = to_half(model)
-    if reason is not None:
-        notes.append(f"half precision: not done: {reason}")
-    return half, notes
+    named = model.clone()
+    name_nodes_apart(named)
+    found = observe(named)
+    wide = too_wide(named, found)
+    inside = [reason for node, reason in wide.items() if node.graph is not named.graph]
+    if inside:
+        reason = f"in a body {inside[0]}; half reaches {LARGEST:g}"
+        return model, [*notes, f"half precision: not done: {reason}"]
+    half, refused = to_half(named, wide)
+    if refused is not None:
+        why = "no part of it fits in half" if wide else refused
+        return model, [*notes, f"half precision: not done: {why}", *_range_note(named, wide, found)]
+    said = _range_note(named, wide, found)
+    return half, [*notes, *said, *_half_arithmetic(named, wide, feeds)]
+
+
+def _range_note(model: ir.Model, wide: Mapping[ir.Node, str], found: Magnitudes) -> list[str]:
+    """What stays in float32 and why, and what the ranges are not known from."""
+    said = []
+    if wide:
+        reasons = list(dict.fromkeys(wide.values()))
+        more = f" and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
+        said.append(
+            f"half precision: {len(wide)} of {len(model.graph)} operators stay in float32, as half "
+            f"ends at {LARGEST:g} and is whole down to {SMALLEST:.1e}: "
+            f"{', '.join(reasons[:_NAMED])}{more}"
+        )
+    if found.made_up and found.largest:
+        said.append(
+            "half precision: whether activations stay within half's range was seen on "
+            f"{found.source}, not on real data: give --calibration"
+        )
+    return said
+
+
+def _half_arithmetic(
+    model: ir.Model, wide: Mapping[ir.Node, str], feeds: Sequence[Feed]
+) -> list[str]:
+    """A warning where rounding every tensor to half, as this processor does not, costs much."""
+    if not feeds:
+        return []
+    try:
+        exact, rounded = Session(model), Session(rounded_to_half(model, wide))
+        for feed in feeds:
+            wanted, found = exact.run(feed), rounded.run(feed)
+            for name, array in wanted.items():
+                if np.issubdtype(array.dtype, np.floating) and not _same(
+                    array, found[name], _LEAST_DB_AS_HALF
+                ):
+                    kept = (
+                        "half precision: with every tensor rounded to half, as half arithmetic "
+                        f"does and this processor does not, output {name} keeps less than "
+                        f"{_LEAST_DB_AS_HALF:g} dB: look at it on the device"
+                    )
+                    return [kept]
+    except ModelError as error:
+        return [f"half precision: half arithmetic could not be tried here: {error}"]
+    return []
 
 
 def convert_interface(
@@ -214,10 +282,15 @@ def _difference(before: ir.Model, after: ir.Model, feeds: Sequence[Feed]) -> str
     return None
 
 
-def _same(wanted: np.ndarray[tuple[int, ...], np.dtype[np.generic]], found: object) -> bool:
+def _same(
+    wanted: np.ndarray[tuple[int, ...], np.dtype[np.generic]],
+    found: object,
+    least_db: float = _LEAST_DB,
+) -> bool:
     if not np.issubdtype(wanted.dtype, np.floating):
         return bool(np.array_equal(wanted, np.asarray(found)))
     reference = np.asarray(wanted, np.float64)
-    error = np.asarray(found, np.float64) - reference
-    power, noise = float(np.sum(reference**2)), float(np.sum(error**2))
-    return bool(noise <= power * 10 ** (-_LEAST_DB / 10))
+    known = np.isfinite(reference)
+    error = np.where(known, np.asarray(found, np.float64), 0) - np.where(known, reference, 0)
+    power, noise = float(np.sum(reference[known] ** 2)), float(np.sum(error**2))
+    return bool(noise <= power * 10 ** (-least_db / 10))

@@ -9,6 +9,7 @@ import logging
 import onnx
 import onnx_ir as ir
 
+from onnxpress.beyond_ir import from_proto, to_proto
 from onnxpress.graph import standard_opset
 from onnxpress.model_file import PROTOBUF_LIMIT_BYTES, weight_bytes
 
@@ -37,11 +38,11 @@ def change_opset(model: ir.Model, version: int) -> tuple[ir.Model, str | None]:
     if weight_bytes(model) >= PROTOBUF_LIMIT_BYTES:
         return model, f"{refused}: the model is larger than 2 GB"
     try:
-        converted = onnx.version_converter.convert_version(ir.to_proto(model), version)
+        converted = onnx.version_converter.convert_version(to_proto(model), version)
         onnx.checker.check_model(converted)
     except (RuntimeError, onnx.checker.ValidationError) as error:
         reason = " ".join(str(error).split())
         # onnx asserts in C++: what matters stands behind the name of the file.
         return model, f"{refused}: {reason.rpartition('failed: ')[2][:160]}"
     logger.info("changed opset %d to %d", current, version)
-    return ir.from_proto(converted), None
+    return from_proto(converted), None

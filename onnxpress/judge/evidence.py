@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnxpress.beyond_ir import gives_maps
 from onnxpress.graph import attribute, bodies
 from onnxpress.runtime import Array, Session
 
@@ -138,6 +139,8 @@ def gather(
         value = values.get(name)
         shape = _shape(value) if value is not None and value.shape is not None else None
         kind = types[place] if types else _type(value)
+        if model is not None and gives_maps(model, name):
+            kind, shape = "tensor(float)", shape or (None, None)
         origins, parts, axis, by_data = _origins(value)
         arrays = tuple(answer[name] for answer in examples)
         found.append(

@@ -1,6 +1,7 @@
 """What onnxruntime makes of a graph: the operators that it runs, and what it shows a provider."""
 
 import collections
+import itertools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from onnxpress.beyond_ir import from_proto
 from onnxpress.runtime.session import Session
 
 __all__ = ["executed_operators", "is_integer_operator", "seen_by_providers"]
@@ -37,7 +39,7 @@ def seen_by_providers(model: ir.Model) -> ir.Model:
         path = Path(folder, "basic.onnx")
         Session(model, threads=1, optimize="basic", optimized_path=path)
         proto = onnx.load(path, load_external_data=False)
-    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+    return from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
 
 
 def executed_operators(model: ir.Model | Path, *, integer_only: bool = False) -> dict[str, int]:
@@ -45,6 +47,8 @@ def executed_operators(model: ir.Model | Path, *, integer_only: bool = False) ->
 
     With `integer_only`, those that compute in 8-bit integers.
     """
+    if integer_only and isinstance(model, ir.Model) and not _has_integers(model):
+        return {}
     with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
         optimized = Path(folder, "optimized.onnx")
         Session(model, threads=1, optimized_path=optimized)
@@ -55,6 +59,15 @@ def executed_operators(model: ir.Model | Path, *, integer_only: bool = False) ->
         for name, count in sorted(counts.items())
         if not integer_only or is_integer_operator(name)
     }
+
+
+def _has_integers(model: ir.Model) -> bool:
+    """Whether a node computes in integers or marks what onnxruntime may compute so."""
+    functions = (node for function in model.functions.values() for node in function.all_nodes())
+    return any(
+        is_integer_operator(node.op_type) or "quantize" in node.op_type.lower()
+        for node in itertools.chain(model.graph.all_nodes(), functions)
+    )
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -30,6 +30,7 @@ X64_PRECISE: Mapping[str, str] = {"session.x64quantprecision": "1"}
 
 _IN_MEMORY_BYTES = 32_000_000
 """Weights of larger models are given as a file, which onnxruntime maps instead of copying."""
+_MAPS = ("seq(map(", "map(")
 _NUMPY_TYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -115,8 +116,14 @@ class Session:
             for value in inputs
         )
         self.output_names = tuple(value.name for value in outputs)
-        self.output_ranks = tuple(len(value.shape) for value in outputs)
-        self.output_types = tuple(value.type for value in outputs)
+        maps = [value.type.startswith(_MAPS) for value in outputs]
+        self.output_ranks = tuple(
+            2 if of_maps else len(value.shape) for of_maps, value in zip(maps, outputs, strict=True)
+        )
+        self.output_types = tuple(
+            "tensor(float)" if of_maps else value.type
+            for of_maps, value in zip(maps, outputs, strict=True)
+        )
 
     def _source(self, model: ir.Model | Path) -> str | bytes:
         """What onnxruntime opens: a file, or a small model's bytes."""
@@ -134,13 +141,18 @@ class Session:
     def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run once; `feed` maps every input name to an array; `outputs` defaults to all.
 
+        A sequence of maps (ZipMap) is an array of its values: a row a map, a column a key.
+
         Raises:
             ModelError: onnxruntime fails on these inputs.
         """
         names = self.output_names if outputs is None else outputs
         results = dict(zip(names, self._results(feed, names), strict=True))
         for name, result in results.items():
-            if isinstance(result, list | dict):
+            rows = _rows(result)
+            if rows is not None:
+                results[name] = rows
+            elif isinstance(result, list | dict):
                 raise ModelError(
                     f"{self._name}: the output {name!r} is a {type(result).__name__} of values; "
                     "expected a tensor; export the part of tensors alone"
@@ -167,6 +179,16 @@ class Session:
             raise ModelError(
                 f"{self._name}: onnxruntime fails to run it: {brief(error)}"
             ) from error
+
+
+def _rows(result: object) -> Array | None:
+    """Maps of the same keys as an array, the keys in order; `None` of anything else."""
+    found = result if isinstance(result, list) else [result]
+    maps = [one for one in found if isinstance(one, dict)]
+    if not maps or len(maps) < len(found) or any(one.keys() != maps[0].keys() for one in maps):
+        return None
+    keys = sorted(maps[0])
+    return np.asarray([[one[key] for key in keys] for one in maps], np.float32)
 
 
 def _options(

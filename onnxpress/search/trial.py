@@ -42,6 +42,7 @@ class SearchOptions:
         calibration: what the statistics were collected on, for passes that refine.
         threads: of onnxruntime.
         deadline: on the monotonic clock; the search stops there with the best it has.
+        stop: whether it has to stop at once, with the best it has.
         clock: compares the latency of two sessions.
         progress: told what was tried.
         explaining: seconds for telling which decisions cost most; `None`: that is not asked.
@@ -54,13 +55,14 @@ class SearchOptions:
     calibration: Samples | None = None
     threads: int = 0
     deadline: float = float("inf")
+    stop: Callable[[], bool] = field(default=lambda: False)
     clock: Clock = compare_latency
     progress: Callable[[str], None] = field(default=lambda _: None)
     explaining: Allowance | None = None
 
     def out_of_time(self) -> bool:
         """Whether the search has to take the best it has."""
-        return time.monotonic() > self.deadline
+        return self.stop() or time.monotonic() > self.deadline
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from onnxpress.statistics.exposing import Observer, input_key
 from onnxpress.statistics.row_sums import RowSums
 from onnxpress.statistics.store import Statistics, TensorStatistics
 
-__all__ = ["Observations", "collect"]
+__all__ = ["RUN_BYTES", "Observations", "chunks_of", "collect"]
 
 ROWS_PER_INPUT = 4
 """Rows per layer over all samples, times the layer's inputs: a Gram matrix of full rank."""
@@ -105,7 +105,7 @@ def collect(
             if reduction.waiting > HELD_BYTES:
                 reduction.reduce()
         if done == 1:
-            chunks = _chunks(names, sizes, RUN_BYTES)
+            chunks = chunks_of(names, sizes, RUN_BYTES)
     reduction.reduce()
     return reduction.finish(observer.lost)
 
@@ -212,7 +212,8 @@ def _update(statistics: TensorStatistics, arrays: Sequence[Array], drawn: int) -
     statistics.update(low, high, flat[::stride])
 
 
-def _chunks(names: Sequence[str], sizes: dict[str, int], limit: int) -> list[list[str]]:
+def chunks_of(names: Sequence[str], sizes: dict[str, int], limit: int) -> list[list[str]]:
+    """Names in groups of at most `limit` bytes, or of one tensor that is larger."""
     chunks: list[list[str]] = [[]]
     held = 0
     for name in names:

@@ -119,9 +119,17 @@ class Prune(Pass):
     def propose(self, context: Context) -> list[Proposal | Skip]:
         """Counts for every group, the fewest units first, and every residual block."""
         layout = layout_of(context)
-        proposals = [self._group(context, layout, group) for group in self._chosen(layout)]
+        spoiled = [layer.name for layer in context.layers if not np.isfinite(layer.read()).all()]
+        proposals: list[Proposal | Skip] = []
+        for group in self._chosen(layout):
+            near = _first(spoiled, (*layout.makers(group), *layout.readers(group)))
+            skip = Skip(group.name, f"the weight of {near} holds NaN or infinity")
+            proposals.append(skip if near else self._group(context, layout, group))
         if self.structure in ("all", "block") and not self.layers:
-            proposals += [_block(context, block) for block in blocks_of(context)]
+            for block in blocks_of(context):
+                near = _first(spoiled, (*block.inside, *block.readers))
+                skip = Skip(block.name, f"the weight of {near} holds NaN or infinity")
+                proposals.append(skip if near else _block(context, block))
         return proposals + _unanswered(context, layout, proposals)
 
     def _chosen(self, layout: Layout) -> list[Group]:
@@ -297,6 +305,11 @@ class Prune(Pass):
             * (1 - (0 if layer.name in dead else layout.sides[layer.name].share(units)))
             for layer in context.layers
         )
+
+
+def _first(wanted: Sequence[str], names: Sequence[str]) -> str:
+    """The first of some names that is among others; empty where none is."""
+    return next((name for name in names if name in wanted), "")
 
 
 def _saved_bytes(context: Context, layout: Layout, units: Sequence[int]) -> int:

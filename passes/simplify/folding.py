@@ -29,7 +29,15 @@ from onnxpress.graph import (
     static_shape,
 )
 
-__all__ = ["GROWING", "CutConstants", "Folding", "detach", "is_writable", "made_elements"]
+__all__ = [
+    "GROWING",
+    "CutConstants",
+    "Folding",
+    "detach",
+    "is_writable",
+    "made_elements",
+    "symbols",
+]
 
 GROWING = ("ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Upsample", "Pad", "OneHot")
 """Operators that make more than they are given."""
@@ -59,7 +67,18 @@ class Folding(FoldConstantsPass):
     def call(self, model: ir.Model) -> FoldConstantsResult:
         """Fold `model` in place."""
         self._ir_version = model.ir_version
+        self._given = {dim for value in model.graph.inputs for dim in symbols(value)}
         return super().call(model)
+
+    def _do_inference(self, node: ir.Node) -> None:
+        """As onnxscript's, where what the whole graph has told leaves something to find."""
+        if not all(map(self._is_known, node.outputs)):
+            super()._do_inference(node)
+
+    def _is_known(self, value: ir.Value) -> bool:
+        """Whether type and shape are known, and no dimension but those that inputs have."""
+        known = value.type is not None and value.shape is not None
+        return known and self._given.issuperset(symbols(value))
 
     def process_node(self, node: ir.Node, is_function: bool) -> Replacement | None:  # noqa: FBT001
         """As onnxscript's, but nothing is written that the opset does not have."""
@@ -86,6 +105,11 @@ class Folding(FoldConstantsPass):
         if isinstance(output_array, np.ndarray):
             output_array = np.asarray(output_array, order="C")
         return super()._prepare_folded_tensor(node, output_name, output_array)
+
+
+def symbols(value: ir.Value) -> set[str | None]:
+    """The dimensions of a value that are no numbers, `None` those without a name."""
+    return {dim.value for dim in value.shape or () if not isinstance(dim, int)}
 
 
 class CutConstants(ir.passes.InPlacePass):

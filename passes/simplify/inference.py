@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import onnx
 import onnx_ir as ir
 
+from onnxpress.beyond_ir import holds_map, to_proto
 from onnxpress.graph import bodies, constant, is_standard, static_shape
-from onnxpress.passes.simplify.folding import GROWING, made_elements
+from onnxpress.passes.simplify.folding import GROWING, made_elements, symbols
 
-__all__ = ["InferShapes", "describe"]
+__all__ = ["InferShapes", "all_known", "describe"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +28,12 @@ class InferShapes(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Infer in place."""
+        """Infer in place, where anything is left to find."""
+        if all_known(model):
+            return ir.passes.PassResult(model, modified=False)
         follow = not _builds_large(model)
         with _without_weights(model):
-            proto: onnx.ModelProto = ir.to_proto(model)
+            proto: onnx.ModelProto = to_proto(model)
         try:
             inferred = onnx.shape_inference.infer_shapes(
                 proto, check_type=True, strict_mode=True, data_prop=follow
@@ -42,6 +45,16 @@ class InferShapes(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=_learn(model.graph, inferred.graph))
 
 
+def all_known(model: ir.Model) -> bool:
+    """Whether all types and shapes are known, and no dimensions but those that inputs have."""
+    given = {dim for value in model.graph.inputs for dim in symbols(value)}
+    return all(
+        value.type is not None and value.shape is not None and given.issuperset(symbols(value))
+        for node in model.graph.all_nodes()
+        for value in node.outputs
+    )
+
+
 def _learn(graph: ir.Graph, found: onnx.GraphProto) -> bool:
     """Take over types where none is known, and shapes, in a graph and its bodies."""
     changed = False
@@ -49,7 +62,9 @@ def _learn(graph: ir.Graph, found: onnx.GraphProto) -> bool:
     for node, proto in zip(graph, found.node, strict=True):
         for value in node.outputs:
             kind = infos.get(value.name or "")
-            if kind is None:
+            if kind is None or holds_map(kind):
+                continue
+            if value.type is not None and value.shape is not None and _same(value.shape, kind):
                 continue
             if value.type is None:
                 value.type = ir.serde.deserialize_type_proto_for_type(kind)
@@ -62,6 +77,17 @@ def _learn(graph: ir.Graph, found: onnx.GraphProto) -> bool:
         for body, inner in zip(bodies(node), within, strict=True):
             changed |= _learn(body, inner)
     return changed
+
+
+def _same(shape: ir.Shape, found: onnx.TypeProto) -> bool:
+    """Whether a tensor's shape is what was found; reading it anew takes several times as long."""
+    if found.WhichOneof("value") != "tensor_type" or not found.tensor_type.HasField("shape"):
+        return False
+    dims = found.tensor_type.shape.dim
+    return len(dims) == len(shape) and all(
+        (dim if isinstance(dim, int) else dim.value) == (new.dim_value or new.dim_param or None)
+        for dim, new in zip(shape, dims, strict=True)
+    )
 
 
 def describe(value: ir.Value, tensor: ir.TensorProtocol) -> None:

@@ -36,6 +36,7 @@ from onnx_ir.passes import common
 
 from onnxpress.contract import Candidate, Context, Decision, Pass, Proposal, Skip, Stage, setting
 from onnxpress.graph import Names, is_standard, name_nodes_apart
+from onnxpress.memory import collected_rarely
 from onnxpress.passes.simplify.activation_functions import FuseHardSigmoid, FuseScaledResidual
 from onnxpress.passes.simplify.backward import FoldAffine
 from onnxpress.passes.simplify.contraction import ContractByMatMul
@@ -111,7 +112,7 @@ def simplify(
     _own_constants(model)
     # In IR 3 every initializer has to be an input too; here they are not.
     model.ir_version = max(model.ir_version, _LEAST_IR)
-    with _as_inputs(model):
+    with collected_rarely(), _as_inputs(model):
         _simplify(
             model,
             fold_limit,

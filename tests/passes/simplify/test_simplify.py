@@ -69,3 +69,43 @@ def test_batchnorm_is_folded_through_a_separate_bias() -> None:
     model.graph.initializers["v"].const_value = ir.Tensor(variance, name="v")
     feed = {"x": rng.standard_normal((1, 3, 8, 8)).astype(np.float32)}
     assert simplified(model, feed) == {"Conv": 1, "Relu": 1}
+
+
+@pytest.mark.parametrize(
+    ("operator", "number", "left"),
+    [
+        *(("Add", 1e-12, 1), ("Sub", 1e-12, 1), ("Mul", 1.000001, 1), ("Div", 1.000001, 1)),
+        *(("Add", 0.0, 0), ("Sub", 0.0, 0), ("Mul", 1.0, 0), ("Div", 1.0, 0)),
+    ],
+)
+def test_only_arithmetic_that_changes_nothing_at_all_goes(
+    operator: str, number: float, left: int
+) -> None:
+    model = ir.from_onnx_text(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[n, 8] x) => (float[n, 8] y) <float c = {{{number:.12f}}}> {{
+            a = Relu (x)
+            b = {operator} (a, c)
+            y = Sqrt (b)
+        }}"""
+    )
+    simplify(model)
+    assert [node.op_type for node in model.graph].count(operator) == left
+
+
+def test_a_norm_keeps_the_epsilon_that_rows_of_equal_numbers_need() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[n, 8] x) => (float[n, 8] y) <float e = {0.000000000001}> {
+            m = ReduceMean <axes = [-1]> (x)
+            c = Sub (x, m)
+            s = Mul (c, c)
+            v = ReduceMean <axes = [-1]> (s)
+            a = Add (v, e)
+            q = Sqrt (a)
+            y = Div (c, q)
+        }"""
+    )
+    simplify(model)
+    found = Session(model).run({"x": np.ones((2, 8), np.float32)})["y"]
+    np.testing.assert_array_equal(found, np.zeros((2, 8), np.float32))

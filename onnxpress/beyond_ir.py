@@ -1,0 +1,129 @@
+"""What onnx-ir cannot hold, or only at many times its size: map types, attributes of ensembles.
+
+Maps are types of `ai.onnx.ml` (ZipMap gives a sequence of them). Inputs and outputs of such types
+are kept without a type, and get it back when the model is written. Long attributes, of which a tree
+ensemble consists, stay in protobuf's arrays: as Python's numbers they take eight times as much.
+"""
+
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+__all__ = [
+    "ML_DOMAIN",
+    "PackedAttribute",
+    "bytes_in_attributes",
+    "from_proto",
+    "gives_maps",
+    "holds_map",
+    "to_proto",
+    "with_map_types",
+]
+
+ML_DOMAIN = "ai.onnx.ml"
+_LONG = 4096
+"""Elements of an attribute that is left packed."""
+_NUMBER_BYTES = 4
+_TYPES = "onnxpress.map_types"
+"""In the graph's `meta`, which its clones share: types by name, as protobuf has them."""
+
+
+class PackedAttribute(ir.Attr):
+    """A long list of numbers or texts, unpacked each time it is asked for.
+
+    Attributes:
+        proto: the list as it was read.
+    """
+
+    def __init__(self, proto: onnx.AttributeProto) -> None:
+        """Hold the attribute of a file."""
+        super().__init__(proto.name, ir.AttributeType(proto.type), None)
+        self.proto = proto
+
+    @property
+    def value(self) -> Any:  # noqa: ANN401 - as onnx-ir's
+        """All of it, as a tuple."""
+        if self.proto.type == onnx.AttributeProto.STRINGS:
+            return tuple(text.decode("utf-8") for text in self.proto.strings)
+        ints = self.proto.type == onnx.AttributeProto.INTS
+        return tuple(self.proto.ints if ints else self.proto.floats)
+
+
+def bytes_in_attributes(node: ir.Node) -> int:
+    """Of what a node of `ai.onnx.ml` holds in its attributes, about: lists and tensors."""
+    total = 0
+    for attribute in node.attributes.values() if node.domain == ML_DOMAIN else ():
+        if isinstance(attribute, PackedAttribute):
+            total += int(attribute.proto.ByteSize())
+        elif attribute.type == ir.AttributeType.TENSOR:
+            total += attribute.as_tensor().nbytes
+        elif isinstance(attribute.value, tuple):
+            total += _NUMBER_BYTES * len(attribute.value)
+    return total
+
+
+def from_proto(proto: onnx.ModelProto) -> ir.Model:
+    """The model of a file; `proto` is used up.
+
+    Raises:
+        SerdeError: onnx-ir cannot read the rest either.
+    """
+    types = {}
+    for value in (*proto.graph.input, *proto.graph.output):
+        if holds_map(value.type):
+            types[value.name] = value.type.SerializeToString()
+            value.ClearField("type")
+    for info in [info for info in proto.graph.value_info if holds_map(info.type)]:
+        proto.graph.value_info.remove(info)
+    packed = [_taken(node) for node in proto.graph.node]
+    model = ir.from_proto(proto)
+    for node, attributes in zip(model.graph, packed, strict=True):
+        for attribute in attributes:
+            node.attributes.add(PackedAttribute(attribute))
+    if types:
+        model.graph.meta[_TYPES] = types
+    return model
+
+
+def _taken(node: onnx.NodeProto) -> list[onnx.AttributeProto]:
+    """Long attributes, taken from a node of `ai.onnx.ml`."""
+    if node.domain != ML_DOMAIN:
+        return []
+    found = []
+    for index in reversed(range(len(node.attribute))):
+        attribute = node.attribute[index]
+        if max(len(attribute.ints), len(attribute.floats), len(attribute.strings)) > _LONG:
+            own = onnx.AttributeProto()
+            own.CopyFrom(attribute)
+            found.append(own)
+            del node.attribute[index]
+    return found
+
+
+def holds_map(kind: onnx.TypeProto) -> bool:
+    """Whether a type is a map, or one of maps."""
+    if kind.HasField("sequence_type"):
+        return holds_map(kind.sequence_type.elem_type)
+    if kind.HasField("optional_type"):
+        return holds_map(kind.optional_type.elem_type)
+    return bool(kind.HasField("map_type"))
+
+
+def gives_maps(model: ir.Model, name: str) -> bool:
+    """Whether an input or output is of such a type."""
+    return name in model.graph.meta.get(_TYPES, {})
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """The model as protobuf, with its map types."""
+    return with_map_types(model, ir.to_proto(model))
+
+
+def with_map_types(model: ir.Model, proto: onnx.ModelProto) -> onnx.ModelProto:
+    """`proto`, which onnx-ir made of the model, with its map types put in."""
+    types = model.graph.meta.get(_TYPES, {})
+    for value in (*proto.graph.input, *proto.graph.output) if types else ():
+        if value.name in types and not value.HasField("type"):
+            value.type.ParseFromString(types[value.name])
+    return proto
