@@ -4,9 +4,10 @@ An early pass may spend budget that the last one would use better, so the whole 
 against the last pass alone; what each stage gained in time may be lost again by all together.
 
 What chooses does not judge: the choice is judged on samples that it has not seen. Where it breaks
-the budget there, it is made again with so much less of the budget as it spent too much, twice at
-most, and then nothing is lost; each look at the untouched samples makes the bounds of the next one
-wider (Bonferroni).
+the budget there, it is made again with so much less of the budget as it spent too much, the second
+time of forms alone that keep the kernels (no ranges of activations, which other samples leave), and
+then nothing is lost; each look at the untouched samples makes the bounds of the next one wider
+(Bonferroni).
 """
 
 from collections.abc import Sequence
@@ -77,7 +78,8 @@ def judged_attempt(run: Run, judge: Evaluator) -> tuple[Attempt, Validation]:
     said: list[str] = []
     share = 1.0
     while True:
-        attempt = best_attempt(run, share)
+        kernels = judge.looks == _LOOKS and share > 0
+        attempt = best_attempt(run, share, kernel_preserving_only=kernels)
         validation = _judged(run, judge, attempt)
         if validation.within_budget or not (searched and apart and attempt.lossy):
             break
@@ -90,6 +92,8 @@ def judged_attempt(run: Run, judge: Evaluator) -> tuple[Attempt, Validation]:
             share = 0.0
         judge.looks += 1
         rest = f"{share:.0%} of the budget was spent anew" if share else "nothing is lost"
+        if share and judge.looks == _LOOKS:
+            rest += ", by forms that keep the kernels"
         said.append(f"on untouched samples {reason}; {rest}")
     if not apart:
         number = len(judge.samples)
@@ -115,15 +119,16 @@ def _judged(run: Run, judge: Evaluator, attempt: Attempt) -> Validation:
     )
 
 
-def best_attempt(run: Run, share: float = 1.0) -> Attempt:
+def best_attempt(run: Run, share: float = 1.0, *, kernel_preserving_only: bool = False) -> Attempt:
     """The best of all ways to follow the plan, with a share of the budget."""
     if share == 0:
         return _attempt(run, Variant(lossless_only=True))
     objective = run.options.objective
-    tries = [_attempt(run, Variant(share=share))]
+    whole = Variant(share=share, kernel_preserving_only=kernel_preserving_only)
+    tries = [_attempt(run, whole)]
     skipped = _worth_skipping(run, tries[0].stages)
     if skipped and not run.options.stop():
-        tries.append(_attempt(run, Variant(skipped, share=share)))
+        tries.append(_attempt(run, replace(whole, skipped=skipped)))
 
     def order(attempt: Attempt) -> tuple[bool, float]:
         # A broken budget is worse than anything.
