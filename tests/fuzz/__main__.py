@@ -164,9 +164,7 @@ def main() -> None:
     raise SystemExit(bool(places))
 
 
-def _keep(
-    folder: Path | None, name: str, kind: str, content: bytes, outcome: Outcome
-) -> None:
+def _keep(folder: Path | None, name: str, kind: str, content: bytes, outcome: Outcome) -> None:
     if folder is None:
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,7 @@ def mutated_model(content: bytes, other: bytes, rng: random.Random) -> bytes:
 
 
 def _places(message: Message) -> Iterator[tuple[Message, FieldDescriptor]]:
-    """Every field of every message; those that are set thrice, as there are so many that are not."""
+    """Every field of every message; those that are set three times, as most are not."""
     for field in message.DESCRIPTOR.fields:
         yield message, field
     for field, value in message.ListFields():

@@ -41,7 +41,8 @@ _TEXTS = {
             y = Flatten (i)
         }""",
     "recurrent": """<ir_version: 8, opset_import: ["" : 17]>
-        recurrent (float[t, 1, 4] x, float[1, 32, 4] w, float[1, 32, 8] r) => (float[t, 1, 1, 8] y) {
+        recurrent (float[t, 1, 4] x, float[1, 32, 4] w, float[1, 32, 8] r)
+            => (float[t, 1, 1, 8] y) {
             y, h, c = LSTM <hidden_size = 8> (x, w, r)
         }""",
     "integers": """<ir_version: 8, opset_import: ["" : 17]>
