@@ -36,7 +36,7 @@ from onnxpress.errors import RecipeError, UsageError, nearest
 from onnxpress.recipe_entries import Entries
 from onnxpress.selection import NOTHING_SELECTED, Selection
 from onnxpress.settings import checked, settings_of
-from onnxpress.toml_places import places_of
+from onnxpress.toml_places import places_of, read_toml
 
 __all__ = ["CalibrationSource", "Recipe", "RecipeStage", "samples_digest"]
 
@@ -153,7 +153,7 @@ class Recipe:
                 not exist; with the line.
         """
         try:
-            table = tomllib.loads(text)
+            table = read_toml(text)
         except tomllib.TOMLDecodeError as error:
             raise RecipeError(f"{source}: is not TOML: {error}") from error
         if table.get("version") != FORMAT:

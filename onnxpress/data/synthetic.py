@@ -1,6 +1,7 @@
 """Random inputs that a model accepts, where there is no data."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,8 @@ from onnxpress.runtime import Array, InputSpec, Session
 __all__ = ["random_samples"]
 
 # Sizes tried for dynamic dimensions, the usual ones of texts and images first.
+_MOST_ELEMENTS = 1 << 25
+"""Of an input that is made up: no model is meant for more, but a file may say anything."""
 _SIZES = (64, 16, 224, 320, 576, 512, 288, 256, 1, 2, 32, 128, 1024)
 
 
@@ -29,6 +32,10 @@ def random_samples(session: Session, number: int, seed: int) -> Samples:
             raise DataError(f"input {spec} cannot be made up at random; give --evaluation data")
     failure = "it has no inputs"
     for sizes in _size_trials(session.inputs):
+        large = next((s for s in session.inputs if _elements(s, sizes) > _MOST_ELEMENTS), None)
+        if large is not None:
+            failure = f"input {large} would have {_elements(large, sizes):,} elements"
+            continue
         rng = np.random.default_rng(seed)
         feeds = tuple(
             {spec.name: _random_input(spec, sizes, rng) for spec in session.inputs}
@@ -73,11 +80,19 @@ def _dimension(spec: InputSpec, axis: int) -> str:
     return dim if isinstance(dim, str) else f"{spec.name}/{axis}"
 
 
-def _random_input(spec: InputSpec, sizes: Mapping[str, int], rng: np.random.Generator) -> Array:
-    shape = tuple(
+def _shape(spec: InputSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(
         int(dim) if _is_fixed(dim) else sizes.get(_dimension(spec, axis), 1)  # type: ignore[arg-type]
         for axis, dim in enumerate(spec.shape)
     )
+
+
+def _elements(spec: InputSpec, sizes: Mapping[str, int]) -> int:
+    return math.prod(_shape(spec, sizes))
+
+
+def _random_input(spec: InputSpec, sizes: Mapping[str, int], rng: np.random.Generator) -> Array:
+    shape = _shape(spec, sizes)
     kind = np.dtype(spec.dtype)
     if kind.kind == "f":
         return np.asarray(rng.standard_normal(shape).astype(kind))

@@ -129,7 +129,7 @@ class SliceSum:
         form = self.cuts[0].form
         ref, new = (in_unit(array, form, self.class_axis) for array in (reference, found))
         with np.errstate(invalid="ignore"):
-            difference = ref - new
+            difference = np.asarray(ref - new)
         difference[(ref == new) | (np.isnan(ref) & np.isnan(new))] = 0.0
         pooled = []
         for place, one in enumerate(self.cuts):

@@ -145,7 +145,9 @@ def _value(
     owner: Message, field: FieldDescriptor, model: onnx.ModelProto, rng: random.Random
 ) -> Any:
     if field.cpp_type == FieldDescriptor.CPPTYPE_ENUM:
-        return rng.choice([value.number for value in field.enum_type.values])
+        kinds = field.enum_type
+        assert kinds is not None
+        return rng.choice([value.number for value in kinds.values])
     if field.cpp_type in _NUMBERS:
         huge = field.cpp_type == FieldDescriptor.CPPTYPE_INT64 and rng.random() < 0.4
         small = [n for n in _WHOLE if -(1 << 31) <= n < 1 << 31]
