@@ -62,7 +62,7 @@ def mutated_model(content: bytes, other: bytes, rng: random.Random) -> bytes:
     return model.SerializeToString()
 
 
-def _places(message: Message) -> Iterator[tuple[Message, FieldDescriptor]]:
+def _places(message: Message) -> Iterator[tuple[Message, Any]]:
     """Every field of every message; those that are set three times, as most are not."""
     for field in message.DESCRIPTOR.fields:
         yield message, field
@@ -76,7 +76,7 @@ def _places(message: Message) -> Iterator[tuple[Message, FieldDescriptor]]:
 
 def _change(
     owner: Message,
-    field: FieldDescriptor,
+    field: Any,
     model: onnx.ModelProto,
     lender: onnx.ModelProto,
     rng: random.Random,

@@ -23,6 +23,7 @@ _ADDRESS_SPACE = 24_000_000_000
 """Beyond, an allocation fails; it keeps the machine from harm."""
 _WALL_SECONDS = 240
 _FINE = (0, 1, 2)
+_ENDED = re.compile(r"ended the process \(SIG|process was killed")
 _UNTIDY = re.compile(r"Traceback \(most recent call last\)|\.py:\d+: \w*Warning: ")
 
 
@@ -31,8 +32,9 @@ class Outcome:
     """What became of a command.
 
     Attributes:
-        problem: `fault` (exit status 3 or above), `ended` (by a signal), `memory`, `time`, `untidy`
-            (a traceback or a warning with its line of source); empty where all is well.
+        problem: `fault` (exit status 3 or above, or a signal), `memory`, `time`, `ended` (onnx or
+            onnxruntime did it, and the command says so), `untidy` (a traceback or a warning with
+            its line of source); empty where all is well.
         text: what it printed.
         status: of its exit, or minus the signal.
         seconds: of processor time.
@@ -67,10 +69,10 @@ def run(arguments: Sequence[str], folder: Path) -> Outcome:
         problem = "time"
     elif peak > MOST_BYTES:
         problem = "memory"
-    elif code < 0:
-        problem = "ended"
     elif code not in _FINE:
         problem = "fault"
+    elif _ENDED.search(text):
+        problem = "ended"
     elif _UNTIDY.search(text):
         problem = "untidy"
     else:
@@ -100,9 +102,10 @@ def _be_the_command(arguments: Sequence[str], folder: Path, log: int) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         faulthandler.enable(all_threads=False)
         faulthandler.register(signal.SIGXCPU, all_threads=False, chain=True)
-        from onnxpress.cli import cli  # noqa: PLC0415 - in the child
+        from onnxpress.cli import main  # noqa: PLC0415 - in the child
 
-        cli.main(list(arguments), prog_name="onnxpress")
+        sys.argv = ["onnxpress", *arguments]
+        main()
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
     except BaseException:  # noqa: BLE001 - what nobody caught is what is looked for

@@ -1,0 +1,92 @@
+"""What onnx's checker lets pass and nothing can work with; refused before any work.
+
+- an attribute that stands for one of a function, in a graph that is none;
+- functions that call themselves, or double so often that their nodes could not be written out;
+- a tensor of no elements whose other dimensions are beyond what an array can have.
+"""
+
+import functools
+import math
+from pathlib import Path
+
+import onnx
+
+from onnxpress.errors import ModelError
+from onnxpress.external_data import tensors
+
+__all__ = ["require_sound"]
+
+_MOST_NODES = 20_000_000
+_MOST_BYTES = 1 << 62
+_LARGEST_ITEM_BYTES = 16
+
+
+def require_sound(model: onnx.ModelProto, file: Path) -> None:
+    """Refuse a model that nothing can work with.
+
+    Args:
+        model: what the checker lets pass.
+        file: where it was read from, for messages.
+
+    Raises:
+        ModelError: what stands where, and what was expected.
+    """
+    _require_own_attributes(model.graph, file)
+    _require_finite_functions(model, file)
+    for tensor in tensors(model):
+        if math.prod(dim for dim in tensor.dims if dim) * _LARGEST_ITEM_BYTES > _MOST_BYTES:
+            raise ModelError(
+                f"{file}: tensor {tensor.name!r} has dimensions {list(tensor.dims)}, beyond what "
+                "an array can have; the file is damaged: export the model again"
+            )
+
+
+def _require_own_attributes(graph: onnx.GraphProto, file: Path) -> None:
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.ref_attr_name:
+                raise ModelError(
+                    f"{file}: node {node.name or node.op_type!r} takes its {attribute.name!r} from "
+                    f"{attribute.ref_attr_name!r} of a function, and is in none; expected a value; "
+                    "export the model again"
+                )
+            for body in _bodies(attribute):
+                _require_own_attributes(body, file)
+
+
+def _require_finite_functions(model: onnx.ModelProto, file: Path) -> None:
+    if not model.functions:
+        return
+    known = {(f.domain, f.name, f.overload): list(f.node) for f in model.functions}
+    open_calls: set[tuple[str, str, str]] = set()
+
+    @functools.cache
+    def written_out(key: tuple[str, str, str]) -> int:
+        if key in open_calls:
+            raise ModelError(
+                f"{file}: function {key[1]!r} calls itself; expected functions that end; export "
+                "the model again"
+            )
+        open_calls.add(key)
+        total = count(known[key])
+        open_calls.remove(key)
+        return total
+
+    def count(nodes: list[onnx.NodeProto]) -> int:
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type, node.overload)
+            total += written_out(key) if key in known else 1
+            for attribute in node.attribute:
+                total += sum(count(list(body.node)) for body in _bodies(attribute))
+        return total
+
+    if count(list(model.graph.node)) > _MOST_NODES:
+        raise ModelError(
+            f"{file}: its functions, written out, are more than {_MOST_NODES:,} nodes; expected a "
+            "graph that fits into memory; export the model without such functions"
+        )
+
+
+def _bodies(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+    return [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
