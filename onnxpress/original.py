@@ -9,8 +9,16 @@ import onnx_ir as ir
 
 from onnxpress import model_file
 from onnxpress.conversion import convert_shapes, settle_weights
-from onnxpress.data import Samples, load_samples, random_samples, require_runnable
+from onnxpress.data import (
+    MOST_SECONDS,
+    Samples,
+    load_samples,
+    random_samples,
+    require_runnable,
+)
 from onnxpress.errors import DataError, ModelError, NoSamplesError, RecipeError
+from onnxpress.graph import node_label
+from onnxpress.growth import largest_made
 from onnxpress.judge import Evaluator
 from onnxpress.recipe import CalibrationSource, Recipe, samples_digest
 from onnxpress.request import Request
@@ -34,6 +42,8 @@ _SELECTION_MOST = 256
 _SELECTION_MOST_FOR_BOUNDS = 1024
 """Where the search has to keep bounds: 299 samples without a failure prove one point."""
 _HELD_OUT_SHARE = 1 / 2
+_MOST_MADE = 1 << 28
+"""Elements of one tensor: models that are run on made-up inputs have no larger ones."""
 _FEW = 4
 """Below, nothing is left to judge on where a part chooses."""
 _KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "ai.onnx.preview.training")
@@ -144,14 +154,21 @@ def custom_operators(model: ir.Model) -> list[str]:
     )
 
 
-def load_sets(request: Request, session: Session, recipe: Recipe, source: str) -> SampleSets:
+def load_sets(request: Request, original: Original, recipe: Recipe) -> SampleSets:
     """Calibration and evaluation samples, checked and run once.
+
+    Args:
+        request: what was given.
+        original: with a session.
+        recipe: the plan.
 
     Raises:
         DataError: samples that do not fit the model.
         NoSamplesError: none were given, and none can be made up.
         RecipeError: the recipe was made with other samples.
     """
+    session, model, source = original.session, original.model, original.source
+    assert session is not None
     looked_at = None
     if request.calibration is not None:
         looked_at = load_samples(request.calibration, session.inputs)
@@ -169,8 +186,8 @@ def load_sets(request: Request, session: Session, recipe: Recipe, source: str) -
         looked_at, given = looked_at.hold_out(_HELD_OUT_SHARE, recipe.seed)
         selection, judged = _selection(given, recipe.seed, most)
     else:
-        selection = _made_up(session, recipe.seed, source)
-        judged = _made_up(session, recipe.seed + 1, source)
+        selection = _made_up(session, model, recipe.seed, source)
+        judged = _made_up(session, model, recipe.seed + 1, source)
     for samples in (looked_at, selection, judged):
         if samples is not None:
             require_runnable(session, samples)
@@ -205,12 +222,18 @@ def _selection(given: Samples, seed: int, most: int) -> tuple[Samples, Samples]:
     )
 
 
-def _made_up(session: Session, seed: int, source: str) -> Samples:
+def _made_up(session: Session, model: ir.Model, seed: int, source: str) -> Samples:
+    large = largest_made(model)
+    if large is not None and large[1] > _MOST_MADE:
+        raise NoSamplesError(
+            f"{source}: {node_label(large[0])} makes a tensor of {large[1]:,} elements; give "
+            "--evaluation data if that is meant"
+        )
     try:
         samples = random_samples(session, 4, seed)
         for feed in samples.feeds:
             # Some models divide by what another draw has as zero.
-            session.run(feed)
+            session.run(feed, most_s=MOST_SECONDS)
     except (DataError, ModelError) as error:
         raise NoSamplesError(f"{source}: {error}") from error
     return samples

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -10,9 +11,11 @@ from onnxpress.data.samples import Samples
 from onnxpress.errors import DataError, ModelError
 from onnxpress.runtime import Array, InputSpec, Session
 
-__all__ = ["random_samples"]
+__all__ = ["MOST_SECONDS", "random_samples"]
 
 # Sizes tried for dynamic dimensions, the usual ones of texts and images first.
+MOST_SECONDS = 30.0
+"""Of a run of inputs that are made up: a file may also say that a Loop never ends."""
 _MOST_ELEMENTS = 1 << 25
 """Of an input that is made up: no model is meant for more, but a file may say anything."""
 _SIZES = (64, 16, 224, 320, 576, 512, 288, 256, 1, 2, 32, 128, 1024)
@@ -31,6 +34,7 @@ def random_samples(session: Session, number: int, seed: int) -> Samples:
         if spec.dtype == "object" or "(" in spec.dtype:
             raise DataError(f"input {spec} cannot be made up at random; give --evaluation data")
     failure = "it has no inputs"
+    started = time.monotonic()
     for sizes in _size_trials(session.inputs):
         large = next((s for s in session.inputs if _elements(s, sizes) > _MOST_ELEMENTS), None)
         if large is not None:
@@ -42,9 +46,11 @@ def random_samples(session: Session, number: int, seed: int) -> Samples:
             for _ in range(number)
         )
         try:
-            session.run(feeds[0])
+            session.run(feeds[0], most_s=MOST_SECONDS)
         except ModelError as error:
             failure = str(error)[:300]
+            if time.monotonic() - started > MOST_SECONDS:
+                break
             continue
         return Samples(feeds, None, "random inputs")
     raise DataError(

@@ -17,12 +17,11 @@ from onnxscript.optimizer._constant_folding import (
     Replacement,
 )
 
-from onnxpress.graph import bodies, constant, is_standard, static_shape
+from onnxpress.graph import bodies, is_standard
+from onnxpress.growth import GROWING, made_elements
 
-__all__ = ["GROWING", "Folding", "detach", "is_writable", "made_elements"]
+__all__ = ["Folding", "detach", "is_writable"]
 
-GROWING = ("ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Upsample", "Pad", "OneHot")
-"""Operators that make more than they are given."""
 _KEPT = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 _UNPACKING = ("Cast", "CastLike", "BitShift", "Gather", "GatherElements", "GatherND", "ScatterND")
 """What compressed weights are unfolded with: never for a larger constant."""
@@ -145,31 +144,3 @@ def _should_fold(node: ir.Node, limit: int) -> bool:
 
 def _itemsize(value: ir.Value) -> int:
     return 8 if value.dtype is None else math.ceil(value.dtype.itemsize)
-
-
-def _elements(value: ir.Value) -> int | None:
-    shape = static_shape(value)
-    return None if shape is None else math.prod(shape)
-
-
-def made_elements(node: ir.Node) -> int | None:
-    """How many elements a node with constant inputs computes, where that is known."""
-    if node.op_type in ("ConstantOfShape", "Expand"):
-        shape = constant(node.inputs[-1])
-        if shape is None:
-            return None
-        dims = [int(dim) for dim in shape.reshape(-1)]
-        if node.op_type == "Expand":
-            data = node.inputs[0]
-            own = _elements(data) if data is not None else None
-            return None if own is None else max(own, 1) * math.prod(max(dim, 1) for dim in dims)
-        return math.prod(dims)
-    if node.op_type == "Range":
-        ends = [constant(value) for value in node.inputs]
-        if any(end is None for end in ends):
-            return None
-        start, stop, step = (float(np.asarray(end).reshape(-1)[0]) for end in ends)
-        return max(0, math.ceil((stop - start) / step)) if step else None
-    made = [_elements(value) for value in node.outputs]
-    known = [size for size in made if size is not None]
-    return sum(known) if len(known) == len(made) else None

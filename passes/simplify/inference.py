@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxpress.graph import bodies, constant, is_standard, static_shape
-from onnxpress.passes.simplify.folding import GROWING, made_elements
+from onnxpress.growth import GROWING, made_elements
 
 __all__ = ["InferShapes", "describe"]
 

@@ -24,8 +24,8 @@ from fuzz.seeds import models, samples_of, tests_of_onnx
 from fuzz.trial import Outcome
 
 _FRAME = re.compile(r'File "\S*?((?:onnxpress|passes|site-packages)/\S+)", line (\d+),? in (\S+)')
-_RECIPE_OF = "mlp_opset17"
-_COMMANDS = (
+RECIPE_OF = "mlp_opset17"
+COMMANDS = (
     ("inspect", "{model}"),
     ("simplify", "{model}", "-o", "{out}", "--threads", "1"),
 )
@@ -56,14 +56,14 @@ def cases(seed: int, first: int, *, wide: bool) -> Iterator[tuple[str, str, byte
                 name = rng.choice(sorted(own))
                 yield "samples", name, mutated_samples(samples_of(name), rng)
             case _:
-                yield "recipe", _RECIPE_OF, mutated_text(recipe, rng)
+                yield "recipe", RECIPE_OF, mutated_text(recipe, rng)
         number += 1
 
 
 def _recipe() -> str:
     with tempfile.TemporaryDirectory() as folder:
         model, out = Path(folder, "model.onnx"), Path(folder, "out.onnx")
-        model.write_bytes(models()[_RECIPE_OF])
+        model.write_bytes(models()[RECIPE_OF])
         arguments = [word.format(model=model, out=out) for word in _OPTIMIZE]
         outcome = trial.run(arguments, Path(folder))
         found = sorted(Path(folder).glob("*.toml"))
@@ -75,7 +75,7 @@ def _recipe() -> str:
 def commands_of(kind: str, number: int) -> list[tuple[str, ...]]:
     """What is run on a file of a kind."""
     if kind == "model":
-        return [*_COMMANDS, *([_OPTIMIZE] if number % 8 == 0 else [])]
+        return [*COMMANDS, *([_OPTIMIZE] if number % 8 == 0 else [])]
     if kind == "samples":
         read = ("simplify", "{valid}", "-o", "{out}", "--threads", "1", "--calibration", "{file}")
         return [("inspect", "{valid}", "--data", "{file}"), read]
@@ -161,7 +161,8 @@ def main() -> None:
     print(dict(counts.most_common()))
     for place, count in places.most_common():
         print(f"{count}: {place}")
-    raise SystemExit(bool(places))
+    # What onnx or onnxruntime ended was told in a sentence, and is listed to be looked at.
+    raise SystemExit(any(not place.startswith("ended") for place in places))
 
 
 def _keep(folder: Path | None, name: str, kind: str, content: bytes, outcome: Outcome) -> None:

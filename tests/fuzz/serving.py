@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fuzz.trial import Outcome, run
+from fuzz.trial import MOST_SECONDS, Outcome, run
 
 __all__ = ["Trials"]
 
@@ -35,12 +35,12 @@ class Trials:
     ) -> None:
         self._process.communicate()
 
-    def run(self, arguments: Sequence[object], folder: Path) -> Outcome:
-        """What becomes of a command in a folder."""
+    def run(self, arguments: Sequence[object], folder: Path, most_s: int = MOST_SECONDS) -> Outcome:
+        """What becomes of a command in a folder, within seconds of processor time."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         words = [str(argument) for argument in arguments]
-        self._process.stdin.write(json.dumps([words, str(folder)]) + "\n")
+        self._process.stdin.write(json.dumps([words, str(folder), most_s]) + "\n")
         self._process.stdin.flush()
         return Outcome(**json.loads(self._process.stdout.readline()))
 
@@ -48,5 +48,5 @@ class Trials:
 def serve() -> None:
     """Answer lines of standard input."""
     for line in sys.stdin:
-        arguments, folder = json.loads(line)
-        print(json.dumps(asdict(run(arguments, Path(folder)))), flush=True)
+        arguments, folder, most_s = json.loads(line)
+        print(json.dumps(asdict(run(arguments, Path(folder), most_s))), flush=True)

@@ -48,24 +48,25 @@ class Outcome:
     peak_bytes: int
 
 
-def run(arguments: Sequence[str], folder: Path) -> Outcome:
+def run(arguments: Sequence[str], folder: Path, most_s: int = MOST_SECONDS) -> Outcome:
     """Run the command line in a fork of this process, which starts no threads of its own.
 
     Args:
         arguments: after the name of the command.
         folder: which is the current one.
+        most_s: of processor time.
     """
     _import_all()
     with tempfile.TemporaryFile() as log:
         child = os.fork()
         if child == 0:
-            _be_the_command(arguments, folder, log.fileno())
+            _be_the_command(arguments, folder, log.fileno(), most_s)
         status, usage = _wait(child)
         log.seek(0)
         text = log.read().decode(errors="replace")
     seconds, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
     code = os.waitstatus_to_exitcode(status)
-    if code in (-signal.SIGXCPU, -signal.SIGALRM, -signal.SIGKILL) or seconds > MOST_SECONDS:
+    if code in (-signal.SIGXCPU, -signal.SIGALRM, -signal.SIGKILL) or seconds > most_s:
         problem = "time"
     elif peak > MOST_BYTES:
         problem = "memory"
@@ -90,7 +91,7 @@ def _import_all() -> None:
     importlib.import_module("onnxpress.pipeline")
 
 
-def _be_the_command(arguments: Sequence[str], folder: Path, log: int) -> None:
+def _be_the_command(arguments: Sequence[str], folder: Path, log: int, most_s: int) -> None:
     status = 99
     try:
         os.setsid()
@@ -98,7 +99,7 @@ def _be_the_command(arguments: Sequence[str], folder: Path, log: int) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
-        resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS + 5, MOST_SECONDS + 6))
+        resource.setrlimit(resource.RLIMIT_CPU, (most_s + 5, most_s + 6))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         faulthandler.enable(all_threads=False)
         faulthandler.register(signal.SIGXCPU, all_threads=False, chain=True)

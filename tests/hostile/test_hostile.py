@@ -19,6 +19,7 @@ _COMMANDS = {
         "optimize", "{model}", "-o", "{out}", "--threads", "1", "--time-limit", "20",
     ),
 }  # fmt: skip
+_MOST_SECONDS = 60
 _SLOW = pytest.mark.slow
 
 
@@ -47,7 +48,7 @@ def _check(trials: Trials, words: tuple[str, ...], folder: Path, **places: Path)
     before = _state(folder)
     out = folder / "out.onnx"
     arguments = [word.format(out=out, **places) for word in words]
-    outcome = trials.run(arguments, folder)
+    outcome = trials.run(arguments, folder, _MOST_SECONDS)
     assert outcome.problem in ("", "ended"), outcome.text[-3000:]
     assert outcome.status in (0, 1, 2)
     assert outcome.text.strip()
