@@ -2,7 +2,7 @@
 
 - an attribute that stands for one of a function, in a graph that is none;
 - functions that call themselves, or double so often that their nodes could not be written out;
-- a tensor of no elements whose other dimensions are beyond what an array can have.
+- a tensor of dimensions that no array can have, or of another number of values than they say.
 """
 
 import functools
@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 
 from onnxpress.errors import ModelError
 from onnxpress.external_data import tensors
@@ -34,11 +35,40 @@ def require_sound(model: onnx.ModelProto, file: Path) -> None:
     _require_own_attributes(model.graph, file)
     _require_finite_functions(model, file)
     for tensor in tensors(model):
-        if math.prod(dim for dim in tensor.dims if dim) * _LARGEST_ITEM_BYTES > _MOST_BYTES:
+        problem = _problem(tensor)
+        if problem:
             raise ModelError(
-                f"{file}: tensor {tensor.name!r} has dimensions {list(tensor.dims)}, beyond what "
-                "an array can have; the file is damaged: export the model again"
+                f"{file}: tensor {tensor.name!r} {problem}; the file is damaged: export the model "
+                "again"
             )
+
+
+def _problem(tensor: onnx.TensorProto) -> str:
+    """What is wrong with a tensor, or nothing; weights in other files are looked at elsewhere."""
+    dims = list(tensor.dims)
+    if math.prod(dim for dim in dims if dim) * _LARGEST_ITEM_BYTES > _MOST_BYTES or any(
+        dim < 0 for dim in dims
+    ):
+        return f"has dimensions {dims}, which no array can have"
+    try:
+        kind = ir.DataType(tensor.data_type)
+    except ValueError:
+        return f"is of type {tensor.data_type}, which ONNX does not have"
+    if tensor.data_location == onnx.TensorProto.EXTERNAL or kind == ir.DataType.UNDEFINED:
+        return ""
+    count = math.prod(dims)
+    if tensor.HasField("raw_data"):
+        found, what = len(tensor.raw_data), "bytes"
+        expected = 0 if kind == ir.DataType.STRING else math.ceil(count * kind.bitwidth / 8)
+    else:
+        found = len(getattr(tensor, onnx.helper.tensor_dtype_to_field(tensor.data_type)))
+        what = "values"
+        parts = 2 if kind in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128) else 1
+        packed = kind != ir.DataType.STRING and kind.bitwidth < 8
+        expected = math.ceil(count * kind.bitwidth / 8) if packed else count * parts
+    if found != expected:
+        return f"of dimensions {dims} holds {found:,} {what}; expected {expected:,}"
+    return ""
 
 
 def _require_own_attributes(graph: onnx.GraphProto, file: Path) -> None:
