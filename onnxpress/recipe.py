@@ -168,7 +168,7 @@ class Recipe:
         return cls(
             stages,
             root.value("target", str, "cpu"),
-            root.value("seed", int, 0),
+            _seed(root),
             root.value("model_sha256", str, None),
             None if calibration is None else _calibration(calibration),
             _conversion(root.table("conversion")),
@@ -192,6 +192,13 @@ class Recipe:
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from error
         return cls.from_toml(text, str(path))
+
+
+def _seed(root: Entries) -> int:
+    seed = root.value("seed", int, 0)
+    if seed < 0:
+        raise root.error("seed", f"seed is {seed}; expected a whole number from 0 up")
+    return seed
 
 
 def _stage_table(stage: RecipeStage) -> dict[str, Any]:

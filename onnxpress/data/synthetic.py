@@ -18,6 +18,8 @@ MOST_SECONDS = 30.0
 """Of a run of inputs that are made up: a file may also say that a Loop never ends."""
 _MOST_ELEMENTS = 1 << 25
 """Of an input that is made up: no model is meant for more, but a file may say anything."""
+_MOST_INPUTS = 10_000
+"""onnxruntime looks for each input in a list of all."""
 _SIZES = (64, 16, 224, 320, 576, 512, 288, 256, 1, 2, 32, 128, 1024)
 
 
@@ -30,6 +32,10 @@ def random_samples(session: Session, number: int, seed: int) -> Samples:
     Raises:
         DataError: the model runs on none of the sizes tried, or takes strings.
     """
+    if len(session.inputs) > _MOST_INPUTS:
+        raise DataError(
+            f"{len(session.inputs):,} inputs are not made up at random; give --evaluation data"
+        )
     for spec in session.inputs:
         if spec.dtype == "object" or "(" in spec.dtype:
             raise DataError(f"input {spec} cannot be made up at random; give --evaluation data")
