@@ -1,6 +1,7 @@
 """ONNX's own backend tests through the optimizer: same, refused, invalid, different, traceback.
 
-    python benchmarks/onnx_backend_tests.py [--how HOW] [--data] [--only WORD] [--list]
+    python benchmarks/onnx_backend_tests.py [--how HOW] [--data] [--every N] [--only WORD]
+        [--list]
 
 Each test is a model with inputs (`onnx.backend.test.loader`; kinds node, simple and PyTorch). Those
 that onnxruntime runs are rewritten in this process, checked with `onnx.checker` and run again on
@@ -12,6 +13,7 @@ environment and a process of their own, so that one that ends is counted and sta
 - same: valid, the same inputs and outputs, and the same answers (1e-3 of each, as ONNX's tests);
 - refused: an `OnnxpressError`, that is one sentence and exit 2;
 - invalid: what was written is refused by the checker or by onnxruntime;
+- near: of `optimize`, which is lossy, where the worst output keeps 20 dB, its budget without a metric;
 - different: it answers otherwise;
 - traceback: anything else; of a peer any exception, a process that ended, more than a minute.
 """
@@ -19,6 +21,7 @@ environment and a process of their own, so that one that ends is counted and sta
 import argparse
 import collections
 import logging
+import math
 import select
 import subprocess
 import tempfile
@@ -41,6 +44,7 @@ from onnxpress.passes.simplify import simplify
 
 Samples = dict[str, np.ndarray] | None
 MOST_SECONDS = 60
+LOSSY_DB = 20
 _WORKER = Path(__file__).parent / "peers/simplify_worker.py"
 KINDS = ("node", "simple", "pytorch-operator", "pytorch-converted")
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomUniform", "Dropout")
@@ -106,6 +110,21 @@ def equal(first: Any, second: Any) -> bool:  # noqa: ANN401
         a, b = one.astype(np.float64), other.astype(np.float64)
         return bool(np.allclose(a, b, rtol=1e-3, atol=1e-6, equal_nan=True))
     return bool(np.array_equal(one, other))
+
+
+def sqnr_db(wanted: list[Any], found: list[Any]) -> float:
+    """Signal to noise of the worst output; minus infinity where its form is another."""
+    worst = math.inf
+    for first, second in zip(wanted, found, strict=True):
+        if equal(first, second):
+            continue
+        one, other = np.asarray(first), np.asarray(second)
+        if one.shape != other.shape or one.dtype != other.dtype or one.dtype.kind != "f":
+            return -math.inf
+        noise = float(np.square(one.astype(np.float64) - other).sum())
+        signal = float(np.square(one.astype(np.float64) - one.mean()).sum())
+        worst = min(worst, 10 * math.log10(signal / noise) if signal > 0 else -math.inf)
+    return worst
 
 
 def by_pass(path: Path, samples: Samples) -> bytes:
@@ -190,7 +209,7 @@ HOW: dict[str, Callable[[Path, Samples], bytes]] = {
 
 def samples_of(model: onnx.ModelProto, inputs: list[Any]) -> Samples:
     """A test's own inputs, as one sample; `None` where a model has other inputs than tensors."""
-    names = _names(model, "input")
+    names = _names(model, "input", model.ir_version)
     if not inputs or not all(isinstance(value, np.ndarray) for value in inputs):
         return None
     feed = dict(zip(names, inputs, strict=False))
@@ -223,7 +242,7 @@ def judge(
         written = onnx.load_from_string(content)
         onnx.checker.check_model(written, full_check=_is_inferable(model))
         for place in ("input", "output"):
-            before, after = (_names(m, place) for m in (model, written))
+            before, after = (_names(m, place, model.ir_version) for m in (model, written))
             if before != after:
                 return "invalid", f"{place}s {after}, expected {before}", seconds
         found = answers(content, inputs)
@@ -231,12 +250,16 @@ def judge(
         return "invalid", str(error), seconds
     if any(node.op_type.startswith(RANDOM) for node in model.graph.node):
         return "same", "not compared: it draws random numbers", seconds
-    return "same" if equal(wanted, found) else "different", "", seconds
+    if equal(wanted, found):
+        return "same", "", seconds
+    nearness = sqnr_db(wanted, found)
+    near = rewrite is by_optimize and nearness >= LOSSY_DB
+    return "near" if near else "different", f"{nearness:.1f} dB", seconds
 
 
-def _names(model: onnx.ModelProto, place: str) -> list[str]:
+def _names(model: onnx.ModelProto, place: str, ir_version: int) -> list[str]:
     """Of inputs or outputs; below IR 4 without the weights, which had to be inputs there."""
-    weights = {tensor.name for tensor in model.graph.initializer} if model.ir_version < 4 else set()
+    weights = {tensor.name for tensor in model.graph.initializer} if ir_version < 4 else set()
     return [value.name for value in getattr(model.graph, place) if value.name not in weights]
 
 
@@ -254,6 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--how", choices=HOW, default="pass")
     parser.add_argument("--data", action="store_true", help="with the test's own inputs")
+    parser.add_argument("--every", type=int, default=1, help="one test of so many")
     parser.add_argument("--only", default="", help="tests whose name contains this word")
     parser.add_argument("--list", action="store_true", help="also what is the same")
     options = parser.parse_args()
@@ -261,8 +285,8 @@ def main() -> None:
     counts: collections.Counter[str] = collections.Counter()
     spent = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        for name, model, inputs in cases():
-            if options.only not in name:
+        for number, (name, model, inputs) in enumerate(cases()):
+            if options.only not in name or number % options.every:
                 continue
             path = Path(folder, "model.onnx")
             word, reason, seconds = judge(HOW[options.how], model, inputs, path, data=options.data)

@@ -17,8 +17,6 @@ from onnxpress.data import (
     require_runnable,
 )
 from onnxpress.errors import DataError, ModelError, NoSamplesError, RecipeError
-from onnxpress.graph import node_label
-from onnxpress.growth import largest_made
 from onnxpress.judge import Evaluator
 from onnxpress.recipe import CalibrationSource, Recipe, samples_digest
 from onnxpress.request import Request
@@ -42,8 +40,6 @@ _SELECTION_MOST = 256
 _SELECTION_MOST_FOR_BOUNDS = 1024
 """Where the search has to keep bounds: 299 samples without a failure prove one point."""
 _HELD_OUT_SHARE = 1 / 2
-_MOST_MADE = 1 << 28
-"""Elements of one tensor: models that are run on made-up inputs have no larger ones."""
 _FEW = 4
 """Below, nothing is left to judge on where a part chooses."""
 _KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "ai.onnx.preview.training")
@@ -223,14 +219,8 @@ def _selection(given: Samples, seed: int, most: int) -> tuple[Samples, Samples]:
 
 
 def _made_up(session: Session, model: ir.Model, seed: int, source: str) -> Samples:
-    large = largest_made(model)
-    if large is not None and large[1] > _MOST_MADE:
-        raise NoSamplesError(
-            f"{source}: {node_label(large[0])} makes a tensor of {large[1]:,} elements; give "
-            "--evaluation data if that is meant"
-        )
     try:
-        samples = random_samples(session, 4, seed)
+        samples = random_samples(session, 4, seed, model)
         for feed in samples.feeds:
             # Some models divide by what another draw has as zero.
             session.run(feed, most_s=MOST_SECONDS)

@@ -4,11 +4,15 @@ import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxpress.data.samples import Samples
 from onnxpress.errors import DataError, ModelError
+from onnxpress.graph import node_label
+from onnxpress.growth import largest_made
 from onnxpress.runtime import Array, InputSpec, Session
 
 __all__ = ["MOST_SECONDS", "random_samples"]
@@ -18,20 +22,31 @@ MOST_SECONDS = 30.0
 """Of a run of inputs that are made up: a file may also say that a Loop never ends."""
 _MOST_ELEMENTS = 1 << 25
 """Of an input that is made up: no model is meant for more, but a file may say anything."""
+_MOST_MADE = 1 << 28
+"""Elements of one tensor: models that are run on made-up inputs have no larger ones."""
 _MOST_INPUTS = 10_000
 """onnxruntime looks for each input in a list of all."""
 _SIZES = (64, 16, 224, 320, 576, 512, 288, 256, 1, 2, 32, 128, 1024)
 
 
-def random_samples(session: Session, number: int, seed: int) -> Samples:
+def random_samples(
+    session: Session, number: int, seed: int, model: ir.Model | None = None
+) -> Samples:
     """Random inputs that the model accepts; dynamic dimensions are found by trying.
 
     Floats are normal, integers 0 or 1 (valid indices almost everywhere). Dimensions of the
     same name get the same size; a dynamic first dimension is a batch of one.
 
+    Args:
+        session: of the model.
+        number: of samples.
+        seed: of what is drawn.
+        model: its graph, where it is at hand; else it is read.
+
     Raises:
         DataError: the model runs on none of the sizes tried, or takes strings.
     """
+    _require_modest(session, model)
     if len(session.inputs) > _MOST_INPUTS:
         raise DataError(
             f"{len(session.inputs):,} inputs are not made up at random; give --evaluation data"
@@ -62,6 +77,23 @@ def random_samples(session: Session, number: int, seed: int) -> Samples:
     raise DataError(
         f"the model runs on no random input that was tried ({failure}); give --evaluation data"
     )
+
+
+def _require_modest(session: Session, model: ir.Model | None) -> None:
+    """Refuse to run unasked what says that it takes gigabytes."""
+    if model is None:
+        model = session.model if isinstance(session.model, ir.Model) else _read(session.model)
+    large = None if model is None else largest_made(model)
+    if large is not None and large[1] > _MOST_MADE:
+        raise DataError(
+            f"{node_label(large[0])} makes a tensor of {large[1]:,} elements; give data if that is "
+            "meant"
+        )
+
+
+def _read(path: Path) -> ir.Model | None:
+    """The graph of a file; `None` for onnxruntime's own form."""
+    return None if path.suffix == ".ort" else ir.load(path)
 
 
 def _size_trials(inputs: Sequence[InputSpec]) -> Iterator[dict[str, int]]:

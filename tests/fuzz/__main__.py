@@ -137,28 +137,30 @@ def main() -> None:
     deadline = time.monotonic() + 60 * options.minutes
     counts: collections.Counter[str] = collections.Counter()
     places: collections.Counter[str] = collections.Counter()
-    for number, (kind, name, content) in enumerate(
-        cases(options.seed, options.first, wide=options.wide), options.first
-    ):
-        if time.monotonic() > deadline or number >= options.first + options.cases:
-            break
-        counts["files"] += 1
-        for command, outcome in tried(kind, name, content, number):
-            counts["commands"] += 1
-            counts[f"exit {outcome.status}"] += 1
-            if not outcome.problem:
-                continue
-            counts[outcome.problem] += 1
-            place = place_of(outcome)
-            places[place] += 1
-            if places[place] == 1:
-                print(
-                    f"{number} {kind} {name} {command}: {place} "
-                    f"[{outcome.seconds:.1f} s, {outcome.peak_bytes / 1e6:.0f} MB]",
-                    flush=True,
-                )
-                _keep(options.keep, f"{number}.{command}", kind, content, outcome)
-    print(dict(counts.most_common()))
+    try:
+        for number, (kind, name, content) in enumerate(
+            cases(options.seed, options.first, wide=options.wide), options.first
+        ):
+            if time.monotonic() > deadline or number >= options.first + options.cases:
+                break
+            counts["files"] += 1
+            for command, outcome in tried(kind, name, content, number):
+                counts["commands"] += 1
+                counts[f"exit {outcome.status}"] += 1
+                if not outcome.problem:
+                    continue
+                counts[outcome.problem] += 1
+                place = place_of(outcome)
+                places[place] += 1
+                if places[place] == 1:
+                    print(
+                        f"{number} {kind} {name} {command}: {place} "
+                        f"[{outcome.seconds:.1f} s, {outcome.peak_bytes / 1e6:.0f} MB]",
+                        flush=True,
+                    )
+                    _keep(options.keep, f"{number}.{command}", kind, content, outcome)
+    finally:
+        print(dict(counts.most_common()))
     for place, count in places.most_common():
         print(f"{count}: {place}")
     # What onnx or onnxruntime ended was told in a sentence, and is listed to be looked at.

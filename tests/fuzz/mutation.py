@@ -179,7 +179,7 @@ def mutated_samples(arrays: dict[str, np.ndarray], rng: random.Random) -> bytes:
             case 1:
                 array = array.astype(rng.choice(["f8", "f2", "i8", "u1", "c8", "U3", "S2", "?"]))
             case 2:
-                array = array[rng.choice((0, -1))] if array.ndim else array
+                array = array[rng.choice((0, -1))] if array.ndim and len(array) else array
             case 3:
                 array = array[..., None]
             case 4:
