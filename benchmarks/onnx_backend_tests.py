@@ -13,7 +13,7 @@ environment and a process of their own, so that one that ends is counted and sta
 - same: valid, the same inputs and outputs, and the same answers (1e-3 of each, as ONNX's tests);
 - refused: an `OnnxpressError`, that is one sentence and exit 2;
 - invalid: what was written is refused by the checker or by onnxruntime;
-- near: of `optimize`, which is lossy, where the worst output keeps 20 dB, its budget without a metric;
+- near: of `optimize`, which is lossy, where the worst output keeps 20 dB, its default budget;
 - different: it answers otherwise;
 - traceback: anything else; of a peer any exception, a process that ended, more than a minute.
 """
