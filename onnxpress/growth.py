@@ -41,9 +41,33 @@ def made_elements(node: ir.Node) -> int | None:
             return None
         start, stop, step = (float(np.asarray(end).reshape(-1)[0]) for end in ends)
         return max(0, math.ceil((stop - start) / step)) if step else None
+    if node.op_type == "Split":
+        return None if node.inputs[0] is None else _elements(node.inputs[0])
+    if node.op_type == "Slice":
+        return _sliced_elements(node)
     made = [_elements(value) for value in node.outputs]
     known = [size for size in made if size is not None]
     return sum(known) if len(known) == len(made) else None
+
+
+def _sliced_elements(node: ir.Node) -> int | None:
+    """Of a Slice whose places are constant (ONNX operator Slice, from opset 10)."""
+    shape = static_shape(node.inputs[0])
+    given = [None if value is None else _constant(value) for value in node.inputs[1:]]
+    if (
+        shape is None
+        or len(given) < 2
+        or any(v is not None and _constant(v) is None for v in node.inputs[1:])
+    ):
+        return None
+    starts, ends = (np.asarray(array).reshape(-1).tolist() for array in given[:2])
+    axes, steps = ([*given, None, None][place] for place in (2, 3))
+    which = range(len(starts)) if axes is None else np.asarray(axes).reshape(-1).tolist()
+    jumps = [1] * len(starts) if steps is None else np.asarray(steps).reshape(-1).tolist()
+    left = list(shape)
+    for axis, start, end, step in zip(which, starts, ends, jumps, strict=True):
+        left[axis] = len(range(*slice(start, end, step).indices(shape[axis])))
+    return math.prod(left)
 
 
 def largest_made(model: ir.Model) -> tuple[ir.Node, int] | None:

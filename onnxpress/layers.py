@@ -10,6 +10,7 @@ row over the inputs of its own group. The layouts follow the ONNX operator speci
 - Conv: `[out, in/groups, *kernel]`; the inputs of a row are the receptive field.
 - ConvTranspose: `[in, out/groups, *kernel]`; the outputs of a row are the scattered field.
 - Gather (axis 0): an embedding `[in, out]`, its input a one-hot vector.
+- LSTM, GRU, RNN: W and R `[directions, out, in]` (`recurrent.py`), every direction a group.
 """
 
 import math
@@ -21,6 +22,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.graph import attribute, constant, is_standard, node_label
+from onnxpress.recurrent import (
+    HIDDEN_WEIGHT,
+    INPUT_WEIGHT,
+    RECURRENT,
+    is_recurrent,
+    recurrent_multiply_adds,
+)
 
 __all__ = [
     "FLOAT_TYPES",
@@ -45,8 +53,10 @@ WEIGHT_INPUTS = {
     "Gemm": (1,),
     "MatMul": (0, 1),
     "Gather": (0,),
+    **dict.fromkeys(RECURRENT, (INPUT_WEIGHT, HIDDEN_WEIGHT)),
 }
 """Which inputs of an operator may be the weight of a layer."""
+_ROWS_LAST_BUT_ONE = ("gemm_out_in", "out_in", "directions_out_in")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,8 @@ class Use:
             return "in_out" if self.index == 1 else "out_in"
         if node.op_type == "Gather":
             return "in_out"
+        if node.op_type in RECURRENT:
+            return "directions_out_in"
         return f"{node.op_type.lower()}_{attribute(node, 'group', 1)}"
 
 
@@ -120,12 +132,12 @@ class Layer:
 
     @property
     def groups(self) -> int:
-        """Convolution groups, or the number of matrices in a batched MatMul weight."""
+        """Convolution groups, directions, or the matrices in a batched MatMul weight."""
         if self.op_type in ("Conv", "ConvTranspose"):
             return int(attribute(self.node, "group", 1))
         if self.op_type == "MatMul":
             return math.prod(self.shape[:-2])
-        return 1
+        return self.shape[0] if self.op_type in RECURRENT else 1
 
     @property
     def unsafe(self) -> str | None:
@@ -169,7 +181,7 @@ def to_matrix(array: Matrix, use: Use, groups: int) -> Matrix:
     if op_type == "ConvTranspose":
         inputs = array.shape[0] // groups
         return array.reshape(groups, inputs, -1).swapaxes(1, 2).reshape(-1, inputs)
-    if use.layout in ("gemm_out_in", "out_in"):
+    if use.layout in _ROWS_LAST_BUT_ONE:
         return array.reshape(-1, array.shape[-1])
     return array.swapaxes(-1, -2).reshape(-1, array.shape[-2])
 
@@ -182,7 +194,7 @@ def from_matrix(matrix: Matrix, shape: Sequence[int], use: Use, groups: int) -> 
     if op_type == "ConvTranspose":
         inputs = shape[0] // groups
         return matrix.reshape(groups, -1, inputs).swapaxes(1, 2).reshape(shape)
-    if use.layout in ("gemm_out_in", "out_in"):
+    if use.layout in _ROWS_LAST_BUT_ONE:
         return matrix.reshape(shape)
     return matrix.reshape(*shape[:-2], shape[-1], shape[-2]).swapaxes(-1, -2)
 
@@ -192,6 +204,8 @@ def output_channel_axis(layer: Layer) -> int | None:
     if layer.op_type == "Conv":
         return 0
     if layer.op_type == "ConvTranspose":
+        return 1 if layer.groups == 1 else None
+    if layer.op_type in RECURRENT:
         return 1 if layer.groups == 1 else None
     if layer.uses[0].layout == "gemm_out_in":
         return 0
@@ -208,12 +222,14 @@ def is_scaled_gemm(node: ir.Node) -> bool:
 
 
 def multiply_adds(node: ir.Node) -> int:
-    """Multiply-adds of one run of a Conv, ConvTranspose, Gemm or MatMul; 0 of other operators.
+    """Multiply-adds of one run of an operator with a weight; 0 of other operators.
 
     A dynamic dimension counts as 1, an unknown shape as nothing.
     """
     if not is_standard(node) or node.op_type not in WEIGHT_INPUTS or node.op_type == "Gather":
         return 0
+    if is_recurrent(node):
+        return recurrent_multiply_adds(node)
     left, right = node.inputs[0], node.inputs[1]
     output = node.outputs[0]
     if left is None or right is None or right.shape is None:
@@ -279,4 +295,6 @@ def _is_weight_use(node: ir.Node, index: int, value: ir.Value) -> bool:
         return rank >= 2 and constant(other) is None
     if node.op_type == "Gemm":
         return rank == 2 and constant(node.inputs[0]) is None
+    if node.op_type in RECURRENT:
+        return rank == 3 and value.const_value.size > 0
     return rank >= 3

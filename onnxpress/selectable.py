@@ -120,7 +120,7 @@ class _Ancestry:
         if not is_standard(node):
             return
         for index in WEIGHT_INPUTS.get(node.op_type, ()):
-            value = node.inputs[index]
+            value = node.inputs[index] if index < len(node.inputs) else None
             if value is not None and self._is_fixed(value):
                 yield value.name or ""
 

@@ -24,13 +24,12 @@ def kept_small(model: ir.Model, given: ir.Model, nbytes: int, *, shed: bool = Tr
         nbytes: of its file.
         shed: whether names and shapes may go; not where passes added what people look for by name.
     """
-    allowed = nbytes * _TOLERANCE + _STAMP_BYTES
-    if _file_bytes(model) <= allowed:
+    if _file_bytes(model) <= nbytes:
         return None
     if shed:
         _shed(model, given)
     size = _file_bytes(model)
-    if size <= allowed:
+    if size <= nbytes * _TOLERANCE + _STAMP_BYTES:
         return None
     return f"the file is larger than the one that was read: {size:,} bytes, {nbytes:,} before"
 

@@ -79,6 +79,36 @@ def layout_fresh(cache: Path) -> Samples:
     return {"image": _pages(256, (800, 608), np.random.default_rng(104), iter(glosses()[34000:]))}
 
 
+def orientation(cache: Path) -> tuple[Samples, Samples]:
+    """The middle 224x224 of pages at 320x256, turned clockwise by as many quarters as the label."""
+    x, turns = _quarters(384, np.random.default_rng(21), iter(glosses()[40000:]))
+    return {"x": x[:128]}, {"x": x[128:], "__labels__": turns[128:]}
+
+
+def orientation_fresh(cache: Path) -> Samples:
+    """Pages of other glosses."""
+    x, turns = _quarters(1024, np.random.default_rng(121), iter(glosses()[50000:]))
+    return {"x": x, "__labels__": turns}
+
+
+def _quarters(
+    count: int, rng: np.random.Generator, lines: Iterator[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    from PIL import Image  # noqa: PLC0415
+
+    turns = rng.integers(0, 4, count)
+    images = []
+    for turn in turns.tolist():
+        drawn = Image.fromarray(page(640, 512, rng, lines)).resize(
+            (256, 320), Image.Resampling.LANCZOS
+        )
+        turned = np.rot90(np.asarray(drawn), -turn)
+        top, left = ((side - 224) // 2 for side in turned.shape[:2])
+        seen = turned[top : top + 224, left : left + 224]
+        images.append(chw(seen, IMAGENET_MEAN, IMAGENET_DEVIATION))
+    return np.stack(images), turns
+
+
 def _pages(
     count: int, size: tuple[int, int], rng: np.random.Generator, lines: Iterator[str]
 ) -> np.ndarray:

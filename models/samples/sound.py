@@ -205,3 +205,37 @@ def _windows(
         starts = rng.integers(0, len(frames) - 75, 2)
         windows += [frames[start : start + 76, :, None] for start in starts]
     return {"input_1": np.stack(windows)}
+
+
+def notes(cache: Path) -> tuple[Samples, Samples]:
+    """Two seconds of chords at 22,050 Hz, one to five tones in three instruments, with noise."""
+    rng = np.random.default_rng(22)
+    return _chords(64, rng, (0, 1, 2)), _chords(128, rng, (0, 1, 2))
+
+
+def notes_fresh(cache: Path) -> Samples:
+    """Other chords, in two other instruments too."""
+    return _chords(256, np.random.default_rng(122), (0, 1, 2, 3, 4))
+
+
+def _chords(count: int, rng: np.random.Generator, instruments: Sequence[int]) -> Samples:
+    sounds = [_chord(rng, int(rng.choice(instruments))) for _ in range(count)]
+    return {"serving_default_input_2:0": np.stack(sounds)[..., None]}
+
+
+def _chord(rng: np.random.Generator, instrument: int) -> np.ndarray:
+    """Tones that start and end anywhere, each a sum of harmonics that fade, float32 [43844]."""
+    rate, length = 22050, 43844
+    sound = rng.normal(0, 10 ** rng.uniform(-4, -2), length)
+    fall, fade = ((1.0, 2.0), (2.0, 0.5), (0.7, 6.0), (1.5, 4.0), (0.4, 1.0))[instrument]
+    for _ in range(int(rng.integers(1, 6))):
+        start, end = np.sort(rng.integers(0, length, 2))
+        time = np.arange(length - start) / rate
+        pitch = 440 * 2 ** ((int(rng.integers(36, 90)) - 69) / 12)
+        for harmonic in range(1, int(min(12, rate / 2 // pitch)) + 1):
+            envelope = np.exp(-fade * time) * np.clip(
+                1 - (time - (end - start) / rate) / 0.05, 0, 1
+            )
+            tone = np.sin(2 * np.pi * harmonic * pitch * time + rng.uniform(0, 6.3))
+            sound[start:] += rng.uniform(0.5, 1) * envelope * tone / harmonic**fall / 8
+    return np.clip(sound, -1, 1).astype(np.float32)

@@ -12,7 +12,13 @@ from onnxpress.model_file import PROTOBUF_LIMIT_BYTES, weight_bytes
 
 __all__ = ["strip_casts", "to_half"]
 
-_INTEGERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger")
+_INTEGERS = (
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "DynamicQuantizeLSTM",
+    "MatMulInteger",
+)
 
 
 def to_half(model: ir.Model) -> tuple[ir.Model, str | None]:

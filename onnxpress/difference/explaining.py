@@ -10,10 +10,11 @@ import onnx_ir as ir
 from onnxpress.difference.parting import TensorError
 from onnxpress.difference.tensors import Tensor, Tensors, stretch
 from onnxpress.difference.weights import constant_array
+from onnxpress.recurrent import RECURRENT
 
 __all__ = ["Explainer", "Parting"]
 
-_WITH_WEIGHTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_WITH_WEIGHTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", *RECURRENT)
 _COPYING = {"DequantizeLinear": "quantized", "Cast": "cast"}
 _NEGLIGIBLE = 1e-13
 """Noise over power of weights that were only written anew."""

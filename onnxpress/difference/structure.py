@@ -13,11 +13,12 @@ import numpy as np
 from onnxpress.difference.pairing import Search, root
 from onnxpress.difference.tensors import Tensor
 from onnxpress.difference.weights import constant_array
+from onnxpress.recurrent import RECURRENT
 from onnxpress.runtime import Array
 
 __all__ = ["by_structure"]
 
-_LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul", *RECURRENT)
 _FOLDED = ("BatchNormalization", "Add", "Sub", "Mul", "Div")
 _ALIKE = 0.9
 """Mean cosine of the rows of two weights that are one, quantized, folded or damaged."""

@@ -135,6 +135,9 @@ def _pairs(known: Sequence[Evidence], *, asked: bool) -> list[Reading]:
             continue
         if boxes.sums_to_one(2) or boxes.origins & {"Softmax"}:
             continue
+        if width > 4 and (boxes.origins & {"Sigmoid"} or boxes.in_unit_range):
+            # The bins of a distance are weighed by a softmax that follows: they are logits.
+            continue
         partners = [
             e
             for e in dense

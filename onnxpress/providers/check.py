@@ -48,7 +48,7 @@ _RUN_SHARE = 0.2
 """Of the time limit, for each of running the samples and timing."""
 _NOTABLE_DB = 1.0
 _REASON = 360
-_QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+_QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeLSTM")
 
 
 def check_providers(

@@ -144,7 +144,7 @@ def _count(
         return out * math.prod(inputs[3][1:])
     if operator == "ConvTranspose":
         return math.prod(inputs[0]) * math.prod(inputs[1][1:])
-    if operator in ("LSTM", "GRU", "RNN") and len(inputs[0]) == 3:
+    if operator in ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM") and len(inputs[0]) == 3:
         return inputs[0][0] * inputs[0][1] * (math.prod(inputs[1]) + math.prod(inputs[2]))
     if operator in ("Gemm", "QGemm", "FusedGemm"):
         return out * math.prod(inputs[0]) // max(1, outputs[0][0])

@@ -176,7 +176,8 @@ def _alone(model: ir.Model, layers: Sequence[Layer]) -> ir.Model | None:
     nodes = [layer.node for layer in layers]
     view = ir.GraphView(
         inputs,
-        [node.outputs[0] for node in nodes],
+        # Outputs that nothing reads have no name.
+        [next((v for v in node.outputs if v.name), node.outputs[0]) for node in nodes],
         nodes=nodes,
         initializers=constants,
         opset_imports=model.graph.opset_imports,

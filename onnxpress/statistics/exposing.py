@@ -8,7 +8,8 @@ whatever shape; none where the branch was never taken. A Scan cannot carry seque
 tensor becomes a scan output, stacked along a new first axis, which is taken apart again.
 
 What a body reads of the graphs around it is seen as often as the body runs, if it is asked for by
-its `input_key`; by its name, as often as it is computed.
+its `input_key`; by its name, as often as it is computed. What R of a recurrent operator multiplies
+is no tensor of the model, and is put together from what is (`states.py`).
 """
 
 import collections
@@ -21,8 +22,10 @@ import onnx_ir as ir
 from onnxpress.errors import ModelError
 from onnxpress.graph import Names, is_standard, prepend, standard_opset
 from onnxpress.layers import FLOAT_TYPES, Layer
+from onnxpress.recurrent import HIDDEN_WEIGHT, is_recurrent, why_states_are_unseen
 from onnxpress.runtime import Array, Feed, Session
 from onnxpress.statistics.sequences import Place, Threads
+from onnxpress.statistics.states import STATES, add_states, states_key
 
 __all__ = ["Observer", "input_key", "observable"]
 
@@ -102,7 +105,7 @@ def _unstacked(array: Array, scans: int) -> list[Array]:
 
 
 def observable(model: ir.Model) -> frozenset[str]:
-    """Names of the tensors that can be observed.
+    """Names of the tensors that can be observed, and the keys of hidden states.
 
     A name that two tensors have, in branches beside each other for instance, is left out, and of
     what is inside bodies all that is not float, and what is in an If or Loop inside a Scan.
@@ -111,8 +114,13 @@ def observable(model: ir.Model) -> frozenset[str]:
 
 
 def input_key(layer: Layer) -> str:
-    """The name of the tensor a layer reads, and where it does if that is in another graph."""
+    """The name of the tensor a layer reads, and where it does if that is in another graph.
+
+    For R of a recurrent operator the `states_key`.
+    """
     use = layer.uses[0]
+    if is_recurrent(use.node) and use.index == HIDDEN_WEIGHT:
+        return states_key(use.node) or ""
     if layer.op_type == "MatMul":
         value = use.node.inputs[1 - use.index]
     else:
@@ -120,11 +128,15 @@ def input_key(layer: Layer) -> str:
     name = "" if value is None else value.name or ""
     if value is None or value.graph is use.node.graph:
         return name
-    return f"{name}\n{use.node.outputs[0].name}"
+    # Optional outputs that nothing reads have no name.
+    beside = next((output.name for output in use.node.outputs if output.name), "")
+    return f"{name}\n{beside}"
 
 
 def _find(places: Mapping[str, Place], key: str) -> "Place | None":
     """By a name or an `input_key`."""
+    if key.startswith(STATES):
+        return places.get(key)
     name, _, beside = key.partition("\n")
     place = places.get(name)
     if not beside or place is None or beside not in places:
@@ -138,10 +150,17 @@ def _places(model: ir.Model) -> dict[str, Place]:
     times: collections.Counter[str] = collections.Counter()
     for graph, route in _graphs(model.graph, ()):
         values = list(graph.inputs)
+        states: dict[str, ir.Value] = {}
         for node in graph:
             values.extend(node.outputs)
+            key = states_key(node) if is_recurrent(node) else None
+            if key is not None and why_states_are_unseen(node) is None:
+                # Any of its outputs stands for the node.
+                states[key] = next(value for value in node.outputs if value.name)
         times.update(value.name for value in values if value.name)
+        times.update(list(states))
         if _passable(model, route):
+            found.update((key, Place(value, route)) for key, value in states.items())
             found.update(
                 (value.name, Place(value, route))
                 for value in values
@@ -182,6 +201,11 @@ def _exposed(
     present = {value.name for value in graph.outputs}
     free = Names(copy)
     found = {name: place for name in names if (place := _find(known, name)) is not None}
+    for name, place in found.items():
+        node = place.value.producer()
+        if name.startswith(STATES) and node is not None:
+            states = add_states(free, node, standard_opset(copy))
+            found[name] = replace(place, value=states)
     places = {name: _out_of_scans(free, place) for name, place in found.items()}
     for name, place in places.items():
         if not place.route and place.value.name not in present:

@@ -8,8 +8,9 @@ import numpy.typing as npt
 
 from onnxpress.graph import attribute
 from onnxpress.layers import Layer
+from onnxpress.recurrent import is_recurrent
 from onnxpress.runtime import Array
-from onnxpress.statistics.rows import input_rows
+from onnxpress.statistics.rows import input_rows, recurrent_rows
 from onnxpress.statistics.store import LayerStatistics
 
 __all__ = ["RowSums"]
@@ -165,6 +166,9 @@ def _extremes(layer: Layer, array: Array) -> tuple[npt.NDArray[np.float32], ...]
         # Every place of the kernel sees nearly every number of its channel.
         kernel = math.prod(layer.shape[2:]) if layer.op_type == "Conv" else 1
         found = [np.repeat(f(f(rows, axis=2), axis=0), kernel) for f in (np.min, np.max)]
+    elif is_recurrent(layer.node):
+        rows = recurrent_rows(layer, array.astype(np.float32, copy=False))
+        found = [f(rows, axis=0) for f in (np.min, np.max)]
     else:
         rows = array.reshape(-1, array.shape[-1])
         found = [rows.min(axis=0), rows.max(axis=0)]

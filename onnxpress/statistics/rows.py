@@ -13,8 +13,9 @@ import onnx_ir as ir
 
 from onnxpress.graph import attribute
 from onnxpress.layers import Layer
+from onnxpress.recurrent import HIDDEN_WEIGHT, is_recurrent
 
-__all__ = ["input_rows"]
+__all__ = ["input_rows", "recurrent_rows"]
 
 Rows = npt.NDArray[np.float32]
 
@@ -33,6 +34,9 @@ def input_rows(
         channels = np.moveaxis(tensor, 1, -1)
         flat = channels.reshape(-1, layer.groups, tensor.shape[1] // layer.groups)
         return _draw(flat, limit, rng), len(flat)
+    if is_recurrent(node):
+        flat = recurrent_rows(layer, tensor)
+        return _draw(flat, limit, rng), len(flat)
     if layer.op_type == "Gather" or (layer.op_type == "MatMul" and len(layer.shape) > 2):
         return np.zeros((0, layer.groups, layer.read().shape[1]), np.float32), int(tensor.size)
     if layer.op_type == "Gemm":
@@ -41,6 +45,15 @@ def input_rows(
         matrix = tensor if layer.uses[0].index == 1 else np.swapaxes(tensor, -1, -2)
     flat = matrix.reshape(-1, 1, matrix.shape[-1])
     return _draw(flat, limit, rng), len(flat)
+
+
+def recurrent_rows(layer: Layer, tensor: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """`[steps·batch, directions, in]` of X, which both directions read, or of hidden states."""
+    if layer.uses[0].index != HIDDEN_WEIGHT:
+        flat = tensor.reshape(-1, 1, tensor.shape[-1])
+        return np.broadcast_to(flat, (len(flat), layer.groups, flat.shape[-1]))
+    directions = 2 if attribute(layer.node, "layout", 0) else 1
+    return np.moveaxis(tensor, directions, 2).reshape(-1, layer.groups, tensor.shape[-1])
 
 
 def _draw(rows: npt.NDArray[np.floating], limit: int, rng: np.random.Generator) -> Rows:

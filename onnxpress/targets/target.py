@@ -59,7 +59,7 @@ def _quantized_in_both(a: "Target", b: "Target", name: str) -> frozenset[str]:
     kept = set()
     for operator in a.quantized_operators | b.quantized_operators:
         # A range that is measured at every run is no Q/DQ pair: it must be in every table.
-        optional = operator != "DynamicQuantizeLinear"
+        optional = not operator.startswith("DynamicQuantize")
         if all(
             operator in target.quantized_operators or (optional and not target.takes(operator))
             for target in (a, b)

@@ -221,6 +221,32 @@ def _loop() -> ir.Model:
     )
 
 
+def _recurrent() -> ir.Model:
+    """A layer, an LSTM in both directions, and a GRU of which only the last state is read."""
+    return _from_text(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        recurrent (float[6, 2, 48] x, float[48, 48] u, float[2, 128, 48] w1, float[2, 128, 32] r1,
+                   float[2, 256] b1, float[1, 96, 64] w2, float[1, 96, 32] r2, float[32, 24] v)
+            => (float[1, 2, 24] y) {
+            fed = MatMul (x, u)
+            seen = Relu (fed)
+            both = LSTM <hidden_size = 32, direction = "bidirectional"> (seen, w1, r1, b1)
+            turned = Transpose <perm = [0, 2, 1, 3]> (both)
+            flat = Constant <value = int64[3] {0, 0, 64}> ()
+            joined = Reshape (turned, flat)
+            , last = GRU <hidden_size = 32, linear_before_reset = 1> (joined, w2, r2)
+            y = MatMul (last, v)
+        }""",
+        u=(48, 48),
+        w1=(2, 128, 48),
+        r1=(2, 128, 32),
+        b1=(2, 256),
+        w2=(1, 96, 64),
+        r2=(1, 96, 32),
+        v=(32, 24),
+    )
+
+
 SAMPLE_MODELS: Mapping[str, Callable[[], ir.Model]] = {
     **{f"mlp_opset{opset}": lambda opset=opset: _mlp(opset) for opset in _OPSETS},  # type: ignore[misc]
     **{f"cnn_opset{opset}": lambda opset=opset: _cnn(opset) for opset in _OPSETS},  # type: ignore[misc]
@@ -235,5 +261,6 @@ SAMPLE_MODELS: Mapping[str, Callable[[], ir.Model]] = {
     "embedding": _embedding,
     "sparse": _sparse,
     "loop_body": _loop,
+    "recurrent": _recurrent,
 }
 """What every pass has to cope with; each call makes a model anew."""

@@ -15,6 +15,7 @@ import numpy as np
 from onnxpress.contract import Candidate, Context, Layer, Parameter
 from onnxpress.layers import is_scaled_gemm
 from onnxpress.passes.factorize.fitting import components_of, factored
+from onnxpress.recurrent import HIDDEN_WEIGHT, is_recurrent
 
 __all__ = [
     "HOPELESS_ERROR",
@@ -78,7 +79,10 @@ def _unfit(layer: Layer) -> str | None:
         return "its weight is a batch of matrices, each of its own"
     if layer.op_type == "MatMul" and layer.uses[0].index == 0 and len(layer.uses) > 1:
         return "a left side of MatMul that several nodes share"
-    if layer.groups > 1:
+    if any(is_recurrent(use.node) for use in layer.uses):
+        if any(use.index == HIDDEN_WEIGHT for use in layer.uses):
+            return "it multiplies hidden states inside the operator, where no factor can stand"
+    elif layer.groups > 1:
         outputs = shape[0] if layer.op_type == "Conv" else shape[1] * layer.groups
         if layer.groups == outputs:
             return "a depthwise convolution has no channels to share"

@@ -37,10 +37,12 @@ from onnxpress.passes.factorize.rewrite import (
     write_convolutions,
     write_embedding,
     write_pair,
+    write_recurrent,
     write_shared,
 )
 from onnxpress.passes.factorize.sharing import shared_inputs, shared_proposal
 from onnxpress.reconstruction import repaired
+from onnxpress.recurrent import is_recurrent
 
 __all__ = ["Factorize"]
 
@@ -181,6 +183,8 @@ def _write_pair(context: Context, layer: Layer, rank: int, weighting: str) -> No
         inward = first.reshape(rank, -1, *(1,) * len(kernel))
         outward = second.T.reshape(rank, layer.shape[1], *kernel)
         write_convolutions(context.names, layer, (inward, outward), np.zeros(layer.shape[1]))
+    elif is_recurrent(layer.node):
+        write_recurrent(context.names, layer, first, second, offset)
     elif layer.op_type == "Gather":
         write_embedding(context.names, layer, first, second)
     else:

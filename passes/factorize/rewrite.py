@@ -10,7 +10,7 @@ from onnxpress.bias import shift_bias
 from onnxpress.graph import Names, add_initializer, take_over
 from onnxpress.layers import Layer
 
-__all__ = ["write_convolutions", "write_embedding", "write_pair", "write_shared"]
+__all__ = ["write_convolutions", "write_embedding", "write_pair", "write_recurrent", "write_shared"]
 
 Float64 = npt.NDArray[np.float64]
 
@@ -106,6 +106,29 @@ def write_embedding(names: Names, layer: Layer, first: Float64, second: Float64)
     del layer.graph.initializers[layer.name]
 
 
+def write_recurrent(
+    names: Names, layer: Layer, first: Float64, second: Float64, offset: Float64
+) -> None:
+    """MatMul `[rank, in]` before LSTM, GRU or RNN, whose W becomes `[directions, gates, rank]`.
+
+    The first factor is the same for both directions, which read the same input.
+    """
+    inward = _weight(names, layer, "in", first.T)
+    outward = _weight(names, layer, "out", second.reshape(*layer.shape[:2], -1))
+    for use in layer.uses:
+        node = use.node
+        graph, data = node.graph, node.inputs[0]
+        assert isinstance(graph, ir.Graph)
+        assert data is not None
+        shift_bias(names, layer.graph, node, offset)
+        made = _node(names, layer, node, "MatMul", [data, inward], "in")
+        made.outputs[0].type = data.type
+        graph.insert_before(node, [made])
+        node.replace_input_with(0, made.outputs[0])
+        node.replace_input_with(use.index, outward)
+    del layer.graph.initializers[layer.name]
+
+
 def write_convolutions(
     names: Names, layer: Layer, factors: Sequence[Float64], offset: Float64
 ) -> None:
@@ -198,6 +221,7 @@ def _node(
 ) -> ir.Node:
     node = ir.Node("", op_type, inputs, name=f"{_stem(old)}_{which}")
     output = old.outputs[0]
-    node.outputs[0].name = names.free(f"{output.name}_low_rank_{which}")
+    # The first output of a recurrent operator may not be asked for, and then has no name.
+    node.outputs[0].name = names.free(f"{output.name or _stem(old)}_low_rank_{which}")
     node.outputs[0].type = output.type
     return node

@@ -13,6 +13,7 @@ from onnxpress.graph import constant, is_standard
 from onnxpress.layers import Layer
 from onnxpress.passes.prune.coupling import Atoms, Dynamic
 from onnxpress.passes.prune.reader import Reader
+from onnxpress.recurrent import HIDDEN_WEIGHT, is_recurrent
 
 __all__ = ["Block", "find_blocks", "remove_block"]
 
@@ -36,7 +37,13 @@ class Block:
 
 def find_blocks(model: ir.Model, layers: Sequence[Layer], reader: Reader) -> list[Block]:
     """Residual blocks of the main graph with layers of their own."""
-    by_node = {use.node: layer.name for layer in layers for use in layer.uses}
+    by_node = {
+        use.node: layer.name
+        for layer in layers
+        for use in layer.uses
+        # What reads the input of a recurrent operator is W.
+        if not (is_recurrent(use.node) and use.index == HIDDEN_WEIGHT)
+    }
     ancestors = _ancestors(model.graph)
     found = []
     for node in model.graph:
@@ -59,7 +66,9 @@ def find_blocks(model: ir.Model, layers: Sequence[Layer], reader: Reader) -> lis
             )
             if inside:
                 maker = _through_bias(branch)
-                last = None if maker is None else by_node.get(maker)
+                # What a recurrent operator gives does not follow from W alone.
+                plain = None if maker is None or is_recurrent(maker) else maker
+                last = None if plain is None else by_node.get(plain)
                 readers = tuple(dict.fromkeys(_next(node.outputs[0], by_node)))
                 name = f"block:{node.outputs[0].name}"
                 found.append(Block(name, last, inside, readers))

@@ -13,6 +13,7 @@ from onnxpress.graph import Names, add_initializer, attribute, constant
 from onnxpress.passes.prune.coupling import Atoms, Coupling, Dynamic
 from onnxpress.passes.prune.moving import split_sizes
 from onnxpress.passes.prune.reader import Reader, bounds
+from onnxpress.recurrent import HIDDEN_WEIGHT, RECURRENT
 
 __all__ = ["remove", "zeroed"]
 
@@ -166,6 +167,12 @@ def _conv(cut: _Cut, node: ir.Node) -> None:
         node.attributes["group"] = ir.AttrInt64("group", int(keep.sum()))
 
 
+def _recurrent(cut: _Cut, node: ir.Node) -> None:
+    keep = cut.along(node.inputs[HIDDEN_WEIGHT], 2)
+    if keep is not None:
+        node.attributes["hidden_size"] = ir.AttrInt64("hidden_size", int(keep.sum()))
+
+
 def _target(cut: _Cut, node: ir.Node) -> None:
     """Numbers in the target of a Reshape or an Expand."""
     elements = cut.reader.elements(node.inputs[1])
@@ -290,6 +297,7 @@ def _gather(cut: _Cut, node: ir.Node) -> None:
 _HANDLERS: dict[str, Callable[[_Cut, ir.Node], None]] = {
     "Conv": _conv,
     "ConvTranspose": _conv,
+    **dict.fromkeys(RECURRENT, _recurrent),
     "Reshape": _target,
     "Expand": _target,
     "Resize": _resize,

@@ -12,6 +12,7 @@ from onnxpress.layers import Layer, output_channel_axis
 from onnxpress.passes.prune.coupling import Atoms, Dynamic, Group, fixed
 from onnxpress.passes.prune.operators import analyse
 from onnxpress.passes.prune.reader import Reader
+from onnxpress.recurrent import INPUT_WEIGHT, RECURRENT
 
 __all__ = ["Layout", "Side"]
 
@@ -49,7 +50,7 @@ class Layout:
             value: 2
             for value in coupling.constants
             for node, index in value.uses()
-            if node.op_type in ("LSTM", "GRU", "RNN") and index == 1
+            if node.op_type in RECURRENT and index == INPUT_WEIGHT
         }
         counts = collections.Counter(value.name for value in coupling.constants)
         shared = {name for name, count in counts.items() if count > 1}
@@ -83,6 +84,9 @@ class Layout:
             return Side(roots[1 - out], roots[out])
         if layer.op_type == "Gather":
             return Side(roots[0], roots[1])
+        if layer.op_type in RECURRENT:
+            # Rows of direction after direction, in each of gate after gate.
+            return Side(roots[2], np.tile(roots[1], layer.groups))
         return nothing
 
     def readers(self, group: Group) -> list[str]:
@@ -154,6 +158,8 @@ def _unless_shared(group: Group, names: Collection[str | None]) -> Group:
 def _in_axis(layer: Layer) -> int:
     if layer.op_type == "Gather":
         return -1
+    if layer.op_type in RECURRENT:
+        return 2
     if layer.op_type == "Conv":
         return 1
     if layer.op_type == "ConvTranspose":
@@ -165,6 +171,9 @@ def _in_axis(layer: Layer) -> int:
 def _out_axis(layer: Layer) -> int:
     if layer.op_type == "Gather":
         return 1
+    if layer.op_type in RECURRENT:
+        # R reads the units too, so that they are named after W.
+        return 1 if layer.uses[0].index == INPUT_WEIGHT else -1
     axis = output_channel_axis(layer)
     if axis is None:
         return 1 if layer.op_type == "ConvTranspose" else -1

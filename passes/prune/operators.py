@@ -1,6 +1,6 @@
 """What operators that sum and normalize say of their axes, by the ONNX operator specifications.
 
-The others: `elementwise`, `moving`, `reshaping`. Here all come together in `analyse`.
+The others: `elementwise`, `moving`, `reshaping`, `recurrent`. Here all come together in `analyse`.
 """
 
 import numpy as np
@@ -11,6 +11,7 @@ from onnxpress.passes.prune.coupling import Atoms, Axes, Coupling, Dynamic, fixe
 from onnxpress.passes.prune.elementwise import ELEMENTWISE, broadcast
 from onnxpress.passes.prune.moving import MOVING
 from onnxpress.passes.prune.reader import Reader, Rule, integers, registering, spatial
+from onnxpress.passes.prune.recurrent import RECURRENT_RULES
 from onnxpress.passes.prune.reshaping import RESHAPING
 
 __all__ = ["analyse"]
@@ -243,27 +244,11 @@ def _reduce(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
     ]
 
 
-@_rule("LSTM", "GRU", "RNN")
-def _recurrent(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
-    axes, weight = reader.axes(node.inputs[0]), reader.axes(node.inputs[1])
-    if axes is None or weight is None:
-        return None
-    reason = f"{node_label(node)} carries them from step to step"
-    reader.coupling.block_all(axes[:2], reason)
-    reader.coupling.relate(axes[2], weight[2], f"{node_label(node)} computes with them")
-    for value in [node.inputs[1], *node.inputs[2:]]:
-        known = reader.axes(value)
-        if known is not None:
-            reader.coupling.block_all([axis for axis in known if axis is not weight[2]], reason)
-    for value in node.outputs:
-        reader.given(value, reason)
-    return [None for _ in node.outputs]
-
-
 def analyse(model: ir.Model) -> Reader:
     """Read the whole model and settle every choice."""
     reader = Reader(
-        {**ELEMENTWISE, **_RULES, **MOVING, **RESHAPING}, model.graph.opset_imports.get("", 13)
+        {**ELEMENTWISE, **_RULES, **MOVING, **RESHAPING, **RECURRENT_RULES},
+        model.graph.opset_imports.get("", 13),
     )
     reader.graph(model.graph)
     reader.coupling.settle()

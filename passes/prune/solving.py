@@ -14,6 +14,7 @@ from onnxpress.passes.prune.importance import Reading, magnitude_order, removal_
 from onnxpress.passes.prune.layout import Layout, Side
 from onnxpress.passes.prune.redundant import Redundancy, find_redundant
 from onnxpress.reconstruction import damped_gram, output_energy
+from onnxpress.recurrent import BIAS, is_recurrent
 
 __all__ = [
     "blocks_of",
@@ -107,7 +108,8 @@ def _by_magnitude(context: Context, layout: Layout, group: Group) -> tuple[list[
         layer = _layers(context)[name]
         w = np.square(np.asarray(layer.read(), np.float64)).sum(axis=1)
         outputs = layout.sides[name].outputs
-        bias = layer.node.inputs[2] if len(layer.node.inputs) > 2 else None
+        place = BIAS if is_recurrent(layer.node) else 2
+        bias = layer.node.inputs[place] if len(layer.node.inputs) > place else None
         offset = constant(bias)
         if offset is not None and offset.size == len(w):
             w = w + np.square(offset.reshape(-1).astype(np.float64))

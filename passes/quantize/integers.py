@@ -14,6 +14,7 @@ from onnxpress.passes.quantize.equalizing import smoothing_factors
 from onnxpress.passes.quantize.rounding import round_compensated
 from onnxpress.passes.quantize.weights import QuantizedWeight, quantize_weight
 from onnxpress.reconstruction import output_energy, relative_error, repaired
+from onnxpress.recurrent import is_recurrent
 
 __all__ = [
     "Rounded",
@@ -92,7 +93,7 @@ def dynamic_integers(context: Context, layer: Layer, parameters: Parameters) -> 
 def _dynamic_rounded(context: Context, layer: Layer, strength: float) -> Rounded:
     stored, factors = _smoothed_weight(context, layer, strength)
     bits = context.target.weight_bits
-    weight = quantize_weight(stored, output_channel_axis(layer), bits=bits)
+    weight = quantize_weight(stored, _output_axes(layer), bits=bits)
     return _rounded(context, layer, weight, factors)
 
 
@@ -101,10 +102,15 @@ def weight_only_integers(context: Context, layer: Layer) -> Rounded:
     """The weight in integers that the runtime expands when it loads the model."""
     assert layer.weight.const_value is not None
     # An embedding's rows are words of very different norms: a scale each.
-    axis = 0 if layer.op_type == "Gather" else output_channel_axis(layer)
+    axis = 0 if layer.op_type == "Gather" else _output_axes(layer)
     weight = quantize_weight(layer.weight.const_value.numpy(), 0 if axis is None else axis)
     observed = axis is not None and layer.op_type != "Gather"
     return _rounded(context, layer, weight) if observed else _nearest(layer, weight)
+
+
+def _output_axes(layer: Layer) -> int | tuple[int, ...] | None:
+    """As `output_channel_axis`; of recurrent operators directions and gates."""
+    return (0, 1) if is_recurrent(layer.node) else output_channel_axis(layer)
 
 
 def _nearest(layer: Layer, weight: QuantizedWeight) -> Rounded:
@@ -204,7 +210,7 @@ def _rounded(
     goal = _goal(context, layer)
     one = np.ones(1) if factors is None else np.asarray(factors, np.float64)
     found = weight
-    if goal.gram is not None and weight.axis is not None and not context.draft:
+    if goal.gram is not None and weight.axes and not context.draft:
         broadcast = np.broadcast_to(weight.broadcast_scales(), weight.values.shape)
         scales = np.asarray(_matrix(layer, broadcast.astype(np.float64))[:, 0], np.float64)
         integers = _compensated(context, layer, weight.highest, scales, one)

@@ -47,6 +47,13 @@ from onnxpress.passes.quantize.qdq_rules import (
     scale_source,
     static_refusal,
 )
+from onnxpress.passes.quantize.recurrent import (
+    decided_lstms,
+    lstm_candidates,
+    lstm_weights,
+    with_reason,
+    write_dynamic_lstm,
+)
 from onnxpress.passes.quantize.restoring import integer_weights, restored
 from onnxpress.passes.quantize.writing import write_dynamic, write_static, write_weight_only
 from onnxpress.targets import LAYOUTS
@@ -189,14 +196,25 @@ class Quantize(Pass):
         )
         times = collections.Counter(names)
         proposals: list[Proposal | Skip] = []
+        both, answered = lstm_weights(context), set[str]()
         for layer in context.layers:
+            if layer.name in answered:
+                continue
             reason = _untreatable(layer)
             if times[layer.name] > 1:
                 reason = "weights of several subgraphs have its name: simplify the model first"
             if reason is not None:
                 proposals.append(Skip(layer.name, reason))
+                continue
+            weights, together = both.get(layer.name, ()), tuple[Candidate, ...]()
+            if weights and all(_untreatable(own) is None for own in weights):
+                together, reason = lstm_candidates(context, weights, self.form)
+            if together:
+                proposals.append(Proposal(layer.name, together))
+                answered.update(together[0].members)
             else:
-                proposals.append(self._of_layer(context, layer, offering))
+                alone = self._of_layer(context, layer, offering)
+                proposals.append(with_reason(alone, reason))
         proposals += [
             Skip(name, "is in integers already; requantize quantizes it anew")
             for name in integer_weights(context.model)
@@ -234,8 +252,17 @@ class Quantize(Pass):
         context = self._fitted(context)
         nodes = {node.name: node for node in operators_between(context)}
         by_form: dict[str, dict[str, Parameters]] = {}
+        stored: list[str] = []
+        lstms = decided_lstms(
+            context,
+            [d for d in decisions if d.candidate.family == "dynamic" and d.candidate.members],
+        )
         for decision in decisions:
             candidate = decision.candidate
+            if candidate.family == "weight_only":
+                stored += decision.layers
+            elif candidate.family == "dynamic" and candidate.members:
+                continue
             by_form.setdefault(candidate.family, {})[decision.site] = candidate.parameters
         wide = by_form.get(WIDE, {})
         static = by_form.get(STATIC, {}) | wide
@@ -256,8 +283,10 @@ class Quantize(Pass):
         for layer in layers:
             write_static(context, layer, static[layer.name], pairs.input_scale(layer))
         smoothed += write_dynamic(context, by_form.get("dynamic", {}))
-        for site in by_form.get("weight_only", {}):
-            write_weight_only(context, context.layer(site))
+        for weights in lstms:
+            write_dynamic_lstm(context, weights)
+        for name in stored:
+            write_weight_only(context, context.layer(name))
         # Last, so that what is folded into weights meets them in their final form.
         pairs.move(fold_smoothing(context.names, smoothed, pairs.tensors, context.kept))
         pairs.insert()

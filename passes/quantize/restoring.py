@@ -9,10 +9,15 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.graph import Names, add_initializer, attribute, constant
+from onnxpress.recurrent import HIDDEN_WEIGHT, INPUT_WEIGHT, RECURRENT
 
 __all__ = ["integer_weights", "restored"]
 
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_LAYERS = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), (0, 1)),
+    **dict.fromkeys(RECURRENT, (INPUT_WEIGHT, HIDDEN_WEIGHT)),
+}
+"""Operators, and which of their inputs may be the weight."""
 
 
 def integer_weights(model: ir.Model) -> list[str]:
@@ -22,7 +27,7 @@ def integer_weights(model: ir.Model) -> list[str]:
         if node.op_type != "DequantizeLinear" or constant(node.inputs[0]) is None:
             continue
         weight = any(
-            user.op_type in _LAYERS and index < 2 for user, index in node.outputs[0].uses()
+            index in _LAYERS.get(user.op_type, ()) for user, index in node.outputs[0].uses()
         )
         if weight and node.inputs[0] is not None:
             found.append(node.inputs[0].name or "")

@@ -1,5 +1,7 @@
 """Weights as 8-bit integers, symmetric, with one scale per output channel.
 
+Outputs run along one axis, or along two: a recurrent operator's along directions and gates.
+
 Two forms of the same integers:
 
 - behind DequantizeLinear, for layers whose activations are quantized too, so that the runtime
@@ -25,24 +27,28 @@ class QuantizedWeight:
     Attributes:
         values: int8 or uint8 (zero point 128), the weight's shape.
         scales: float32 `[channels]`, or `[1]` for one scale.
-        axis: along which the scales run; `None` for one scale.
+        axes: along which the scales run, in row-major order; none for one scale.
         zero_point: 0 for int8, 128 for uint8.
         highest: the largest integer, without the zero point.
     """
 
     values: npt.NDArray[np.int8] | npt.NDArray[np.uint8]
     scales: npt.NDArray[np.float32]
-    axis: int | None
+    axes: tuple[int, ...]
     zero_point: int = 0
     highest: int = 127
 
+    @property
+    def axis(self) -> int | None:
+        """The only one; `None` for one scale. DequantizeLinear has no more."""
+        return self.axes[0] if len(self.axes) == 1 else None
+
     def broadcast_scales(self) -> npt.NDArray[np.float32]:
         """The scales in a shape that broadcasts with the values."""
-        if self.axis is None:
+        if not self.axes:
             return self.scales.reshape(())
-        shape = [1] * self.values.ndim
-        shape[self.axis] = -1
-        return self.scales.reshape(shape)
+        sizes = self.values.shape
+        return self.scales.reshape([n if at in self.axes else 1 for at, n in enumerate(sizes)])
 
     def dequantize(self) -> npt.NDArray[np.float64]:
         """What the integers stand for."""
@@ -52,7 +58,7 @@ class QuantizedWeight:
 
 def quantize_weight(
     weight: npt.NDArray[np.floating],
-    axis: int | None,
+    axis: int | tuple[int, ...] | None,
     *,
     bits: int = 8,
     unsigned: bool = False,
@@ -62,7 +68,7 @@ def quantize_weight(
 
     Args:
         weight: finite values, any shape.
-        axis: of the channels; `None` for one scale.
+        axis: of the channels, or several in rising order; `None` for one scale.
         bits: 8, or 7 where products of 8 bits would saturate.
         unsigned: store with a zero point of 128.
         least_scales: a channel's scale is at least this, so that its int32 bias fits.
@@ -70,7 +76,8 @@ def quantize_weight(
     # Of float32 numbers the quotient is as good as of float64 ones, and costs half.
     kind: type[np.floating] = np.float64 if weight.dtype == np.float64 else np.float32
     w: npt.NDArray[np.floating] = np.asarray(weight, kind)
-    others = tuple(at for at in range(w.ndim) if at != axis) if axis is not None else None
+    axes = axis if isinstance(axis, tuple) else () if axis is None else (axis,)
+    others = tuple(at for at in range(w.ndim) if at not in axes)
     largest = np.zeros(1)
     if w.size:
         # Both ends, not magnitudes, and in place below: no copies of a large embedding.
@@ -79,8 +86,8 @@ def quantize_weight(
     scales = np.maximum(largest / highest, least_scales)
     # A channel of zeros, or of numbers so small that their scale underflows, becomes zeros.
     scales = np.where(scales > np.finfo(np.float32).tiny, scales, 1.0).astype(np.float32)
-    integers = w / QuantizedWeight(np.zeros(w.shape, np.int8), scales, axis).broadcast_scales()
+    integers = w / QuantizedWeight(np.zeros(w.shape, np.int8), scales, axes).broadcast_scales()
     np.clip(np.round(integers, out=integers), -highest, highest, out=integers)
     if unsigned:
-        return QuantizedWeight((integers + 128).astype(np.uint8), scales, axis, 128, highest)
-    return QuantizedWeight(integers.astype(np.int8), scales, axis, 0, highest)
+        return QuantizedWeight((integers + 128).astype(np.uint8), scales, axes, 128, highest)
+    return QuantizedWeight(integers.astype(np.int8), scales, axes, 0, highest)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from onnxscript.optimizer._constant_folding import (
@@ -17,14 +18,22 @@ from onnxscript.optimizer._constant_folding import (
     Replacement,
 )
 
-from onnxpress.graph import bodies, is_standard
+from onnxpress.graph import (
+    Names,
+    add_initializer,
+    attribute,
+    bodies,
+    constant,
+    is_standard,
+)
 from onnxpress.growth import GROWING, made_elements
 
-__all__ = ["Folding", "detach", "is_writable"]
+__all__ = ["CutConstants", "Folding", "detach", "is_writable"]
 
 _KEPT = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 _UNPACKING = ("Cast", "CastLike", "BitShift", "Gather", "GatherElements", "GatherND", "ScatterND")
 """What compressed weights are unfolded with: never for a larger constant."""
+_CUTS = ("Slice", "Split")
 _ANY_SIZE = 1 << 40
 _NODE_BYTES = 64
 """Of a node with the names of its tensors, at least."""
@@ -63,6 +72,47 @@ class Folding(FoldConstantsPass):
             return found
         detach(made)
         return None
+
+
+class CutConstants(ir.passes.InPlacePass):
+    """Fold Splits of constants: onnxscript's folding takes only nodes of one output."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite `model` in place."""
+        changed = 0
+        names: Names | None = None
+        for node in list(model.graph.all_nodes()):
+            if not is_standard(node) or node.op_type != "Split" or not _is_cut_up(node.inputs[0]):
+                continue
+            parts = _parts(node)
+            if parts is None or any(value.is_graph_output() for value in node.outputs):
+                continue
+            names = names or Names(model)
+            for value, part in zip(node.outputs, parts, strict=True):
+                own = add_initializer(names, model.graph, f"{value.name}_part", part, value.dtype)
+                ir.convenience.replace_all_uses_with(value, own)
+            changed += 1
+        return ir.passes.PassResult(model, bool(changed))
+
+
+def _parts(node: ir.Node) -> list[npt.NDArray[np.generic]] | None:
+    """What a Split of a constant gives (ONNX operator Split, all versions)."""
+    array = constant(node.inputs[0])
+    assert array is not None
+    axis = attribute(node, "axis", 0)
+    length, number = array.shape[axis], len(node.outputs)
+    given = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    if given is not None:
+        sizes = [int(size) for size in given]
+    elif "split" in node.attributes:
+        sizes = [int(size) for size in node.attributes["split"].as_ints()]
+    else:
+        each = math.ceil(length / number)
+        sizes = [each] * (number - 1)
+        sizes.append(length - sum(sizes))
+    if len(sizes) != number or sum(sizes) != length or min(sizes) < 0:
+        return None
+    return [np.ascontiguousarray(a) for a in np.split(array, np.cumsum(sizes)[:-1], axis)]
 
 
 def _is_position(node: ir.Node) -> bool:
@@ -135,11 +185,29 @@ def _should_fold(node: ir.Node, limit: int) -> bool:
         for value in inputs
         if value.const_value is not None and len(value.uses()) == 1
     )
-    if made_bytes <= freed + _NODE_BYTES:
+    if made_bytes <= freed + _NODE_BYTES or _is_cut_up(node.inputs[0]):
         return True
     if made > limit:
         return False
     return made_bytes <= given or (elements <= _FEW and node.op_type not in _UNPACKING)
+
+
+def _is_cut_up(value: ir.Value | None) -> bool:
+    """Whether all that reads a constant are cuts, which together are no larger than it is.
+
+    As of the gates of a recurrent cell, whose weights lie in one tensor.
+    """
+    readers = [] if value is None else [node for node, _ in value.uses()]
+    if value is None or value.const_value is None or value.is_graph_output():
+        return False
+    total = 0
+    for node in readers:
+        known = all(v is None or constant(v) is not None for v in node.inputs)
+        made = made_elements(node) if is_standard(node) and node.op_type in _CUTS else None
+        if made is None or not known:
+            return False
+        total += made
+    return bool(readers) and total <= value.const_value.size
 
 
 def _itemsize(value: ir.Value) -> int:

@@ -22,18 +22,25 @@ class RemoveNeutral(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, bool(changed))
 
 
+def _fits(constant_shape: tuple[int, ...], shape: ir.Shape | None) -> bool:
+    """Whether a constant provably broadcasts to a tensor without stretching it."""
+    if not constant_shape:
+        return True
+    if shape is None or len(constant_shape) > len(shape):
+        return False
+    dims = list(shape)[len(shape) - len(constant_shape) :]
+    return all(size in (1, dim) for size, dim in zip(constant_shape, dims, strict=True))
+
+
 def _remove(node: ir.Node) -> bool:
     parts = split_constant(node)
     if parts is None or not isinstance(node.graph, ir.Graph):
         return False
     x, operand = parts
     array = constant(operand)
-    if array is None or x.shape is None or array.ndim > len(x.shape) or not array.size:
+    if array is None or not array.size or not _fits(array.shape, x.shape):
         return False
     if operand.dtype == ir.DataType.STRING or (array != _NEUTRAL[node.op_type]).any():
-        return False
-    dims = list(x.shape)[len(x.shape) - array.ndim :]
-    if any(size not in (1, dim) for size, dim in zip(array.shape, dims, strict=True)):
         return False
     same = ir.Node("", "Identity", [x], name=node.name)
     old = node.outputs[0]

@@ -2,7 +2,8 @@
 
 Of its default rules `SlicesSplit` is left out: alone it has a pattern of several outputs, for which
 the matcher walks the whole graph at every node (20,000 nodes: over 200 s of 207), and it writes
-Split as only opset 18 has it.
+Split as only opset 18 has it. Those that take away x + 0 and x·1 are left to `neutral`: they call a
+constant 0 when it is below 1e-8, and take away what keeps a logarithm or a division finite.
 """
 
 from collections import defaultdict
@@ -10,6 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 from onnxscript.rewriter import _DEFAULT_REWRITE_RULES, RewritePass, pattern
+from onnxscript.rewriter.rules.common import _no_op
 from onnxscript.rewriter.rules.common._matmul_add_to_gemm import MatMulAddToGemm
 
 from onnxpress.graph import constant, static_shape
@@ -17,13 +19,17 @@ from onnxpress.passes.simplify.folding import detach, is_writable
 
 __all__ = ["Rules"]
 
+_DROPOUTS = (_no_op.dropout_zero_rule, _no_op.dropout_inference_rule)
+_INEXACT = [rule for rule in _no_op.rules.rules if rule not in _DROPOUTS]
+
 
 class Rules(RewritePass):
     """Apply the rules to a model in place."""
 
     def __init__(self) -> None:
-        """Take the rules that have one output."""
-        rules = [*_DEFAULT_REWRITE_RULES, _ProvenMatMulAddToGemm.rule()]  # type: ignore[no-untyped-call]
+        """Take the rules that have one output and compare constants exactly."""
+        exact = [rule for rule in _DEFAULT_REWRITE_RULES if rule not in _INEXACT]
+        rules = [*exact, _ProvenMatMulAddToGemm.rule()]  # type: ignore[no-untyped-call]
         single = [rule for rule in rules if len(rule._target_pattern.output_nodes) == 1]  # noqa: SLF001
         super().__init__([_Dispatched(single)])  # type: ignore[list-item]
 

@@ -8,10 +8,13 @@ repeated and idle nodes, share equal initializers. Added here is what they lack:
   elements stays a node, and weights that lie small behind Cast or DequantizeLinear stay small;
 - initializers that callers may override (graph inputs) are never taken for constants;
 - shapes are inferred within bounds (`inference`), and rules write what the opset has (`rules`);
+- weights of recurrent operators that are only put in another order are folded together (`gates`);
 - constant scales and offsets per channel go into the Convs and Gemms around them (`backward`,
   `forward`), and linear Convs in a row become one (`merging`);
 - one-hot vectors times a table become a Gather from it, and the table takes up what follows
   element by element (`embedding`);
+- what a loop carries around unchanged is read from outside, so that it is a constant to the body
+  where it is one (`loops`);
 - activation functions that exporters took apart are put together again (`activations`);
 - MatMul + Add of a constant becomes Gemm only where the shapes prove that the sum keeps its shape
   (ONNX operator Gemm: `C` broadcasts to `[M, N]`, never the other way round).
@@ -35,9 +38,11 @@ from onnxpress.graph import Names, is_standard, name_nodes_apart
 from onnxpress.passes.simplify.activation_functions import FuseHardSigmoid, FuseScaledResidual
 from onnxpress.passes.simplify.backward import FoldAffine
 from onnxpress.passes.simplify.embedding import FoldIntoTable, LookUpOneHot
-from onnxpress.passes.simplify.folding import Folding
+from onnxpress.passes.simplify.folding import CutConstants, Folding, detach
 from onnxpress.passes.simplify.forward import FoldAffineForward
+from onnxpress.passes.simplify.gates import DropZeroStates, FoldGateOrder
 from onnxpress.passes.simplify.inference import InferShapes, describe
+from onnxpress.passes.simplify.loops import BypassIdentity, HoistInvariants
 from onnxpress.passes.simplify.merging import MergeConvolutions, OffsetsAsConvolutions
 from onnxpress.passes.simplify.neutral import RemoveNeutral
 from onnxpress.passes.simplify.rules import Rules
@@ -172,6 +177,11 @@ def _as_inputs(model: ir.Model) -> Iterator[None]:
 def _rules(fold_limit: int) -> list[ir.passes.PassBase]:
     """What folds and fuses, in the order of one round."""
     return [
+        _DetachRemoved(),
+        # Before slices are folded one by one, in each branch anew.
+        FoldGateOrder(),
+        DropZeroStates(),
+        CutConstants(),
         Folding(fold_limit),
         # Folding leaves Constant nodes; the rules look at initializers.
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -190,7 +200,9 @@ def _rules(fold_limit: int) -> list[ir.passes.PassBase]:
 def _cleaning(*, has_subgraphs: bool) -> list[ir.passes.PassBase]:
     """What removes and shares, in the order of one round."""
     # With subgraphs it would hand values from graph to graph, which is not allowed.
-    idle = [] if has_subgraphs else [common.IdentityEliminationPass()]
+    idle: list[ir.passes.PassBase] = [common.IdentityEliminationPass()]
+    if has_subgraphs:
+        idle = [HoistInvariants(), BypassIdentity()]
     return [
         *idle,
         common.RemoveUnusedNodesPass(),
@@ -243,6 +255,20 @@ def _computed(graph: ir.Graph) -> list[ir.Value]:
     """Without outputs that are left out, which have no name."""
     values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
     return [value for value in values if value.name]
+
+
+class _DetachRemoved(ir.passes.InPlacePass):
+    """Let nodes of branches that folding an If has left behind read nothing.
+
+    Otherwise they count as readers of the weights that they share with the branch that stays.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        live = set(model.graph.all_nodes())
+        values = [v for graph in model.graphs() for v in graph.initializers.values()]
+        gone = {user for value in values for user, _ in value.uses() if user not in live}
+        detach(list(gone))
+        return ir.passes.PassResult(model, modified=False)
 
 
 class _OwnSubgraphOutputs(ir.passes.InPlacePass):

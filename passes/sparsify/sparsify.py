@@ -33,10 +33,11 @@ from onnxpress.contract import (
 from onnxpress.errors import RecipeError
 from onnxpress.passes.sparsify.masks import Pattern
 from onnxpress.passes.sparsify.solving import Float64, error_of, kernel_of, scores_of, solved
+from onnxpress.recurrent import RECURRENT
 
 __all__ = ["Sparsify"]
 
-_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul", *RECURRENT)
 _STEPS = (1.0, 0.75, 0.5, 0.25)
 """Fractions of the wanted sparsity that are offered, so that a layer can be restored in part."""
 _SPARSITIES = (0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)

