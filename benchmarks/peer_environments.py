@@ -31,6 +31,14 @@ REQUIREMENTS = {
         "onnxscript==0.7.2",
         "onnxruntime==1.32.0",
     ),
+    "simplifiers": (
+        "onnxsim==0.8.1",
+        "onnxslim==0.1.98",
+        "onnxoptimizer==0.4.2",
+        "onnxscript==0.7.2",
+        "onnxruntime==1.32.0",
+        "onnx==1.23.2",
+    ),
     "onnxsim": ("onnxsim==0.8.1", "onnxruntime==1.32.0", "onnx==1.23.2"),
 }
 

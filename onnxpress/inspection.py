@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnxpress import model_file
 from onnxpress.conversion import settle_weights
 from onnxpress.data import Samples, load_samples
+from onnxpress.errors import ModelError
 from onnxpress.graph import standard_opset
 from onnxpress.judge import Reading, read_outputs
 from onnxpress.layers import Layer, find_layers
@@ -56,10 +57,12 @@ def inspect_model(
     original, note = settle_weights(model_file.load(file), overridable)
     chosen = load_target(target)
     passes, problems = default_passes()
-    nothing = nothing_to_compress(original)
-    model = original if nothing else simplified(original, passes, chosen)
+    nothing, refusal = nothing_to_compress(original), _refusal(file)
+    model = original if nothing or refusal else simplified(original, passes, chosen)
     lossy = [] if nothing else [p for p in passes if p.stage.loses]
-    described = [_described(Pool((p,)), model, chosen) for p in lossy]
+    described = [
+        _unasked(p.name) if refusal else _described(Pool((p,)), model, chosen) for p in lossy
+    ]
     layers = find_layers(model)
     named = {layer.name for layer in layers}
     weights: list[Layer | StoredWeight] = [*layers]
@@ -97,8 +100,28 @@ def inspect_model(
         "readings": [reading_document(reading) for reading in _readings(file, original, data)],
         "untreated": untreated_weights(model),
         "passes": described,
-        "problems": [*(said for said in (note, nothing, odd_numbers(original)) if said), *problems],
+        "problems": [
+            *(said for said in (note, nothing, refusal, odd_numbers(original)) if said),
+            *problems,
+        ],
     }
+
+
+def _refusal(file: Path) -> str:
+    """Why onnxruntime does not load the model; empty where it does.
+
+    Passes are asked about nothing else: nobody has checked the rest of what stands in such a file.
+    """
+    try:
+        Session(file, threads=1, optimize=False, name=str(file))
+    except ModelError as error:
+        return str(error)
+    return ""
+
+
+def _unasked(name: str) -> dict[str, Any]:
+    reason = "onnxruntime cannot load the model, so nothing could be measured"
+    return {"pass": name, "sites": 0, "reasons": {reason: 1}}
 
 
 def _readings(

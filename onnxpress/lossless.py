@@ -163,7 +163,7 @@ def _judges(run: Run) -> list[Evaluator]:
     session = run.original.session
     assert session is not None
     try:
-        drawn = random_samples(session, 2, run.recipe.seed)
+        drawn = random_samples(session, 2, run.recipe.seed, run.original.model)
     except DataError:
         logger.info("no random inputs fit the model: only the given samples are compared")
         return [run.evaluator]

@@ -24,6 +24,7 @@ from onnxpress.external_data import (
     without_data,
 )
 from onnxpress.output_file import FileSet, check_output, place_of
+from onnxpress.soundness import require_sound
 
 __all__ = [
     "digest",
@@ -55,6 +56,7 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     """
     file = Path(path)
     proto = _parsed(file)
+    require_sound(proto, file)
     base = locate(proto, file) if has_external(proto) else None
     # onnxruntime loads files of IR 3 whose weights are no inputs, which that version forbids.
     by_path = base is None and proto.ir_version >= _FIRST_WITH_CONSTANTS

@@ -9,7 +9,13 @@ import onnx_ir as ir
 
 from onnxpress import model_file
 from onnxpress.conversion import convert_shapes, settle_weights
-from onnxpress.data import Samples, load_samples, random_samples, require_runnable
+from onnxpress.data import (
+    MOST_SECONDS,
+    Samples,
+    load_samples,
+    random_samples,
+    require_runnable,
+)
 from onnxpress.errors import DataError, ModelError, NoSamplesError, RecipeError
 from onnxpress.judge import Evaluator
 from onnxpress.recipe import CalibrationSource, Recipe, samples_digest
@@ -144,20 +150,21 @@ def custom_operators(model: ir.Model) -> list[str]:
     )
 
 
-def load_sets(request: Request, session: Session, recipe: Recipe, original: Original) -> SampleSets:
+def load_sets(request: Request, original: Original, recipe: Recipe) -> SampleSets:
     """Calibration and evaluation samples, checked and run once.
 
     Args:
-        request: of the user.
-        session: of the model as it is given.
+        request: what was given.
+        original: with a session.
         recipe: the plan.
-        original: the model.
 
     Raises:
         DataError: samples that do not fit the model.
         NoSamplesError: none were given, and none can be made up.
         RecipeError: the recipe was made with other samples.
     """
+    session = original.session
+    assert session is not None
     looked_at = None
     if request.calibration is not None:
         looked_at = load_samples(request.calibration, session.inputs)
@@ -216,7 +223,7 @@ def _made_up(session: Session, seed: int, original: Original) -> Samples:
         samples = random_samples(session, 4, seed, original.model)
         for feed in samples.feeds:
             # Some models divide by what another draw has as zero.
-            session.run(feed)
+            session.run(feed, most_s=MOST_SECONDS)
     except (DataError, ModelError) as error:
         raise NoSamplesError(f"{original.source}: {error}") from error
     return samples

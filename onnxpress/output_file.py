@@ -1,8 +1,9 @@
 """Files that are written whole or not at all, several of them as one set.
 
 Each file is written into a temporary folder beside its place and synced; when all of a set are
-there they are renamed, in the order in which they were staged. The folder is locked as long as its
-process lives: what a killed run left behind is removed by the next one that writes there.
+there they are renamed, in the order in which they were staged, with nothing between. The folder is
+locked as long as its process lives: what a killed run left behind is removed by the next one that
+writes there.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,16 +136,30 @@ class FileSet:
 
     def _rename(self) -> None:
         done = False
-        for temporary, place in self._staged:
-            try:
-                temporary.replace(place)
-                done = True
-                _sync(place.parent)
-            except OSError as error:
-                raise _not_written(place, error, done=done) from error
-        for path in self._removed:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        with _signals_held():
+            for temporary, place in self._staged:
+                try:
+                    temporary.replace(place)
+                    done = True
+                except OSError as error:
+                    raise _not_written(place, error, done=done) from error
+            for path in self._removed:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        # Afterwards, for between two renames there should be as little time as can be.
+        for folder in dict.fromkeys(place.parent for _, place in self._staged):
+            _sync(folder)
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let what would interrupt wait; what nobody can hold, SIGKILL, has some microseconds."""
+    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

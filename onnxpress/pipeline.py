@@ -158,7 +158,7 @@ def run(request: Request) -> Result:
     if original.session is None:
         return without_runtime(original, plan.recipe, started)
     try:
-        sets = load_sets(request, original.session, plan.recipe, original)
+        sets = load_sets(request, original, plan.recipe)
     except NoSamplesError as error:
         if request.named and any(stage.pass_.stage.loses for stage in plan.recipe.stages):
             raise

@@ -36,7 +36,7 @@ from onnxpress.errors import RecipeError, UsageError, nearest
 from onnxpress.recipe_entries import Entries
 from onnxpress.selection import NOTHING_SELECTED, Selection
 from onnxpress.settings import checked, settings_of
-from onnxpress.toml_places import places_of
+from onnxpress.toml_places import places_of, read_toml
 
 __all__ = ["CalibrationSource", "Recipe", "RecipeStage", "samples_digest"]
 
@@ -153,7 +153,7 @@ class Recipe:
                 not exist; with the line.
         """
         try:
-            table = tomllib.loads(text)
+            table = read_toml(text)
         except tomllib.TOMLDecodeError as error:
             raise RecipeError(f"{source}: is not TOML: {error}") from error
         if table.get("version") != FORMAT:
@@ -168,7 +168,7 @@ class Recipe:
         return cls(
             stages,
             root.value("target", str, "cpu"),
-            root.value("seed", int, 0),
+            _seed(root),
             root.value("model_sha256", str, None),
             None if calibration is None else _calibration(calibration),
             _conversion(root.table("conversion")),
@@ -192,6 +192,13 @@ class Recipe:
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from error
         return cls.from_toml(text, str(path))
+
+
+def _seed(root: Entries) -> int:
+    seed = root.value("seed", int, 0)
+    if seed < 0:
+        raise root.error("seed", f"seed is {seed}; expected a whole number from 0 up")
+    return seed
 
 
 def _stage_table(stage: RecipeStage) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from onnxpress.entry_points import first_line, installed, package_of
 from onnxpress.errors import UsageError, nearest
 from onnxpress.settings import checked
+from onnxpress.toml_places import read_toml
 
 if TYPE_CHECKING:
     from onnxpress.contract import Pass
@@ -88,7 +89,7 @@ def _configured() -> list[str]:
     if path is None:
         return []
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("passes", {})
+        table = read_toml(path.read_text(encoding="utf-8")).get("passes", {})
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
     found = table.get("default", []) if isinstance(table, dict) else None

@@ -82,6 +82,8 @@ class Request:
         """
         if self.goal not in GOALS:
             raise UsageError(f"goal is {self.goal!r}; expected one of {', '.join(GOALS)}")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}; expected a whole number from 0 up")
         if self.recipe is not None and self.passes is not None:
             raise UsageError("give either passes or a recipe: a recipe names its passes")
         if self.recipe is not None and self.conversion != Conversion():

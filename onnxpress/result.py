@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from onnxpress.recipe import Recipe
 from onnxpress.runtime import Latency, Session
 from onnxpress.search import Cost
 from onnxpress.targets import load_target
+from onnxpress.toml_places import read_toml
 from onnxpress.validation import Validation
 from onnxpress.version import __version__
 
@@ -128,7 +128,7 @@ def require_own_recipe(model_path: Path) -> None:
     if not path.is_file():
         return
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = read_toml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = {}
     if not isinstance(found.get("model_sha256"), str):

@@ -1,4 +1,4 @@
-"""Where in a TOML text an entry stands, which Python's own reader does not tell.
+"""TOML of any origin, and where in a text an entry stands, which Python's reader does not tell.
 
 A scan by lines: headers of tables and beginnings of entries. Inside texts of several lines it may
 take a line for an entry; what is found first counts.
@@ -8,10 +8,28 @@ import re
 import tomllib
 from typing import Any
 
-__all__ = ["Place", "places_of"]
+__all__ = ["Place", "places_of", "read_toml"]
 
 Place = tuple[str | int, ...]
 _ENTRY = re.compile(r"""\s*([A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')\s*=""")
+
+
+def read_toml(text: str) -> dict[str, Any]:
+    """What a text says.
+
+    Raises:
+        tomllib.TOMLDecodeError: it is not TOML, or nested so deeply or with numbers so long that
+            Python does not read it.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except RecursionError:
+        raise tomllib.TOMLDecodeError("it is nested too deeply") from None
+    except ValueError as error:
+        # Python reads no whole number of more than 4,300 digits.
+        raise tomllib.TOMLDecodeError(str(error)) from error
 
 
 def places_of(text: str) -> dict[Place, int]:
@@ -40,7 +58,7 @@ def places_of(text: str) -> dict[Place, int]:
 def _header(line: str) -> list[str] | None:
     """The dotted names of a table's header, or `None` where it is none."""
     try:
-        found: Any = tomllib.loads(line)
+        found: Any = read_toml(line)
     except tomllib.TOMLDecodeError:
         return None
     names = []

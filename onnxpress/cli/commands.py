@@ -12,6 +12,7 @@ import click
 
 from onnxpress import registry
 from onnxpress.cli.exit_status import exit_statuses
+from onnxpress.cli.supervision import supervised
 from onnxpress.entry_points import first_line
 from onnxpress.errors import nearest
 from onnxpress.registry import COMMANDS
@@ -74,7 +75,11 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line, in a process of its own."""
+    supervised(_main)
+
+
+def _main() -> None:
     gc.set_threshold(_COLLECTED_AFTER)
     with exit_statuses():
         cli()

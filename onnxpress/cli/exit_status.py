@@ -46,6 +46,8 @@ def exit_statuses() -> Iterator[None]:
         _leave(error, FAULT, f"this is a fault of a pass: {error}; report it with --debug's output")
     except OnnxpressError as error:
         _leave(error, BAD_INPUT, f"error: {error}")
+    except MemoryError as error:
+        _leave(error, BAD_INPUT, "error: this needs more memory than the machine gives")
     except Exception as error:
         # A reader of our output that has gone away, such as `head`, is click's business.
         if isinstance(error, OSError) and error.errno == errno.EPIPE:

@@ -212,7 +212,13 @@ goal_options = _together(
         default=None,
         help="Convert to this opset. Without: down to the newest the target knows.",
     ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of every random choice."),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Of every random choice.",
+    ),
     click.option(
         "--time-limit",
         type=float,

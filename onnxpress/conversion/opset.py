@@ -40,7 +40,11 @@ def change_opset(model: ir.Model, version: int) -> tuple[ir.Model, str | None]:
     try:
         converted = onnx.version_converter.convert_version(to_proto(model), version)
         onnx.checker.check_model(converted)
-    except (RuntimeError, onnx.checker.ValidationError) as error:
+    except (
+        RuntimeError,
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+    ) as error:
         reason = " ".join(str(error).split())
         # onnx asserts in C++: what matters stands behind the name of the file.
         return model, f"{refused}: {reason.rpartition('failed: ')[2][:160]}"

@@ -13,11 +13,12 @@ from onnxpress.data.checks import from_arrays, from_feeds, require_runnable
 from onnxpress.data.function import import_function
 from onnxpress.data.reader import Reader, load_samples
 from onnxpress.data.samples import GROUPS, LABELS, Samples
-from onnxpress.data.synthetic import random_samples, rows_looked_up
+from onnxpress.data.synthetic import MOST_SECONDS, random_samples, rows_looked_up
 
 __all__ = [
     "GROUPS",
     "LABELS",
+    "MOST_SECONDS",
     "Reader",
     "Samples",
     "from_arrays",

@@ -15,6 +15,11 @@ from onnxpress.runtime import InputSpec
 __all__ = ["READER"]
 
 
+_ANY_BYTES = 1_000_000_000
+_MOST_RATIO = 100
+"""Of unpacked to packed: zlib does not go beyond 1,030, and numbers seldom beyond 10."""
+
+
 def _accepts(data: object) -> bool:
     path = path_of(data)
     return path is not None and (path.suffix == ".npz" or _is_archive_of_arrays(path))
@@ -37,6 +42,7 @@ def _read(data: str | Path, inputs: Sequence[InputSpec]) -> Samples:
     if not path.exists():
         raise DataError(f"{path}: there is no such file; expected a .npz with one array per input")
     try:
+        _require_plausible(path)
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except zipfile.BadZipFile as error:
@@ -49,9 +55,23 @@ def _read(data: str | Path, inputs: Sequence[InputSpec]) -> Samples:
             "such files are not read, because they can run code; give module:function that yields "
             "a dictionary of arrays per sample, or a folder of ONNX test_data_set_*"
         ) from error
-    except (OSError, EOFError, AttributeError, TypeError) as error:
+    except (OSError, EOFError, AttributeError, TypeError, MemoryError) as error:
         raise DataError(_unreadable(path, error)) from error
     return from_arrays(arrays, inputs, str(path))
+
+
+def _require_plausible(path: Path) -> None:
+    """Refuse a small file that unpacks to gigabytes: samples do not compress like that."""
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    packed = path.stat().st_size
+    if unpacked > max(_ANY_BYTES, _MOST_RATIO * packed):
+        raise DataError(
+            f"{path}: its {packed:,} bytes would unpack to {unpacked:,}; expected samples; write "
+            "them with numpy.savez if they are meant to hold so many equal values"
+        )
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -1,22 +1,34 @@
 """Random inputs that a model accepts, where there is no data."""
 
 import itertools
+import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxpress.data.samples import Samples
 from onnxpress.errors import DataError, ModelError
-from onnxpress.graph import attribute, is_standard, static_shape
+from onnxpress.graph import attribute, is_standard, node_label, static_shape
+from onnxpress.growth import largest_made
 from onnxpress.runtime import Array, InputSpec, Session
 
-__all__ = ["random_samples", "rows_looked_up"]
+__all__ = ["MOST_SECONDS", "random_samples", "rows_looked_up"]
 
 _LEAVING_NUMBERS = ("Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _EMBEDDED = (2, 4)
 """Of EmbedLayerNormalization, the tables that words and segments are looked up in."""
 # Sizes tried for dynamic dimensions, the usual ones of texts and images first.
+MOST_SECONDS = 30.0
+"""Of a run of inputs that are made up: a file may also say that a Loop never ends."""
+_MOST_ELEMENTS = 1 << 25
+"""Of an input that is made up: no model is meant for more, but a file may say anything."""
+_MOST_MADE = 1 << 28
+"""Elements of one tensor: models that are run on made-up inputs have no larger ones."""
+_MOST_INPUTS = 10_000
+"""onnxruntime looks for each input in a list of all."""
 _SIZES = (64, 16, 224, 320, 576, 512, 288, 256, 1, 2, 32, 128, 1024)
 
 
@@ -33,18 +45,28 @@ def random_samples(
         session: of the model.
         number: of samples.
         seed: of the draws.
-        model: which says what inputs are looked up in.
+        model: its graph, where it is at hand, which says what inputs are looked up in.
 
     Raises:
         DataError: the model runs on none of the sizes tried, or takes strings.
     """
+    _require_modest(session, model)
+    if len(session.inputs) > _MOST_INPUTS:
+        raise DataError(
+            f"{len(session.inputs):,} inputs are not made up at random; give --evaluation data"
+        )
     for spec in session.inputs:
         if spec.dtype == "object" or "(" in spec.dtype:
             raise DataError(f"input {spec} cannot be made up at random; give --evaluation data")
     failure = "it has no inputs"
     rows = {} if model is None else rows_looked_up(model)
     bounds = [rows, {}] if rows else [{}]
+    started = time.monotonic()
     for most, sizes in itertools.product(bounds, list(_size_trials(session.inputs))):
+        large = next((s for s in session.inputs if _elements(s, sizes) > _MOST_ELEMENTS), None)
+        if large is not None:
+            failure = f"input {large} would have {_elements(large, sizes):,} elements"
+            continue
         rng = np.random.default_rng(seed)
         feeds = tuple(
             {
@@ -56,9 +78,11 @@ def random_samples(
         try:
             # Any index may be the one that is out of bounds.
             for feed in feeds[: number if most else 1]:
-                session.run(feed)
+                session.run(feed, most_s=MOST_SECONDS)
         except ModelError as error:
             failure = str(error)[:300]
+            if time.monotonic() - started > MOST_SECONDS:
+                break
             continue
         return Samples(feeds, None, "random inputs")
     raise DataError(
@@ -96,6 +120,23 @@ def _tables(value: ir.Value) -> Iterator[int]:
             yield shape[axis]
 
 
+def _require_modest(session: Session, model: ir.Model | None) -> None:
+    """Refuse to run unasked what says that it takes gigabytes."""
+    if model is None:
+        model = session.model if isinstance(session.model, ir.Model) else _read(session.model)
+    large = None if model is None else largest_made(model)
+    if large is not None and large[1] > _MOST_MADE:
+        raise DataError(
+            f"{node_label(large[0])} makes a tensor of {large[1]:,} elements; give data if that is "
+            "meant"
+        )
+
+
+def _read(path: Path) -> ir.Model | None:
+    """The graph of a file; `None` for onnxruntime's own form."""
+    return None if path.suffix == ".ort" else ir.load(path)
+
+
 def _size_trials(inputs: Sequence[InputSpec]) -> Iterator[dict[str, int]]:
     """Sizes of the dynamic dimensions: all alike first, then some of them 1."""
     batch = {_dimension(spec, 0) for spec in inputs if spec.shape}
@@ -124,13 +165,21 @@ def _dimension(spec: InputSpec, axis: int) -> str:
     return dim if isinstance(dim, str) else f"{spec.name}/{axis}"
 
 
-def _random_input(
-    spec: InputSpec, sizes: Mapping[str, int], below: int, rng: np.random.Generator
-) -> Array:
-    shape = tuple(
+def _shape(spec: InputSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(
         int(dim) if _is_fixed(dim) else sizes.get(_dimension(spec, axis), 1)  # type: ignore[arg-type]
         for axis, dim in enumerate(spec.shape)
     )
+
+
+def _elements(spec: InputSpec, sizes: Mapping[str, int]) -> int:
+    return math.prod(_shape(spec, sizes))
+
+
+def _random_input(
+    spec: InputSpec, sizes: Mapping[str, int], below: int, rng: np.random.Generator
+) -> Array:
+    shape = _shape(spec, sizes)
     kind = np.dtype(spec.dtype)
     if kind.kind == "f":
         return np.asarray(rng.standard_normal(shape).astype(kind))

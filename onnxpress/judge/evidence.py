@@ -104,13 +104,12 @@ class Evidence:
 
     def unit_length(self) -> bool:
         """Whether all rows along the last axis have length 1; single numbers have no direction."""
-        arrays = [array for array in self.examples if array.size and array.shape[-1] > 1]
-        return bool(arrays) and all(
-            array.ndim > 0
-            and np.allclose(
-                np.linalg.norm(array.astype(np.float64), axis=-1), 1, atol=_SUM_TOLERANCE
-            )
-            for array in arrays
+        arrays = [array for array in self.examples if array.size]
+        if any(array.ndim == 0 for array in arrays):
+            return False
+        wide = [array.astype(np.float64) for array in arrays if array.shape[-1] > 1]
+        return bool(wide) and all(
+            np.allclose(np.linalg.norm(array, axis=-1), 1, atol=_SUM_TOLERANCE) for array in wide
         )
 
     def named(self, pattern: str) -> bool:

@@ -129,7 +129,7 @@ class SliceSum:
         form = self.cuts[0].form
         ref, new = (in_unit(array, form, self.class_axis) for array in (reference, found))
         with np.errstate(invalid="ignore"):
-            difference = ref - new
+            difference = np.asarray(ref - new)
         difference[(ref == new) | (np.isnan(ref) & np.isnan(new))] = 0.0
         pooled = []
         for place, one in enumerate(self.cuts):
@@ -148,7 +148,8 @@ class SliceSum:
         """[samples, groups], noise over signal of each sample."""
         signal = [one.variance[g.members].sum() for one in self.cuts for g in one.groups]
         floor = np.finfo(np.float64).tiny
-        return np.asarray(np.array(self.by_sample) / np.maximum(np.array(signal), floor))
+        by_sample = np.array(self.by_sample).reshape(-1, len(signal))
+        return np.asarray(by_sample / np.maximum(np.array(signal), floor))
 
     def finish(self) -> tuple[float, str]:
         """The figure in dB, and the group it comes from; `inf` where nothing changed."""

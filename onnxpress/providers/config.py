@@ -25,6 +25,7 @@ from typing import Any
 
 from onnxpress.errors import UsageError
 from onnxpress.providers.catalogue import PROVIDERS, Provider, provider
+from onnxpress.toml_places import read_toml
 
 __all__ = [
     "NO_PROVIDERS",
@@ -134,7 +135,7 @@ def read_config(path: Path | None = None) -> dict[str, ProviderLocation]:
     tables: dict[str, Any] = {}
     if found is not None:
         try:
-            content = tomllib.loads(found.read_text(encoding="utf-8"))
+            content = read_toml(found.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise UsageError(f"{found}: cannot be read as TOML: {error}") from error
         tables = content.get("ep", {})

@@ -6,6 +6,7 @@ The options that change what a quantized file computes on x86-64 are named here 
 
 import shutil
 import tempfile
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -138,16 +139,23 @@ class Session:
         model_file.save(model, path, external_data=True)
         return path
 
-    def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, Array]:
+    def run(
+        self, feed: Feed, outputs: Sequence[str] | None = None, *, most_s: float | None = None
+    ) -> dict[str, Array]:
         """Run once; `feed` maps every input name to an array; `outputs` defaults to all.
 
         A sequence of maps (ZipMap) is an array of its values: a row a map, a column a key.
 
+        Args:
+            feed: the inputs.
+            outputs: names.
+            most_s: seconds after which the run is given up; onnxruntime looks between two nodes.
+
         Raises:
-            ModelError: onnxruntime fails on these inputs.
+            ModelError: onnxruntime fails on these inputs, or takes longer.
         """
         names = self.output_names if outputs is None else outputs
-        results = dict(zip(names, self._results(feed, names), strict=True))
+        results = dict(zip(names, self._results(feed, names, most_s), strict=True))
         for name, result in results.items():
             rows = _rows(result)
             if rows is not None:
@@ -171,14 +179,29 @@ class Session:
             for name, found in zip(outputs, results, strict=True)
         }
 
-    def _results(self, feed: Feed, outputs: Sequence[str]) -> list[object]:
+    def _results(
+        self, feed: Feed, outputs: Sequence[str], most_s: float | None = None
+    ) -> list[object]:
+        options = ort.RunOptions()
+        watch = None if most_s is None else threading.Timer(most_s, _end, (options,))
+        if watch is not None:
+            watch.start()
         try:
-            return list(self._session.run(list(outputs), dict(feed)))
+            return list(self._session.run(list(outputs), dict(feed), options))
         except Exception as error:
+            if options.terminate:
+                raise ModelError(f"{self._name}: a run takes over {most_s:g} s") from error
             # onnxruntime raises bare C++ exceptions of many types for inputs it cannot take.
             raise ModelError(
                 f"{self._name}: onnxruntime fails to run it: {brief(error)}"
             ) from error
+        finally:
+            if watch is not None:
+                watch.cancel()
+
+
+def _end(options: ort.RunOptions) -> None:
+    options.terminate = True
 
 
 def _rows(result: object) -> Array | None:

@@ -15,6 +15,7 @@ from onnxpress.targets.intersection import intersect
 from onnxpress.targets.processor import processor_features
 from onnxpress.targets.schema import build, facts, read_table
 from onnxpress.targets.target import Target
+from onnxpress.toml_places import read_toml
 
 __all__ = ["load_target", "parse_target", "target_names"]
 
@@ -107,7 +108,7 @@ def parse_target(
     """
     file = _file(name)
     try:
-        table = tomllib.loads(text)
+        table = read_toml(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{file}: is not TOML: {error}") from error
     members = table.pop("members", None)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-__all__ = ["Atoms", "Axes", "Coupling", "Dynamic", "Group", "fixed"]
+__all__ = ["LARGEST", "Atoms", "Axes", "Coupling", "Dynamic", "Group", "fixed", "still"]
 
 Atoms = npt.NDArray[np.int64]
 """An axis of known size: an atom for each index; −1 for one that always stays."""
@@ -31,10 +31,18 @@ class Dynamic:
 
 Axes = list[Atoms | Dynamic]
 
+LARGEST = 1 << 20
+"""Indices that are followed one by one: an axis that a file says is longer counts as dynamic."""
+
 
 def fixed(size: int) -> Atoms:
     """An axis of which nothing can be removed."""
     return np.full(size, -1, np.int64)
+
+
+def still(size: int) -> Atoms | Dynamic:
+    """`fixed` for a size that only stands in the file, and may be any number."""
+    return fixed(size) if 0 <= size <= LARGEST else Dynamic()
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,10 @@ class Coupling:
         start = len(self._parents)
         self._parents.extend(range(start, start + size))
         return np.arange(start, start + size)
+
+    def stated(self, size: int) -> Atoms | Dynamic:
+        """`fresh` for a size that only stands in the file, and may be any number."""
+        return self.fresh(size) if 0 <= size <= LARGEST else Dynamic()
 
     def root(self, atom: int) -> int:
         """What stands for the unit of an atom."""

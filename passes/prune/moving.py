@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.graph import attribute, constant, node_label
-from onnxpress.passes.prune.coupling import Atoms, Axes, Dynamic, fixed
+from onnxpress.passes.prune.coupling import LARGEST, Atoms, Axes, Dynamic, fixed, still
 from onnxpress.passes.prune.reader import (
     Reader,
     Rule,
@@ -225,6 +225,8 @@ def _pixel_shuffle(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
     along = axes[1]
     reader.coupling.vanishes[node.outputs[0]] = reader.vanishes(node.inputs[0])
     if node.op_type == "SpaceToDepth":
+        if len(along) * block > LARGEST:
+            return None
         made = np.tile(along, block)
     else:
         mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "DCR"
@@ -246,7 +248,7 @@ def _expand(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
     for place in range(rank):
         mine = axes[place - rank] if len(axes) >= rank - place else fixed(1)
         wanted = elements[place - rank] if len(elements) >= rank - place else 1
-        target = fixed(wanted) if isinstance(wanted, int) else wanted
+        target = still(wanted) if isinstance(wanted, int) else wanted
         if isinstance(mine, Dynamic):
             made.append(mine)
         elif len(mine) > 1:
@@ -265,9 +267,15 @@ def _tile(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
     if axes is None or not repeats:
         return None
     reader.coupling.vanishes[node.outputs[0]] = reader.vanishes(node.inputs[0])
-    return [
-        [
-            axis if times == 1 else Dynamic() if isinstance(axis, Dynamic) else np.tile(axis, times)
-            for axis, times in zip(axes, repeats, strict=True)
-        ]
-    ]
+    reason = f"{node_label(node)} repeats them"
+    pairs = zip(axes, repeats, strict=True)
+    return [[_repeated(reader, axis, times, reason) for axis, times in pairs]]
+
+
+def _repeated(reader: Reader, axis: Atoms | Dynamic, times: int, reason: str) -> Atoms | Dynamic:
+    if times == 1 or isinstance(axis, Dynamic):
+        return axis if times == 1 else Dynamic()
+    if len(axis) * times > LARGEST:
+        reader.coupling.block(axis, reason)
+        return Dynamic()
+    return np.tile(axis, times)

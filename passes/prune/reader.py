@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.graph import attribute, constant, is_standard, node_label
-from onnxpress.passes.prune.coupling import Atoms, Axes, Coupling, Dynamic, fixed
+from onnxpress.passes.prune.coupling import Atoms, Axes, Coupling, Dynamic, fixed, still
 
 __all__ = [
     "Element",
@@ -28,6 +28,7 @@ __all__ = [
 Element = int | Atoms | Dynamic
 """Of a shape: a number, or the axis whose size it is."""
 
+_MOST_AXES = 64
 _SHAPE_OPERATORS = frozenset(
     ["Shape", "Gather", "Slice", "Concat", "Cast", "Squeeze", "Unsqueeze", "Identity"]
 )
@@ -59,7 +60,7 @@ class Reader:
         array = constant(value)
         if array is None:
             return None
-        axes: Axes = [self.coupling.fresh(size) for size in array.shape]
+        axes: Axes = [self.coupling.stated(size) for size in array.shape]
         self.coupling.axes[value] = self.coupling.constants[value] = axes
         return axes
 
@@ -137,7 +138,7 @@ class Reader:
         if value.shape is None:
             return
         axes: Axes = [
-            self.coupling.fresh(dim) if isinstance(dim, int) else Dynamic() for dim in value.shape
+            self.coupling.stated(dim) if isinstance(dim, int) else Dynamic() for dim in value.shape
         ]
         self.coupling.block_all(axes, reason)
         self.coupling.axes[value] = axes
@@ -236,7 +237,7 @@ def _unknown(value: ir.Value | None) -> list[Element]:
     size = 1
     if value is not None and value.shape is not None and len(value.shape) == 1:
         dim = value.shape[0]
-        size = dim if isinstance(dim, int) else 1
+        size = min(dim, _MOST_AXES) if isinstance(dim, int) else 1
     return [Dynamic() for _ in range(size)]
 
 
@@ -262,7 +263,7 @@ def unchanging(value: ir.Value, axis: int, rank: int) -> Atoms | Dynamic:
     if value.shape is not None and len(value.shape) == rank:
         dim = value.shape[axis]
         if isinstance(dim, int):
-            return fixed(dim)
+            return still(dim)
     return Dynamic()
 
 

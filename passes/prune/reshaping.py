@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.graph import attribute, node_label
-from onnxpress.passes.prune.coupling import Atoms, Axes, Dynamic, fixed
+from onnxpress.passes.prune.coupling import LARGEST, Atoms, Axes, Dynamic, fixed, still
 from onnxpress.passes.prune.reader import Element, Reader, Rule, registering
 
 __all__ = ["RESHAPING"]
@@ -41,10 +41,11 @@ def _merged(reader: Reader, axes: Axes, reason: str) -> Atoms | Dynamic:
     if not wide:
         return fixed(1)
     sized = [axis for axis in wide if not isinstance(axis, Dynamic)]
-    if len(sized) < len(wide):
+    size = math.prod(len(axis) for axis in sized)
+    if len(sized) < len(wide) or size > LARGEST:
         reader.coupling.block_all(sized, reason)
         return Dynamic()
-    whole = reader.coupling.fresh(math.prod(len(axis) for axis in sized))
+    whole = reader.coupling.fresh(size)
     reader.coupling.product(whole, sized, reason)
     return whole
 
@@ -83,7 +84,7 @@ def _reshape(reader: Reader, node: ir.Node) -> list[Axes | None] | None:
         middle = [
             Dynamic()
             if not isinstance(e, int) or e < 0
-            else fixed(e)
+            else still(e)
             if not isinstance(e, np.ndarray)
             else e
             for e in after
@@ -111,7 +112,7 @@ def _regrouped(reader: Reader, before: Axes, after: list[Element], reason: str) 
     sized = [axis for axis in before if not isinstance(axis, Dynamic)]
     total = math.prod(len(axis) for axis in sized)
     sizes = [e if isinstance(e, int) else -2 if isinstance(e, Dynamic) else len(e) for e in after]
-    if -2 in sizes or sizes.count(-1) > 1:
+    if total > LARGEST or -2 in sizes or sizes.count(-1) > 1:
         return None
     rest = math.prod(size for size in sizes if size != -1)
     if rest == 0 or total % rest:

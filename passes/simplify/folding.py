@@ -26,21 +26,11 @@ from onnxpress.graph import (
     bodies,
     constant,
     is_standard,
-    static_shape,
 )
+from onnxpress.growth import GROWING, made_elements
 
-__all__ = [
-    "GROWING",
-    "CutConstants",
-    "Folding",
-    "detach",
-    "is_writable",
-    "made_elements",
-    "symbols",
-]
+__all__ = ["CutConstants", "Folding", "detach", "is_writable", "symbols"]
 
-GROWING = ("ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Upsample", "Pad", "OneHot")
-"""Operators that make more than they are given."""
 _KEPT = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 _UNPACKING = ("Cast", "CastLike", "BitShift", "Gather", "GatherElements", "GatherND", "ScatterND")
 """What compressed weights are unfolded with: never for a larger constant."""
@@ -250,55 +240,3 @@ def _is_cut_up(value: ir.Value | None) -> bool:
 
 def _itemsize(value: ir.Value) -> int:
     return 8 if value.dtype is None else math.ceil(value.dtype.itemsize)
-
-
-def _elements(value: ir.Value) -> int | None:
-    shape = static_shape(value)
-    return None if shape is None else math.prod(shape)
-
-
-def made_elements(node: ir.Node) -> int | None:
-    """How many elements a node with constant inputs computes, where that is known."""
-    if node.op_type in ("ConstantOfShape", "Expand"):
-        shape = constant(node.inputs[-1])
-        if shape is None:
-            return None
-        dims = [int(dim) for dim in shape.reshape(-1)]
-        if node.op_type == "Expand":
-            data = node.inputs[0]
-            own = _elements(data) if data is not None else None
-            return None if own is None else max(own, 1) * math.prod(max(dim, 1) for dim in dims)
-        return math.prod(dims)
-    if node.op_type == "Range":
-        ends = [constant(value) for value in node.inputs]
-        if any(end is None for end in ends):
-            return None
-        start, stop, step = (float(np.asarray(end).reshape(-1)[0]) for end in ends)
-        return max(0, math.ceil((stop - start) / step)) if step else None
-    if node.op_type == "Split":
-        return None if node.inputs[0] is None else _elements(node.inputs[0])
-    if node.op_type == "Slice":
-        return _sliced_elements(node)
-    made = [_elements(value) for value in node.outputs]
-    known = [size for size in made if size is not None]
-    return sum(known) if len(known) == len(made) else None
-
-
-def _sliced_elements(node: ir.Node) -> int | None:
-    """Of a Slice whose places are constant (ONNX operator Slice, from opset 10)."""
-    shape = static_shape(node.inputs[0])
-    given = [None if value is None else constant(value) for value in node.inputs[1:]]
-    if (
-        shape is None
-        or len(given) < 2
-        or any(v is not None and constant(v) is None for v in node.inputs[1:])
-    ):
-        return None
-    starts, ends = (np.asarray(array).reshape(-1).tolist() for array in given[:2])
-    axes, steps = ([*given, None, None][place] for place in (2, 3))
-    which = range(len(starts)) if axes is None else np.asarray(axes).reshape(-1).tolist()
-    jumps = [1] * len(starts) if steps is None else np.asarray(steps).reshape(-1).tolist()
-    left = list(shape)
-    for axis, start, end, step in zip(which, starts, ends, jumps, strict=True):
-        left[axis] = len(range(*slice(start, end, step).indices(shape[axis])))
-    return math.prod(left)

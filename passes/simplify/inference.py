@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from onnxpress.beyond_ir import holds_map, to_proto
 from onnxpress.graph import bodies, constant, is_standard, static_shape
-from onnxpress.passes.simplify.folding import GROWING, made_elements, symbols
+from onnxpress.growth import GROWING, made_elements
+from onnxpress.passes.simplify.folding import symbols
 
 __all__ = ["InferShapes", "all_known", "describe"]
 
