@@ -5,9 +5,9 @@ against the last pass alone; what each stage gained in time may be lost again by
 
 What chooses does not judge: the choice is judged on samples that it has not seen. Where it breaks
 the budget there, it is made again with so much less of the budget as it spent too much, or as what
-chose saw too little of; the second time of forms alone that keep the kernels (no ranges of activations, which other samples leave), and
-then nothing is lost; each look at the untouched samples makes the bounds of the next one wider
-(Bonferroni).
+chose saw too little of; the second time of forms alone that keep the kernels (no ranges of
+activations, which other samples leave), and then nothing is lost. Each look at the untouched
+samples makes the bounds of the next one wider (Bonferroni).
 """
 
 import math
@@ -27,7 +27,7 @@ from onnxpress.stages import Variant, run_stages
 from onnxpress.statistics.magnitudes import observe_magnitudes
 from onnxpress.validation import Validation, check_model
 
-__all__ = ["Attempt", "best_attempt", "judged_attempt"]
+__all__ = ["Attempt", "best_attempt", "judged_attempt", "seen_share"]
 
 _COMPARED = 2
 """Samples on which a change of form alone is compared with the model before it."""
@@ -91,7 +91,7 @@ def judged_attempt(run: Run, judge: Evaluator) -> tuple[Attempt, Validation]:
             # Another interface, not a loss: less of the budget would not mend it.
             break
         spent = judge.spent(validation.measurement)
-        seen = _seen_share(attempt.measurement, validation.measurement)
+        seen = seen_share(attempt.measurement, validation.measurement)
         share *= min(0.5, _MARGIN / max(spent, _MARGIN), seen)
         if judge.looks == _LOOKS or share < _LEAST_SHARE or run.options.stop():
             share = 0.0
@@ -110,7 +110,7 @@ def judged_attempt(run: Run, judge: Evaluator) -> tuple[Attempt, Validation]:
     return attempt, replace(validation, warnings=warnings)
 
 
-def _seen_share(chosen: Measurement, judged: Measurement) -> float:
+def seen_share(chosen: Measurement, judged: Measurement) -> float:
     """The share of the lost power that what chose saw, where untouched inputs keep too little.
 
     Stressed inputs and other sizes are few, and differ: what must keep 17 dB and kept 15 where 24
