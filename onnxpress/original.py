@@ -160,11 +160,12 @@ def load_sets(request: Request, original: Original, recipe: Recipe) -> SampleSet
 
     Raises:
         DataError: samples that do not fit the model.
-        NoSamplesError: none were given, and none can be made up.
+        NoSamplesError: none were given, and none can be made up; or the outputs are no tensors.
         RecipeError: the recipe was made with other samples.
     """
     session = original.session
     assert session is not None
+    _require_tensors(session, source)
     looked_at = None
     if request.calibration is not None:
         looked_at = load_samples(request.calibration, session.inputs)
@@ -197,6 +198,13 @@ def load_sets(request: Request, original: Original, recipe: Recipe) -> SampleSet
                 + ("" if recipe.calibration.held_out else " and the evaluation data of its own")
             )
     return SampleSets(looked_at, selection, judged, held_out)
+
+
+def _require_tensors(session: Session, source: str) -> None:
+    """Refuse to compare what is no tensor, with samples or without."""
+    for name, kind in zip(session.output_names, session.output_types, strict=True):
+        if kind.startswith(("seq(", "optional(")):
+            raise NoSamplesError(f"{source}: the output {name!r} is a {kind}, which has no figure")
 
 
 def _name_of(recipe: object) -> str:
