@@ -5,9 +5,10 @@ against the last pass alone; what each stage gained in time may be lost again by
 
 What chooses does not judge: the choice is judged on samples that it has not seen. Where it breaks
 the budget there, it is made again with so much less of the budget as it spent too much, or as what
-chose saw too little of; the second time of forms alone that keep the kernels (no ranges of
-activations, which other samples leave), and then nothing is lost. Each look at the untouched
-samples makes the bounds of the next one wider (Bonferroni).
+chose saw too little of; the second time by the last pass alone, in forms that keep the kernels
+(rounded weights: neither ranges of activations nor what seemed idle on the samples), and then
+nothing is lost. Each look at the untouched samples makes the bounds of the next one wider
+(Bonferroni).
 """
 
 import math
@@ -79,10 +80,8 @@ def judged_attempt(run: Run, judge: Evaluator) -> tuple[Attempt, Validation]:
     searched = any(stage.decisions is None for stage in run.recipe.stages)
     apart = judge is not run.evaluator
     said: list[str] = []
-    share = 1.0
+    share, attempt = 1.0, best_attempt(run)
     while True:
-        kernels = judge.looks == _LOOKS and share > 0
-        attempt = best_attempt(run, share, kernel_preserving_only=kernels)
         validation = _judged(run, judge, attempt)
         if validation.within_budget or not (searched and apart and attempt.lossy):
             break
@@ -93,12 +92,17 @@ def judged_attempt(run: Run, judge: Evaluator) -> tuple[Attempt, Validation]:
         spent = judge.spent(validation.measurement)
         seen = seen_share(attempt.measurement, validation.measurement)
         share *= min(0.5, _MARGIN / max(spent, _MARGIN), seen)
-        if judge.looks == _LOOKS or share < _LEAST_SHARE or run.options.stop():
-            share = 0.0
         judge.looks += 1
-        rest = f"{share:.0%} of the budget was spent anew" if share else "nothing is lost"
-        if share and judge.looks == _LOOKS:
-            rest += ", by forms that keep the kernels"
+        if judge.looks > _LOOKS or run.options.stop():
+            rest, attempt = "nothing is lost", best_attempt(run, 0)
+        elif judge.looks == _LOOKS or share < _LEAST_SHARE:
+            judge.looks, share = _LOOKS, max(share, _LEAST_SHARE)
+            rest = f"{share:.0%} of the budget was spent anew, by rounded weights alone"
+            skipped = _worth_skipping(run, attempt.stages)
+            attempt = _attempt(run, Variant(skipped, kernel_preserving_only=True, share=share))
+        else:
+            rest = f"{share:.0%} of the budget was spent anew"
+            attempt = best_attempt(run, share)
         said.append(f"on untouched samples {reason}; {rest}")
     if not apart:
         number = len(judge.samples)
@@ -140,16 +144,15 @@ def _judged(run: Run, judge: Evaluator, attempt: Attempt) -> Validation:
     )
 
 
-def best_attempt(run: Run, share: float = 1.0, *, kernel_preserving_only: bool = False) -> Attempt:
+def best_attempt(run: Run, share: float = 1.0) -> Attempt:
     """The best of all ways to follow the plan, with a share of the budget."""
     if share == 0:
         return _attempt(run, Variant(lossless_only=True))
     objective = run.options.objective
-    whole = Variant(share=share, kernel_preserving_only=kernel_preserving_only)
-    tries = [_attempt(run, whole)]
+    tries = [_attempt(run, Variant(share=share))]
     skipped = _worth_skipping(run, tries[0].stages)
     if skipped and not run.options.stop():
-        tries.append(_attempt(run, replace(whole, skipped=skipped)))
+        tries.append(_attempt(run, Variant(skipped, share=share)))
 
     def order(attempt: Attempt) -> tuple[bool, float]:
         # A broken budget is worse than anything.

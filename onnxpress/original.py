@@ -165,7 +165,7 @@ def load_sets(request: Request, original: Original, recipe: Recipe) -> SampleSet
     """
     session = original.session
     assert session is not None
-    _require_tensors(session, source)
+    _require_tensors(session, original.source)
     looked_at = None
     if request.calibration is not None:
         looked_at = load_samples(request.calibration, session.inputs)
@@ -201,9 +201,9 @@ def load_sets(request: Request, original: Original, recipe: Recipe) -> SampleSet
 
 
 def _require_tensors(session: Session, source: str) -> None:
-    """Refuse to compare what is no tensor, with samples or without."""
+    """Refuse to compare what is neither tensor nor map, with samples or without."""
     for name, kind in zip(session.output_names, session.output_types, strict=True):
-        if kind.startswith(("seq(", "optional(")):
+        if kind.startswith(("seq(", "optional(")) and not kind.startswith("seq(map("):
             raise NoSamplesError(f"{source}: the output {name!r} is a {kind}, which has no figure")
 
 

@@ -33,6 +33,8 @@ _STRESSED_ALLOWANCE_DB = 10.0
 _SIZES_ALLOWANCE_DB = 3.0
 _SIZES = frozenset(("shorter", "longer", "batch of two"))
 _STRESSED = 24
+_RESIZED = 12
+"""Runs of other sizes: of three, one that is on the edge decided alone."""
 _STEPS = 64
 
 
@@ -159,19 +161,24 @@ def probes_of(
         seed: of what is random.
     """
     found: list[Probe] = []
-    disturbed: list[Feed] = []
-    resized: list[Feed] = []
-    for name, feed in stressed(samples, original.inputs, seed=seed, number=_STRESSED):
-        (resized if name in _SIZES else disturbed).append(feed)
+    disturbed = [
+        feed
+        for name, feed in stressed(samples, original.inputs, seed=seed, number=_STRESSED)
+        if name not in _SIZES
+    ]
+    resized = [
+        feed for _, feed in stressed(samples, original.inputs, seed, 2 * _RESIZED, names=_SIZES)
+    ]
     if made_up and metrics:
-        kept = _answered(original, samples.feeds)
+        kept = _answered(original, samples.feeds, len(samples))
         allowance = _STRESSED_ALLOWANCE_DB
         found.append(_probe("random inputs", kept, readings, {}, metrics, allowance, {}))
-    for title, feeds, allowance in (
-        ("stressed inputs", [] if made_up else disturbed, _STRESSED_ALLOWANCE_DB),
-        ("other sizes", resized, _SIZES_ALLOWANCE_DB),
+    for title, feeds, most, allowance in (
+        ("stressed inputs", [] if made_up else disturbed, _STRESSED, _STRESSED_ALLOWANCE_DB),
+        # Many models take some of these sizes alone.
+        ("other sizes", resized, _RESIZED, _SIZES_ALLOWANCE_DB),
     ):
-        kept = _answered(original, feeds)
+        kept = _answered(original, feeds, most)
         if kept:
             found.append(_probe(title, kept, readings, usual, metrics, allowance, {}))
     states = {r.state_input: n for n, r in readings.items() if r.state_input is not None}
@@ -191,10 +198,12 @@ def probes_of(
     return tuple(found)
 
 
-def _answered(original: Session, feeds: Sequence[Feed]) -> list[tuple[Feed, Answers]]:
-    """The feeds that the original runs on with finite answers."""
+def _answered(original: Session, feeds: Sequence[Feed], most: int) -> list[tuple[Feed, Answers]]:
+    """The first feeds that the original runs on with finite answers."""
     kept: list[tuple[Feed, Answers]] = []
     for feed in feeds:
+        if len(kept) == most:
+            break
         try:
             answer = original.run(feed)
         except ModelError:

@@ -8,7 +8,7 @@ course: Hendrycks & Dietterich, "Benchmarking neural network robustness to commo
 perturbations", ICLR 2019; pruned models lose more there: Hooker et al., arXiv 1911.05248.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,7 +59,11 @@ Stress = Callable[[_Case, Rng], Feed | None]
 
 
 def stressed(
-    samples: Samples, inputs: Sequence[InputSpec], seed: int, number: int
+    samples: Samples,
+    inputs: Sequence[InputSpec],
+    seed: int,
+    number: int,
+    names: Collection[str] | None = None,
 ) -> tuple[tuple[str, Feed], ...]:
     """At most `number` stressed samples, by turns of all stresses, each with the stress's name.
 
@@ -71,6 +75,7 @@ def stressed(
         inputs: of the model, which say what axes are dynamic and which of them go together.
         seed: decides all that is random; the same samples give the same feeds.
         number: how many are wanted.
+        names: of the stresses; all of them if not given.
     """
     roles = read_roles(samples.feeds)
     order = np.random.default_rng(seed).permutation(len(samples)).tolist()
@@ -78,6 +83,8 @@ def stressed(
     for name, stress, index, rng in _turns(order, seed):
         if len(found) == number:
             break
+        if names is not None and name not in names:
+            continue
         feed = samples.feeds[index]
         case = _Case(feed, _partner(samples.feeds, index), inputs, roles)
         changed = stress(case, rng)
