@@ -100,12 +100,17 @@ def _dynamic_rounded(context: Context, layer: Layer, strength: float) -> Rounded
 @memoised
 def weight_only_integers(context: Context, layer: Layer) -> Rounded:
     """The weight in integers that the runtime expands when it loads the model."""
+    weight = nearest_weight(layer)
+    observed = _output_axes(layer) is not None and layer.op_type != "Gather"
+    return _rounded(context, layer, weight) if observed else _nearest(layer, weight)
+
+
+def nearest_weight(layer: Layer) -> QuantizedWeight:
+    """The weight alone, to the nearest integers."""
     assert layer.weight.const_value is not None
     # An embedding's rows are words of very different norms: a scale each.
     axis = 0 if layer.op_type == "Gather" else _output_axes(layer)
-    weight = quantize_weight(layer.weight.const_value.numpy(), 0 if axis is None else axis)
-    observed = axis is not None and layer.op_type != "Gather"
-    return _rounded(context, layer, weight) if observed else _nearest(layer, weight)
+    return quantize_weight(layer.weight.const_value.numpy(), 0 if axis is None else axis)
 
 
 def _output_axes(layer: Layer) -> int | tuple[int, ...] | None:
