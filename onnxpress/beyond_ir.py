@@ -81,6 +81,11 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
     for node, attributes in zip(model.graph, packed, strict=True):
         for attribute in attributes:
             node.attributes.add(PackedAttribute(attribute))
+    for node in model.graph.all_nodes():
+        if node.device_configurations:
+            # onnx-ir writes none that names no configuration, and the checker takes it.
+            named = [c for c in node.device_configurations if c.configuration is not None]
+            node.device_configurations = tuple(named)
     if types:
         model.graph.meta[_TYPES] = types
     return model

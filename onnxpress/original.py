@@ -173,11 +173,14 @@ def load_sets(request: Request, original: Original, recipe: Recipe) -> SampleSet
         looked_at = load_samples(
             recipe.calibration.source, session.inputs, named_in=_name_of(request.recipe)
         )
+    if looked_at is not None:
+        require_runnable(session, looked_at)
     held_out = request.evaluation is None
     bounded = request.budget.confidence is not None
     most = _SELECTION_MOST_FOR_BOUNDS if bounded else _SELECTION_MOST
     if request.evaluation is not None:
         given = load_samples(request.evaluation, session.inputs)
+        require_runnable(session, given)
         selection, judged = _selection(given, recipe.seed, most)
     elif looked_at is not None:
         looked_at, given = looked_at.hold_out(_HELD_OUT_SHARE, recipe.seed)
@@ -185,9 +188,6 @@ def load_sets(request: Request, original: Original, recipe: Recipe) -> SampleSet
     else:
         selection = _made_up(session, recipe.seed, original)
         judged = _made_up(session, recipe.seed + 1, original)
-    for samples in (looked_at, selection, judged):
-        if samples is not None:
-            require_runnable(session, samples)
     if recipe.calibration is not None and looked_at is not None:
         found = samples_digest(looked_at)
         if found != recipe.calibration.digest:

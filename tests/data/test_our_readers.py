@@ -60,7 +60,7 @@ def test_npz_is_read_whatever_its_name(tmp_path: Path, name: str) -> None:
         ({"x": arrays()["x"]}, "missing: scale"),
         ({**arrays(), "y": arrays()["x"]}, "not an input: y"),
         ({**arrays(), "scale": np.ones(3, np.float32)}, "different numbers of samples"),
-        ({**arrays(), "x": np.float32("nan")}, "NaN"),
+        ({**arrays(), "x": np.float32("nan")}, r"has shape \[\]"),
         ({**arrays(), "x": [[1.0, 2.0]]}, "astype"),
         (7, "of type int"),
     ],

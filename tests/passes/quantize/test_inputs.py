@@ -91,7 +91,9 @@ def test_odd_calibration_data_gives_a_model_within_the_budget(
     assert {"w", "v", "m"} <= decided.keys() | left
 
 
-@pytest.mark.parametrize(("value", "said"), [(np.inf, "infinity in sample"), (np.nan, "NaN in 1")])
+@pytest.mark.parametrize(
+    ("value", "said"), [(np.inf, "infinity in sample"), (np.nan, "NaN in sample 3")]
+)
 def test_calibration_data_that_is_not_finite_is_refused(value: float, said: str) -> None:
     array = noise(np.random.default_rng(1))
     array[3, 0, 0, 0] = value
