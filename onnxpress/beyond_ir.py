@@ -81,14 +81,39 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
     for node, attributes in zip(model.graph, packed, strict=True):
         for attribute in attributes:
             node.attributes.add(PackedAttribute(attribute))
-    for node in model.graph.all_nodes():
-        if node.device_configurations:
-            # onnx-ir writes none that names no configuration, and the checker takes it.
-            named = [c for c in node.device_configurations if c.configuration is not None]
-            node.device_configurations = tuple(named)
+    _mend(model)
     if types:
         model.graph.meta[_TYPES] = types
     return model
+
+
+def _mend(model: ir.Model) -> None:
+    """What the checker takes and onnx-ir does not write, where nothing depends on it.
+
+    Protobuf hands texts that are not UTF-8 over as bytes.
+
+    Raises:
+        ValueError: a tensor has such a name.
+    """
+    model.producer_name = _text(model.producer_name)
+    model.producer_version = _text(model.producer_version)
+    model.domain, model.doc_string = _text(model.domain), _text(model.doc_string)
+    for graph in model.graphs():
+        graph.name, graph.doc_string = _text(graph.name), _text(graph.doc_string)
+        named = [*graph.inputs, *graph.initializers.values()]
+        if any(isinstance(value.name, bytes) for value in named):
+            raise ValueError("the name of a tensor is not UTF-8")
+    for node in model.graph.all_nodes():
+        node.name, node.doc_string = _text(node.name), _text(node.doc_string)
+        if any(isinstance(value.name, bytes) for value in node.outputs):
+            raise ValueError("the name of a tensor is not UTF-8")
+        if node.device_configurations:
+            named_ones = [c for c in node.device_configurations if c.configuration is not None]
+            node.device_configurations = tuple(named_ones)
+
+
+def _text(given: str | bytes | None) -> str | None:
+    return given.decode("utf-8", "replace") if isinstance(given, bytes) else given
 
 
 def _taken(node: onnx.NodeProto) -> list[onnx.AttributeProto]:
