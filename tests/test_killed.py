@@ -126,7 +126,7 @@ def kills(number: int) -> Iterator[tuple[signal.Signals, bool, float]]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("number", [4, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [4, pytest.param(50, marks=pytest.mark.long)])
 def test_killed_run_leaves_the_old_set_or_the_new_one(
     tmp_path: Path, sources: list[Path], command: str, number: int
 ) -> None:

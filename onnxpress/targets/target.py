@@ -164,7 +164,8 @@ class Target:
     four_bit_weights: bool = field(metadata=fact("whether weights of 4 bits have kernels", both))
     quantized_operators: frozenset[str] = field(
         metadata=fact(
-            "operators that have an integer kernel between Q and DQ",
+            "operators that have an integer kernel between Q and DQ, and onnxruntime's "
+            "DynamicQuantizeLSTM",
             _quantized_in_both,
             applies=_computes_integers,
         )

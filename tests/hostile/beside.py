@@ -109,8 +109,8 @@ def recipe_nested_100000_deep(folder: Path) -> Path:
 
 
 @_recipe
-def recipe_with_a_table_100000_deep(folder: Path) -> Path:
-    return _text(folder, "version = 2\n[" + ".".join(["a"] * 100_000) + "]\n")
+def recipe_with_a_table_20000_deep(folder: Path) -> Path:
+    return _text(folder, "version = 2\n[" + ".".join(["a"] * 20_000) + "]\n")
 
 
 @_recipe

@@ -20,7 +20,7 @@ _COMMANDS = {
     ),
 }  # fmt: skip
 _MOST_SECONDS = 60
-_SLOW = pytest.mark.slow
+_LONG = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def _parameters(*kinds: dict[str, Kind], mark: pytest.MarkDecorator | None = Non
 
 @pytest.mark.parametrize(
     ("make", "command"),
-    [*_parameters(FILES, GRAPHS), *_parameters(SLOW_GRAPHS, mark=_SLOW)],
+    [*_parameters(FILES, GRAPHS), *_parameters(SLOW_GRAPHS, mark=_LONG)],
 )
 def test_hostile_model_is_a_sentence(
     trials: Trials, tmp_path: Path, make: Kind, command: str
