@@ -24,6 +24,9 @@ _COLLECTED_AFTER = 20_000
 """New objects after which Python looks for garbage: a graph has hundreds of thousands that live
 long, and at the usual 700 a third of the time goes into walking them."""
 
+_RENAMED = {"shrink": "prune"}
+"""Names of before the first release, by which scripts still call."""
+
 
 class Commands(click.Group):
     """Our commands and, after them, one command for each installed pass."""
@@ -46,6 +49,9 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, with a suggestion for a name that does not exist."""
         known = self.list_commands(ctx)
+        if args and args[0] in _RENAMED and args[0] not in known:
+            click.echo(f"{args[0]} is called {_RENAMED[args[0]]} now", err=True)
+            args = [_RENAMED[args[0]], *args[1:]]
         if args and args[0] not in known and not args[0].startswith("-"):
             ctx.fail(f"there is no command {args[0]!r}{nearest(args[0], known)}")
         return super().resolve_command(ctx, args)

@@ -86,3 +86,10 @@ def test_unknown_command_gets_the_nearest_as_a_suggestion(word: str, suggestion:
     result = run(word)
     assert result.exit_code == 2
     assert f"there is no command {word!r}; did you mean {suggestion!r}?" in result.output
+
+
+def test_name_of_before_leads_to_the_command_of_now() -> None:
+    result = run("shrink", "--help")
+    assert result.exit_code == 0
+    assert "shrink is called prune now" in result.output
+    assert " prune [OPTIONS] " in result.output
