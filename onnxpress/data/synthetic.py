@@ -27,6 +27,8 @@ _MOST_ELEMENTS = 1 << 25
 """Of an input that is made up: no model is meant for more, but a file may say anything."""
 _MOST_MADE = 1 << 28
 """Elements of one tensor: models that are run on made-up inputs have no larger ones."""
+_LARGEST_COUNT = (1 << 31) - 1
+"""Of an attribute: onnxruntime gives up between two nodes, and not within one."""
 _MOST_INPUTS = 10_000
 """onnxruntime looks for each input in a list of all."""
 _SIZES = (64, 16, 224, 320, 576, 512, 288, 256, 1, 2, 32, 128, 1024)
@@ -121,10 +123,20 @@ def _tables(value: ir.Value) -> Iterator[int]:
 
 
 def _require_modest(session: Session, model: ir.Model | None) -> None:
-    """Refuse to run unasked what says that it takes gigabytes."""
+    """Refuse to run unasked what says that it takes gigabytes, or hours."""
     if model is None:
         model = session.model if isinstance(session.model, ir.Model) else _read(session.model)
-    large = None if model is None else largest_made(model)
+    if model is None:
+        return
+    for node in model.graph.all_nodes():
+        # The end of a Shape may be beyond all axes.
+        for given in node.attributes.values() if node.op_type != "Shape" else ():
+            if given.type == ir.AttributeType.INT and given.value > _LARGEST_COUNT:
+                raise DataError(
+                    f"{node_label(node)} has a {given.name} of {given.value:,}, which may take "
+                    "hours; give data if that is meant"
+                )
+    large = largest_made(model)
     if large is not None and large[1] > _MOST_MADE:
         raise DataError(
             f"{node_label(large[0])} makes a tensor of {large[1]:,} elements; give data if that is "

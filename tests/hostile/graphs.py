@@ -367,6 +367,18 @@ def _wide(number: int) -> onnx.ModelProto:
 
 
 @_kind
+def skips_that_take_hours(folder: Path) -> Path:
+    """Within one node, where onnxruntime cannot be told to give up."""
+    grams: Any = {"ngram_counts": [0, 0], "ngram_indexes": [0, 1, 2]}
+    vectorizer = node(
+        "TfIdfVectorizer", ["x"], ["y"], mode="TF", min_gram_length=2, max_gram_length=2,
+        max_skip_count=10**12, pool_int64s=[5, 6, 7, 8, 6, 7], **grams,
+    )  # fmt: skip
+    inputs = [info("x", [12], onnx.TensorProto.INT32)]
+    return saved(folder, model_of([vectorizer], inputs, [info("y", [3])]))
+
+
+@_kind
 def outputs_2000(folder: Path) -> Path:
     outputs = [info(f"y{place}") for place in range(2000)]
     return saved(folder, model_of([node("Neg", ["x"], [o.name]) for o in outputs], (), outputs))
