@@ -124,7 +124,11 @@ def _searched(
     )
     nothing = replace(nothing, tried=trials.tried)
     if not found.trials:
-        left += [_skip(p, "restored: the budget would break") for p in kept]
+        reason = "restored: the budget would break"
+        if options.out_of_time():
+            reason = "the time was over before a choice was found that keeps within the budget"
+            unreachable = f"{reason}: give more with --time-limit"
+        left += [_skip(p, reason) for p in kept]
         return replace(nothing, left=tuple(left), note=unreachable)
     chosen, note = _taken(trials, context, kept, found.trials)
     if chosen is None:
