@@ -36,7 +36,8 @@ def command(
         (entry["name"], entry["operator"], str(entry["shape"]), f"{entry['bytes']:,}")
         for entry in found["largest"]
     ]
-    print_table("largest layers", ("layer", "operator", "shape", "bytes"), rows, console)
+    if rows:
+        print_table("largest layers", ("layer", "operator", "shape", "bytes"), rows, console)
     if found["layers"] > len(rows):
         print_text(f"and {found['layers'] - len(rows)} more; --json has the names of all", console)
     for problem in found["problems"]:

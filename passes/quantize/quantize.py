@@ -276,7 +276,9 @@ class Quantize(Pass):
             limit = limit or small
         if not candidates:
             return Skip(layer.name, limit or "no form fits it")
-        words = None if limit is None else f"no integer kernel: {limit}"
+        words = limit
+        if limit is not None and not limit.startswith("no integer kernel"):
+            words = f"no integer kernel: {limit}"
         return Proposal(layer.name, tuple(candidates), words if no_kernel else limit)
 
     def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
