@@ -3,6 +3,7 @@
 import ast
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,13 @@ def test_crash_hang_and_absence_are_verdicts_and_the_others_finish(
     assert found["cpu"].status is Status.RAN
 
 
+def _runs(state: Path) -> bool:
+    try:
+        return ") Z " not in state.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def test_a_process_left_by_a_worker_is_ended_with_it(
     tmp_path: Path, pair: tuple[ir.Model, Evaluator]
 ) -> None:
@@ -142,7 +150,11 @@ def test_a_process_left_by_a_worker_is_ended_with_it(
     config = configured(tmp_path, "openvino", interpreter(tmp_path / "parent", body))
     check(pair, "openvino", config=config, limit=3)
     state = Path(f"/proc/{note.read_text()}/stat")
-    assert not state.exists() or ") Z " in state.read_text()
+    # A signal that is sent takes effect when the process is scheduled next.
+    give_up = time.monotonic() + 30
+    while _runs(state) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    assert not _runs(state)
 
 
 def test_an_interpreter_without_the_provider_is_absent_with_the_way_to_get_it(
