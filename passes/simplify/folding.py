@@ -213,7 +213,9 @@ def _should_fold(node: ir.Node, limit: int) -> bool:
         for value in inputs
         if value.const_value is not None and len(value.uses()) == 1
     )
-    if made_bytes <= freed + _NODE_BYTES or _is_cut_up(node.inputs[0]):
+    if made_bytes <= freed + _NODE_BYTES:
+        return True
+    if node.op_type in _CUTS and _is_cut_up(node.inputs[0]):
         return True
     if made > limit:
         return False

@@ -56,8 +56,9 @@ def _hoist(node: ir.Node, first: int, states: int, first_returned: int) -> bool:
     for place in invariant:
         inside, outside = body.inputs[first + place], node.inputs[first + place]
         assert outside is not None
-        # The body's own output goes first: it is no use that may see an outer value.
+        # This output goes with the state; a body gives no value of another graph.
         body.outputs[first_returned + place] = body.outputs[0]
+        _copy_into_results(body, inside, outside)
         ir.convenience.replace_all_uses_with(inside, outside)
         _replace_result(node, place, outside)
     kept = [place for place in range(states) if place not in invariant]
@@ -73,6 +74,16 @@ def _origin(value: ir.Value | None) -> ir.Value | None:
             break
         value = producer.inputs[0]
     return value
+
+
+def _copy_into_results(body: ir.Graph, inside: ir.Value, outside: ir.Value) -> None:
+    """Let a state that is a result of each turn too be a copy of the outer value there."""
+    for place, value in enumerate(body.outputs):
+        if value is inside:
+            same = ir.Node("", "Identity", [outside])
+            same.outputs[0].type, same.outputs[0].shape = inside.type, inside.shape
+            body.append(same)
+            body.outputs[place] = same.outputs[0]
 
 
 def _replace_result(node: ir.Node, place: int, outside: ir.Value) -> None:

@@ -49,6 +49,22 @@ def test_clip_that_others_read_is_left() -> None:
     assert simplified(model, feed)["Clip"] == 1
 
 
+def test_numbers_below_any_absolute_tolerance_are_apart() -> None:
+    model = build(
+        """g (float[1, 4] x) => (float[1, 4] y) {
+            half = Constant <value = float {0.5e-9}> ()
+            zero = Constant <value = float {0}> ()
+            top = Constant <value = float {1e-9}> ()
+            other = Constant <value = float {5e-9}> ()
+            b = Add (x, half)
+            c = Clip (b, zero, top)
+            y = Div (c, other)
+        }"""
+    )
+    feed = {"x": np.array([[-1, 1e-10, 2e-9, 4]], np.float32)}
+    assert "HardSigmoid" not in simplified(model, feed)
+
+
 def test_squeeze_and_excite_residual_is_one_product() -> None:
     model = build(
         """g (float[1, 4, 6, 6] x, float[4, 4, 1, 1] w) => (float[1, 4, 6, 6] y) {

@@ -118,6 +118,38 @@ def test_states_leave_loops_within_loops() -> None:
     np.testing.assert_array_equal(Session(model).run(feed)["y"], [10, 19])
 
 
+@pytest.mark.parametrize("turns", [0, 3])
+def test_state_that_is_a_result_of_each_turn_too_stays_one(turns: int) -> None:
+    model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[2] x, int64 n, float[2] w) => (float[2] y, float[k, 2] all)
+        {
+            go = Constant <value = bool {1}> ()
+            y, w_end, all = Loop <body = cell (int64 i, bool on, float[2] s, float[2] v)
+                => (bool on_too, float[2] t, float[2] v_same, float[2] v)
+            { on_too = Identity (on)  t = Add (s, v)  v_same = Identity (v) }> (n, go, x, w)
+        }""")
+    feed = {"x": np.ones(2, np.float32), "n": np.array(turns), "w": np.array([1, 2], np.float32)}
+    wanted = Session(model).run(feed)
+    simplify(model)
+    assert states(model) == 3
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+    for one, other in zip(wanted.values(), Session(model).run(feed).values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_states_that_change_places_stay() -> None:
+    model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[2] x, int64 n, float[2] w) => (float[2] y, float[2] z)
+        {
+            go = Constant <value = bool {1}> ()
+            y, z = Loop <body = cell (int64 i, bool on, float[2] s, float[2] v)
+                => (bool on_too, float[2] t, float[2] u)
+            { on_too = Identity (on)  t = Identity (v)  u = Identity (s) }> (n, go, x, w)
+        }""")
+    simplify(model)
+    assert states(model) == 4
+
+
 CUTS = {
     "slices": """s = Constant <value = int64[1] {0}> ()  m = Constant <value = int64[1] {30}> ()
         e = Constant <value = int64[1] {9223372036854775807}> ()
