@@ -12,7 +12,7 @@ from onnxpress.graph import Names
 from onnxpress.layers import Layer, find_layers
 from onnxpress.memory import Memory
 from onnxpress.statistics import LayerStatistics, Statistics
-from onnxpress.stored import StoredWeight, find_stored
+from onnxpress.stored import StoredWeight, beside, find_stored
 from onnxpress.targets import Target
 
 __all__ = ["Context"]
@@ -73,8 +73,7 @@ class Context:
     @property
     def weights(self) -> tuple[Layer | StoredWeight, ...]:
         """All that a user can keep: layers, and stored weights that are none."""
-        named = {layer.name for layer in self.layers}
-        return (*self.layers, *(item for item in self.stored if item.name not in named))
+        return beside(self.layers, self.stored)
 
     def moments(self, layer: Layer) -> LayerStatistics | None:
         """What was observed of the layer's inputs."""

@@ -17,14 +17,14 @@ from onnxpress.data import Samples, load_samples
 from onnxpress.errors import ModelError
 from onnxpress.graph import standard_opset
 from onnxpress.judge import Reading, read_outputs
-from onnxpress.layers import Layer, find_layers
+from onnxpress.layers import find_layers
 from onnxpress.lossless import simplified
 from onnxpress.pool import Pool
 from onnxpress.report.document import reading_document
 from onnxpress.request import default_passes
 from onnxpress.runtime import Array, Session
 from onnxpress.selectable import selectable_sites
-from onnxpress.stored import StoredWeight, find_stored
+from onnxpress.stored import beside, find_stored
 from onnxpress.targets import Target, load_target
 from onnxpress.untreated import nothing_to_compress, odd_numbers, untreated_weights
 
@@ -64,9 +64,7 @@ def inspect_model(
         _unasked(p.name) if refusal else _described(Pool((p,)), model, chosen) for p in lossy
     ]
     layers = find_layers(model)
-    named = {layer.name for layer in layers}
-    weights: list[Layer | StoredWeight] = [*layers]
-    weights += [item for item in find_stored(model, layers) if item.name not in named]
+    weights = beside(layers, find_stored(model, layers))
     operators = Counter(node.op_type for node in original.graph.all_nodes())
     sites = selectable_sites(model, original)
     largest = sorted(weights, key=lambda layer: -layer.nbytes)[:10]

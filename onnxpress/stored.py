@@ -6,7 +6,7 @@ and, transposed, the last layer share; a constant of Einsum, Attention or a sum.
 what a layer computes (its shape, its integers) need a `Layer` instead.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from onnxpress.layers import FLOAT_TYPES, Layer, Use, find_layers
 from onnxpress.recurrent import BIAS, is_recurrent
 from onnxpress.scale_axes import Axes, final_uses, is_known_domain, preferred_axes
 
-__all__ = ["LEAST_BYTES", "StoredWeight", "find_stored"]
+__all__ = ["LEAST_BYTES", "StoredWeight", "beside", "find_stored"]
 
 LEAST_BYTES = 1024
 """Below, scales and nodes take what is saved."""
@@ -119,6 +119,14 @@ def find_stored(model: ir.Model, layers: Collection[Layer] | None = None) -> lis
             found.append(StoredWeight(value.name or "", value, graph, uses, axes, refusal, inside))
     found.sort(key=lambda item: (min(order.get(id(u.node), 0) for u in item.uses), item.name))
     return found
+
+
+def beside(
+    layers: Sequence[Layer], stored: Sequence[StoredWeight]
+) -> tuple[Layer | StoredWeight, ...]:
+    """All weights: layers, and stored weights that are none of them."""
+    named = {layer.name for layer in layers}
+    return (*layers, *(item for item in stored if item.name not in named))
 
 
 def _is_bias(use: Use) -> bool:

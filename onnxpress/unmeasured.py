@@ -1,7 +1,7 @@
 """What is done to a model that cannot be run: what changes no answer, and nothing is claimed."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -36,20 +36,9 @@ def unchanged(original: Original, recipe: Recipe, started: float) -> Result | No
         return None
     stages = tuple(StageResult(s.pass_, original.model, note=IN_ATTRIBUTES) for s in recipe.stages)
     model = original.model.clone()
-    final = replace(recipe, stages=tuple(RecipeStage(stage.pass_, ()) for stage in stages))
-    stamp(model, final, original.digest)
-    return Result(
-        model,
-        final,
-        stages,
-        None,
-        within_budget=True,
-        problems=(),
-        original_bytes=original.nbytes,
-        source=original.source,
-        seconds=time.monotonic() - started,
-        warnings=(f"{reason}; it is written as it was, and was not run",),
-    )
+    final = _stamped(original, model, recipe, stages)
+    warning = f"{reason}; it is written as it was, and was not run"
+    return _result(original, model, final, stages, started, (warning,))
 
 
 def without_runtime(original: Original, recipe: Recipe, started: float) -> Result:
@@ -100,14 +89,33 @@ def _unmeasured(
             model = stages[-1].model
         else:
             stages.append(StageResult(stage.pass_, model, note=note))
+    final = _stamped(original, model, recipe, stages)
+    grown = kept_small(model, original.model, original.nbytes)
+    said = (original.note, odd_numbers(original.model), grown)
+    return _result(original, model, final, stages, started, [reason for reason in said if reason])
+
+
+def _stamped(
+    original: Original, model: ir.Model, recipe: Recipe, stages: Sequence[StageResult]
+) -> Recipe:
+    """What was decided, which `model` says that it follows from."""
     decided = tuple(RecipeStage(stage.pass_, stage.decisions) for stage in stages)
     final = replace(recipe, stages=decided)
     stamp(model, final, original.digest)
-    grown = kept_small(model, original.model, original.nbytes)
-    said = (original.note, odd_numbers(original.model), grown)
+    return final
+
+
+def _result(
+    original: Original,
+    model: ir.Model,
+    recipe: Recipe,
+    stages: Sequence[StageResult],
+    started: float,
+    warnings: Sequence[str],
+) -> Result:
     return Result(
         model,
-        final,
+        recipe,
         tuple(stages),
         None,
         within_budget=True,
@@ -115,5 +123,5 @@ def _unmeasured(
         original_bytes=original.nbytes,
         source=original.source,
         seconds=time.monotonic() - started,
-        warnings=tuple(reason for reason in said if reason),
+        warnings=tuple(warnings),
     )
