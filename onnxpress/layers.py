@@ -29,6 +29,7 @@ from onnxpress.recurrent import (
     is_recurrent,
     recurrent_multiply_adds,
 )
+from onnxpress.spill import kept
 
 __all__ = [
     "FLOAT_TYPES",
@@ -166,11 +167,12 @@ class Layer:
         """Replace the stored array by one of the same shape."""
         assert self.weight.const_value is not None
         stored = self.weight.const_value.numpy()
-        self.weight.const_value = ir.Tensor(
-            np.ascontiguousarray(array.astype(stored.dtype)),
+        tensor = ir.Tensor(
+            np.ascontiguousarray(array.astype(stored.dtype, copy=False)),
             dtype=self.dtype,
             name=self.name,
         )
+        self.weight.const_value = kept(self.graph, tensor)
 
 
 def to_matrix(array: Matrix, use: Use, groups: int) -> Matrix:

@@ -15,6 +15,7 @@ from onnxpress.runtime.session import (
     Feed,
     InputSpec,
     Session,
+    structural_refusal,
 )
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "executed_operators",
     "is_integer_operator",
     "seen_by_providers",
+    "structural_refusal",
 ]

@@ -68,7 +68,10 @@ class Wanted:
 
 def refusal(context: Context, layer: Layer, wanted: Wanted) -> str | None:
     """Why a layer is left alone before any rank is tried, as a sentence for people."""
-    return _unfit(layer) or _unknown(context, layer, wanted)
+    reason = _unfit(layer)
+    if reason is None and not context.shapes_only:
+        reason = _spoiled(layer)
+    return reason or _unknown(context, layer, wanted)
 
 
 def _unfit(layer: Layer) -> str | None:
@@ -89,9 +92,14 @@ def _unfit(layer: Layer) -> str | None:
         return f"a convolution in {layer.groups} groups is of low rank already"
     if layer.op_type == "Gemm" and is_scaled_gemm(node) and layer.uses[1:]:
         return "a scaled Gemm that several nodes share"
+    outputs, inputs = layer.read().shape
+    if min(outputs, inputs) <= _SMALL:
+        return f"a weight of {outputs}x{inputs} is too small to gain"
+    return None
+
+
+def _spoiled(layer: Layer) -> str | None:
     matrix = layer.read()
-    if min(matrix.shape) <= _SMALL:
-        return f"a weight of {matrix.shape[0]}x{matrix.shape[1]} is too small to gain"
     if not np.isfinite(matrix).all():
         return "its weight holds NaN or infinity"
     if not matrix.any():
@@ -129,6 +137,8 @@ def observed(context: Context, layer: Layer, weighting: str) -> bool:
 
 def layer_candidates(context: Context, layer: Layer, wanted: Wanted) -> tuple[Candidate, ...]:
     """Forms and ranks for a layer, the cheapest first."""
+    if context.shapes_only:
+        return (Candidate(family="pair"),) if _most_rank(layer) >= 1 else ()
     found = [_pair(context, layer, rank, wanted) for rank in _ranks(context, layer, wanted)]
     if layer.op_type == "Conv" and min(layer.shape[2:]) > 1 and len(layer.shape) == 4:
         found += _splits(context, layer, wanted)

@@ -103,7 +103,7 @@ class Factorize(Pass):
         """Forms and ranks for every layer, the cheapest first."""
         proposals: list[Proposal | Skip] = []
         taken: set[str] = set()
-        for layers in shared_inputs(context):
+        for layers in () if context.shapes_only else shared_inputs(context):
             shared = shared_proposal(context, layers, self._wanted)
             if shared is not None:
                 proposals.append(shared)

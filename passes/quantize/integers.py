@@ -1,5 +1,6 @@
 """The integers of a layer's weight in each form, with the error they cause."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ __all__ = [
     "constant_bias",
     "dynamic_integers",
     "layer_energy",
+    "nearest_bytes",
     "static_integers",
     "weight_only_integers",
 ]
@@ -30,6 +32,8 @@ Parameters = Mapping[str, Parameter]
 
 _BIAS_LIMIT = 2.0**30
 _PRUNED_SHARE = 0.2
+_SCALE_BYTES = 4
+"""float32."""
 _BLOCK_ROWS = 2048
 
 
@@ -100,17 +104,24 @@ def _dynamic_rounded(context: Context, layer: Layer, strength: float) -> Rounded
 @memoised
 def weight_only_integers(context: Context, layer: Layer) -> Rounded:
     """The weight in integers that the runtime expands when it loads the model."""
-    weight = nearest_weight(layer)
+    assert layer.weight.const_value is not None
+    weight = quantize_weight(layer.weight.const_value.numpy(), _stored_axes(layer))
     observed = _output_axes(layer) is not None and layer.op_type != "Gather"
     return _rounded(context, layer, weight) if observed else _nearest(layer, weight)
 
 
-def nearest_weight(layer: Layer) -> QuantizedWeight:
-    """The weight alone, to the nearest integers."""
-    assert layer.weight.const_value is not None
+def nearest_bytes(layer: Layer) -> int:
+    """What integers and scales of `weight_only_integers` take; its numbers are not read."""
+    axes = _stored_axes(layer)
+    scales = math.prod(layer.shape[at] for at in (axes if isinstance(axes, tuple) else (axes,)))
+    return math.prod(layer.shape) + _SCALE_BYTES * scales
+
+
+def _stored_axes(layer: Layer) -> int | tuple[int, ...]:
+    """Along which the scales of the weight alone run."""
     # An embedding's rows are words of very different norms: a scale each.
-    axis = 0 if layer.op_type == "Gather" else _output_axes(layer)
-    return quantize_weight(layer.weight.const_value.numpy(), 0 if axis is None else axis)
+    axes = 0 if layer.op_type == "Gather" else _output_axes(layer)
+    return 0 if axes is None else axes
 
 
 def _output_axes(layer: Layer) -> int | tuple[int, ...] | None:

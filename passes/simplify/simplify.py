@@ -40,6 +40,7 @@ from onnxpress.memory import collected_rarely
 from onnxpress.passes.simplify.activation_functions import FuseHardSigmoid, FuseScaledResidual
 from onnxpress.passes.simplify.backward import FoldAffine
 from onnxpress.passes.simplify.contraction import ContractByMatMul
+from onnxpress.passes.simplify.duplicates import ShareEqual
 from onnxpress.passes.simplify.embedding import FoldIntoTable, LookUpOneHot
 from onnxpress.passes.simplify.folding import CutConstants, Folding, detach
 from onnxpress.passes.simplify.forward import FoldAffineForward
@@ -212,7 +213,7 @@ def _cleaning(*, has_subgraphs: bool) -> list[ir.passes.PassBase]:
         common.RemoveUnusedNodesPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
-        common.DeduplicateHashedInitializersPass(),
+        ShareEqual(),
         common.CommonSubexpressionEliminationPass(),
     ]
 
