@@ -16,6 +16,7 @@ from onnxpress.conversion import Conversion, convert_interface
 from onnxpress.errors import NoSamplesError
 from onnxpress.judge import Budget, Evaluator
 from onnxpress.lossless import require_selected
+from onnxpress.memory import memory_budget
 from onnxpress.original import (
     Original,
     Run,
@@ -25,6 +26,7 @@ from onnxpress.original import (
     read,
     settled,
 )
+from onnxpress.oversized import needed_bytes, without_room
 from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage
 from onnxpress.request import DataArgument, Request, default_passes, planned
@@ -72,6 +74,7 @@ def optimize(
     exclude: Sequence[str] = (),
     overridable: bool | None = None,
     stop: Callable[[], bool] = lambda: False,
+    max_memory: int | str | None = None,
 ) -> Result:
     """Make a model smaller and faster within a budget, and prove it.
 
@@ -111,6 +114,9 @@ def optimize(
             version 4 on, as earlier ones demanded that all weights are inputs.
         stop: asked again and again from the beginning of the search on; once it says yes, the best
             model so far is judged and given back.
+        max_memory: bytes, or with a unit as `4GB`; `None`: half of what is free. A model that
+            takes more is not run: what changes no answer is done by its rules, a lossy pass that
+            is named by the errors of the weights alone.
 
     Raises:
         OnnxpressError: the input cannot be used; its subclasses say which and what to do.
@@ -137,6 +143,7 @@ def optimize(
             exclude,
             overridable,
             stop,
+            max_memory,
         )
     )
 
@@ -150,8 +157,10 @@ def run(request: Request) -> Result:
     target = load_target(plan.recipe.target)
     same = unchanged(given, plan.recipe, started)
     if same is not None:
-        unmet = tuple(_without_effect(same.stages, request))
-        return replace(same, problems=unmet, within_budget=not unmet)
+        return _strict(same, request)
+    most_bytes = memory_budget(request.max_memory)
+    if needed_bytes(given.model) > most_bytes:
+        return _strict(without_room(given, plan, request, most_bytes, started), request)
     require_selected(plan.recipe, given.model, target)
     request.progress("simplifying")
     original = opened(given, plan.recipe, request.threads)
@@ -219,6 +228,12 @@ def run(request: Request) -> Result:
         seconds=time.monotonic() - started,
         warnings=() if grown is None else (grown,),
     )
+
+
+def _strict(result: Result, request: Request) -> Result:
+    """Of what was not measured: not met where a pass that was named changed nothing."""
+    unmet = (*result.problems, *_without_effect(result.stages, request))
+    return replace(result, problems=unmet, within_budget=not unmet)
 
 
 def _judge(original: Original, sets: SampleSets, budget: Budget, evaluator: Evaluator) -> Evaluator:

@@ -225,6 +225,12 @@ goal_options = _together(
         metavar="S",
         help="Seconds after which the search takes the best it has.",
     ),
+    click.option(
+        "--max-memory",
+        metavar="SIZE",
+        help="Memory that may be taken, as 4GB; a model that takes more is not run. Without: half "
+        "of what is free.",
+    ),
 )
 
 selection_options = _together(

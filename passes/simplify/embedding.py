@@ -57,6 +57,8 @@ class LookUpOneHot(ir.passes.InPlacePass):
 
 def _look_up(names: Names, graph: ir.Graph, product: ir.Node) -> bool:
     vectors, weight = product.inputs
+    if _producer(vectors, "Cast") is None and _producer(vectors, "OneHot") is None:
+        return False
     table = constant(weight)
     if vectors is None or weight is None or table is None or table.ndim != 2:
         return False
