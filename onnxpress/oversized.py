@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnxpress.contract import Decision, Skip, Stage
+from onnxpress.contract import Context, Decision, Skip, Stage
 from onnxpress.conversion import fix_shapes
 from onnxpress.errors import PassError, UsageError
 from onnxpress.layers import FLOAT_TYPES
