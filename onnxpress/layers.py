@@ -153,10 +153,15 @@ class Layer:
             return "its weight is an output of the graph"
         return None
 
+    @property
+    def array(self) -> Matrix:
+        """The weight as stored."""
+        assert self.weight.const_value is not None
+        return self.weight.const_value.numpy()
+
     def read(self) -> Matrix:
         """The weight as `[out, in]` in its own float type; groups one below the other."""
-        assert self.weight.const_value is not None
-        return to_matrix(self.weight.const_value.numpy(), self.uses[0], self.groups)
+        return to_matrix(self.array, self.uses[0], self.groups)
 
     def write(self, matrix: Matrix) -> None:
         """Put `[out, in]` back in the operator's own layout and type; every use sees it."""
@@ -165,10 +170,8 @@ class Layer:
 
     def write_stored(self, array: npt.NDArray[np.generic]) -> None:
         """Replace the stored array by one of the same shape."""
-        assert self.weight.const_value is not None
-        stored = self.weight.const_value.numpy()
         tensor = ir.Tensor(
-            np.ascontiguousarray(array.astype(stored.dtype, copy=False)),
+            np.ascontiguousarray(array.astype(self.array.dtype, copy=False)),
             dtype=self.dtype,
             name=self.name,
         )

@@ -42,8 +42,8 @@ and a candidate, whose kernels pack them anew, and what passes work out."""
 _FLOAT_BYTES = 4
 _WORKING_BYTES = 8
 """Of an element while its layer is worked on, in double precision."""
-_REMEMBERED = 1 / 16
-"""Of the budget, for what passes have worked out already."""
+_REMEMBERED_BYTES = 64_000_000
+"""Of what passes have worked out already."""
 _REACHED = 0.99
 """Of a quota: steps are whole percents of a layer."""
 _NOT_NAMED = (
@@ -170,7 +170,7 @@ def _carried_out(
     """What the passes of a pool do to a model, by the numbers of its weights alone."""
     try:
         context = pool.context(model, target, seed=seed)
-        memory = Memory(int(_REMEMBERED * most_bytes))
+        memory = Memory(_REMEMBERED_BYTES)
         large = {
             weight.name: Skip(weight.name, _too_large(weight.nbytes, most_bytes))
             for weight in context.weights

@@ -15,6 +15,7 @@ import numpy as np
 from onnxpress.contract import Candidate, Context, Layer, Parameter
 from onnxpress.layers import is_scaled_gemm
 from onnxpress.passes.factorize.fitting import components_of, factored
+from onnxpress.pieces import is_finite, pieces
 from onnxpress.recurrent import HIDDEN_WEIGHT, is_recurrent
 
 __all__ = [
@@ -99,10 +100,9 @@ def _unfit(layer: Layer) -> str | None:
 
 
 def _spoiled(layer: Layer) -> str | None:
-    matrix = layer.read()
-    if not np.isfinite(matrix).all():
+    if not is_finite(layer.array):
         return "its weight holds NaN or infinity"
-    if not matrix.any():
+    if not any(piece.any() for piece in pieces(layer.array)):
         return "its weight is all zeros"
     return None
 

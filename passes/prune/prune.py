@@ -46,6 +46,7 @@ from onnxpress.passes.prune.solving import (
     solve_readers,
 )
 from onnxpress.passes.prune.subgraphs import gone, narrower
+from onnxpress.pieces import is_finite
 from onnxpress.reconstruction import output_energy
 
 __all__ = ["Prune"]
@@ -120,7 +121,7 @@ class Prune(Pass):
         """Counts for every group, the fewest units first, and every residual block."""
         layout = layout_of(context)
         read = () if context.shapes_only else context.layers
-        spoiled = [layer.name for layer in read if not np.isfinite(layer.read()).all()]
+        spoiled = [layer.name for layer in read if not is_finite(layer.array)]
         proposals: list[Proposal | Skip] = []
         for group in self._chosen(layout):
             near = _first(spoiled, (*layout.makers(group), *layout.readers(group)))

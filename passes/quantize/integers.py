@@ -14,6 +14,7 @@ from onnxpress.layers import Layer, from_matrix, output_channel_axis, to_matrix
 from onnxpress.passes.quantize.equalizing import smoothing_factors
 from onnxpress.passes.quantize.rounding import round_compensated
 from onnxpress.passes.quantize.weights import QuantizedWeight, quantize_weight
+from onnxpress.pieces import row_blocks
 from onnxpress.reconstruction import output_energy, relative_error, repaired
 from onnxpress.recurrent import is_recurrent
 
@@ -34,7 +35,6 @@ _BIAS_LIMIT = 2.0**30
 _PRUNED_SHARE = 0.2
 _SCALE_BYTES = 4
 """float32."""
-_BLOCK_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,9 @@ def _dynamic_rounded(context: Context, layer: Layer, strength: float) -> Rounded
 @memoised
 def weight_only_integers(context: Context, layer: Layer) -> Rounded:
     """The weight in integers that the runtime expands when it loads the model."""
-    assert layer.weight.const_value is not None
-    weight = quantize_weight(layer.weight.const_value.numpy(), _stored_axes(layer))
-    observed = _output_axes(layer) is not None and layer.op_type != "Gather"
+    weight = quantize_weight(layer.array, _stored_axes(layer))
+    observed = _output_axes(layer) is not None and compensable(layer)
+    observed = observed and context.moments(layer) is not None
     return _rounded(context, layer, weight) if observed else _nearest(layer, weight)
 
 
@@ -131,14 +131,10 @@ def _output_axes(layer: Layer) -> int | tuple[int, ...] | None:
 
 def _nearest(layer: Layer, weight: QuantizedWeight) -> Rounded:
     """By rows, a few at a time: embeddings are the largest of all weights."""
-    assert layer.weight.const_value is not None
-    stored = layer.weight.const_value.numpy()
     noise = power = 0.0
-    for start in range(0, len(stored), _BLOCK_ROWS):
-        rows = slice(start, start + _BLOCK_ROWS)
-        scales = weight.scales[rows] if weight.axis == 0 else weight.scales
-        found = replace(weight, values=weight.values[rows], scales=scales).dequantize()
-        wanted = stored[rows].astype(np.float64)
+    for rows in row_blocks(layer.array):
+        found = weight.values[rows].astype(np.float64) * weight.scales_of(rows)
+        wanted = layer.array[rows].astype(np.float64)
         noise += float(np.square(found - wanted).sum())
         power += float(np.square(wanted).sum())
     return Rounded(weight, None, noise / power if power > 0 else 0.0)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxpress.contract import (
@@ -65,6 +64,7 @@ from onnxpress.passes.quantize.writing import (
     write_stored,
     write_weight_only,
 )
+from onnxpress.pieces import is_finite
 from onnxpress.targets import LAYOUTS
 
 __all__ = ["Quantize"]
@@ -348,6 +348,6 @@ def _untreatable(context: Context, layer: Layer) -> str | None:
         return "its weight has no elements"
     if layer.unsafe is not None:
         return layer.unsafe
-    if context.shapes_only or np.isfinite(layer.read()).all():
+    if context.shapes_only or is_finite(layer.array):
         return None
     return "its weight holds NaN or infinity"

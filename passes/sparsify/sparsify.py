@@ -33,6 +33,7 @@ from onnxpress.contract import (
 from onnxpress.errors import RecipeError
 from onnxpress.passes.sparsify.masks import Pattern
 from onnxpress.passes.sparsify.solving import Float64, error_of, kernel_of, scores_of, solved
+from onnxpress.pieces import is_finite
 from onnxpress.recurrent import RECURRENT
 
 __all__ = ["Sparsify"]
@@ -319,7 +320,7 @@ def _refusal(layer: Layer) -> str | None:
 
 
 def _unreadable(layer: Layer) -> str | None:
-    return None if np.isfinite(layer.read()).all() else "its weight holds NaN or infinity"
+    return None if is_finite(layer.array) else "its weight holds NaN or infinity"
 
 
 def _zeros(layer: Layer) -> int:
