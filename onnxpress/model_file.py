@@ -27,7 +27,7 @@ from onnxpress.mapped import map_tensors
 from onnxpress.output_file import FileSet, check_output, place_of
 from onnxpress.referring import Referring, referring_to
 from onnxpress.soundness import require_sound
-from onnxpress.streaming import write_whole
+from onnxpress.streaming import whole_bytes, write_whole
 
 __all__ = [
     "digest",
@@ -37,6 +37,7 @@ __all__ = [
     "size_bytes",
     "to_bytes",
     "weight_bytes",
+    "whole_size",
 ]
 
 logger = logging.getLogger(__name__)
@@ -300,6 +301,29 @@ def _external_attributes(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Attr]]:
 
 def _read(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+
+
+def whole_size(model: ir.Model) -> int:
+    """Bytes of the file that holds the whole model; neither it nor its weights are made for it."""
+    light = model.clone()
+    for value in light.graph.initializers.values():
+        if isinstance(value.const_value, ir.Tensor):
+            value.const_value = _place(value.const_value)
+    return whole_bytes(_in_memory(light, but_large=True))
+
+
+def _place(tensor: ir.TensorProtocol) -> ir.ExternalTensor:
+    """What takes as much of a file, without the numbers."""
+    return ir.ExternalTensor(
+        "",
+        0,
+        tensor.nbytes,
+        tensor.dtype,
+        shape=ir.Shape(tensor.shape.numpy()),
+        name=tensor.name or "",
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+    )
 
 
 def referring(model: ir.Model) -> Referring:

@@ -5,7 +5,6 @@ in its graph's `meta`, which its clones share. What is made for it by `graph.add
 `Layer.write_stored` goes into a file at once and is mapped again like the weights that were read.
 """
 
-import io
 import os
 from pathlib import Path
 
@@ -29,14 +28,12 @@ class Spill:
 
     def __init__(self) -> None:
         self._folder: TemporaryFolder | None = None
-        self._stream: io.BufferedWriter | None = None
+        self._place: Path | None = None
         self._mapping: Mapping | None = None
         self._end = self._room = 0
 
     def close(self) -> None:
         """Remove the files; what is mapped of them stays readable."""
-        if self._stream is not None:
-            self._stream.close()
         if self._folder is not None:
             self._folder.close()
 
@@ -57,25 +54,26 @@ class Spill:
     def _written(self, tensor: ir.TensorProtocol) -> MappedTensor:
         if self._end + tensor.nbytes > self._room:
             self._open(max(_FILE_BYTES, tensor.nbytes))
-        assert self._stream is not None
+        assert self._place is not None
         assert self._mapping is not None
         start = self._end
-        self._stream.seek(start)
-        if isinstance(tensor, ir.Tensor):
-            tensor.tofile(self._stream)
-        else:
-            self._stream.write(tensor.tobytes())
-        self._stream.flush()
+        with self._place.open("r+b") as stream:
+            stream.seek(start)
+            if isinstance(tensor, ir.Tensor):
+                tensor.tofile(stream)
+            else:
+                stream.write(tensor.tobytes())
         self._end = -(-(start + tensor.nbytes) // _ALIGNMENT) * _ALIGNMENT
-        place = Path(self._stream.name)
         external = ir.ExternalTensor(
-            place.name,
+            self._place.name,
             start,
             tensor.nbytes,
             tensor.dtype,
             shape=ir.Shape(tensor.shape.numpy()),
             name=tensor.name or "",
-            base_dir=place.parent,
+            doc_string=tensor.doc_string,
+            metadata_props=dict(tensor.metadata_props),
+            base_dir=self._place.parent,
         )
         return MappedTensor(external, self._mapping)
 
@@ -83,13 +81,11 @@ class Spill:
         """Go on in a new file, of which the whole room is mapped: what is written shows in it."""
         if self._folder is None:
             self._folder = TemporaryFolder()
-        if self._stream is not None:
-            self._stream.close()
         number = len(list(self._folder.path.iterdir()))
-        path = self._folder.path / f"{number}.data"
-        self._stream = path.open("wb")
-        os.truncate(path, room)
-        self._mapping = Mapping(path, keeper=self._folder)
+        self._place = self._folder.path / f"{number}.data"
+        self._place.touch()
+        os.truncate(self._place, room)
+        self._mapping = Mapping(self._place, keeper=self._folder)
         self._end, self._room = 0, room
 
 

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from onnxpress.beyond_ir import to_proto
 
-__all__ = ["write_whole"]
+__all__ = ["whole_bytes", "write_whole"]
 
 M = TypeVar("M", bound=Message)
 
@@ -30,35 +30,40 @@ def write_whole(model: ir.Model, stream: IO[bytes]) -> None:
         model: tensors of its attributes and bodies are in memory; it is not changed.
         stream: of a regular file.
     """
+    for part in _parts(model):
+        if isinstance(part, bytes):
+            stream.write(part)
+        else:
+            part.tofile(stream)
+
+
+def whole_bytes(model: ir.Model) -> int:
+    """How many bytes `write_whole` writes."""
+    parts = _parts(model)
+    return sum(len(part) if isinstance(part, bytes) else part.nbytes for part in parts)
+
+
+def _parts(model: ir.Model) -> list[bytes | ir.ExternalTensor]:
+    """What the file consists of: bytes, and weights that are copied from where they are."""
     proto = to_proto(model)
     tensors = [value.const_value for value in model.graph.initializers.values()]
     outer = _around(proto, _GRAPH)
     inner = _around(proto.graph, _INITIALIZER)
-    parts: list[tuple[bytes, bytes, ir.ExternalTensor | None]] = []
+    parts: list[bytes | ir.ExternalTensor] = [inner[0]]
     for written, tensor in zip(proto.graph.initializer, tensors, strict=True):
-        if isinstance(tensor, ir.ExternalTensor):
-            for field in _EXTERNAL:
-                written.ClearField(field)
-            # An empty one stands for the numbers; what protobuf writes of it tells the place.
-            parts.append((*_around(written, _RAW_DATA), tensor))
-        else:
-            parts.append((_bytes(written), b"", None))
-    sizes = [_size(before, behind, tensor) for before, behind, tensor in parts]
-    total = len(inner[0]) + len(inner[1])
-    total += sum(len(_head(_INITIALIZER, size)) + size for size in sizes)
-    stream.write(outer[0] + _head(_GRAPH, total) + inner[0])
-    for (before, behind, tensor), size in zip(parts, sizes, strict=True):
-        stream.write(_head(_INITIALIZER, size) + before)
-        if tensor is not None:
-            stream.write(_head(_RAW_DATA, tensor.nbytes))
-            tensor.tofile(stream)
-        stream.write(behind)
-    stream.write(inner[1] + outer[1])
-
-
-def _size(before: bytes, behind: bytes, tensor: ir.ExternalTensor | None) -> int:
-    own = 0 if tensor is None else len(_head(_RAW_DATA, tensor.nbytes)) + tensor.nbytes
-    return len(before) + own + len(behind)
+        if not isinstance(tensor, ir.ExternalTensor):
+            content = _bytes(written)
+            parts.append(_head(_INITIALIZER, len(content)) + content)
+            continue
+        for field in _EXTERNAL:
+            written.ClearField(field)
+        before, behind = _around(written, _RAW_DATA)
+        before += _head(_RAW_DATA, tensor.nbytes)
+        size = len(before) + tensor.nbytes + len(behind)
+        parts += [_head(_INITIALIZER, size) + before, tensor, behind]
+    parts.append(inner[1])
+    total = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in parts)
+    return [outer[0] + _head(_GRAPH, total), *parts, outer[1]]
 
 
 def _around(message: M, number: int) -> tuple[bytes, bytes]:

@@ -101,15 +101,31 @@ class Layout:
                 return replace(group, blocked=group.blocked or f"{layer.name}: {layer.unsafe}")
         return group
 
+    @functools.cached_property
+    def _neighbours(self) -> dict[str, tuple[list[str], list[str]]]:
+        """By group the layers that read it, and those that make it."""
+        of_unit = np.full(
+            1 + max((u for g in self.groups.values() for u in g.units), default=0), -1
+        )
+        names = list(self.groups)
+        for number, group in enumerate(self.groups.values()):
+            of_unit[np.asarray(group.units)] = number
+        found: dict[str, tuple[list[str], list[str]]] = {name: ([], []) for name in names}
+        for layer, side in self.sides.items():
+            for which, axis in enumerate((side.inputs, side.outputs)):
+                known = axis[(axis >= 0) & (axis < len(of_unit))]
+                for number in np.unique(of_unit[known]).tolist():
+                    if number >= 0:
+                        found[names[number]][which].append(layer)
+        return found
+
     def readers(self, group: Group) -> list[str]:
         """Layers whose matrices sum over the group's units."""
-        units = np.asarray(group.units)
-        return [name for name, side in self.sides.items() if np.isin(side.inputs, units).any()]
+        return self._neighbours[group.name][0]
 
     def makers(self, group: Group) -> list[str]:
         """Layers whose rows are the group's units."""
-        units = np.asarray(group.units)
-        return [name for name, side in self.sides.items() if np.isin(side.outputs, units).any()]
+        return self._neighbours[group.name][1]
 
     def reads(self, value: ir.Value, axis: int) -> bool:
         """Whether a constant's axis is one that its layer sums over."""
