@@ -102,21 +102,28 @@ class Layout:
         return group
 
     @functools.cached_property
+    def _group_of_unit(self) -> Atoms:
+        """The number of the group of each unit; −1: none."""
+        units = [unit for group in self.groups.values() for unit in group.units]
+        found = np.full(1 + max(units, default=0), -1, np.int64)
+        for number, group in enumerate(self.groups.values()):
+            found[np.asarray(group.units)] = number
+        return found
+
+    def _groups_of(self, axis: Atoms) -> list[str]:
+        """The groups whose units are along an axis."""
+        known = axis[(axis >= 0) & (axis < len(self._group_of_unit))]
+        names = list(self.groups)
+        return [names[n] for n in np.unique(self._group_of_unit[known]).tolist() if n >= 0]
+
+    @functools.cached_property
     def _neighbours(self) -> dict[str, tuple[list[str], list[str]]]:
         """By group the layers that read it, and those that make it."""
-        of_unit = np.full(
-            1 + max((u for g in self.groups.values() for u in g.units), default=0), -1
-        )
-        names = list(self.groups)
-        for number, group in enumerate(self.groups.values()):
-            of_unit[np.asarray(group.units)] = number
-        found: dict[str, tuple[list[str], list[str]]] = {name: ([], []) for name in names}
+        found: dict[str, tuple[list[str], list[str]]] = {name: ([], []) for name in self.groups}
         for layer, side in self.sides.items():
             for which, axis in enumerate((side.inputs, side.outputs)):
-                known = axis[(axis >= 0) & (axis < len(of_unit))]
-                for number in np.unique(of_unit[known]).tolist():
-                    if number >= 0:
-                        found[names[number]][which].append(layer)
+                for name in self._groups_of(axis):
+                    found[name][which].append(layer)
         return found
 
     def readers(self, group: Group) -> list[str]:
@@ -147,20 +154,20 @@ class Layout:
         return self.reader.coupling.roots(atoms)
 
     @functools.cached_property
-    def _carriers(self) -> dict[int, set[ir.Value]]:
-        """The tensors that each unit runs through."""
-        found: dict[int, set[ir.Value]] = {}
+    def _carriers(self) -> dict[str, set[ir.Value]]:
+        """The tensors, constants too, that any of a group's units runs through."""
+        found: dict[str, set[ir.Value]] = {name: set() for name in self.groups}
         coupling = self.reader.coupling
         for value, axes in coupling.axes.items():
             for axis in axes:
                 if not isinstance(axis, Dynamic):
-                    for root in set(coupling.roots(axis).tolist()):
-                        found.setdefault(root, set()).add(value)
+                    for name in self._groups_of(coupling.roots(axis)):
+                        found[name].add(value)
         return found
 
     def carriers(self, group: Group) -> set[ir.Value]:
         """The tensors, constants too, that any of the group's units runs through."""
-        return set().union(*(self._carriers.get(unit, set()) for unit in group.units))
+        return self._carriers[group.name]
 
     def arrives_as_zero(self, group: Group) -> bool:
         """Whether a unit whose constants are all zero is zero where it is read."""
