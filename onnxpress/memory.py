@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import gc
+import mmap
 import os
 import re
 from collections import OrderedDict
@@ -103,10 +104,18 @@ class Memory:
         return result
 
 
+def _is_mapped(array: np.ndarray[tuple[int, ...], np.dtype[Any]]) -> bool:
+    """Whether it shows a part of a file, which takes no memory of its own."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
+
+
 def _nbytes(value: object) -> int:
     """Bytes of the arrays in a result."""
     if isinstance(value, np.ndarray):
-        return value.nbytes
+        return 0 if _is_mapped(value) else value.nbytes
     if isinstance(value, list | tuple):
         return sum(_nbytes(item) for item in value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

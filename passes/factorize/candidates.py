@@ -50,16 +50,18 @@ class Wanted:
         energy: share of the layer's output energy to keep, or `None`.
         rank: of every layer, or `None`.
         weighting: what is kept: `outputs`, `inputs` or `weights`.
+        ratio: share of the model's multiply-adds to keep, or `None`.
     """
 
     energy: float | None
     rank: int | None
     weighting: str
+    ratio: float | None = None
 
     @property
     def needs_data(self) -> bool:
         """Whether nothing but statistics says what a rank costs."""
-        return not (self.energy or self.rank)
+        return not (self.energy or self.rank or self.ratio)
 
     @property
     def most_error(self) -> float:
@@ -113,7 +115,7 @@ def _unknown(context: Context, layer: Layer, wanted: Wanted) -> str | None:
     if layer.op_type == "Gather" or not wanted.needs_data:
         return None
     if moments is None or moments.gram is None:
-        return "without calibration data its rank would be a guess; name an energy or a rank"
+        return "without calibration data its rank would be a guess; name an energy, ratio or rank"
     centred = moments.centred_gram
     assert centred is not None
     if not np.einsum("gii->", centred) > 1e-12 * np.einsum("gii->", moments.gram):

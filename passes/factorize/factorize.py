@@ -26,7 +26,7 @@ from onnxpress.contract import (
 from onnxpress.errors import RecipeError
 from onnxpress.passes.factorize.candidates import Wanted, layer_candidates, no_rank, refusal
 from onnxpress.passes.factorize.fitting import (
-    Float64,
+    Floats,
     biased_in,
     components_of,
     energy_scale,
@@ -97,7 +97,7 @@ class Factorize(Pass):
 
     @property
     def _wanted(self) -> Wanted:
-        return Wanted(self.energy, self.rank, self.weighting)
+        return Wanted(self.energy, self.rank, self.weighting, self.ratio)
 
     def propose(self, context: Context) -> list[Proposal | Skip]:
         """Forms and ranks for every layer, the cheapest first."""
@@ -196,7 +196,7 @@ def _write_shared(context: Context, layers: Sequence[Layer], rank: int, weightin
     first, second = components.factors(rank)
     shift = components.bias_shift(rank)
     biased = all(biased_in(layer, weighting) for layer in layers)
-    seconds: list[Float64] = []
+    seconds: list[Floats] = []
     start = 0
     for layer in layers:
         end = start + layer.read().shape[0]
