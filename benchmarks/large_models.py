@@ -11,6 +11,7 @@ kB. Outputs go to a temporary folder beside MODEL and are removed. A command tha
 
 import argparse
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -41,26 +42,27 @@ class Taken:
 
     Attributes:
         seconds: of wall time.
+        processor: seconds that all its processes computed, in all threads.
         resident: most bytes of all its processes at once.
         address: most bytes of address space of one of them.
         temporary: most bytes in the temporary folder.
         outcome: exit status, or why it was ended.
-        output: bytes of what it wrote.
     """
 
     seconds: float
+    processor: float
     resident: int
     address: int
     temporary: int
     outcome: str
-    output: int
 
 
 def taken(command: list[str], folder: Path, most_bytes: float, most_s: float) -> Taken:
     """Run a command with `folder` for its temporary files, and watch it."""
     folder.mkdir(exist_ok=True)
-    resident = address = temporary = 0
+    peak = address = temporary = 0
     outcome, start = "", time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with (
         tempfile.TemporaryFile() as said,
         subprocess.Popen(
@@ -73,12 +75,12 @@ def taken(command: list[str], folder: Path, most_bytes: float, most_s: float) ->
     ):
         while process.poll() is None:
             held = [_memory(number) for number in _tree(process.pid)]
-            resident = max(resident, sum(one for one, _ in held))
+            peak = max(peak, sum(one for one, _ in held))
             address = max([address, *(one for _, one in held)])
             temporary = max(temporary, _bytes_in(folder))
             seconds = time.monotonic() - start
-            if resident > most_bytes or seconds > most_s:
-                outcome = "ended: memory" if resident > most_bytes else "ended: time"
+            if peak > most_bytes or seconds > most_s:
+                outcome = "ended: memory" if peak > most_bytes else "ended: time"
                 os.killpg(process.pid, signal.SIGKILL)
             time.sleep(_INTERVAL_S)
         seconds = time.monotonic() - start
@@ -87,7 +89,9 @@ def taken(command: list[str], folder: Path, most_bytes: float, most_s: float) ->
     if process.returncode and not outcome:
         outcome = f"status {process.returncode}"
         print(f"{shlex.join(command)}: {outcome}: {' '.join(words[-3:])}", file=sys.stderr)
-    return Taken(seconds, resident, address, temporary, outcome or "status 0", 0)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Taken(seconds, processor, peak, address, temporary, outcome or "status 0")
 
 
 def _tree(root: int) -> list[int]:
@@ -133,8 +137,9 @@ def _main() -> None:
     given = parser.parse_args()
     program = shlex.split(given.onnxpress)
     limits = (given.most_gb * 1e9, given.most_s)
-    print("| command | wall s | peak MB | above the libraries MB | address space GB ", end="")
-    print("| temporary GB | output GB | outcome |\n|---|---|---|---|---|---|---|---|")
+    heads = ("command", "wall s", "processor s", "peak MB", "above the libraries MB")
+    heads += ("address space GB", "temporary GB", "output GB", "outcome")
+    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
     with tempfile.TemporaryDirectory(dir=given.model.parent) as name:
         folder = Path(name)
         small = write_decoder(folder / "small", SMALL)
@@ -149,7 +154,8 @@ def _main() -> None:
                 [*program, *(places.get(word, word) for word in words)], folder / "t", *limits
             )
             print(
-                f"| {command} | {found.seconds:.1f} | {found.resident / _MB:,.0f} "
+                f"| {command} | {found.seconds:.1f} | {found.processor:.1f} "
+                f"| {found.resident / _MB:,.0f} "
                 f"| {(found.resident - libraries) / _MB:,.0f} | {found.address / 1e9:.1f} "
                 f"| {found.temporary / 1e9:.2f} | {_bytes_in(output) / 1e9:.2f} "
                 f"| {found.outcome} |",

@@ -140,15 +140,11 @@ class Coupling:
             low = low[places]
             self._parents[high] = low
             for above, below in zip(low.tolist(), high.tolist(), strict=True):
-                self._hand_over(below, above)
+                if below in self._blocked:
+                    self._blocked.setdefault(above, self._blocked.pop(below))
+                if below in self._heads:
+                    self._heads.add(above)
             one, other = self.roots(first), self.roots(second)
-
-    def _hand_over(self, root: int, above: int) -> None:
-        """Let what is known of a unit be known of the one that it is now a part of."""
-        if root in self._blocked:
-            self._blocked.setdefault(above, self._blocked.pop(root))
-        if root in self._heads:
-            self._heads.add(above)
 
     def relate(self, first: Atoms | Dynamic, second: Atoms | Dynamic, reason: str) -> None:
         """`unite` for axes that may be dynamic or, by broadcasting, of size one."""

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.contract import Candidate, Context, Layer, Parameter
+from onnxpress.contract import Candidate, Context, Layer, Parameter, memoised_of_model
 from onnxpress.graph import standard_opset
 from onnxpress.passes.quantize.absorbing import shorter_range
 from onnxpress.passes.quantize.activations import (
@@ -204,6 +204,7 @@ def weight_only_candidate(context: Context, layer: Layer) -> tuple[Candidate | N
     return Candidate({}, error, saved, family="weight_only", keeps_kernels=True), None
 
 
+@memoised_of_model
 def weight_bytes(context: Context) -> int:
     """Of all weights that may be stored in integers."""
     return sum(weight.nbytes for weight in context.weights)

@@ -35,6 +35,7 @@ from annotated_types import Ge
 from onnx_ir.passes import common
 
 from onnxpress.contract import Candidate, Context, Decision, Pass, Proposal, Skip, Stage, setting
+from onnxpress.errors import OutputError
 from onnxpress.graph import Names, is_standard, name_nodes_apart
 from onnxpress.memory import collected_rarely
 from onnxpress.passes.simplify.activation_functions import FuseHardSigmoid, FuseScaledResidual
@@ -233,6 +234,9 @@ def _apply(model: ir.Model, *passes: ir.passes.PassBase) -> None:
         try:
             ir.passes.Sequential(pass_)(model)
         except ir.passes.PassError as error:
+            if isinstance(error.__cause__, OutputError):
+                # No room for temporary files: no fault of the pass.
+                raise error.__cause__ from error
             logger.warning("simplify: left out for this model: %s", error.__cause__ or error)
 
 
