@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.layers import Layer, output_channel_axis
@@ -29,10 +30,9 @@ class Side:
     inputs: Atoms
     outputs: Atoms
 
-    def share(self, units: Collection[int]) -> float:
-        """Of the layer's multiply-adds, what is left without the units."""
-        gone = np.asarray(sorted(units), np.int64)
-        left = [1 - np.isin(axis, gone).mean() for axis in (self.inputs, self.outputs)]
+    def share(self, gone: npt.NDArray[np.bool_]) -> float:
+        """Of the layer's multiply-adds, what is left without some units (`Layout.marked`)."""
+        left = [1 - gone[axis].mean() for axis in (self.inputs, self.outputs)]
         return float(left[0] * left[1])
 
 
@@ -124,6 +124,12 @@ class Layout:
             for which, axis in enumerate((side.inputs, side.outputs)):
                 for name in self._groups_of(axis):
                     found[name][which].append(layer)
+        return found
+
+    def marked(self, units: Collection[int]) -> npt.NDArray[np.bool_]:
+        """Whether each unit is one of these; the last place is that of −1, which none is."""
+        found = np.zeros(self.reader.coupling.count + 1, np.bool_)
+        found[list(units)] = True
         return found
 
     def readers(self, group: Group) -> list[str]:

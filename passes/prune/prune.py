@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 from annotated_types import Ge, Interval
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
@@ -189,7 +190,7 @@ class Prune(Pass):
         *,
         exact: bool = False,
     ) -> Candidate:
-        units = [group.units[index] for index in gone]
+        units = layout.marked([group.units[index] for index in gone])
         saved = sum(
             context.multiply_adds(layer) * (1 - layout.sides[layer.name].share(units))
             for layer in context.layers
@@ -300,11 +301,12 @@ class Prune(Pass):
             if not decision.site.startswith("block:")
             for index in indices_of(str(decision.candidate.parameters["removed"]))
         ]
+        marked = layout.marked(units)
         sites = {decision.site for decision in decisions}
         dead = {n for b in blocks_of(context) if b.name in sites for n in b.inside}
         return sum(
             context.multiply_adds(layer)
-            * (1 - (0 if layer.name in dead else layout.sides[layer.name].share(units)))
+            * (1 - (0 if layer.name in dead else layout.sides[layer.name].share(marked)))
             for layer in context.layers
         )
 
@@ -314,9 +316,9 @@ def _first(wanted: Sequence[str], names: Sequence[str]) -> str:
     return next((name for name in names if name in wanted), "")
 
 
-def _saved_bytes(context: Context, layout: Layout, units: Sequence[int]) -> int:
+def _saved_bytes(context: Context, layout: Layout, gone: npt.NDArray[np.bool_]) -> int:
     return round(
-        sum(layer.nbytes * (1 - layout.sides[layer.name].share(units)) for layer in context.layers)
+        sum(layer.nbytes * (1 - layout.sides[layer.name].share(gone)) for layer in context.layers)
     )
 
 
