@@ -19,6 +19,8 @@ from onnxpress.graph import standard_opset
 from onnxpress.judge import Reading, read_outputs
 from onnxpress.layers import find_layers
 from onnxpress.lossless import simplified
+from onnxpress.memory import memory_budget
+from onnxpress.oversized import needed_bytes
 from onnxpress.pool import Pool
 from onnxpress.report.document import reading_document
 from onnxpress.request import default_passes
@@ -76,6 +78,7 @@ def inspect_model(
     operators = Counter(node.op_type for node in original.graph.all_nodes())
     sites = selectable_sites(model, original)
     numbers = _UNREAD if large else odd_numbers(original)
+    unrun = "" if data is None else _too_large_to_run(original)
     largest = sorted(weights, key=lambda layer: -layer.nbytes)[:10]
     return {
         "source": str(file),
@@ -104,11 +107,14 @@ def inspect_model(
             for site in sites
             if site.is_layer
         ],
-        "readings": [reading_document(reading) for reading in _readings(file, original, data)],
+        "readings": [
+            reading_document(reading)
+            for reading in _readings(file, original, None if unrun else data)
+        ],
         "untreated": untreated_weights(model),
         "passes": described,
         "problems": [
-            *(said for said in (note, nothing, refusal, numbers) if said),
+            *(said for said in (note, nothing, refusal, numbers, unrun) if said),
             *problems,
         ],
     }
@@ -126,6 +132,18 @@ def _refusal(file: Path, model: ir.Model, *, large: bool) -> str:
     except ModelError as error:
         return str(error)
     return ""
+
+
+def _too_large_to_run(model: ir.Model) -> str:
+    """Why samples are not run, or nothing."""
+    # Of the copies that an optimization holds at once, one session and its weights.
+    needed, most = needed_bytes(model) // 2, memory_budget(None)
+    if needed <= most:
+        return ""
+    return (
+        f"the samples were not run: a session would take about {needed / 1e9:.1f} GB, and half of "
+        f"what is free are {most / 1e9:.1f} GB"
+    )
 
 
 def _unasked(name: str) -> dict[str, Any]:

@@ -142,6 +142,19 @@ def test_inspect_reads_no_large_weights(tmp_path: Path, monkeypatch: pytest.Monk
     assert sites["quantize"] == {e["pass"]: e["sites"] for e in usual["passes"]}["quantize"]
 
 
+def test_inspect_runs_no_samples_on_what_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = small_decoder(tmp_path / "given")
+    np.savez(tmp_path / "data.npz", **_feed(Session(path)))
+    monkeypatch.setattr(inspection, "memory_budget", lambda _: 1000)
+    monkeypatch.setattr(inspection, "_READ_BYTES", 0)
+    with without_sessions_of(path, monkeypatch):
+        found = inspect_model(path, data=tmp_path / "data.npz")
+    assert any("the samples were not run" in problem for problem in found["problems"])
+    assert found["readings"]
+
+
 def test_half_precision_needs_what_single_needs(tmp_path: Path) -> None:
     single = model_file.load(small_decoder(tmp_path / "single"))
     half = model_file.load(small_decoder(tmp_path / "half", float16=True))
