@@ -146,7 +146,7 @@ def test_inspect_runs_no_samples_on_what_does_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = small_decoder(tmp_path / "given")
-    np.savez(tmp_path / "data.npz", **_feed(Session(path)))
+    np.savez(tmp_path / "data.npz", **_feed(Session(path)))  # type: ignore[arg-type] # arrays
     monkeypatch.setattr(inspection, "memory_budget", lambda _: 1000)
     monkeypatch.setattr(inspection, "_READ_BYTES", 0)
     with without_sessions_of(path, monkeypatch):
