@@ -6,7 +6,6 @@ A model is read through onnx-ir, which maps external data instead of copying it.
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -23,6 +22,7 @@ from onnxpress.external_data import (
     rename,
     without_data,
 )
+from onnxpress.inlining import in_memory, read_from, with_own_attributes
 from onnxpress.mapped import map_tensors
 from onnxpress.output_file import FileSet, check_output, place_of
 from onnxpress.referring import Referring, referring_to
@@ -220,10 +220,10 @@ def save(
     target = Path(path)
     check_output(target)
     place = place_of(target)
-    unneeded = data_left_by(place, _read_from(model))
+    unneeded = data_left_by(place, read_from(model))
     if not external_data and weight_bytes(model) < PROTOBUF_LIMIT_BYTES:
         with files.stage(target) as temporary, temporary.open("wb") as stream:
-            write_whole(_in_memory(model, but_large=True), stream)
+            write_whole(in_memory(model, but_large=True), stream)
     else:
         unneeded -= {_save_apart(model, target, place, files)}
     for data in sorted(unneeded):
@@ -240,7 +240,7 @@ def _save_apart(model: ir.Model, target: Path, place: Path, files: FileSet) -> P
     with files.stage(target) as temporary:
         # onnx-ir redirects the tensors of what it saves to the new file: save a copy.
         ir.save(
-            _with_own_attributes(model.clone()),
+            with_own_attributes(model.clone()),
             temporary,
             external_data=f"{place.name}.data",
             size_threshold_bytes=1024,
@@ -260,56 +260,13 @@ def _save_apart(model: ir.Model, target: Path, place: Path, files: FileSet) -> P
     return final
 
 
-def _read_from(model: ir.Model) -> set[Path]:
-    """Files that a model in memory still reads its weights from."""
-    return {
-        Path(value.const_value.path).resolve()
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-        if isinstance(value.const_value, ir.ExternalTensor)
-    }
-
-
-def _in_memory(model: ir.Model, *, but_large: bool = False) -> ir.Model:
-    """The model with external tensors read, or only those that are no weights of the main graph."""
-    if not any(True for _ in _external_attributes(model)) and not _read_from(model):
-        return model
-    model = _with_own_attributes(model.clone())
-    for graph in model.graph.subgraphs() if but_large else model.graphs():
-        for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                value.const_value = _read(value.const_value)
-    return model
-
-
-def _with_own_attributes(model: ir.Model) -> ir.Model:
-    """The same model; tensors of its attributes are read, as no runtime reads them elsewhere."""
-    for node, attribute in list(_external_attributes(model)):
-        node.attributes.add(ir.AttrTensor(attribute.name, _read(attribute.as_tensor())))
-    return model
-
-
-def _external_attributes(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Attr]]:
-    for graph in (*model.graphs(), *model.functions.values()):
-        for node in graph:
-            for attribute in node.attributes.values():
-                if attribute.type == ir.AttributeType.TENSOR and isinstance(
-                    attribute.value, ir.ExternalTensor
-                ):
-                    yield node, attribute
-
-
-def _read(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
-
-
 def whole_size(model: ir.Model) -> int:
     """Bytes of the file that holds the whole model; neither it nor its weights are made for it."""
     light = model.clone()
     for value in light.graph.initializers.values():
         if isinstance(value.const_value, ir.Tensor):
             value.const_value = _place(value.const_value)
-    return whole_bytes(_in_memory(light, but_large=True))
+    return whole_bytes(in_memory(light, but_large=True))
 
 
 def _place(tensor: ir.TensorProtocol) -> ir.ExternalTensor:
@@ -332,10 +289,10 @@ def referring(model: ir.Model) -> Referring:
     Raises:
         OutputError: there is no room in the temporary folder for weights that are in no file.
     """
-    return referring_to(_with_own_attributes(model.clone()))
+    return referring_to(with_own_attributes(model.clone()))
 
 
 def to_bytes(model: ir.Model) -> bytes:
     """The file's content, weights inside; the same bytes for the same model."""
-    proto = to_proto(_in_memory(model))
+    proto = to_proto(in_memory(model))
     return bytes(proto.SerializeToString(deterministic=True))
