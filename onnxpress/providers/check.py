@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,6 +38,7 @@ from onnxpress.providers.prepare import (
 from onnxpress.providers.verdicts import ProviderVerdict, Status
 from onnxpress.runtime import EXACT, Array, Feed, Latency, Session
 from onnxpress.targets import load_target
+from onnxpress.temporary import temporary_folder
 
 __all__ = ["check_providers"]
 
@@ -77,8 +77,8 @@ def check_providers(
     entries = [provider(name) for name in options.names]
     places = read_config(options.config)
     verdicts = []
-    with tempfile.TemporaryDirectory(prefix="onnxpress-ep-", ignore_cleanup_errors=True) as folder:
-        check = _Check(Path(folder), model, original, evaluator, options.time_limit, threads)
+    with temporary_folder() as folder:
+        check = _Check(folder, model, original, evaluator, options.time_limit, threads)
         for entry in entries:
             progress(f"checking on {entry.name}")
             started = time.monotonic()
