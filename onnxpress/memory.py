@@ -27,6 +27,8 @@ _NEW_OBJECTS = 200_000
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_GROUP = Path("/sys/fs/cgroup")
+"""Where Linux says what a container may take (cgroup v2)."""
 _SHARE = 0.5
 """Of what is free, unless something else is asked for."""
 
@@ -58,9 +60,12 @@ def _free_bytes() -> int:
             if line.startswith("MemAvailable:"):
                 found = int(line.split()[1]) * 1024
     with contextlib.suppress(OSError, ValueError):
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text(encoding="ascii"))
-        used = int((group / "memory.current").read_text(encoding="ascii"))
+        limit = int((_GROUP / "memory.max").read_text(encoding="ascii"))
+        used = int((_GROUP / "memory.current").read_text(encoding="ascii"))
+        for line in (_GROUP / "memory.stat").read_text(encoding="ascii").splitlines():
+            # Pages of files, which the system takes back when others need them.
+            if line.split()[0] in ("inactive_file", "active_file"):
+                used -= int(line.split()[1])
         found = min(found, max(limit - used, 0))
     return found
 
