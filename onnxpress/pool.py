@@ -8,7 +8,7 @@ A pass that breaks its contract leaves the pool; the others go on.
 
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -43,9 +43,12 @@ from onnxpress.selection import NO_PINS, Pins
 from onnxpress.statistics import Observations, Statistics, collect
 from onnxpress.targets import Target
 
-__all__ = ["Pool", "PoolOffer", "pools_of"]
+__all__ = ["Observe", "Pool", "PoolOffer", "pools_of"]
 
 logger = logging.getLogger(__name__)
+
+Observe = Callable[[Context, Sequence[Pass]], Statistics | None]
+"""Gives what passes want to see of the model of a context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,7 @@ class Pool:
         *,
         seed: int = 0,
         threads: int = 0,
+        observe: Observe | None = None,
     ) -> Context:
         """A context of a clone of the model, prepared and observed as the passes ask for.
 
@@ -117,16 +121,21 @@ class Pool:
             samples: to observe; `None`: nothing is observed.
             seed: of rows that are drawn.
             threads: of onnxruntime.
+            observe: takes the place of a run of its own over the samples, where no pass prepares
+                the model differently.
 
         Raises:
             PassError: a pass fails.
         """
         with collected_rarely():
-            prepared = model.clone()
+            prepared = clone = model.clone()
         for pass_ in self.passes:
             prepared = prepared_by(pass_, prepared)
         context = Context(prepared, target, seed=seed)
-        statistics = self.observed(context, samples, threads=threads)
+        if observe is not None and prepared is clone:
+            statistics = observe(context, self.passes)
+        else:
+            statistics = self.observed(context, samples, threads=threads)
         return replace(context, statistics=statistics, base_statistics=statistics)
 
     def observed(

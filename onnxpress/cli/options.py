@@ -223,7 +223,8 @@ goal_options = _together(
         "--time-limit",
         type=float,
         metavar="S",
-        help="Seconds after which the search takes the best it has.",
+        help="Seconds for all, about: the search takes the best it has in time for the "
+        "last judgement.",
     ),
 )
 

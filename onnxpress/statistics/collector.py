@@ -9,7 +9,8 @@ both, and E[x·x̂ᵀ] says how far what a layer is fed has moved.
 """
 
 import itertools
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,9 @@ from onnxpress.statistics.exposing import Observer, input_key
 from onnxpress.statistics.row_sums import RowSums
 from onnxpress.statistics.store import Statistics, TensorStatistics
 
-__all__ = ["RUN_BYTES", "Observations", "chunks_of", "collect"]
+__all__ = ["FEWEST_SAMPLES", "RUN_BYTES", "Observations", "chunks_of", "collect"]
+
+logger = logging.getLogger(__name__)
 
 ROWS_PER_INPUT = 4
 """Rows per layer over all samples, times the layer's inputs: a Gram matrix of full rank."""
@@ -30,6 +33,8 @@ FEWEST_ROWS, MOST_ROWS = 4096, 16_384
 HISTOGRAM_TARGET = 1 << 20
 """Elements of a tensor over all samples that enter the histogram; extremes are always exact."""
 HISTOGRAM_FEWEST = 1 << 12
+FEWEST_SAMPLES = 8
+"""That are observed although no time is left: ranges of fewer say nothing."""
 RUN_BYTES = 192_000_000
 """Of tensors of one run that are held at a time, about."""
 HELD_BYTES = 32_000_000
@@ -60,6 +65,14 @@ class Observations:
             gram=any(one.gram for one in found),
         )
 
+    def covers(self, other: "Observations") -> bool:
+        """Whether all that another one names is seen with this one."""
+        return (
+            self.tensors >= other.tensors
+            and self.layers >= other.layers
+            and (self.gram or not other.gram)
+        )
+
 
 def collect(
     model: ir.Model,
@@ -70,6 +83,7 @@ def collect(
     reference: ir.Model | None = None,
     seed: int = 0,
     threads: int = 0,
+    over: Callable[[], bool] = lambda: False,
 ) -> Statistics:
     """Run `model` over `samples` and reduce what `wanted` names.
 
@@ -82,6 +96,7 @@ def collect(
             the same name are compared row by row.
         seed: which rows of a layer are drawn.
         threads: of onnxruntime.
+        over: asked after each sample from the eighth on: whether to end with what was seen.
     """
     read = {layer.name: input_key(layer) for layer in layers if layer.name in wanted.layers}
     observer = Observer(model, sorted({*wanted.tensors, *read.values()}), threads=threads)
@@ -93,6 +108,7 @@ def collect(
     other = None if reference is None else Observer(reference, names, threads=threads)
     reduction = _Reduction(wanted, observer.names, watched, len(samples), seed)
     chunks = [names[start : start + 16] for start in range(0, len(names), 16)]
+    done = 0
     for done, feed in enumerate(samples, 1):
         sizes: dict[str, int] = {}
         for chunk in chunks:
@@ -106,8 +122,13 @@ def collect(
                 reduction.reduce()
         if done == 1:
             chunks = chunks_of(names, sizes, RUN_BYTES)
+        if FEWEST_SAMPLES <= done < len(samples) and over():
+            logger.warning(
+                "statistics are of %d of %d samples: no time for more", done, len(samples)
+            )
+            break
     reduction.reduce()
-    return reduction.finish(observer.lost)
+    return reduction.finish(done, observer.lost)
 
 
 class _Reduction:
@@ -122,7 +143,7 @@ class _Reduction:
         seed: int,
     ) -> None:
         every = [layer for group in watched.values() for layer in group]
-        self._samples, self._watched = samples, watched
+        self._watched = watched
         self._tensors = {name: TensorStatistics() for name in sorted(wanted.tensors & given)}
         self._sums = {layer.name: RowSums(gram=wanted.gram) for layer in every}
         self._limits = {layer.name: max(4, -(-_row_target(layer) // samples)) for layer in every}
@@ -154,14 +175,14 @@ class _Reduction:
         self._held.clear()
         self.waiting = 0
 
-    def finish(self, lost: frozenset[str]) -> Statistics:
-        """What was observed; `lost` names what turned out to be incomplete."""
-        finished = {name: sums.finish(self._samples) for name, sums in self._sums.items()}
+    def finish(self, samples: int, lost: frozenset[str]) -> Statistics:
+        """What was observed of some samples; `lost` names what turned out to be incomplete."""
+        finished = {name: sums.finish(samples) for name, sums in self._sums.items()}
         gone = {layer.name for name in lost for layer in self._watched.get(name, [])}
         # A layer that gave no rows was not observed, which is not the same as inputs of zeros.
         layers = {name: one for name, one in finished.items() if one.rows and name not in gone}
         tensors = {name: one for name, one in self._tensors.items() if name not in lost}
-        return Statistics(tensors, layers, self._samples)
+        return Statistics(tensors, layers, samples)
 
 
 def _paired(

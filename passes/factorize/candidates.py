@@ -155,11 +155,12 @@ def _splits(context: Context, layer: Layer, wanted: Wanted) -> list[Candidate]:
     candidates = []
     for form, sizes in _split_sizes(context, layer, wanted).items():
         for rank, input_rank in thinned(sizes, _MOST_SPLITS):
-            error = factored(context, layer, form, rank, input_rank, wanted.weighting).error
+            size = (form, rank, input_rank)
+            # An asked-for energy is kept by the factors that are written, no sooner.
+            quick = not wanted.energy
+            error = factored(context, layer, *size, wanted.weighting, quick=quick).error
             if wanted.rank or error <= wanted.most_error:
-                candidates.append(
-                    _candidate(context, layer, (form, rank, input_rank), error, wanted)
-                )
+                candidates.append(_candidate(context, layer, size, error, wanted))
                 if wanted.energy:
                     break
     return candidates

@@ -156,7 +156,8 @@ def _write_split(
     context: Context, layer: Layer, size: tuple[str, int, int], weighting: str
 ) -> None:
     """A convolution in several; `size`: form, rank, input rank."""
-    found, moments = factored(context, layer, *size, weighting), context.moments(layer)
+    found = factored(context, layer, *size, weighting, quick=context.draft)
+    moments = context.moments(layer)
     offset = np.zeros(layer.shape[0])
     if biased_in(layer, weighting) and moments is not None:
         weights, offset = repaired(layer.read(), moments, biased=True)

@@ -49,7 +49,14 @@ def components_of(context: Context, layer: Layer, weighting: str) -> LowRank:
 
 @memoised
 def factored(
-    context: Context, layer: Layer, form: str, rank: int, input_rank: int, weighting: str
+    context: Context,
+    layer: Layer,
+    form: str,
+    rank: int,
+    input_rank: int,
+    weighting: str,
+    *,
+    quick: bool,
 ) -> Factored:
     """A convolution in two (`spatial`) or three (`tucker`).
 
@@ -60,6 +67,7 @@ def factored(
         rank: of the output side.
         input_rank: of the input side; `tucker` only.
         weighting: the setting.
+        quick: near the best factors is enough: of many sizes few are taken.
     """
     moments = context.moments(layer)
     biased = biased_in(layer, weighting)
@@ -69,8 +77,8 @@ def factored(
         gram = gram - np.outer(moments.mean[0], moments.mean[0])
     weight = weights.reshape(layer.shape)
     if form == "spatial":
-        return spatial(weight, gram, rank)
-    return tucker(weight, gram, input_rank, rank)
+        return spatial(weight, gram, rank, quick=quick)
+    return tucker(weight, gram, input_rank, rank, quick=quick)
 
 
 @memoised
