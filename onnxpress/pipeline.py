@@ -30,7 +30,7 @@ from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage
 from onnxpress.request import DataArgument, Request, default_passes, planned
 from onnxpress.result import Result, StageResult, stamp
-from onnxpress.runtime import Clock, compare_latency
+from onnxpress.runtime import Clock, compare_latency, numpy_threads
 from onnxpress.search import Allowance, Goal, Objective, SearchOptions
 from onnxpress.shared_statistics import SharedStatistics
 from onnxpress.shedding import kept_small
@@ -100,7 +100,7 @@ def optimize(
             half inputs and outputs too; `no` leaves float32. Takes the place of integers.
         opset: to convert to; 0: only where the target knows no newer one.
         seed: of the held-out split, of rows drawn for statistics, of random inputs.
-        threads: of onnxruntime; 0: all cores.
+        threads: of onnxruntime and numpy; 0: all cores.
         time_limit: seconds that all may take, about: the search takes the best it has when time
             is left for the last judgement alone. A search of several stages gives each a part.
         providers: where else the result is run before it is given back.
@@ -146,6 +146,11 @@ def optimize(
 
 def run(request: Request) -> Result:
     """As `optimize`, for what stands in a request."""
+    with numpy_threads(request.threads):
+        return _run(request)
+
+
+def _run(request: Request) -> Result:
     started = time.monotonic()
     given = read(request)
     plan = planned(request, given.digest)

@@ -56,7 +56,7 @@ threads_option = click.option(
     "--threads",
     type=click.IntRange(min=0),
     default=0,
-    help="onnxruntime's threads; 0: all cores.",
+    help="Threads of onnxruntime and numpy; 0: all cores.",
 )
 
 json_option = click.option(
