@@ -14,6 +14,7 @@ import numpy as np
 
 from onnxpress.contract import Candidate, Context, Layer, Parameter
 from onnxpress.layers import is_scaled_gemm
+from onnxpress.passes.factorize.decompose import Effort
 from onnxpress.passes.factorize.fitting import components_of, factored
 from onnxpress.recurrent import HIDDEN_WEIGHT, is_recurrent
 
@@ -157,8 +158,8 @@ def _splits(context: Context, layer: Layer, wanted: Wanted) -> list[Candidate]:
         for rank, input_rank in thinned(sizes, _MOST_SPLITS):
             size = (form, rank, input_rank)
             # An asked-for energy is kept by the factors that are written, no sooner.
-            quick = not wanted.energy
-            error = factored(context, layer, *size, wanted.weighting, quick=quick).error
+            effort: Effort = "best" if wanted.energy else "quick"
+            error = factored(context, layer, *size, wanted.weighting, effort=effort).error
             if wanted.rank or error <= wanted.most_error:
                 candidates.append(_candidate(context, layer, size, error, wanted))
                 if wanted.energy:

@@ -14,20 +14,24 @@ formed, so few samples or dead inputs do no harm.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxpress.reconstruction import output_energy
 
-__all__ = ["Factored", "spatial", "tucker"]
+__all__ = ["Effort", "Factored", "spatial", "tucker"]
 
 Float64 = npt.NDArray[np.float64]
 
-_ROUNDS, _STEPS = 2, 8
-"""Of conjugate gradients; each factor is taken up again in the next round."""
-_QUICK_ROUNDS, _QUICK_STEPS = 1, 2
-"""A fifth of the time for 1.1 to 2 times the error, 1.4 times on most layers of a detector."""
+Effort = Literal["form", "quick", "best"]
+_EFFORTS: dict[Effort, tuple[int, int]] = {"form": (0, 0), "quick": (1, 2), "best": (2, 8)}
+"""Rounds over all factors, and steps of conjugate gradients for each.
+
+Quick takes a fifth of the time for 1.1 to 2 times the least error, 1.4 times on most layers of a
+detector; the truncated SVDs alone are of the right form.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,16 @@ class Factored:
     error: float
 
 
-def spatial(weight: Float64, gram: Float64 | None, rank: int, *, quick: bool = False) -> Factored:
+def spatial(
+    weight: Float64, gram: Float64 | None, rank: int, *, effort: Effort = "best"
+) -> Factored:
     """A K×1 convolution to `rank` channels and a 1×K from them.
 
     Args:
         weight: `[out, in, height, width]`.
         gram: `[in·height·width]²`, centred where a bias takes up the mean; `None`: identity.
         rank: channels between.
-        quick: near the best factors is enough.
+        effort: how near to the best factors.
     """
     outputs, inputs, height, width = weight.shape
     root = _channel_scales(weight, gram)
@@ -62,12 +68,12 @@ def spatial(weight: Float64, gram: Float64 | None, rank: int, *, quick: bool = F
     columns = left.T.reshape(rank, inputs, height) / root[0, :, :, 0]
     rows = (np.sqrt(singular[:rank])[:, None] * right[:rank]).reshape(rank, outputs, width)
     factors = [columns, rows.transpose(1, 0, 2)]
-    factors, product, error = _alternate("rci,orj->ocij", factors, weight, gram, quick=quick)
+    factors, product, error = _alternate("rci,orj->ocij", factors, weight, gram, effort=effort)
     return Factored((factors[0][:, :, :, None], factors[1][:, :, None, :]), product, error)
 
 
 def tucker(
-    weight: Float64, gram: Float64 | None, input_rank: int, rank: int, *, quick: bool = False
+    weight: Float64, gram: Float64 | None, input_rank: int, rank: int, *, effort: Effort = "best"
 ) -> Factored:
     """1×1 to `input_rank` channels, K×K from those to `rank`, 1×1 to the outputs.
 
@@ -76,7 +82,7 @@ def tucker(
         gram: as for `spatial`.
         input_rank: channels before the K×K.
         rank: channels behind it.
-        quick: as for `spatial`.
+        effort: as for `spatial`.
     """
     outputs, inputs = weight.shape[:2]
     root = _channel_scales(weight, gram)
@@ -88,7 +94,7 @@ def tucker(
     core = np.einsum("os,ocij,rc->srij", back, scaled, inward, optimize=True)
     # The scales are those of an input's channel alone here, so that they go into one factor.
     factors = [inward / root[0, :, 0, 0], core, back]
-    factors, product, error = _alternate("rc,srij,os->ocij", factors, weight, gram, quick=quick)
+    factors, product, error = _alternate("rc,srij,os->ocij", factors, weight, gram, effort=effort)
     first, core, last = factors
     return Factored((first[:, :, None, None], core, last[:, :, None, None]), product, error)
 
@@ -110,12 +116,12 @@ def _alternate(
     weight: Float64,
     gram: Float64 | None,
     *,
-    quick: bool,
+    effort: Effort,
 ) -> tuple[list[Float64], Float64, float]:
     """Alternating least squares; `expression` composes the factors by `numpy.einsum`."""
     outputs = weight.shape[0]
     target = weight.reshape(outputs, -1)
-    rounds, steps = (_QUICK_ROUNDS, _QUICK_STEPS) if quick else (_ROUNDS, _STEPS)
+    rounds, steps = _EFFORTS[effort]
     inputs, result = expression.split("->")
     terms = inputs.split(",")
 

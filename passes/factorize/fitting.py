@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from onnxpress.bias import takes_bias
 from onnxpress.contract import Context, Layer, LayerStatistics, memoised
-from onnxpress.passes.factorize.decompose import Factored, spatial, tucker
+from onnxpress.passes.factorize.decompose import Effort, Factored, spatial, tucker
 from onnxpress.reconstruction import LowRank, damped_gram, low_rank, output_energy, repaired
 
 __all__ = [
@@ -56,7 +56,7 @@ def factored(
     input_rank: int,
     weighting: str,
     *,
-    quick: bool,
+    effort: Effort,
 ) -> Factored:
     """A convolution in two (`spatial`) or three (`tucker`).
 
@@ -67,7 +67,7 @@ def factored(
         rank: of the output side.
         input_rank: of the input side; `tucker` only.
         weighting: the setting.
-        quick: near the best factors is enough: of many sizes few are taken.
+        effort: how near to the best factors: of many sizes few are taken.
     """
     moments = context.moments(layer)
     biased = biased_in(layer, weighting)
@@ -77,8 +77,8 @@ def factored(
         gram = gram - np.outer(moments.mean[0], moments.mean[0])
     weight = weights.reshape(layer.shape)
     if form == "spatial":
-        return spatial(weight, gram, rank, quick=quick)
-    return tucker(weight, gram, input_rank, rank, quick=quick)
+        return spatial(weight, gram, rank, effort=effort)
+    return tucker(weight, gram, input_rank, rank, effort=effort)
 
 
 @memoised
