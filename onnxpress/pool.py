@@ -222,10 +222,11 @@ class Pool:
             PassError: a pass fails.
         """
         model = context.model
-        for pass_, own in self._by_pass(decisions):
-            if own:
-                given = pinned(self.pins, pass_, context)
-                model = rewritten(pass_, replace(given, model=model, layers=()), own)
+        with collected_rarely():
+            for pass_, own in self._by_pass(decisions):
+                if own:
+                    given = pinned(self.pins, pass_, context)
+                    model = rewritten(pass_, replace(given, model=model, layers=()), own)
         return model.clone() if model is context.model else model
 
     def rewrite_refined(

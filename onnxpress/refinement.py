@@ -85,17 +85,19 @@ def refitted(
     networks = _Networks(context, layers, samples, blocks.typed, model, threads, held_bytes)
     stages = _stages(context.model.graph, levels, blocks)
     last = max(number for number, stage in enumerate(stages) if stage)
-    for number, stage in enumerate(stages[: last + 1]):
-        where = f"block {number + 1} of {len(stages)}"
-        for level in stage:
-            found = networks.observed(level, where)
-            statistics = replace(statistics, layers={**statistics.layers, **found})
-            model = rewrite(statistics)
-            networks.after_parts = Parts(model)
-        if number < last:
-            later = [layer for stage in stages[number + 1 :] for level in stage for layer in level]
-            networks.advance(blocks.blocks[number].outputs, later, where)
-    networks.close()
+    try:
+        for number, stage in enumerate(stages[: last + 1]):
+            where = f"block {number + 1} of {len(stages)}"
+            for level in stage:
+                found = networks.observed(level, where)
+                statistics = replace(statistics, layers={**statistics.layers, **found})
+                model = rewrite(statistics)
+                networks.after_parts = Parts(model)
+            if number < last:
+                later = [layer for rest in stages[number + 1 :] for one in rest for layer in one]
+                networks.advance(blocks.blocks[number].outputs, later, where)
+    finally:
+        networks.close()
     return model
 
 

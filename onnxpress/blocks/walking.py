@@ -14,7 +14,6 @@ import onnx_ir as ir
 
 from onnxpress.blocks.extracting import Parts
 from onnxpress.blocks.holding import HELD_BYTES, Held
-from onnxpress.blocks.sizes import can_cross
 from onnxpress.errors import ModelError
 from onnxpress.graph import node_label
 from onnxpress.runtime import Array, Feed, Session
@@ -98,7 +97,7 @@ class Walk:
         """
         known = self.held.names()
         offered = [parts.values[name] for name in names if name in parts.values]
-        can = {value.name or "" for value in offered if value.producer() and can_cross(value)}
+        can = {value.name or "" for value in offered if value.producer() and _is_tensor(value)}
         needed = parts.frontier(known | can, [parts.values[name] for name in later])
         new = sorted(needed - known)
         origin = ""
@@ -114,6 +113,11 @@ class Walk:
         for name in sorted(known - needed):
             self.held.drop(name)
         return origin
+
+
+def _is_tensor(value: ir.Value) -> bool:
+    """As far as the model says; a rewritten one may not say it of all its tensors."""
+    return bool(value.name) and (value.type is None or isinstance(value.type, ir.TensorType))
 
 
 def _has_nan(array: Array) -> bool:
@@ -133,7 +137,9 @@ def first_nan(model: ir.Model, feeds: Iterable[Feed], *, threads: int = 0) -> st
     """
     copy = model.clone()
     present = {value.name for value in copy.graph.outputs}
-    made = [value for node in copy.graph for value in node.outputs if can_cross(value)]
+    made = [value for node in copy.graph for value in node.outputs if _is_tensor(value)]
+    if not made:
+        return ""
     copy.graph.outputs.extend(value for value in made if value.name not in present)
     try:
         session = Session(copy, threads=threads, arena=False, optimize=False)
