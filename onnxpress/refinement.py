@@ -82,29 +82,24 @@ def refitted(
     logger.debug("fitting %d layers again, in %d blocks", len(layers), len(blocks.blocks))
     if blocks.note:
         logger.debug("%s", blocks.note)
-    networks = _Networks(context, layers, samples, blocks.typed, model, threads, held_bytes)
-    stages = _stages(context.model.graph, levels, blocks)
-    last = max(number for number, stage in enumerate(stages) if stage)
+    networks = _Networks(context, layers, samples, blocks, model, threads, held_bytes)
+    ends = _ends(context.model.graph, levels, blocks)
     try:
-        for number, stage in enumerate(stages[: last + 1]):
-            where = f"block {number + 1} of {len(stages)}"
-            for level in stage:
-                found = networks.observed(level, where)
-                statistics = replace(statistics, layers={**statistics.layers, **found})
-                model = rewrite(statistics)
-                networks.after_parts = Parts(model)
-            if number < last:
-                later = [layer for rest in stages[number + 1 :] for one in rest for layer in one]
-                networks.advance(blocks.blocks[number].outputs, later, where)
+        for number, level in enumerate(levels):
+            found = networks.observed(level)
+            statistics = replace(statistics, layers={**statistics.layers, **found})
+            model = rewrite(statistics)
+            networks.after_parts = Parts(model)
+            later = [layer for rest in levels[number + 1 :] for layer in rest]
+            if later:
+                networks.advance(ends[number], later)
     finally:
         networks.close()
     return model
 
 
-def _stages(
-    graph: ir.Graph, levels: Sequence[Sequence[Layer]], blocks: Cut
-) -> list[list[list[Layer]]]:
-    """The levels of each block: of its layers those together that do not feed each other."""
+def _ends(graph: ir.Graph, levels: Sequence[Sequence[Layer]], blocks: Cut) -> list[int]:
+    """After each level, how many blocks have no layer left that is still to be fitted."""
     places: dict[ir.Node, int] = {}
 
     def enter(nodes: Iterable[ir.Node], place: int) -> None:
@@ -116,12 +111,13 @@ def _stages(
     for place, node in enumerate(graph):
         enter((node,), place)
     number = [n for n, block in enumerate(blocks.blocks) for _ in range(block.start, block.stop)]
-    stages: list[dict[int, list[Layer]]] = [{} for _ in blocks.blocks]
-    for depth, level in enumerate(levels):
-        for layer in level:
-            first = min(places[use.node] for use in layer.uses)
-            stages[number[first]].setdefault(depth, []).append(layer)
-    return [[stage[depth] for depth in sorted(stage)] for stage in stages]
+    ends: list[int] = []
+    nearest = len(blocks.blocks)
+    for level in reversed(levels):
+        ends.append(nearest)
+        first = (places[use.node] for layer in level for use in layer.uses)
+        nearest = min(nearest, number[min(first)])
+    return ends[::-1]
 
 
 class _Networks:
@@ -136,7 +132,7 @@ class _Networks:
         context: Context,
         layers: Sequence[Layer],
         samples: Samples,
-        before: ir.Model,
+        blocks: Cut,
         after: ir.Model,
         threads: int,
         held_bytes: int,
@@ -144,12 +140,13 @@ class _Networks:
         self._seed, self._threads = context.seed, threads
         self._before = Walk(samples.feeds, threads=threads, limit_bytes=held_bytes // 2)
         self._after = Walk(samples.feeds, threads=threads, limit_bytes=held_bytes // 2)
-        self._before_parts, self.after_parts = Parts(before), Parts(after)
+        self._blocks, self._passed = blocks.blocks, 0
+        self._before_parts, self.after_parts = Parts(blocks.typed), Parts(after)
         keys = [input_key(layer) for layer in layers]
-        self._in_before, self._in_after = outermost(before, keys), outermost(after, keys)
+        self._in_before, self._in_after = outermost(blocks.typed, keys), outermost(after, keys)
         self._told = False
 
-    def observed(self, level: Sequence[Layer], where: str) -> dict[str, LayerStatistics]:
+    def observed(self, level: Sequence[Layer]) -> dict[str, LayerStatistics]:
         """Of what the rewritten network feeds a level, beside what the one before does.
 
         A layer that is fed NaN is left out, and so keeps the statistics it had.
@@ -171,30 +168,36 @@ class _Networks:
         ).layers
         finite = {name: one for name, one in found.items() if _is_finite(one)}
         if len(finite) < len(found):
-            self._tell(first_nan(model, feeds, threads=self._threads), where)
+            self._tell(first_nan(model, feeds, threads=self._threads), self._passed + 1)
         return finite
 
-    def advance(self, names: Sequence[str], later: Sequence[Layer], where: str) -> None:
-        """Take both to the end of a block."""
+    def advance(self, end: int, later: Sequence[Layer]) -> None:
+        """Take both over the first blocks, as many as `end` says, with all that later layers need.
+
+        Block by block, so that a session holds one.
+        """
         keys = [input_key(layer) for layer in later]
-        wanted = _named(self._in_before, keys)
-        self._tell(self._before.advance(self._before_parts, names, wanted), where)
-        wanted = _named(self._in_after, keys)
-        self._tell(self._after.advance(self.after_parts, names, wanted), where)
+        before, after = _named(self._in_before, keys), _named(self._in_after, keys)
+        while self._passed < end:
+            names = self._blocks[self._passed].outputs
+            self._passed += 1
+            self._tell(self._before.advance(self._before_parts, names, before), self._passed)
+            self._tell(self._after.advance(self.after_parts, names, after), self._passed)
 
     def close(self) -> None:
         """Free what is held."""
         self._before.held.close()
         self._after.held.close()
 
-    def _tell(self, origin: str, where: str) -> None:
+    def _tell(self, origin: str, block: int) -> None:
         """Of the first NaN; what follows from it need not be said."""
         if origin and not self._told:
             self._told = True
             logger.warning(
-                "%s: NaN comes out of %s of the calibration data; layers that are fed it are not "
-                "fitted again",
-                where,
+                "block %d of %d: NaN comes out of %s of the calibration data; layers that are fed "
+                "it are not fitted again",
+                block,
+                len(self._blocks),
                 origin,
             )
 
@@ -209,7 +212,11 @@ def _is_finite(moments: LayerStatistics) -> bool:
 
 
 def levels_of(graph: ir.Graph, layers: Sequence[Layer]) -> list[list[Layer]]:
-    """The layers by how many of them come before on the longest way."""
+    """The layers by how many of them come before on the longest way.
+
+    However many there are: of layers that feed each other and are fitted at once, each makes up for
+    what the one before makes up for too, and nothing is left of the network.
+    """
     depths: dict[ir.Value, int] = {}
     own = {use.node for layer in layers for use in layer.uses}
     found: dict[int, list[Layer]] = {}

@@ -1,6 +1,7 @@
 """Refits: layers in the order in which they feed each other, in one walk through the network."""
 
 import errno
+import itertools
 import os
 from typing import Any
 
@@ -41,25 +42,37 @@ def test_layers_of_two_branches_are_refined_together() -> None:
     assert [sorted(layer.name for layer in level) for level in levels] == [["a", "c"], ["b", "d"]]
 
 
-PASSES = {
+PASSES: dict[str, Pass] = {
     "quantize": Quantize(form="static", refinement=True),
     "weights alone": Quantize(form="weight_only", refinement=True),
     "factorize": Factorize(),
     "sparsify": Sparsify(),
     "prune": Prune(),
 }
-MODELS = ["mlp_opset17", "wide_cnn", "if_body", "loop_body", "recurrent", "embedding"]
+CASES = [
+    *itertools.product(["quantize"], ["mlp_opset17", "wide_cnn", "if_body", "recurrent"]),
+    *itertools.product(PASSES, ["loop_body"]),
+    ("factorize", "embedding"),
+    ("sparsify", "mlp_opset17"),
+    ("prune", "wide_cnn"),
+]
+
+
+def test_a_deep_network_has_a_level_for_each_layer() -> None:
+    """Of text lines, 60 levels taken four at a time ended at −2.6 dB, one by one at 11.6 dB."""
+    model = stacked(20)
+    levels = levels_of(model.graph, find_layers(model))
+    assert [len(level) for level in levels] == [1] * 40
 
 
 def bytes_of(model: ir.Model) -> bytes:
     return model_file.to_bytes(model)
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("pass_", PASSES.values(), ids=PASSES)
-def test_a_walk_gives_the_bytes_of_runs_from_the_start(pass_: Pass, name: str) -> None:
+@pytest.mark.parametrize(("pass_name", "name"), CASES)
+def test_a_walk_gives_the_bytes_of_runs_from_the_start(pass_name: str, name: str) -> None:
     """With blocks of a level, of a few, and one block."""
-    model = SAMPLE_MODELS[name]()
+    pass_, model = PASSES[pass_name], SAMPLE_MODELS[name]()
     samples = random_samples(Session(model), 12, seed=1)
     pool = Pool((pass_,))
     context = pool.context(model, load_target("cpu"), samples, threads=1)
