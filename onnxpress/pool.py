@@ -38,7 +38,7 @@ from onnxpress.enforcement import (
 from onnxpress.errors import PassError, UsageError
 from onnxpress.memory import collected_rarely
 from onnxpress.pinning import kept_from, permitted_offer, pinned
-from onnxpress.refinement import levels_of, refined_statistics
+from onnxpress.refinement import refitted
 from onnxpress.selection import NO_PINS, Pins
 from onnxpress.statistics import Observations, Statistics, collect
 from onnxpress.targets import Target
@@ -231,10 +231,11 @@ class Pool:
             PassError: a pass fails.
         """
         model = context.model
-        for pass_, own in self._by_pass(decisions):
-            if own:
-                given = pinned(self.pins, pass_, context)
-                model = rewritten(pass_, replace(given, model=model, layers=()), own)
+        with collected_rarely():
+            for pass_, own in self._by_pass(decisions):
+                if own:
+                    given = pinned(self.pins, pass_, context)
+                    model = rewritten(pass_, replace(given, model=model, layers=()), own)
         return model.clone() if model is context.model else model
 
     def rewrite_refined(
@@ -250,21 +251,22 @@ class Pool:
         Layer after layer in the order of the graph, those that do not feed each other together:
         the inputs that the rewritten model gives them are observed beside those of the model
         before, and the decisions carried out anew. (All layers at once would each make up for the
-        same loss.)
+        same loss.) Both models are run once, block by block (`refinement`).
+
+        Raises:
+            OutputError: the disk is full.
+            PassError: a pass fails.
         """
-        model = self.rewrite(context, decisions)
         refined = any(decision.candidate.refined for decision in decisions)
         if samples is None or context.statistics is None or not refined:
-            return model
+            return self.rewrite(context, decisions)
         names = {name for decision in decisions for name in decision.layers}
         chosen = [layer for layer in context.layers if layer.name in names]
-        statistics = context.statistics
-        for level in levels_of(context.model.graph, chosen):
-            statistics = refined_statistics(
-                statistics, model, context, level, samples, threads=threads
-            )
-            model = self.rewrite(replace(context, statistics=statistics), decisions)
-        return model
+
+        def carried_out(statistics: Statistics) -> ir.Model:
+            return self.rewrite(replace(context, statistics=statistics), decisions)
+
+        return refitted(context, chosen, samples, carried_out, threads=threads)
 
     def _owner(self, candidate: Candidate) -> Pass:
         for pass_ in self.passes:
