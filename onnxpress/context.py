@@ -30,6 +30,8 @@ class Context:
         seed: for anything drawn at random.
         survey: only sites and reasons are wanted of `propose`, so that what candidates cost and
             save need not be computed; `inspect` asks so.
+        shapes_only: of a survey, that the weights are too large to be read for it: sites and
+            reasons are wanted as far as shapes tell them.
         draft: a rewrite is wanted for the clock, so that its weights need the right form but not
             the best values.
         layers: the model's layers with a constant weight; found if not given.
@@ -47,6 +49,7 @@ class Context:
     seed: int = 0
     draft: bool = False
     survey: bool = False
+    shapes_only: bool = False
     layers: tuple[Layer, ...] = ()
     base: ir.Model = None  # type: ignore[assignment] # filled in below
     base_statistics: Statistics | None = None

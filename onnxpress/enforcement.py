@@ -27,7 +27,7 @@ from onnxpress.contract import (
     Skip,
     TimingSubgraph,
 )
-from onnxpress.errors import OnnxpressError, PassError, RecipeError, UsageError
+from onnxpress.errors import OnnxpressError, OutputError, PassError, RecipeError, UsageError
 from onnxpress.graph import Names, name_nodes_apart
 from onnxpress.guard import difference, read_only, snapshot
 from onnxpress.memory import collected_rarely
@@ -230,6 +230,9 @@ def _signed_call(
     try:
         return call()
     except users:
+        raise
+    except OutputError:
+        # A disk without room for temporary files is no fault of a pass.
         raise
     except Exception as error:
         # Whatever a stranger's code raises must not end the run.

@@ -4,6 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxpress.spill import kept
+
 __all__ = [
     "Names",
     "add_initializer",
@@ -77,12 +79,16 @@ class Names:
     """Names that no tensor and no node of a model has, in the main graph or in any body.
 
     A rewrite takes all its new names from one such register.
+
+    Attributes:
+        root: the main graph.
     """
 
     def __init__(self, model: ir.Model | ir.Graph) -> None:
         """Look a model over once; what is added otherwise afterwards is not known."""
         root = model.graph if isinstance(model, ir.Model) else model
         self._taken: set[str] = set()
+        self.root = root
         for graph in (root, *root.subgraphs()):
             self._taken.update(value.name or "" for value in graph.inputs)
             self._taken.update(graph.initializers)
@@ -114,7 +120,7 @@ def add_initializer(
         name=name,
         type=ir.TensorType(tensor.dtype),
         shape=ir.Shape(array.shape),
-        const_value=tensor,
+        const_value=kept(names.root, tensor),
     )
     graph.register_initializer(value)
     return value

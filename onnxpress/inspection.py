@@ -22,7 +22,7 @@ from onnxpress.lossless import simplified
 from onnxpress.pool import Pool
 from onnxpress.report.document import reading_document
 from onnxpress.request import default_passes
-from onnxpress.runtime import Array, Session
+from onnxpress.runtime import Array, Session, structural_refusal
 from onnxpress.selectable import selectable_sites
 from onnxpress.stored import beside, find_stored
 from onnxpress.targets import Target, load_target
@@ -31,6 +31,12 @@ from onnxpress.untreated import nothing_to_compress, odd_numbers, untreated_weig
 __all__ = ["inspect_model"]
 
 _EXAMPLES = 16
+_READ_BYTES = 500_000_000
+"""Of weights: they are not read where there are more, and onnxruntime is shown the graph alone."""
+_UNREAD = (
+    f"its weights are over {_READ_BYTES / 1e6:.0f} MB and were not read: what is said of them "
+    "follows from their shapes, and NaN, zeros and copies among them were not looked for"
+)
 
 
 def inspect_model(
@@ -57,16 +63,19 @@ def inspect_model(
     original, note = settle_weights(model_file.load(file), overridable)
     chosen = load_target(target)
     passes, problems = default_passes()
-    nothing, refusal = nothing_to_compress(original), _refusal(file)
+    large = model_file.weight_bytes(original) > _READ_BYTES
+    nothing, refusal = nothing_to_compress(original), _refusal(file, original, large=large)
     model = original if nothing or refusal else simplified(original, passes, chosen)
     lossy = [] if nothing else [p for p in passes if p.stage.loses]
     described = [
-        _unasked(p.name) if refusal else _described(Pool((p,)), model, chosen) for p in lossy
+        _unasked(p.name) if refusal else _described(Pool((p,)), model, chosen, shapes_only=large)
+        for p in lossy
     ]
     layers = find_layers(model)
     weights = beside(layers, find_stored(model, layers))
     operators = Counter(node.op_type for node in original.graph.all_nodes())
     sites = selectable_sites(model, original)
+    numbers = _UNREAD if large else odd_numbers(original)
     largest = sorted(weights, key=lambda layer: -layer.nbytes)[:10]
     return {
         "source": str(file),
@@ -99,17 +108,19 @@ def inspect_model(
         "untreated": untreated_weights(model),
         "passes": described,
         "problems": [
-            *(said for said in (note, nothing, refusal, odd_numbers(original)) if said),
+            *(said for said in (note, nothing, refusal, numbers) if said),
             *problems,
         ],
     }
 
 
-def _refusal(file: Path) -> str:
+def _refusal(file: Path, model: ir.Model, *, large: bool) -> str:
     """Why onnxruntime does not load the model; empty where it does.
 
     Passes are asked about nothing else: nobody has checked the rest of what stands in such a file.
     """
+    if large:
+        return structural_refusal(model, name=str(file)) or ""
     try:
         Session(file, threads=1, optimize=False, name=str(file))
     except ModelError as error:
@@ -134,9 +145,10 @@ def _readings(
     return list(read_outputs(model, session, answers).values())
 
 
-def _described(pool: Pool, model: ir.Model, target: Target) -> dict[str, Any]:
+def _described(pool: Pool, model: ir.Model, target: Target, *, shapes_only: bool) -> dict[str, Any]:
     """What a pass says of a model without data."""
-    offer = pool.offer(replace(pool.context(model, target), survey=True))
+    context = replace(pool.context(model, target), survey=True, shapes_only=shapes_only)
+    offer = pool.offer(context)
     reasons = Counter(skip.reason for _, skip in offer.left)
     reasons.update(item.limit for item in offer.proposals if item.limit is not None)
     reasons.update(str(failure) for failure in offer.failures)

@@ -29,6 +29,7 @@ from onnxpress.recurrent import (
     is_recurrent,
     recurrent_multiply_adds,
 )
+from onnxpress.spill import kept
 
 __all__ = [
     "FLOAT_TYPES",
@@ -152,10 +153,15 @@ class Layer:
             return "its weight is an output of the graph"
         return None
 
+    @property
+    def array(self) -> Matrix:
+        """The weight as stored."""
+        assert self.weight.const_value is not None
+        return self.weight.const_value.numpy()
+
     def read(self) -> Matrix:
         """The weight as `[out, in]` in its own float type; groups one below the other."""
-        assert self.weight.const_value is not None
-        return to_matrix(self.weight.const_value.numpy(), self.uses[0], self.groups)
+        return to_matrix(self.array, self.uses[0], self.groups)
 
     def write(self, matrix: Matrix) -> None:
         """Put `[out, in]` back in the operator's own layout and type; every use sees it."""
@@ -164,13 +170,12 @@ class Layer:
 
     def write_stored(self, array: npt.NDArray[np.generic]) -> None:
         """Replace the stored array by one of the same shape."""
-        assert self.weight.const_value is not None
-        stored = self.weight.const_value.numpy()
-        self.weight.const_value = ir.Tensor(
-            np.ascontiguousarray(array.astype(stored.dtype)),
+        tensor = ir.Tensor(
+            np.ascontiguousarray(array.astype(self.array.dtype, copy=False)),
             dtype=self.dtype,
             name=self.name,
         )
+        self.weight.const_value = kept(self.graph, tensor)
 
 
 def to_matrix(array: Matrix, use: Use, groups: int) -> Matrix:

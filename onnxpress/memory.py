@@ -1,15 +1,21 @@
-"""What was worked out before, bounded by its size; when Python looks for garbage."""
+"""How much memory may be taken; what was worked out before, bounded by its size; garbage."""
 
 import contextlib
 import dataclasses
 import gc
+import mmap
+import os
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-__all__ = ["Memory", "collected_rarely"]
+from onnxpress.errors import UsageError
+
+__all__ = ["Memory", "collected_rarely", "memory_budget"]
 
 T = TypeVar("T")
 
@@ -17,6 +23,46 @@ _LIMIT_BYTES = 1_000_000_000
 """Of arrays: solutions of a few hundred layers at float64."""
 _NEW_OBJECTS = 200_000
 """Of Python, between two looks for garbage; 20 MB at about 100 bytes each."""
+
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_SHARE = 0.5
+"""Of what is free, unless something else is asked for."""
+
+
+def memory_budget(asked: str | int | None) -> int:
+    """Bytes that may be taken.
+
+    Args:
+        asked: a number of bytes, or with a unit: `4GB` (powers of 1000), `4GiB` (of 1024); `None`:
+            half of what is free.
+
+    Raises:
+        UsageError: it is no such size.
+    """
+    if asked is None:
+        return int(_SHARE * _free_bytes())
+    found = _SIZE.fullmatch(str(asked))
+    if found is None or float(found[1]) == 0:
+        raise UsageError(f"max memory is {asked!r}; expected a size, as 4GB, 800MB or 4GiB")
+    number, unit, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** _POWERS[unit.lower()])
+
+
+def _free_bytes() -> int:
+    """What the system could give without taking it from others, within the group's own limit."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                found = int(line.split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text(encoding="ascii"))
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        found = min(found, max(limit - used, 0))
+    return found
 
 
 @contextlib.contextmanager
@@ -58,10 +104,18 @@ class Memory:
         return result
 
 
+def _is_mapped(array: np.ndarray[tuple[int, ...], np.dtype[Any]]) -> bool:
+    """Whether it shows a part of a file, which takes no memory of its own."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
+
+
 def _nbytes(value: object) -> int:
     """Bytes of the arrays in a result."""
     if isinstance(value, np.ndarray):
-        return value.nbytes
+        return 0 if _is_mapped(value) else value.nbytes
     if isinstance(value, list | tuple):
         return sum(_nbytes(item) for item in value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -23,16 +23,21 @@ from onnxpress.external_data import (
     rename,
     without_data,
 )
+from onnxpress.mapped import map_tensors
 from onnxpress.output_file import FileSet, check_output, place_of
+from onnxpress.referring import Referring, referring_to
 from onnxpress.soundness import require_sound
+from onnxpress.streaming import whole_bytes, write_whole
 
 __all__ = [
     "digest",
     "load",
+    "referring",
     "save",
     "size_bytes",
     "to_bytes",
     "weight_bytes",
+    "whole_size",
 ]
 
 logger = logging.getLogger(__name__)
@@ -74,6 +79,9 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     try:
         model = from_proto(proto)
         ir.external_data.set_base_dir(model.graph, base or file.parent)
+        map_tensors(model)
+    except OSError as error:
+        raise ModelError(f"{file}: its weights cannot be mapped into memory: {error}") from error
     except (ir.serde.SerdeError, ValueError, TypeError) as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -214,8 +222,8 @@ def save(
     place = place_of(target)
     unneeded = data_left_by(place, _read_from(model))
     if not external_data and weight_bytes(model) < PROTOBUF_LIMIT_BYTES:
-        with files.stage(target) as temporary:
-            temporary.write_bytes(to_bytes(model))
+        with files.stage(target) as temporary, temporary.open("wb") as stream:
+            write_whole(_in_memory(model, but_large=True), stream)
     else:
         unneeded -= {_save_apart(model, target, place, files)}
     for data in sorted(unneeded):
@@ -262,12 +270,12 @@ def _read_from(model: ir.Model) -> set[Path]:
     }
 
 
-def _in_memory(model: ir.Model) -> ir.Model:
-    """The model with external tensors read, so that its file stands alone."""
+def _in_memory(model: ir.Model, *, but_large: bool = False) -> ir.Model:
+    """The model with external tensors read, or only those that are no weights of the main graph."""
     if not any(True for _ in _external_attributes(model)) and not _read_from(model):
         return model
     model = _with_own_attributes(model.clone())
-    for graph in model.graphs():
+    for graph in model.graph.subgraphs() if but_large else model.graphs():
         for value in graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
                 value.const_value = _read(value.const_value)
@@ -293,6 +301,38 @@ def _external_attributes(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Attr]]:
 
 def _read(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+
+
+def whole_size(model: ir.Model) -> int:
+    """Bytes of the file that holds the whole model; neither it nor its weights are made for it."""
+    light = model.clone()
+    for value in light.graph.initializers.values():
+        if isinstance(value.const_value, ir.Tensor):
+            value.const_value = _place(value.const_value)
+    return whole_bytes(_in_memory(light, but_large=True))
+
+
+def _place(tensor: ir.TensorProtocol) -> ir.ExternalTensor:
+    """What takes as much of a file, without the numbers."""
+    return ir.ExternalTensor(
+        "",
+        0,
+        tensor.nbytes,
+        tensor.dtype,
+        shape=ir.Shape(tensor.shape.numpy()),
+        name=tensor.name or "",
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+    )
+
+
+def referring(model: ir.Model) -> Referring:
+    """What onnxruntime opens for a model, whose large weights stay in files; it is not changed.
+
+    Raises:
+        OutputError: there is no room in the temporary folder for weights that are in no file.
+    """
+    return referring_to(_with_own_attributes(model.clone()))
 
 
 def to_bytes(model: ir.Model) -> bytes:

@@ -1,29 +1,24 @@
 """Files that are written whole or not at all, several of them as one set.
 
 Each file is written into a temporary folder beside its place and synced; when all of a set are
-there they are renamed, in the order in which they were staged, with nothing between. The folder is
-locked as long as its process lives: what a killed run left behind is removed by the next one that
-writes there.
+there they are renamed, in the order in which they were staged, with nothing between. What a killed
+run left behind is removed by the next one that writes there (`temporary`).
 """
 
 import contextlib
-import fcntl
 import os
-import re
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from onnxpress.errors import OutputError
+from onnxpress.temporary import TemporaryFolder
 
 __all__ = ["FileSet", "check_output", "place_of", "replace_file"]
 
-_PREFIX, _SUFFIX = ".onnxpress-", ".tmp"
-_LEFT_OVER = re.compile(r"\.onnxpress-[a-z0-9_]{8}\.tmp")
+_PREFIX = ".onnxpress-"
 
 
 def place_of(path: Path) -> Path:
@@ -85,7 +80,7 @@ class FileSet:
 
     def __init__(self) -> None:
         self._staged: list[tuple[Path, Path]] = []
-        self._folders: list[tuple[Path, int]] = []
+        self._folders: list[TemporaryFolder] = []
         self._removed: list[Path] = []
 
     def __enter__(self) -> Self:
@@ -101,9 +96,8 @@ class FileSet:
             if kind is None:
                 self._rename()
         finally:
-            for folder, lock in self._folders:
-                shutil.rmtree(folder, ignore_errors=True)
-                os.close(lock)
+            for folder in self._folders:
+                folder.close()
 
     @contextlib.contextmanager
     def stage(self, path: Path) -> Iterator[Path]:
@@ -127,12 +121,8 @@ class FileSet:
         self._removed.append(path)
 
     def _folder(self, beside: Path) -> Path:
-        _remove_left_over(beside)
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=beside))
-        lock = os.open(folder, os.O_RDONLY)
-        self._folders.append((folder, lock))
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return folder
+        self._folders.append(TemporaryFolder(beside, _PREFIX))
+        return self._folders[-1].path
 
     def _rename(self) -> None:
         done = False
@@ -181,21 +171,6 @@ def _not_written(path: Path, error: OSError, *, done: bool) -> OutputError:
         f"{path}: cannot be written: {error.strerror or error}; {kept}; make room or choose "
         "another folder with -o"
     )
-
-
-def _remove_left_over(beside: Path) -> None:
-    """Remove temporary folders of processes that are gone."""
-    for folder in beside.glob(f"{_PREFIX}*{_SUFFIX}"):
-        if not _LEFT_OVER.fullmatch(folder.name):
-            continue
-        # One that another process holds, has just removed or owns is not ours to touch.
-        with contextlib.suppress(OSError):
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(lock)
 
 
 def _sync(path: Path) -> None:

@@ -17,6 +17,7 @@ from onnxpress.conversion import Conversion, convert_interface
 from onnxpress.errors import NoSamplesError
 from onnxpress.judge import Budget, Evaluator
 from onnxpress.lossless import require_selected
+from onnxpress.memory import memory_budget
 from onnxpress.original import (
     Original,
     Run,
@@ -26,6 +27,7 @@ from onnxpress.original import (
     read,
     settled,
 )
+from onnxpress.oversized import needed_bytes, without_room
 from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage
 from onnxpress.request import DataArgument, Request, default_passes, planned
@@ -74,6 +76,7 @@ def optimize(
     exclude: Sequence[str] = (),
     overridable: bool | None = None,
     stop: Callable[[], bool] = lambda: False,
+    max_memory: int | str | None = None,
 ) -> Result:
     """Make a model smaller and faster within a budget, and prove it.
 
@@ -114,6 +117,9 @@ def optimize(
             version 4 on, as earlier ones demanded that all weights are inputs.
         stop: asked again and again from the beginning of the search on; once it says yes, the best
             model so far is judged and given back.
+        max_memory: bytes, or with a unit as `4GB`; `None`: half of what is free. A model that
+            takes more is not run: what changes no answer is done by its rules, a lossy pass that
+            is named by the errors of the weights alone.
 
     Raises:
         OnnxpressError: the input cannot be used; its subclasses say which and what to do.
@@ -140,6 +146,7 @@ def optimize(
             exclude,
             overridable,
             stop,
+            max_memory,
         )
     )
 
@@ -158,8 +165,10 @@ def _run(request: Request) -> Result:
     target = load_target(plan.recipe.target)
     same = unchanged(given, plan.recipe, started)
     if same is not None:
-        unmet = tuple(_without_effect(same.stages, request))
-        return replace(same, problems=unmet, within_budget=not unmet)
+        return _strict(same, request)
+    most_bytes = memory_budget(request.max_memory)
+    if needed_bytes(given.model) > most_bytes:
+        return _strict(without_room(given, plan, request, most_bytes, started), request)
     require_selected(plan.recipe, given.model, target)
     request.progress("simplifying")
     original = opened(given, plan.recipe, request.threads)
@@ -244,6 +253,12 @@ def _deadline(limit: float | None, started: float, judging_s: float) -> float:
     half of the time at least.
     """
     return math.inf if limit is None else started + limit - min(judging_s, limit / 2)
+
+
+def _strict(result: Result, request: Request) -> Result:
+    """Of what was not measured: not met where a pass that was named changed nothing."""
+    unmet = (*result.problems, *_without_effect(result.stages, request))
+    return replace(result, problems=unmet, within_budget=not unmet)
 
 
 def _judge(original: Original, sets: SampleSets, budget: Budget, evaluator: Evaluator) -> Evaluator:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from onnxpress.pieces import pieces
 from onnxpress.statistics import LayerStatistics
 
 __all__ = ["LowRank", "damped_gram", "low_rank", "output_energy", "relative_error", "repaired"]
@@ -33,14 +34,17 @@ def output_energy(
         gram: `[groups, in, in]`, or `None`.
         second_moment: `[groups, in]` E[x²], used as a diagonal H when there is no Gram matrix.
     """
+    if gram is None and second_moment is None:
+        return sum(
+            float(np.square(piece, dtype=np.float64).sum()) for piece in pieces(np.asarray(weights))
+        )
     w = np.asarray(weights, np.float64)
     if gram is not None:
         grouped = w.reshape(len(gram), -1, w.shape[1])
         return float(np.einsum("goi,goi->", grouped @ gram, grouped))
-    if second_moment is not None:
-        grouped = w.reshape(len(second_moment), -1, w.shape[1])
-        return float(np.einsum("goi,gi->", np.square(grouped), second_moment))
-    return float(np.square(w).sum())
+    assert second_moment is not None
+    grouped = w.reshape(len(second_moment), -1, w.shape[1])
+    return float(np.einsum("goi,gi->", np.square(grouped), second_moment))
 
 
 def relative_error(

@@ -13,6 +13,7 @@ from onnxpress.conversion import Conversion
 from onnxpress.data import Samples
 from onnxpress.errors import RecipeError, UsageError
 from onnxpress.judge import Budget
+from onnxpress.memory import memory_budget
 from onnxpress.pool import pools_of
 from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import Recipe, RecipeStage
@@ -43,6 +44,8 @@ class Request:
         threads: of onnxruntime; 0: all cores.
         time_limit: seconds after which the search takes the best it has.
         stop: asked again and again from the beginning of the search, whether to take it at once.
+        max_memory: bytes, or as `4GB`; a model that takes more is not run. `None`: half of what is
+            free.
         providers: where else the result is run before it is given back.
         clock: compares the latency of two models.
         progress: told in a few words what is being done.
@@ -73,6 +76,7 @@ class Request:
     exclude: Sequence[str] = ()
     overridable: bool | None = None
     stop: Callable[[], bool] = lambda: False
+    max_memory: int | str | None = None
 
     def __post_init__(self) -> None:
         """Refuse before any work what means nothing.
@@ -91,6 +95,8 @@ class Request:
                 "give either a recipe or shapes, half precision and opset: it has its own"
             )
         self.providers.check()
+        if self.max_memory is not None:
+            memory_budget(self.max_memory)
 
     @property
     def named(self) -> bool:

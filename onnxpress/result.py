@@ -1,7 +1,6 @@
 """What `optimize` gives back, and what each pass did for it."""
 
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from onnxpress.recipe import Recipe
 from onnxpress.runtime import Latency, Session
 from onnxpress.search import Cost
 from onnxpress.targets import load_target
+from onnxpress.temporary import temporary_folder
 from onnxpress.toml_places import read_toml
 from onnxpress.validation import Validation
 from onnxpress.version import __version__
@@ -106,7 +106,7 @@ class Result:
         written = [target, recipe_path(target)]
         aim = load_target(self.recipe.target)
         if aim.file_forms[0] == "ort" and self.validation is not None:
-            with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
+            with temporary_folder() as folder:
                 source = Path(folder, target.name)
                 model_file.save(self.model, source, external_data=external_data)
                 written += write_ort(source, aim, final=target, files=files)

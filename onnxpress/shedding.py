@@ -6,8 +6,6 @@ from onnxpress import model_file
 
 __all__ = ["kept_small"]
 
-_IN_MEMORY_BYTES = 32_000_000
-_SMALL_BYTES = 1000
 _TOLERANCE = 1.02
 _STAMP_BYTES = 1024
 """What the file says of its origin."""
@@ -24,11 +22,11 @@ def kept_small(model: ir.Model, given: ir.Model, nbytes: int, *, shed: bool = Tr
         nbytes: of its file.
         shed: whether names and shapes may go; not where passes added what people look for by name.
     """
-    if _file_bytes(model) <= nbytes:
+    if model_file.whole_size(model) <= nbytes:
         return None
     if shed:
         _shed(model, given)
-    size = _file_bytes(model)
+    size = model_file.whole_size(model)
     if size <= nbytes * _TOLERANCE + _STAMP_BYTES:
         return None
     return f"the file is larger than the one that was read: {size:,} bytes, {nbytes:,} before"
@@ -53,17 +51,3 @@ def _shed(model: ir.Model, given: ir.Model) -> None:
 def _drop_notes(properties: dict[str, str]) -> None:
     for key in [key for key in properties if key.startswith(_FOREIGN)]:
         del properties[key]
-
-
-def _file_bytes(model: ir.Model) -> int:
-    """Of the model's file; of a large one, without copying its weights."""
-    if model_file.weight_bytes(model) < _IN_MEMORY_BYTES:
-        return len(model_file.to_bytes(model))
-    light, total = model.clone(), 0
-    for graph in light.graphs():
-        for name, value in list(graph.initializers.items()):
-            if value.const_value is not None and value.const_value.nbytes > _SMALL_BYTES:
-                total += value.const_value.nbytes
-                del graph.initializers[name]
-                value.const_value = None
-    return total + int(ir.to_proto(light).ByteSize())

@@ -72,12 +72,14 @@ class StoredWeight:
     @property
     def shape(self) -> tuple[int, ...]:
         """As stored."""
-        return self.array.shape
+        assert self.weight.const_value is not None
+        return tuple(int(dim) for dim in self.weight.const_value.shape.numpy())
 
     @property
     def nbytes(self) -> int:
         """As stored."""
-        return self.array.nbytes
+        assert self.weight.const_value is not None
+        return self.weight.const_value.nbytes
 
     @property
     def array(self) -> npt.NDArray[np.floating]:

@@ -18,7 +18,7 @@ from onnxpress.shedding import kept_small
 from onnxpress.targets import load_target
 from onnxpress.untreated import IN_ATTRIBUTES, nothing_to_compress, odd_numbers
 
-__all__ = ["unchanged", "without_runtime", "without_samples"]
+__all__ = ["result_of", "stamped", "unchanged", "without_runtime", "without_samples"]
 
 _HEAVY_BYTES = 1_000_000
 """Of attributes: what onnxruntime takes seconds and ten times the memory to load."""
@@ -36,9 +36,9 @@ def unchanged(original: Original, recipe: Recipe, started: float) -> Result | No
         return None
     stages = tuple(StageResult(s.pass_, original.model, note=IN_ATTRIBUTES) for s in recipe.stages)
     model = original.model.clone()
-    final = _stamped(original, model, recipe, stages)
+    final = stamped(original, model, recipe, stages)
     warning = f"{reason}; it is written as it was, and was not run"
-    return _result(original, model, final, stages, started, (warning,))
+    return result_of(original, model, final, stages, started, (warning,))
 
 
 def without_runtime(original: Original, recipe: Recipe, started: float) -> Result:
@@ -89,13 +89,13 @@ def _unmeasured(
             model = stages[-1].model
         else:
             stages.append(StageResult(stage.pass_, model, note=note))
-    final = _stamped(original, model, recipe, stages)
+    final = stamped(original, model, recipe, stages)
     grown = kept_small(model, original.model, original.nbytes)
     said = (original.note, odd_numbers(original.model), grown)
-    return _result(original, model, final, stages, started, [reason for reason in said if reason])
+    return result_of(original, model, final, stages, started, [reason for reason in said if reason])
 
 
-def _stamped(
+def stamped(
     original: Original, model: ir.Model, recipe: Recipe, stages: Sequence[StageResult]
 ) -> Recipe:
     """What was decided, which `model` says that it follows from."""
@@ -105,7 +105,7 @@ def _stamped(
     return final
 
 
-def _result(
+def result_of(
     original: Original,
     model: ir.Model,
     recipe: Recipe,
@@ -113,6 +113,7 @@ def _result(
     started: float,
     warnings: Sequence[str],
 ) -> Result:
+    """A result without a measurement."""
     return Result(
         model,
         recipe,

@@ -10,6 +10,7 @@ from onnxpress.beyond_ir import ML_DOMAIN, bytes_in_attributes
 from onnxpress.graph import constant, is_standard
 from onnxpress.layers import FLOAT_TYPES, find_layers
 from onnxpress.model_file import weight_bytes
+from onnxpress.pieces import pieces
 from onnxpress.stored import LEAST_BYTES, StoredWeight, find_stored
 
 __all__ = [
@@ -95,17 +96,25 @@ def odd_numbers(model: ir.Model) -> str:
 def _counted(array: npt.NDArray[np.generic] | None) -> str:
     if array is None or not array.size:
         return ""
-    floats = np.asarray(array)
-    finite = np.isfinite(floats)
-    not_numbers = int(np.isnan(floats).sum())
-    infinite = floats.size - int(finite.sum()) - not_numbers
-    if infinite and len(np.unique(floats[finite])) <= 1 and not not_numbers:
+    # Half precision has few bits of exponent: there denormal numbers are ordinary.
+    tiny = 0.0 if array.dtype == np.float16 else float(np.finfo(str(array.dtype)).tiny)
+    not_numbers = infinite = denormal = 0
+    ends: set[float] = set()
+    for floats in pieces(array):
+        finite = np.isfinite(floats)
+        numbers = floats
+        if not finite.all():
+            numbers = floats[finite]
+            missing = int(np.isnan(floats).sum())
+            not_numbers += missing
+            infinite += floats.size - numbers.size - missing
+        if numbers.size:
+            ends |= {float(numbers.min()), float(numbers.max())}
+        if tiny:
+            sizes = np.abs(numbers)
+            denormal += int(np.count_nonzero((sizes > 0) & (sizes < tiny)))
+    if len(ends) <= 1 and not not_numbers:
         infinite = 0
-    denormal = 0
-    if floats.dtype != np.float16:
-        # Half precision has few bits of exponent: there they are ordinary.
-        sizes = np.abs(floats[finite])
-        denormal = int(((sizes > 0) & (sizes < np.finfo(floats.dtype).tiny)).sum())
     counts = ((not_numbers, "NaN"), (infinite, "infinite"), (denormal, "denormal"))
     return ", ".join(f"{number:,} {what}" for number, what in counts if number)
 

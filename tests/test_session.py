@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxpress import model_file
-from onnxpress.runtime import Session, session
+from onnxpress import model_file, referring, spill
+from onnxpress.runtime import Session
 
 
 def test_the_file_of_a_large_model_goes_with_its_session(
@@ -16,7 +16,8 @@ def test_the_file_of_a_large_model_goes_with_its_session(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    monkeypatch.setattr(session, "_IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(referring, "_IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(spill, "_LEAST_BYTES", 0)
     opened = Session(model_file.load(linear_model))
     assert len(list(scratch.iterdir())) == 1
     assert opened.run({"x": np.ones((2, 64), np.float32)})["y"].shape == (2, 64)

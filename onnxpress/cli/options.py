@@ -226,6 +226,12 @@ goal_options = _together(
         help="Seconds for all, about: the search takes the best it has in time for the "
         "last judgement.",
     ),
+    click.option(
+        "--max-memory",
+        metavar="SIZE",
+        help="Memory that may be taken, as 4GB; a model that takes more is not run. Without: half "
+        "of what is free.",
+    ),
 )
 
 selection_options = _together(

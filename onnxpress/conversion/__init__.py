@@ -9,6 +9,7 @@ from onnxpress.conversion.convert import (
 )
 from onnxpress.conversion.ort_format import ort_paths, write_ort
 from onnxpress.conversion.overridable import settle_weights
+from onnxpress.conversion.shapes import fix_shapes
 
 __all__ = [
     "FLOAT16",
@@ -16,6 +17,7 @@ __all__ = [
     "convert_form",
     "convert_interface",
     "convert_shapes",
+    "fix_shapes",
     "ort_paths",
     "settle_weights",
     "write_ort",

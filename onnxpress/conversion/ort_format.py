@@ -8,7 +8,6 @@ import contextlib
 import io
 import logging
 import shutil
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import onnxruntime as ort
 from onnxpress.errors import OutputError, brief
 from onnxpress.output_file import FileSet
 from onnxpress.targets import Target
+from onnxpress.temporary import temporary_folder
 
 __all__ = ["ort_paths", "write_ort"]
 
@@ -51,7 +51,7 @@ def write_ort(
     fixed = target.partitioning == "all" and len(target.members) == 1
     style = tool.OptimizationStyle.Fixed if fixed else tool.OptimizationStyle.Runtime
     written = []
-    with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
+    with temporary_folder() as folder:
         source = Path(folder, path.name)
         shutil.copyfile(path, source)
         for data in path.parent.glob(f"{path.name}.*.data"):

@@ -95,12 +95,11 @@ def closing_lines(document: Document | None, validation: Document | None) -> lis
 
 
 def _size(result: Result) -> dict[str, Any]:
-    fits = model_file.weight_bytes(result.model) < model_file.PROTOBUF_LIMIT_BYTES
-    size = len(model_file.to_bytes(result.model)) if fits else None
+    size = model_file.whole_size(result.model)
     return {
         "original_bytes": result.original_bytes,
         "bytes": size,
-        "ratio": result.original_bytes / size if size else None,
+        "ratio": result.original_bytes / size,
     }
 
 

@@ -16,6 +16,7 @@ from onnxpress.runtime.session import (
     Feed,
     InputSpec,
     Session,
+    structural_refusal,
 )
 from onnxpress.runtime.threads import numpy_threads
 
@@ -34,4 +35,5 @@ __all__ = [
     "is_integer_operator",
     "numpy_threads",
     "seen_by_providers",
+    "structural_refusal",
 ]

@@ -2,7 +2,6 @@
 
 import collections
 import itertools
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import onnx_ir as ir
 
 from onnxpress.beyond_ir import from_proto
 from onnxpress.runtime.session import Session
+from onnxpress.temporary import temporary_folder
 
 __all__ = ["executed_operators", "is_integer_operator", "seen_by_providers"]
 
@@ -35,7 +35,7 @@ def seen_by_providers(model: ir.Model) -> ir.Model:
     Raises:
         ModelError: onnxruntime cannot load the model.
     """
-    with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
+    with temporary_folder() as folder:
         path = Path(folder, "basic.onnx")
         Session(model, threads=1, optimize="basic", optimized_path=path)
         proto = onnx.load(path, load_external_data=False)
@@ -49,7 +49,7 @@ def executed_operators(model: ir.Model | Path, *, integer_only: bool = False) ->
     """
     if integer_only and isinstance(model, ir.Model) and not _has_integers(model):
         return {}
-    with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
+    with temporary_folder() as folder:
         optimized = Path(folder, "optimized.onnx")
         Session(model, threads=1, optimized_path=optimized)
         proto = onnx.load(optimized, load_external_data=False)

@@ -4,8 +4,6 @@ The options that change what a quantized file computes on x86-64 are named here 
 (`DEFAULT`, `EXACT`, `X64_PRECISE`); see the onnxruntime session option keys of the same names.
 """
 
-import shutil
-import tempfile
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -20,7 +18,16 @@ import onnxruntime as ort
 from onnxpress import model_file
 from onnxpress.errors import ModelError, brief
 
-__all__ = ["DEFAULT", "EXACT", "X64_PRECISE", "Array", "Feed", "InputSpec", "Session"]
+__all__ = [
+    "DEFAULT",
+    "EXACT",
+    "X64_PRECISE",
+    "Array",
+    "Feed",
+    "InputSpec",
+    "Session",
+    "structural_refusal",
+]
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 Feed = Mapping[str, Array]
@@ -29,8 +36,8 @@ DEFAULT: Mapping[str, str] = {}
 EXACT: Mapping[str, str] = {"session.disable_quant_qdq": "1"}
 X64_PRECISE: Mapping[str, str] = {"session.x64quantprecision": "1"}
 
-_IN_MEMORY_BYTES = 32_000_000
-"""Weights of larger models are given as a file, which onnxruntime maps instead of copying."""
+_LARGE_BYTES = 65_536
+"""Of a weight that is left out where only the structure is checked."""
 _MAPS = ("seq(map(", "map(")
 _NUMPY_TYPES = {
     "tensor(float)": "float32",
@@ -101,7 +108,15 @@ class Session:
         self._name = name
         self.model = model
         options = _options(threads, config, optimize, optimized_path, arena=arena)
-        source = self._source(model)
+        source: str | bytes = str(model)
+        if isinstance(model, ir.Model):
+            referring = model_file.referring(model)
+            # onnxruntime maps the files as long as the session lives.
+            weakref.finalize(self, referring.temporary.close)
+            source = referring.content
+            if referring.folder is not None:
+                key = "session.model_external_initializers_file_folder_path"
+                options.add_session_config_entry(key, str(referring.folder))
         try:
             self._session = ort.InferenceSession(
                 source, options, providers=["CPUExecutionProvider"]
@@ -125,19 +140,6 @@ class Session:
             "tensor(float)" if of_maps else value.type
             for of_maps, value in zip(maps, outputs, strict=True)
         )
-
-    def _source(self, model: ir.Model | Path) -> str | bytes:
-        """What onnxruntime opens: a file, or a small model's bytes."""
-        if isinstance(model, Path):
-            return str(model)
-        if model_file.weight_bytes(model) < _IN_MEMORY_BYTES:
-            return model_file.to_bytes(model)
-        folder = tempfile.mkdtemp(prefix="onnxpress-")
-        # onnxruntime maps the file as long as the session lives.
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        path = str(Path(folder, "model.onnx"))
-        model_file.save(model, path, external_data=True)
-        return path
 
     def run(
         self, feed: Feed, outputs: Sequence[str] | None = None, *, most_s: float | None = None
@@ -198,6 +200,34 @@ class Session:
         finally:
             if watch is not None:
                 watch.cancel()
+
+
+def structural_refusal(model: ir.Model, *, name: str = "the model") -> str | None:
+    """Why onnxruntime does not load a graph without its large weights; `None` where it does.
+
+    They stand as inputs of their types and shapes: what is checked are those, and that there is a
+    kernel for every node. It takes neither the memory nor the time of a session of the whole.
+
+    Args:
+        model: not changed.
+        name: what messages call it.
+    """
+    light = model.clone()
+    for value in list(light.graph.initializers.values()):
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes < _LARGE_BYTES or value.is_graph_input():
+            continue
+        value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+        del light.graph.initializers[value.name or ""]
+        value.const_value = None
+        if value.is_graph_output():
+            light.graph.outputs[:] = [other for other in light.graph.outputs if other is not value]
+        light.graph.inputs.append(value)
+    try:
+        Session(light, threads=1, optimize=False, name=name)
+    except ModelError as error:
+        return str(error)
+    return None
 
 
 def _end(options: ort.RunOptions) -> None:

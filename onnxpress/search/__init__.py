@@ -6,6 +6,7 @@
 tells afterwards which decisions cost most, within an `allowance` of time.
 """
 
+from onnxpress.search.allocation import strongest
 from onnxpress.search.allowance import Allowance
 from onnxpress.search.costliest import Cost
 from onnxpress.search.objective import GOALS, Goal, Objective
@@ -21,4 +22,5 @@ __all__ = [
     "PoolResult",
     "SearchOptions",
     "search_stage",
+    "strongest",
 ]

@@ -16,6 +16,7 @@ from onnxpress.contract import Candidate, Context, Layer, Parameter
 from onnxpress.layers import is_scaled_gemm
 from onnxpress.passes.factorize.decompose import Effort
 from onnxpress.passes.factorize.fitting import components_of, factored
+from onnxpress.pieces import is_finite, pieces
 from onnxpress.recurrent import HIDDEN_WEIGHT, is_recurrent
 
 __all__ = [
@@ -50,16 +51,18 @@ class Wanted:
         energy: share of the layer's output energy to keep, or `None`.
         rank: of every layer, or `None`.
         weighting: what is kept: `outputs`, `inputs` or `weights`.
+        ratio: share of the model's multiply-adds to keep, or `None`.
     """
 
     energy: float | None
     rank: int | None
     weighting: str
+    ratio: float | None = None
 
     @property
     def needs_data(self) -> bool:
         """Whether nothing but statistics says what a rank costs."""
-        return not (self.energy or self.rank)
+        return not (self.energy or self.rank or self.ratio)
 
     @property
     def most_error(self) -> float:
@@ -69,7 +72,10 @@ class Wanted:
 
 def refusal(context: Context, layer: Layer, wanted: Wanted) -> str | None:
     """Why a layer is left alone before any rank is tried, as a sentence for people."""
-    return _unfit(layer) or _unknown(context, layer, wanted)
+    reason = _unfit(layer)
+    if reason is None and not context.shapes_only:
+        reason = _spoiled(layer)
+    return reason or _unknown(context, layer, wanted)
 
 
 def _unfit(layer: Layer) -> str | None:
@@ -90,12 +96,16 @@ def _unfit(layer: Layer) -> str | None:
         return f"a convolution in {layer.groups} groups is of low rank already"
     if layer.op_type == "Gemm" and is_scaled_gemm(node) and layer.uses[1:]:
         return "a scaled Gemm that several nodes share"
-    matrix = layer.read()
-    if min(matrix.shape) <= _SMALL:
-        return f"a weight of {matrix.shape[0]}x{matrix.shape[1]} is too small to gain"
-    if not np.isfinite(matrix).all():
+    outputs, inputs = layer.read().shape
+    if min(outputs, inputs) <= _SMALL:
+        return f"a weight of {outputs}x{inputs} is too small to gain"
+    return None
+
+
+def _spoiled(layer: Layer) -> str | None:
+    if not is_finite(layer.array):
         return "its weight holds NaN or infinity"
-    if not matrix.any():
+    if not any(piece.any() for piece in pieces(layer.array)):
         return "its weight is all zeros"
     return None
 
@@ -106,7 +116,7 @@ def _unknown(context: Context, layer: Layer, wanted: Wanted) -> str | None:
     if layer.op_type == "Gather" or not wanted.needs_data:
         return None
     if moments is None or moments.gram is None:
-        return "without calibration data its rank would be a guess; name an energy or a rank"
+        return "without calibration data its rank would be a guess; name an energy, ratio or rank"
     centred = moments.centred_gram
     assert centred is not None
     if not np.einsum("gii->", centred) > 1e-12 * np.einsum("gii->", moments.gram):
@@ -130,6 +140,8 @@ def observed(context: Context, layer: Layer, weighting: str) -> bool:
 
 def layer_candidates(context: Context, layer: Layer, wanted: Wanted) -> tuple[Candidate, ...]:
     """Forms and ranks for a layer, the cheapest first."""
+    if context.shapes_only:
+        return (Candidate(family="pair"),) if _most_rank(layer) >= 1 else ()
     found = [_pair(context, layer, rank, wanted) for rank in _ranks(context, layer, wanted)]
     if layer.op_type == "Conv" and min(layer.shape[2:]) > 1 and len(layer.shape) == 4:
         found += _splits(context, layer, wanted)

@@ -27,7 +27,7 @@ from onnxpress.errors import RecipeError
 from onnxpress.passes.factorize.candidates import Wanted, layer_candidates, no_rank, refusal
 from onnxpress.passes.factorize.decompose import Effort
 from onnxpress.passes.factorize.fitting import (
-    Float64,
+    Floats,
     biased_in,
     components_of,
     energy_scale,
@@ -98,13 +98,13 @@ class Factorize(Pass):
 
     @property
     def _wanted(self) -> Wanted:
-        return Wanted(self.energy, self.rank, self.weighting)
+        return Wanted(self.energy, self.rank, self.weighting, self.ratio)
 
     def propose(self, context: Context) -> list[Proposal | Skip]:
         """Forms and ranks for every layer, the cheapest first."""
         proposals: list[Proposal | Skip] = []
         taken: set[str] = set()
-        for layers in shared_inputs(context):
+        for layers in () if context.shapes_only else shared_inputs(context):
             shared = shared_proposal(context, layers, self._wanted)
             if shared is not None:
                 proposals.append(shared)
@@ -199,7 +199,7 @@ def _write_shared(context: Context, layers: Sequence[Layer], rank: int, weightin
     first, second = components.factors(rank)
     shift = components.bias_shift(rank)
     biased = all(biased_in(layer, weighting) for layer in layers)
-    seconds: list[Float64] = []
+    seconds: list[Floats] = []
     start = 0
     for layer in layers:
         end = start + layer.read().shape[0]

@@ -9,10 +9,11 @@ import numpy.typing as npt
 from onnxpress.bias import takes_bias
 from onnxpress.contract import Context, Layer, LayerStatistics, memoised
 from onnxpress.passes.factorize.decompose import Effort, Factored, spatial, tucker
+from onnxpress.passes.factorize.plain import Plain, plain
 from onnxpress.reconstruction import LowRank, damped_gram, low_rank, output_energy, repaired
 
 __all__ = [
-    "Float64",
+    "Floats",
     "biased_in",
     "components_of",
     "energy_scale",
@@ -21,6 +22,11 @@ __all__ = [
 ]
 
 Float64 = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating]
+Components = LowRank | Plain
+
+_LARGE = 1 << 22
+"""Elements of a weight that is not copied, where no statistics say more than its numbers."""
 
 
 def biased_in(layer: Layer, weighting: str) -> bool:
@@ -38,9 +44,11 @@ def _gram(moments: LayerStatistics | None, weighting: str) -> Float64 | None:
 
 
 @memoised
-def components_of(context: Context, layer: Layer, weighting: str) -> LowRank:
+def components_of(context: Context, layer: Layer, weighting: str) -> Components:
     """Principal components of the layer's outputs."""
     moments = context.moments(layer)
+    if moments is None and layer.array.size > _LARGE:
+        return plain([layer.read()], [1.0])
     biased = biased_in(layer, weighting)
     weights, _ = repaired(layer.read(), moments, biased=biased)
     mean = moments.mean[0] if moments is not None and biased else None
@@ -82,9 +90,12 @@ def factored(
 
 
 @memoised
-def joint_components(context: Context, layers: Sequence[Layer], weighting: str) -> LowRank:
+def joint_components(context: Context, layers: Sequence[Layer], weighting: str) -> Components:
     """Components of all the layers' outputs, each scaled to the same energy."""
     moments = context.moments(layers[0])
+    if moments is None and sum(layer.array.size for layer in layers) > _LARGE:
+        scales = [energy_scale(context, layer) for layer in layers]
+        return plain([layer.read() for layer in layers], scales)
     biased = all(biased_in(layer, weighting) for layer in layers)
     scaled = []
     for layer in layers:

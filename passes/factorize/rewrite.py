@@ -12,14 +12,12 @@ from onnxpress.layers import Layer
 
 __all__ = ["write_convolutions", "write_embedding", "write_pair", "write_recurrent", "write_shared"]
 
-Float64 = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating]
 
 _SPATIAL = ("kernel_shape", "strides", "dilations", "pads")
 
 
-def write_pair(
-    names: Names, layer: Layer, first: Float64, second: Float64, offset: Float64
-) -> None:
+def write_pair(names: Names, layer: Layer, first: Floats, second: Floats, offset: Floats) -> None:
     """Two Gemm or MatMul nodes for one: `first` `[rank, in]`, then `second` `[out, rank]`."""
     on_left = layer.op_type == "MatMul" and layer.uses[0].index == 0
     inner_weight = _weight(names, layer, "in", first if on_left else first.T)
@@ -50,7 +48,7 @@ def _write_behind(
     node: ir.Node,
     inner_weight: ir.Value,
     outer_weight: ir.Value,
-    offset: Float64,
+    offset: Floats,
 ) -> None:
     graph, data = node.graph, node.inputs[0]
     assert isinstance(graph, ir.Graph)
@@ -69,7 +67,7 @@ def _write_behind(
 
 
 def write_shared(
-    names: Names, layers: Sequence[Layer], first: Float64, seconds: Sequence[Float64]
+    names: Names, layers: Sequence[Layer], first: Floats, seconds: Sequence[Floats]
 ) -> None:
     """One factor `[rank, in]` that all layers share, then one `[out, rank]` for each."""
     inner_weight = _weight(names, layers[0], "shared", first.T)
@@ -91,7 +89,7 @@ def write_shared(
         del layer.graph.initializers[layer.name]
 
 
-def write_embedding(names: Names, layer: Layer, first: Float64, second: Float64) -> None:
+def write_embedding(names: Names, layer: Layer, first: Floats, second: Floats) -> None:
     """Rows of `rank` numbers are looked up, and MatMul makes them whole."""
     rows = _weight(names, layer, "in", first.T)
     columns = _weight(names, layer, "out", second.T)
@@ -107,7 +105,7 @@ def write_embedding(names: Names, layer: Layer, first: Float64, second: Float64)
 
 
 def write_recurrent(
-    names: Names, layer: Layer, first: Float64, second: Float64, offset: Float64
+    names: Names, layer: Layer, first: Floats, second: Floats, offset: Floats
 ) -> None:
     """MatMul `[rank, in]` before LSTM, GRU or RNN, whose W becomes `[directions, gates, rank]`.
 
@@ -130,7 +128,7 @@ def write_recurrent(
 
 
 def write_convolutions(
-    names: Names, layer: Layer, factors: Sequence[Float64], offset: Float64
+    names: Names, layer: Layer, factors: Sequence[Floats], offset: Floats
 ) -> None:
     """Convolutions in a row; a factor that spans an axis takes that axis' strides and pads.
 
@@ -204,7 +202,7 @@ def _stem(node: ir.Node) -> str:
     return node.name or node.outputs[0].name or node.op_type
 
 
-def _weight(names: Names, layer: Layer, which: str, array: Float64) -> ir.Value:
+def _weight(names: Names, layer: Layer, which: str, array: Floats) -> ir.Value:
     stored = layer.weight.const_value
     assert stored is not None
     typed = np.ascontiguousarray(array.astype(stored.numpy().dtype))

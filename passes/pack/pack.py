@@ -20,6 +20,7 @@ from annotated_types import Interval
 
 from onnxpress.contract import Candidate, Context, Decision, Pass, Proposal, Skip, Stage, setting
 from onnxpress.graph import Names, add_initializer, constant, standard_opset
+from onnxpress.pieces import pieces
 
 __all__ = ["Pack"]
 
@@ -60,7 +61,8 @@ class Pack(Pass):
             if array is None or value.dtype not in _TYPES or value.is_graph_output():
                 continue
             whole = array.nbytes
-            kept = int((array != _background(array)).sum())
+            background = _background(array)
+            kept = sum(int(np.count_nonzero(piece != background)) for piece in pieces(array))
             packed = -(-array.size // 8) + kept * array.itemsize + _NODES_BYTES
             if whole - packed > self.least_gain * whole:
                 candidate = Candidate(

@@ -14,6 +14,7 @@ from onnxpress.passes.prune.coupling import Atoms, Coupling, Dynamic
 from onnxpress.passes.prune.moving import split_sizes
 from onnxpress.passes.prune.reader import Reader, bounds
 from onnxpress.recurrent import HIDDEN_WEIGHT, RECURRENT
+from onnxpress.spill import kept as stored
 
 __all__ = ["remove", "zeroed"]
 
@@ -59,9 +60,8 @@ def shorten(value: ir.Value, kept: list[Kept | None]) -> None:
     for at, keep in enumerate(kept):
         if keep is not None:
             array = np.compress(keep, array, axis=at)
-    value.const_value = ir.Tensor(
-        np.ascontiguousarray(array), dtype=value.const_value.dtype, name=value.name
-    )
+    tensor = ir.Tensor(np.ascontiguousarray(array), dtype=value.const_value.dtype, name=value.name)
+    value.const_value = tensor if value.graph is None else stored(value.graph, tensor)
     value.shape = ir.Shape(array.shape)
 
 

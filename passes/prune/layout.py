@@ -101,15 +101,38 @@ class Layout:
                 return replace(group, blocked=group.blocked or f"{layer.name}: {layer.unsafe}")
         return group
 
+    @functools.cached_property
+    def _group_of_unit(self) -> Atoms:
+        """The number of the group of each unit; −1: none."""
+        units = [unit for group in self.groups.values() for unit in group.units]
+        found = np.full(1 + max(units, default=0), -1, np.int64)
+        for number, group in enumerate(self.groups.values()):
+            found[np.asarray(group.units)] = number
+        return found
+
+    def _groups_of(self, axis: Atoms) -> list[str]:
+        """The groups whose units are along an axis."""
+        known = axis[(axis >= 0) & (axis < len(self._group_of_unit))]
+        names = list(self.groups)
+        return [names[n] for n in np.unique(self._group_of_unit[known]).tolist() if n >= 0]
+
+    @functools.cached_property
+    def _neighbours(self) -> dict[str, tuple[list[str], list[str]]]:
+        """By group the layers that read it, and those that make it."""
+        found: dict[str, tuple[list[str], list[str]]] = {name: ([], []) for name in self.groups}
+        for layer, side in self.sides.items():
+            for which, axis in enumerate((side.inputs, side.outputs)):
+                for name in self._groups_of(axis):
+                    found[name][which].append(layer)
+        return found
+
     def readers(self, group: Group) -> list[str]:
         """Layers whose matrices sum over the group's units."""
-        units = np.asarray(group.units)
-        return [name for name, side in self.sides.items() if np.isin(side.inputs, units).any()]
+        return self._neighbours[group.name][0]
 
     def makers(self, group: Group) -> list[str]:
         """Layers whose rows are the group's units."""
-        units = np.asarray(group.units)
-        return [name for name, side in self.sides.items() if np.isin(side.outputs, units).any()]
+        return self._neighbours[group.name][1]
 
     def reads(self, value: ir.Value, axis: int) -> bool:
         """Whether a constant's axis is one that its layer sums over."""
@@ -131,20 +154,20 @@ class Layout:
         return self.reader.coupling.roots(atoms)
 
     @functools.cached_property
-    def _carriers(self) -> dict[int, set[ir.Value]]:
-        """The tensors that each unit runs through."""
-        found: dict[int, set[ir.Value]] = {}
+    def _carriers(self) -> dict[str, set[ir.Value]]:
+        """The tensors, constants too, that any of a group's units runs through."""
+        found: dict[str, set[ir.Value]] = {name: set() for name in self.groups}
         coupling = self.reader.coupling
         for value, axes in coupling.axes.items():
             for axis in axes:
                 if not isinstance(axis, Dynamic):
-                    for root in set(coupling.roots(axis).tolist()):
-                        found.setdefault(root, set()).add(value)
+                    for name in self._groups_of(coupling.roots(axis)):
+                        found[name].add(value)
         return found
 
     def carriers(self, group: Group) -> set[ir.Value]:
         """The tensors, constants too, that any of the group's units runs through."""
-        return set().union(*(self._carriers.get(unit, set()) for unit in group.units))
+        return self._carriers[group.name]
 
     def arrives_as_zero(self, group: Group) -> bool:
         """Whether a unit whose constants are all zero is zero where it is read."""

@@ -46,6 +46,7 @@ from onnxpress.passes.prune.solving import (
     solve_readers,
 )
 from onnxpress.passes.prune.subgraphs import gone, narrower
+from onnxpress.pieces import is_finite
 from onnxpress.reconstruction import output_energy
 
 __all__ = ["Prune"]
@@ -119,7 +120,8 @@ class Prune(Pass):
     def propose(self, context: Context) -> list[Proposal | Skip]:
         """Counts for every group, the fewest units first, and every residual block."""
         layout = layout_of(context)
-        spoiled = [layer.name for layer in context.layers if not np.isfinite(layer.read()).all()]
+        read = () if context.shapes_only else context.layers
+        spoiled = [layer.name for layer in read if not is_finite(layer.array)]
         proposals: list[Proposal | Skip] = []
         for group in self._chosen(layout):
             near = _first(spoiled, (*layout.makers(group), *layout.readers(group)))
@@ -153,7 +155,7 @@ class Prune(Pass):
             what = f"its {len(group.units)} {group.kind}s cannot be pruned"
             return Skip(group.name, f"{what}: {group.blocked}")
         readings = readings_of(context, group.name)
-        spare = redundancy_of(context, group.name).removed
+        spare = [] if context.shapes_only else redundancy_of(context, group.name).removed
         by_magnitude = self.importance == "magnitude" or not readings
         reason = "no number that kernels like keeps enough of what they carry"
         candidates = []

@@ -7,7 +7,8 @@ the makers and the readers is positively homogeneous; the readers of the one the
 other's weights.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from onnxpress.graph import constant, is_standard
 from onnxpress.layers import Layer, is_scaled_gemm
 from onnxpress.passes.prune.coupling import Group
 from onnxpress.passes.prune.layout import Layout
+from onnxpress.spill import kept
 
 __all__ = ["Redundancy", "find_redundant", "merge_copies"]
 
@@ -32,6 +34,9 @@ _NOT_NEGATIVE = frozenset(
 _KEEPS_SIGN = _MOVES | _POOLS | {"Add", "Mul"}
 _SAME = 1e-6
 """Relative; a factor between two rows is known no better in float32."""
+
+_COPIED_BYTES = 256_000_000
+"""Of a group's constants, which are then put in the order of its units; it is many times faster."""
 
 Float64 = npt.NDArray[np.float64]
 
@@ -56,14 +61,13 @@ class Redundancy:
 
 def find_redundant(layout: Layout, group: Group, layers: Sequence[Layer]) -> Redundancy:
     """What may go of a group that is not blocked."""
-    columns = [_of_units(layout, group, name, axis) for name, axis in group.constants]
+    sizes = [layout.constants[name].const_value for name, _ in group.constants]
+    copied = sum(tensor.nbytes for tensor in sizes if tensor is not None) < _COPIED_BYTES
+    columns = [
+        _of_units(layout, group, name, axis, copied=copied) for name, axis in group.constants
+    ]
     making = [values for values, reading in columns if not reading]
     reading = [values for values, reading in columns if reading]
-    made = [np.concatenate([part[unit] for part in making]) for unit in range(len(group.units))]
-    read = [
-        np.concatenate([part[unit] for part in reading]) if reading else np.ones(1)
-        for unit in range(len(group.units))
-    ]
     names = {name for name, _ in group.constants}
     # Whether the constants that read the units are all there is to know of how they are used.
     weighted = not (
@@ -76,34 +80,50 @@ def find_redundant(layout: Layout, group: Group, layers: Sequence[Layer]) -> Red
     dead = [
         unit
         for unit in range(len(group.units))
-        if (zero and not made[unit].any()) or unit in never or (weighted and not read[unit].any())
+        if (zero and not any(part(unit).any() for part in making))
+        or unit in never
+        or (weighted and reading and not any(part(unit).any() for part in reading))
     ]
     if len(dead) == len(group.units):
         dead = dead[1:]
     copies: list[tuple[int, int, float]] = []
     if weighted and reading:
         scaled = _is_homogeneous(layout, group)
-        first: dict[bytes, int] = {}
+        first: dict[bytes, tuple[int, float]] = {}
         for unit in range(len(group.units)):
             if unit in dead:
                 continue
-            norm = float(np.linalg.norm(made[unit])) if scaled else 1.0
-            key = np.round(made[unit] / norm / _SAME) if scaled else made[unit]
-            place = first.setdefault((key + 0.0).tobytes(), unit)
+            made = np.concatenate([part(unit) for part in making])
+            norm = float(np.linalg.norm(made)) if scaled else 1.0
+            key = (np.round(made / norm / _SAME) if scaled else made) + 0.0
+            digest = hashlib.blake2b(key.data, digest_size=16).digest()
+            place, other = first.setdefault(digest, (unit, norm))
             if place != unit:
-                other = float(np.linalg.norm(made[place])) if scaled else 1.0
                 copies.append((unit, place, norm / other))
     return Redundancy(tuple(dead), tuple(copies))
 
 
-def _of_units(layout: Layout, group: Group, name: str, axis: int) -> tuple[list[Float64], bool]:
-    """Every unit's part of a constant, and whether the constant reads the units."""
+def _of_units(
+    layout: Layout, group: Group, name: str, axis: int, *, copied: bool
+) -> tuple[Callable[[int], Float64], bool]:
+    """What gives a unit's part of a constant, and whether the constant reads the units."""
     value = layout.constants[name]
     assert value.const_value is not None
-    array = np.asarray(value.const_value.numpy(), np.float64)
+    array = np.moveaxis(value.const_value.numpy(), axis, 0)
+    if copied:
+        array = np.ascontiguousarray(array)
     roots = layout.roots(value, axis)
-    parts = [np.compress(roots == unit, array, axis=axis).reshape(-1) for unit in group.units]
-    return parts, layout.reads(value, axis)
+    order = np.argsort(roots, kind="stable")
+    units = np.asarray(group.units)
+    starts = np.searchsorted(roots[order], units, "left")
+    ends = np.searchsorted(roots[order], units, "right")
+
+    def part(unit: int) -> Float64:
+        # Of one unit at a time: all in double precision would take many times the weight.
+        own = array[order[starts[unit] : ends[unit]]]
+        return own.reshape(-1).astype(np.float64)
+
+    return part, layout.reads(value, axis)
 
 
 def merge_copies(
@@ -127,12 +147,13 @@ def merge_copies(
         stored = value.const_value.numpy()
         array = np.moveaxis(np.array(stored, np.float64), axis, 0)
         for unit, other, factor in redundancy.copies:
-            gone, kept = roots == group.units[unit], roots == group.units[other]
-            array[kept] += factor * array[gone]
+            gone, left = roots == group.units[unit], roots == group.units[other]
+            array[left] += factor * array[gone]
             # Gone already, for whoever solves for this layer on the inputs before.
             array[gone] = 0
         array = np.ascontiguousarray(np.moveaxis(array, 0, axis).astype(stored.dtype))
-        value.const_value = ir.Tensor(array, dtype=value.const_value.dtype, name=value.name)
+        tensor = ir.Tensor(array, dtype=value.const_value.dtype, name=value.name)
+        value.const_value = tensor if value.graph is None else kept(value.graph, tensor)
 
 
 def _never_positive(layout: Layout, group: Group, layers: Sequence[Layer]) -> set[int]:

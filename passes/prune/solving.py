@@ -13,6 +13,7 @@ from onnxpress.passes.prune.coupling import Group
 from onnxpress.passes.prune.importance import Reading, magnitude_order, removal_order, solve_kept
 from onnxpress.passes.prune.layout import Layout, Side
 from onnxpress.passes.prune.redundant import Redundancy, find_redundant
+from onnxpress.pieces import row_blocks
 from onnxpress.reconstruction import damped_gram, output_energy
 from onnxpress.recurrent import BIAS, is_recurrent
 
@@ -106,7 +107,13 @@ def _by_magnitude(context: Context, layout: Layout, group: Group) -> tuple[list[
     norms, total = np.zeros(len(group.units)), 0.0
     for name in layout.makers(group):
         layer = _layers(context)[name]
-        w = np.square(np.asarray(layer.read(), np.float64)).sum(axis=1)
+        matrix = layer.read()
+        w = np.concatenate(
+            [
+                np.square(np.asarray(matrix[rows], np.float64)).sum(axis=1)
+                for rows in row_blocks(matrix)
+            ]
+        )
         outputs = layout.sides[name].outputs
         place = BIAS if is_recurrent(layer.node) else 2
         bias = layer.node.inputs[place] if len(layer.node.inputs) > place else None

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.contract import Candidate, Context, Layer, Parameter
+from onnxpress.contract import Candidate, Context, Layer, Parameter, memoised_of_model
 from onnxpress.graph import standard_opset
 from onnxpress.passes.quantize.absorbing import shorter_range
 from onnxpress.passes.quantize.activations import (
@@ -22,7 +22,7 @@ from onnxpress.passes.quantize.equalizing import smoothing_factors, smoothing_of
 from onnxpress.passes.quantize.integers import (
     dynamic_integers,
     layer_energy,
-    nearest_weight,
+    nearest_bytes,
     static_integers,
     weight_only_integers,
 )
@@ -194,17 +194,17 @@ def dynamic_candidate(context: Context, layer: Layer) -> tuple[Candidate | None,
 
 def weight_only_candidate(context: Context, layer: Layer) -> tuple[Candidate | None, str | None]:
     """Integers that the runtime expands when it loads the model; or why not."""
-    rounded = None if context.survey else weight_only_integers(context, layer)
-    saved = _saved(layer, nearest_weight(layer) if rounded is None else rounded.weight)
+    saved = layer.nbytes - nearest_bytes(layer) - _NODE_BYTES
     if saved <= 0:
         return None, "too small: its scales would take what is saved"
     total = weight_bytes(context)
     if saved < LEAST_SHARE * total:
         return None, f"too small: {saved:,} bytes of {total:,} are not worth any loss"
-    error = 0.0 if rounded is None else rounded.error
+    error = 0.0 if context.survey else weight_only_integers(context, layer).error
     return Candidate({}, error, saved, family="weight_only", keeps_kernels=True), None
 
 
+@memoised_of_model
 def weight_bytes(context: Context) -> int:
     """Of all weights that may be stored in integers."""
     return sum(weight.nbytes for weight in context.weights)

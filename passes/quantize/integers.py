@@ -1,5 +1,6 @@
 """The integers of a layer's weight in each form, with the error they cause."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from onnxpress.layers import Layer, from_matrix, output_channel_axis, to_matrix
 from onnxpress.passes.quantize.equalizing import smoothing_factors
 from onnxpress.passes.quantize.rounding import round_compensated
 from onnxpress.passes.quantize.weights import QuantizedWeight, quantize_weight
+from onnxpress.pieces import row_blocks
 from onnxpress.reconstruction import output_energy, relative_error, repaired
 from onnxpress.recurrent import is_recurrent
 
@@ -22,6 +24,7 @@ __all__ = [
     "constant_bias",
     "dynamic_integers",
     "layer_energy",
+    "nearest_bytes",
     "static_integers",
     "weight_only_integers",
 ]
@@ -30,7 +33,8 @@ Parameters = Mapping[str, Parameter]
 
 _BIAS_LIMIT = 2.0**30
 _PRUNED_SHARE = 0.2
-_BLOCK_ROWS = 2048
+_SCALE_BYTES = 4
+"""float32."""
 
 
 @dataclass(frozen=True)
@@ -100,17 +104,24 @@ def _dynamic_rounded(context: Context, layer: Layer, strength: float) -> Rounded
 @memoised
 def weight_only_integers(context: Context, layer: Layer) -> Rounded:
     """The weight in integers that the runtime expands when it loads the model."""
-    weight = nearest_weight(layer)
-    observed = _output_axes(layer) is not None and layer.op_type != "Gather"
+    weight = quantize_weight(layer.array, _stored_axes(layer))
+    observed = _output_axes(layer) is not None and compensable(layer)
+    observed = observed and context.moments(layer) is not None
     return _rounded(context, layer, weight) if observed else _nearest(layer, weight)
 
 
-def nearest_weight(layer: Layer) -> QuantizedWeight:
-    """The weight alone, to the nearest integers."""
-    assert layer.weight.const_value is not None
+def nearest_bytes(layer: Layer) -> int:
+    """What integers and scales of `weight_only_integers` take; its numbers are not read."""
+    axes = _stored_axes(layer)
+    scales = math.prod(layer.shape[at] for at in (axes if isinstance(axes, tuple) else (axes,)))
+    return math.prod(layer.shape) + _SCALE_BYTES * scales
+
+
+def _stored_axes(layer: Layer) -> int | tuple[int, ...]:
+    """Along which the scales of the weight alone run."""
     # An embedding's rows are words of very different norms: a scale each.
-    axis = 0 if layer.op_type == "Gather" else _output_axes(layer)
-    return quantize_weight(layer.weight.const_value.numpy(), 0 if axis is None else axis)
+    axes = 0 if layer.op_type == "Gather" else _output_axes(layer)
+    return 0 if axes is None else axes
 
 
 def _output_axes(layer: Layer) -> int | tuple[int, ...] | None:
@@ -120,14 +131,10 @@ def _output_axes(layer: Layer) -> int | tuple[int, ...] | None:
 
 def _nearest(layer: Layer, weight: QuantizedWeight) -> Rounded:
     """By rows, a few at a time: embeddings are the largest of all weights."""
-    assert layer.weight.const_value is not None
-    stored = layer.weight.const_value.numpy()
     noise = power = 0.0
-    for start in range(0, len(stored), _BLOCK_ROWS):
-        rows = slice(start, start + _BLOCK_ROWS)
-        scales = weight.scales[rows] if weight.axis == 0 else weight.scales
-        found = replace(weight, values=weight.values[rows], scales=scales).dequantize()
-        wanted = stored[rows].astype(np.float64)
+    for rows in row_blocks(layer.array):
+        found = weight.values[rows].astype(np.float64) * weight.scales_of(rows)
+        wanted = layer.array[rows].astype(np.float64)
         noise += float(np.square(found - wanted).sum())
         power += float(np.square(wanted).sum())
     return Rounded(weight, None, noise / power if power > 0 else 0.0)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxpress.contract import (
@@ -65,6 +64,7 @@ from onnxpress.passes.quantize.writing import (
     write_stored,
     write_weight_only,
 )
+from onnxpress.pieces import is_finite
 from onnxpress.targets import LAYOUTS
 
 __all__ = ["Quantize"]
@@ -213,14 +213,14 @@ class Quantize(Pass):
         for layer in context.layers:
             if layer.name in answered:
                 continue
-            reason = _untreatable(layer)
+            reason = _untreatable(context, layer)
             if times[layer.name] > 1:
                 reason = _AMBIGUOUS
             if reason is not None:
                 proposals.append(Skip(layer.name, reason))
                 continue
             weights, together = both.get(layer.name, ()), tuple[Candidate, ...]()
-            if weights and all(_untreatable(own) is None for own in weights):
+            if weights and all(_untreatable(context, own) is None for own in weights):
                 together, reason = lstm_candidates(context, weights, self.form)
             if together:
                 proposals.append(Proposal(layer.name, together))
@@ -343,9 +343,11 @@ def _no_layer(stored: StoredWeight, layers: Mapping[str, Layer]) -> str:
     return layer.unsafe or "it is no layer of its own"
 
 
-def _untreatable(layer: Layer) -> str | None:
+def _untreatable(context: Context, layer: Layer) -> str | None:
     if 0 in layer.shape:
         return "its weight has no elements"
     if layer.unsafe is not None:
         return layer.unsafe
-    return None if np.isfinite(layer.read()).all() else "its weight holds NaN or infinity"
+    if context.shapes_only or is_finite(layer.array):
+        return None
+    return "its weight holds NaN or infinity"

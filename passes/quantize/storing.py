@@ -20,6 +20,7 @@ _LEAST_A_SCALE = 16
 """Elements: a scale of 4 bytes for fewer would take much of what is saved."""
 _BLOCK_ELEMENTS = 1 << 22
 _NODES_BYTES = 160
+_SCALE_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +101,17 @@ def storing_candidate(
     """
     if stored.refusal is not None:
         return None, stored.refusal
-    if not _is_finite(stored.array):
+    if not (context.shapes_only or _is_finite(stored.array)):
         return None, "its weight holds NaN or infinity"
-    found = stored_integers(context, stored)
-    saved = stored.nbytes - found.nbytes - _NODES_BYTES
+    # With one scale at least.
+    most, error = stored.nbytes - math.prod(stored.shape) - _SCALE_BYTES, 0.0
+    if not context.shapes_only:
+        found = stored_integers(context, stored)
+        most, error = stored.nbytes - found.nbytes, found.error
+    saved = most - _NODES_BYTES
     if saved <= 0 or saved < least_bytes:
         return None, f"too small: {max(saved, 0):,} bytes are not worth any loss"
-    return Candidate({}, found.error, saved, family="weight_only", keeps_kernels=True), None
+    return Candidate({}, error, saved, family="weight_only", keeps_kernels=True), None
 
 
 def _is_finite(array: npt.NDArray[np.floating]) -> bool:

@@ -12,12 +12,16 @@ Two forms of the same integers:
   would be fused into kernels that add up in int8.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxpress.pieces import row_blocks
+
 __all__ = ["QuantizedWeight", "quantize_weight"]
+
+Integers = npt.NDArray[np.int8] | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class QuantizedWeight:
         highest: the largest integer, without the zero point.
     """
 
-    values: npt.NDArray[np.int8] | npt.NDArray[np.uint8]
+    values: Integers
     scales: npt.NDArray[np.float32]
     axes: tuple[int, ...]
     zero_point: int = 0
@@ -49,6 +53,11 @@ class QuantizedWeight:
             return self.scales.reshape(())
         sizes = self.values.shape
         return self.scales.reshape([n if at in self.axes else 1 for at, n in enumerate(sizes)])
+
+    def scales_of(self, block: slice) -> npt.NDArray[np.float32]:
+        """`broadcast_scales` of some rows of the values."""
+        scales = self.broadcast_scales()
+        return scales[block] if 0 in self.axes else scales
 
     def dequantize(self) -> npt.NDArray[np.float64]:
         """What the integers stand for."""
@@ -75,19 +84,25 @@ def quantize_weight(
     """
     # Of float32 numbers the quotient is as good as of float64 ones, and costs half.
     kind: type[np.floating] = np.float64 if weight.dtype == np.float64 else np.float32
-    w: npt.NDArray[np.floating] = np.asarray(weight, kind)
+    w = np.atleast_1d(weight)
     axes = axis if isinstance(axis, tuple) else () if axis is None else (axis,)
     others = tuple(at for at in range(w.ndim) if at not in axes)
     largest = np.zeros(1)
     if w.size:
         # Both ends, not magnitudes, and in place below: no copies of a large embedding.
-        largest = np.maximum(w.max(axis=others), -w.min(axis=others)).reshape(-1)
+        ends = w.max(axis=others), -w.min(axis=others)
+        largest = np.maximum(*ends).reshape(-1).astype(kind)
     highest = 2 ** (bits - 1) - 1
     scales = np.maximum(largest / highest, least_scales)
     # A channel of zeros, or of numbers so small that their scale underflows, becomes zeros.
     scales = np.where(scales > np.finfo(np.float32).tiny, scales, 1.0).astype(np.float32)
-    integers = w / QuantizedWeight(np.zeros(w.shape, np.int8), scales, axes).broadcast_scales()
-    np.clip(np.round(integers, out=integers), -highest, highest, out=integers)
+    zero_point = 128 if unsigned else 0
+    values: Integers = np.empty(w.shape, np.int8)
     if unsigned:
-        return QuantizedWeight((integers + 128).astype(np.uint8), scales, axes, 128, highest)
-    return QuantizedWeight(integers.astype(np.int8), scales, axes, 0, highest)
+        values = np.empty(w.shape, np.uint8)
+    found = QuantizedWeight(values, scales, axes, zero_point, highest)
+    for block in row_blocks(w):
+        integers = np.asarray(w[block], kind) / found.scales_of(block)
+        np.clip(np.round(integers, out=integers), -highest, highest, out=integers)
+        values[block] = integers + zero_point if unsigned else integers
+    return replace(found, values=values.reshape(weight.shape))

@@ -23,6 +23,7 @@ from onnxpress.graph import (
     take_over,
 )
 from onnxpress.passes.simplify.activation_functions import is_operator
+from onnxpress.pieces import is_finite
 from onnxpress.runtime import Session
 
 __all__ = ["FoldIntoTable", "LookUpOneHot"]
@@ -57,10 +58,12 @@ class LookUpOneHot(ir.passes.InPlacePass):
 
 def _look_up(names: Names, graph: ir.Graph, product: ir.Node) -> bool:
     vectors, weight = product.inputs
+    if _producer(vectors, "Cast") is None and _producer(vectors, "OneHot") is None:
+        return False
     table = constant(weight)
     if vectors is None or weight is None or table is None or table.ndim != 2:
         return False
-    if len(list(weight.uses())) != 1 or table.dtype.kind != "f" or not np.isfinite(table).all():
+    if len(list(weight.uses())) != 1 or table.dtype.kind != "f" or not is_finite(table):
         return False
     size = len(table)
     if size < 2:

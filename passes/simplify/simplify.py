@@ -35,11 +35,13 @@ from annotated_types import Ge
 from onnx_ir.passes import common
 
 from onnxpress.contract import Candidate, Context, Decision, Pass, Proposal, Skip, Stage, setting
+from onnxpress.errors import OutputError
 from onnxpress.graph import Names, is_standard, name_nodes_apart
 from onnxpress.memory import collected_rarely
 from onnxpress.passes.simplify.activation_functions import FuseHardSigmoid, FuseScaledResidual
 from onnxpress.passes.simplify.backward import FoldAffine
 from onnxpress.passes.simplify.contraction import ContractByMatMul
+from onnxpress.passes.simplify.duplicates import ShareEqual
 from onnxpress.passes.simplify.embedding import FoldIntoTable, LookUpOneHot
 from onnxpress.passes.simplify.folding import CutConstants, Folding, detach
 from onnxpress.passes.simplify.forward import FoldAffineForward
@@ -212,7 +214,7 @@ def _cleaning(*, has_subgraphs: bool) -> list[ir.passes.PassBase]:
         common.RemoveUnusedNodesPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
-        common.DeduplicateHashedInitializersPass(),
+        ShareEqual(),
         common.CommonSubexpressionEliminationPass(),
     ]
 
@@ -232,6 +234,9 @@ def _apply(model: ir.Model, *passes: ir.passes.PassBase) -> None:
         try:
             ir.passes.Sequential(pass_)(model)
         except ir.passes.PassError as error:
+            if isinstance(error.__cause__, OutputError):
+                # No room for temporary files: no fault of the pass.
+                raise error.__cause__ from error
             logger.warning("simplify: left out for this model: %s", error.__cause__ or error)
 
 

@@ -33,6 +33,7 @@ from onnxpress.contract import (
 from onnxpress.errors import RecipeError
 from onnxpress.passes.sparsify.masks import Pattern
 from onnxpress.passes.sparsify.solving import Float64, error_of, kernel_of, scores_of, solved
+from onnxpress.pieces import is_finite
 from onnxpress.recurrent import RECURRENT
 
 __all__ = ["Sparsify"]
@@ -128,7 +129,7 @@ class Sparsify(Pass):
         sizes = [
             layer.read().size
             for layer in context.named_layers(self.layers, self.name)
-            if _refusal(layer) is None
+            if (_refusal(layer) or _unreadable(layer)) is None
         ]
         return Quota("zeroed_weights", self.sparsity * sum(sizes))
 
@@ -144,6 +145,7 @@ class Sparsify(Pass):
         asked = context.named_layers(self.layers, self.name)
         for layer in asked:
             reason = _refusal(layer) or self._misfit(layer) or self._unknown(context, layer)
+            reason = reason or (None if context.shapes_only else _unreadable(layer))
             if reason is not None:
                 proposals.append(Skip(layer.name, reason))
             else:
@@ -314,9 +316,11 @@ def _refusal(layer: Layer) -> str | None:
         return f"{layer.op_type} looks rows up, and any of them may be asked for"
     if layer.unsafe is not None:
         return layer.unsafe
-    if not np.isfinite(layer.read()).all():
-        return "its weight holds NaN or infinity"
     return None
+
+
+def _unreadable(layer: Layer) -> str | None:
+    return None if is_finite(layer.array) else "its weight holds NaN or infinity"
 
 
 def _zeros(layer: Layer) -> int:
