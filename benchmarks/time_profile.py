@@ -102,7 +102,8 @@ def main() -> None:
                 f"\nquantize_static {peer:.1f} s: optimize takes {total[0] / peer:.1f} times as long"
             )
         if given.functions:
-            pstats.Stats(profile).sort_stats("cumulative").print_stats("onnxpress", given.functions)
+            ordered = pstats.Stats(profile).sort_stats("cumulative")
+            ordered.print_stats("onnxpress", given.functions)
 
 
 if __name__ == "__main__":
