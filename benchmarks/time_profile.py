@@ -3,9 +3,9 @@
     python benchmarks/time_profile.py NAME ... [--threads N] [--peers] [--functions N]
 
 For each model, with calibration and evaluation data: seconds on the wall and of processor time for
-each phase, as `progress` names them, and the whole over that of `quantize_static` in a process of its
-own (`--peers`). `--functions` prints the functions that take most, by cumulated time. Processor time
-tells two states of the code apart on a machine that others use too.
+each phase, as `progress` names them, and the whole over that of `quantize_static` in a process of
+its own (`--peers`). `--functions` prints the functions that take most, by cumulated time. Processor
+time tells two states of the code apart on a machine that others use too.
 """
 
 import argparse
