@@ -98,9 +98,7 @@ def main() -> None:
         print(f"| all | {total[0]:.1f} | {total[1]:.1f} |", flush=True)
         peer = peer_seconds(name) if given.peers else None
         if peer is not None:
-            print(
-                f"\nquantize_static {peer:.1f} s: optimize takes {total[0] / peer:.1f} times as long"
-            )
+            print(f"\nquantize_static {peer:.1f} s: {total[0] / peer:.1f} times as long")
         if given.functions:
             ordered = pstats.Stats(profile).sort_stats("cumulative")
             ordered.print_stats("onnxpress", given.functions)
