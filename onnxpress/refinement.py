@@ -22,6 +22,7 @@ import onnx_ir as ir
 from onnxpress.blocks import Cut, Parts, Walk, cut, first_nan, observed_bytes
 from onnxpress.contract import Context
 from onnxpress.data import Samples
+from onnxpress.errors import ModelError
 from onnxpress.graph import bodies
 from onnxpress.layers import Layer
 from onnxpress.statistics import (
@@ -55,12 +56,14 @@ def refitted(
 ) -> ir.Model:
     """What `rewrite` makes with statistics of what it feeds each layer itself.
 
+    Where onnxruntime cannot run a part of a network, nothing is fitted again, which is said.
+
     Args:
         context: of the model before, with its statistics; not changed.
         layers: that are to be fitted again, of `context`.
         samples: to run both networks on.
-        rewrite: carries out the decisions with some statistics. What it makes up to a layer may
-            not depend on the statistics of that layer or of those behind it.
+        rewrite: carries out the decisions with some statistics. What comes before a layer may not
+            depend on the statistics of that layer, or of those behind it.
         threads: of onnxruntime.
         budget_bytes: of weights in a block; `None`: what a level has on average.
         held_bytes: of activations that wait in memory.
@@ -93,6 +96,9 @@ def refitted(
             later = [layer for rest in levels[number + 1 :] for layer in rest]
             if later:
                 networks.advance(ends[number], later)
+    except ModelError as error:
+        logger.warning("layers are not fitted again: %s", error)
+        return rewrite(context.statistics)
     finally:
         networks.close()
     return model

@@ -169,3 +169,17 @@ def test_a_full_disk_ends_a_refit_with_a_sentence(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Held, "_written", full)
     with pytest.raises(OutputError, match="cannot be kept there"):
         fitted(stacked(3), held_bytes=0)
+
+
+def test_a_network_that_does_not_run_is_not_fitted_again_and_this_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = stacked(1)
+    broken = model.clone()
+    next(node for node in broken.graph if node.op_type == "Relu").op_type = "NoSuchOperator"
+    samples = random_samples(Session(model), 2, seed=1)
+    context = Context(model, load_target("cpu"), Statistics())
+    found = refitted(context, find_layers(model), samples, lambda _: broken, threads=1)
+    assert found is broken
+    (record,) = caplog.records
+    assert record.getMessage().startswith("layers are not fitted again: ")
