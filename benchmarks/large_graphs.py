@@ -1,6 +1,7 @@
 """Graphs of many nodes: processor time, memory and what is left, beside onnxsim and onnxslim.
 
     python benchmarks/large_graphs.py [--peers PYTHON] [--nodes 6000 20000 100000] [--plot FILE.png]
+    python benchmarks/large_graphs.py --rows RESULTS.md --plot FILE.png
 
 `--peers` is the Python of an environment with onnxsim and onnxslim. Whole processes, one after the
 other; "simplification" is the pass alone, in a process of its own that has read the file. A plot
@@ -22,6 +23,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+HEADING = ("graph", "nodes", "what", "processor s", "peak MB", "nodes left")
 LOADING = """
 import sys, onnx, onnxruntime
 onnx.checker.check_model(sys.argv[1], full_check=True)
@@ -135,9 +137,13 @@ def main() -> None:
     parser.add_argument("--graphs", nargs="+", choices=GRAPHS, default=list(GRAPHS))
     parser.add_argument("--time-limit", type=float, default=900, help="seconds of one process")
     parser.add_argument("--plot", type=Path, help="a .png of nodes against seconds and MB")
+    parser.add_argument("--rows", type=Path, help="plot this earlier table instead of measuring")
     given = parser.parse_args()
-    print("| graph | nodes | what | processor s | peak MB | nodes left |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    if given.rows:
+        _plot(_read(given.rows), given.plot)
+        return
+    print(f"| {' | '.join(HEADING)} |")
+    print("| --- " * len(HEADING) + "|")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder, "model.onnx"), Path(folder, "out.onnx")
@@ -170,6 +176,17 @@ def _commands(peers: str | None, source: Path, out: Path) -> dict[str, list[str]
         commands["onnxsim"] = [peers, "-c", ONNXSIM, *files]
         commands["onnxslim"] = [peers, "-c", ONNXSLIM, *files]
     return commands
+
+
+def _read(path: Path) -> list[tuple[str, int, str, float, float, int | None]]:
+    """The rows of a table as this program prints it."""
+    rows: list[tuple[str, int, str, float, float, int | None]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if len(cells) == len(HEADING) and cells[0] in GRAPHS and cells[4]:
+            left = int(cells[5]) if cells[5] else None
+            rows.append((cells[0], int(cells[1]), cells[2], float(cells[3]), float(cells[4]), left))
+    return rows
 
 
 def _show(row: tuple[str, int, str, float, float, int | None]) -> None:

@@ -95,7 +95,7 @@ def judged_attempt(run: Run, judge: Evaluator) -> tuple[Attempt, Validation]:
         judge.looks += 1
         if judge.looks > _LOOKS or run.options.stop():
             rest, attempt = "nothing is lost", best_attempt(run, 0)
-        elif judge.looks == _LOOKS or share < _LEAST_SHARE:
+        elif judge.looks == _LOOKS or share < _LEAST_SHARE or run.options.out_of_time():
             judge.looks, share = _LOOKS, max(share, _LEAST_SHARE)
             rest = f"{share:.0%} of the budget was spent anew, by rounded weights alone"
             skipped = _worth_skipping(run, attempt.stages)
@@ -151,7 +151,7 @@ def best_attempt(run: Run, share: float = 1.0) -> Attempt:
     objective = run.options.objective
     tries = [_attempt(run, Variant(share=share))]
     skipped = _worth_skipping(run, tries[0].stages)
-    if skipped and not run.options.stop():
+    if skipped and not run.options.out_of_time():
         tries.append(_attempt(run, Variant(skipped, share=share)))
 
     def order(attempt: Attempt) -> tuple[bool, float]:

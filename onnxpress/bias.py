@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.graph import Names, add_initializer, constant, drop_unused, is_standard
+from onnxpress.graph import Names, add_initializer, constant, drop_unused, is_constant, is_standard
 from onnxpress.layers import Layer, is_scaled_gemm
 from onnxpress.recurrent import BIAS, INPUT_WEIGHT, is_recurrent
 
@@ -104,7 +104,7 @@ def _place(node: ir.Node, outputs: int) -> tuple[ir.Node, int] | None:
         return (node, 2) if bias is None or fits else None
     if node.op_type != "MatMul" or node.outputs[0].is_graph_output():
         return None
-    if constant(node.inputs[1]) is None:
+    if not is_constant(node.inputs[1]):
         # Behind a constant left side the outputs run along the last axis but one.
         return None
     uses = list(node.outputs[0].uses())

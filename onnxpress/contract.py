@@ -266,7 +266,7 @@ class Pass(ABC):
         return self.minimum_opset
 
     def prepare(self, model: ir.Model) -> ir.Model:
-        """The model that the pass looks at: itself, or a changed clone where settings say so."""
+        """The model that the pass looks at: itself as it is, or a changed clone."""
         return model
 
     def observes(self, context: Context) -> Observations:

@@ -74,17 +74,18 @@ def opset_needed_by(pass_: Pass) -> int:
 
 
 def prepared_by(pass_: Pass, model: ir.Model) -> ir.Model:
-    """The model that the pass looks at; the given one is not changed.
+    """The model that the pass looks at, which is the given one where it needs no other.
 
     Raises:
         PassError: the pass fails or gives back no model.
     """
     if type(pass_).prepare is Pass.prepare:
         return model
-    found = _signed_call(pass_, "prepare", lambda: pass_.prepare(model.clone()))
+    given = model.clone()
+    found = _signed_call(pass_, "prepare", lambda: pass_.prepare(given))
     if not isinstance(found, ir.Model):
         raise PassError(pass_.name, f"prepare returned a {type(found).__name__}; expected a model")
-    return found
+    return model if found is given else found
 
 
 def quota_of(pass_: Pass, context: Context) -> Quota | None:

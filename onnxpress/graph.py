@@ -14,6 +14,7 @@ __all__ = [
     "constant",
     "drop_unused",
     "insert_behind",
+    "is_constant",
     "is_standard",
     "name_nodes_apart",
     "node_label",
@@ -51,12 +52,17 @@ def node_label(node: ir.Node) -> str:
     return f"{node.op_type} {node.name!r}" if node.name else node.op_type
 
 
-def constant(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
-    """The array of a value that never changes, or `None`.
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether a value never changes; nothing of it is read.
 
     An initializer that is a graph input too may be overridden by the caller: not constant.
     """
-    if value is None or value.const_value is None or value.is_graph_input():
+    return value is not None and value.const_value is not None and not value.is_graph_input()
+
+
+def constant(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
+    """The array of a value that never changes, or `None` (`is_constant`)."""
+    if value is None or value.const_value is None or not is_constant(value):
         return None
     return value.const_value.numpy()
 

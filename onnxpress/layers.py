@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.graph import attribute, constant, is_standard, node_label
+from onnxpress.graph import attribute, is_constant, is_standard, node_label
 from onnxpress.recurrent import (
     HIDDEN_WEIGHT,
     INPUT_WEIGHT,
@@ -270,7 +270,7 @@ def find_layers(model: ir.Model) -> list[Layer]:
     layers: list[Layer] = []
     for graph, is_subgraph in _graphs(model):
         for value in graph.initializers.values():
-            if constant(value) is None or value.dtype not in FLOAT_TYPES:
+            if not is_constant(value) or value.dtype not in FLOAT_TYPES:
                 continue
             uses: list[Use] = []
             others: list[ir.Node] = []
@@ -297,9 +297,9 @@ def _is_weight_use(node: ir.Node, index: int, value: ir.Value) -> bool:
         return rank == 2 and attribute(node, "axis", 0) == 0
     if node.op_type == "MatMul":
         other = node.inputs[1 - index]
-        return rank >= 2 and constant(other) is None
+        return rank >= 2 and not is_constant(other)
     if node.op_type == "Gemm":
-        return rank == 2 and constant(node.inputs[0]) is None
+        return rank == 2 and not is_constant(node.inputs[0])
     if node.op_type in RECURRENT:
         return rank == 3 and value.const_value.size > 0
     return rank >= 3

@@ -27,10 +27,11 @@ _NEW_OBJECTS = 200_000
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_GROUP = Path("/sys/fs/cgroup")
-"""Where Linux says what a container may take (cgroup v2)."""
 _SHARE = 0.5
 """Of what is free, unless something else is asked for."""
+_LEAST_BYTES = 1_000_000_000
+"""Unless less is asked for: what a model of 60 million numbers takes is rarely worth a look."""
+_FILE_PAGES = ("inactive_file ", "active_file ")
 
 
 def memory_budget(asked: str | int | None) -> int:
@@ -38,13 +39,13 @@ def memory_budget(asked: str | int | None) -> int:
 
     Args:
         asked: a number of bytes, or with a unit: `4GB` (powers of 1000), `4GiB` (of 1024); `None`:
-            half of what is free.
+            half of what is free, and 1 GB at least.
 
     Raises:
         UsageError: it is no such size.
     """
     if asked is None:
-        return int(_SHARE * _free_bytes())
+        return max(int(_SHARE * _free_bytes()), _LEAST_BYTES)
     found = _SIZE.fullmatch(str(asked))
     if found is None or float(found[1]) == 0:
         raise UsageError(f"max memory is {asked!r}; expected a size, as 4GB, 800MB or 4GiB")
@@ -60,13 +61,13 @@ def _free_bytes() -> int:
             if line.startswith("MemAvailable:"):
                 found = int(line.split()[1]) * 1024
     with contextlib.suppress(OSError, ValueError):
-        limit = int((_GROUP / "memory.max").read_text(encoding="ascii"))
-        used = int((_GROUP / "memory.current").read_text(encoding="ascii"))
-        for line in (_GROUP / "memory.stat").read_text(encoding="ascii").splitlines():
-            # Pages of files, which the system takes back when others need them.
-            if line.split()[0] in ("inactive_file", "active_file"):
-                used -= int(line.split()[1])
-        found = min(found, max(limit - used, 0))
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text(encoding="ascii"))
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+        # Pages of files count as used, and are given up as soon as they are needed.
+        cached = sum(int(line.split()[1]) for line in lines if line.startswith(_FILE_PAGES))
+        found = min(found, max(limit - used + cached, 0))
     return found
 
 

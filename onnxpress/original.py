@@ -22,6 +22,7 @@ from onnxpress.recipe import CalibrationSource, Recipe, samples_digest
 from onnxpress.request import Request
 from onnxpress.runtime import Session
 from onnxpress.search import SearchOptions
+from onnxpress.shared_statistics import SharedStatistics
 from onnxpress.targets import Target
 
 __all__ = [
@@ -249,6 +250,7 @@ class Run:
         calibration: samples that passes may look at, or `None`.
         evaluator: judges what the search tries.
         options: of the search, for the whole budget.
+        statistics: of the calibration samples.
     """
 
     request: Request
@@ -258,3 +260,4 @@ class Run:
     calibration: Samples | None
     evaluator: Evaluator
     options: SearchOptions
+    statistics: SharedStatistics

@@ -3,6 +3,7 @@
 file → simplify → statistics → candidates → plan → rewrite → validate → save → report
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,8 +32,9 @@ from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage
 from onnxpress.request import DataArgument, Request, default_passes, planned
 from onnxpress.result import Result, StageResult, stamp
-from onnxpress.runtime import Clock, compare_latency
+from onnxpress.runtime import Clock, compare_latency, numpy_threads
 from onnxpress.search import Allowance, Goal, Objective, SearchOptions
+from onnxpress.shared_statistics import SharedStatistics
 from onnxpress.shedding import kept_small
 from onnxpress.targets import load_target
 from onnxpress.unmeasured import unchanged, without_runtime, without_samples
@@ -101,8 +103,9 @@ def optimize(
             half inputs and outputs too; `no` leaves float32. Takes the place of integers.
         opset: to convert to; 0: only where the target knows no newer one.
         seed: of the held-out split, of rows drawn for statistics, of random inputs.
-        threads: of onnxruntime; 0: all cores.
-        time_limit: seconds after which the search takes the best it has.
+        threads: of onnxruntime and numpy; 0: all cores.
+        time_limit: seconds that all may take, about: the search takes the best it has when time
+            is left for the last judgement alone. A search of several stages gives each a part.
         providers: where else the result is run before it is given back.
         clock: compares the latency of two models; in tests a table.
         progress: told in a few words what is being done.
@@ -150,6 +153,11 @@ def optimize(
 
 def run(request: Request) -> Result:
     """As `optimize`, for what stands in a request."""
+    with numpy_threads(request.threads):
+        return _run(request)
+
+
+def _run(request: Request) -> Result:
     started = time.monotonic()
     given = read(request)
     plan = planned(request, given.digest)
@@ -173,19 +181,27 @@ def run(request: Request) -> Result:
             raise
         return without_samples(original, plan.recipe, started, str(error))
     evaluator = Evaluator(original.session, sets.selection, request.budget, model=original.model)
+    ready = time.monotonic()
     judge = _judge(original, sets, request.budget, evaluator)
+    judging_s = time.monotonic() - ready
     options = SearchOptions(
         request.objective if target.timed_here else Objective("size"),
         named=request.named,
         calibration=sets.calibration,
         threads=request.threads,
-        deadline=float("inf") if request.time_limit is None else started + request.time_limit,
+        deadline=_deadline(request.time_limit, started, judging_s),
         stop=request.stop,
         clock=request.clock,
         progress=request.progress,
         explaining=Allowance(started),
     )
-    work = Run(request, plan.recipe, original, target, sets.calibration, evaluator, options)
+    told = plan.recipe.calibration
+    statistics = SharedStatistics(
+        sets.calibration, most=told.observed if told else None, threads=request.threads
+    )
+    work = Run(
+        request, plan.recipe, original, target, sets.calibration, evaluator, options, statistics
+    )
     best, validation = judged_attempt(work, judge)
     validation = on_providers(
         validation,
@@ -213,7 +229,7 @@ def run(request: Request) -> Result:
         broken = judge.broken(validation.measurement) or judge.described
         problems.append(f"the budget does not hold: {broken}")
     problems += _without_effect(best.stages, request)
-    recipe = _decided(plan.recipe, best, sets.calibration_source)
+    recipe = _decided(plan.recipe, best, sets.calibration_source, statistics)
     stamp(final, recipe, original.digest)
     grown = kept_small(final, original.model, original.nbytes, shed=not best.lossy)
     return Result(
@@ -228,6 +244,15 @@ def run(request: Request) -> Result:
         seconds=time.monotonic() - started,
         warnings=() if grown is None else (grown,),
     )
+
+
+def _deadline(limit: float | None, started: float, judging_s: float) -> float:
+    """When the search has to end, so that the last judgement ends in time too.
+
+    What is judged takes about as long as the original took on the same samples; the search has
+    half of the time at least.
+    """
+    return math.inf if limit is None else started + limit - min(judging_s, limit / 2)
 
 
 def _strict(result: Result, request: Request) -> Result:
@@ -283,7 +308,15 @@ def _without_effect(stages: Sequence[StageResult], request: Request) -> list[str
     ]
 
 
-def _decided(recipe: Recipe, best: Attempt, calibration: CalibrationSource | None) -> Recipe:
+def _decided(
+    recipe: Recipe,
+    best: Attempt,
+    calibration: CalibrationSource | None,
+    statistics: SharedStatistics,
+) -> Recipe:
     """The plan with all decisions made."""
+    if calibration is not None and statistics.shortened:
+        assert statistics.samples is not None
+        calibration = replace(calibration, observed=len(statistics.samples))
     stages = tuple(RecipeStage(stage.pass_, stage.decisions) for stage in best.stages)
     return replace(recipe, stages=stages, calibration=calibration)

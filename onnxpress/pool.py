@@ -8,7 +8,7 @@ A pass that breaks its contract leaves the pool; the others go on.
 
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -38,14 +38,17 @@ from onnxpress.enforcement import (
 from onnxpress.errors import PassError, UsageError
 from onnxpress.memory import collected_rarely
 from onnxpress.pinning import kept_from, permitted_offer, pinned
-from onnxpress.refinement import levels_of, refined_statistics
+from onnxpress.refinement import refitted
 from onnxpress.selection import NO_PINS, Pins
 from onnxpress.statistics import Observations, Statistics, collect
 from onnxpress.targets import Target
 
-__all__ = ["Pool", "PoolOffer", "pools_of"]
+__all__ = ["Observe", "Pool", "PoolOffer", "pools_of"]
 
 logger = logging.getLogger(__name__)
+
+Observe = Callable[[Context, Sequence[Pass]], Statistics | None]
+"""Gives what passes want to see of the model of a context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,7 @@ class Pool:
         *,
         seed: int = 0,
         threads: int = 0,
+        observe: Observe | None = None,
     ) -> Context:
         """A context of a clone of the model, prepared and observed as the passes ask for.
 
@@ -117,16 +121,21 @@ class Pool:
             samples: to observe; `None`: nothing is observed.
             seed: of rows that are drawn.
             threads: of onnxruntime.
+            observe: takes the place of a run of its own over the samples, where no pass prepares
+                the model differently.
 
         Raises:
             PassError: a pass fails.
         """
         with collected_rarely():
-            prepared = model.clone()
+            prepared = clone = model.clone()
         for pass_ in self.passes:
             prepared = prepared_by(pass_, prepared)
         context = Context(prepared, target, seed=seed)
-        statistics = self.observed(context, samples, threads=threads)
+        if observe is not None and prepared is clone:
+            statistics = observe(context, self.passes)
+        else:
+            statistics = self.observed(context, samples, threads=threads)
         return replace(context, statistics=statistics, base_statistics=statistics)
 
     def observed(
@@ -222,10 +231,11 @@ class Pool:
             PassError: a pass fails.
         """
         model = context.model
-        for pass_, own in self._by_pass(decisions):
-            if own:
-                given = pinned(self.pins, pass_, context)
-                model = rewritten(pass_, replace(given, model=model, layers=()), own)
+        with collected_rarely():
+            for pass_, own in self._by_pass(decisions):
+                if own:
+                    given = pinned(self.pins, pass_, context)
+                    model = rewritten(pass_, replace(given, model=model, layers=()), own)
         return model.clone() if model is context.model else model
 
     def rewrite_refined(
@@ -241,21 +251,22 @@ class Pool:
         Layer after layer in the order of the graph, those that do not feed each other together:
         the inputs that the rewritten model gives them are observed beside those of the model
         before, and the decisions carried out anew. (All layers at once would each make up for the
-        same loss.)
+        same loss.) Both models are run once, block by block (`refinement`).
+
+        Raises:
+            OutputError: the disk is full.
+            PassError: a pass fails.
         """
-        model = self.rewrite(context, decisions)
         refined = any(decision.candidate.refined for decision in decisions)
         if samples is None or context.statistics is None or not refined:
-            return model
+            return self.rewrite(context, decisions)
         names = {name for decision in decisions for name in decision.layers}
         chosen = [layer for layer in context.layers if layer.name in names]
-        statistics = context.statistics
-        for level in levels_of(context.model.graph, chosen):
-            statistics = refined_statistics(
-                statistics, model, context, level, samples, threads=threads
-            )
-            model = self.rewrite(replace(context, statistics=statistics), decisions)
-        return model
+
+        def carried_out(statistics: Statistics) -> ir.Model:
+            return self.rewrite(replace(context, statistics=statistics), decisions)
+
+        return refitted(context, chosen, samples, carried_out, threads=threads)
 
     def _owner(self, candidate: Candidate) -> Pass:
         for pass_ in self.passes:

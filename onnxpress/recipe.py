@@ -52,7 +52,7 @@ _KEYS = (
     "layers",
     "pass",
 )
-_CALIBRATION_KEYS = ("source", "digest", "held_out")
+_CALIBRATION_KEYS = ("source", "digest", "held_out", "observed")
 _CONVERSION_KEYS = ("shapes", "float16", "opset")
 _DECISION_KEYS = ("site", "family", "members", "refined", "keeps_kernels", "parameters")
 
@@ -65,11 +65,14 @@ class CalibrationSource:
         source: as the user named it.
         digest: of the samples' content (`samples_digest`).
         held_out: whether a third was held out for the evaluation.
+        observed: how many of the samples, the first, were observed where time was too short for
+            all; `None`: all.
     """
 
     source: str
     digest: str
     held_out: bool
+    observed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,8 @@ class Recipe:
                 "digest": self.calibration.digest,
                 "held_out": self.calibration.held_out,
             }
+            if self.calibration.observed is not None:
+                table["calibration"]["observed"] = self.calibration.observed
         if self.conversion != Conversion():
             table["conversion"] = {
                 "shapes": list(self.conversion.shapes),
@@ -230,8 +235,14 @@ def _decision_table(decision: Decision) -> dict[str, Any]:
 
 def _calibration(entry: Entries) -> CalibrationSource:
     entry.known(_CALIBRATION_KEYS)
+    observed = entry.value("observed", int, None)
+    if observed is not None and observed < 1:
+        raise entry.error("observed", f"observed is {observed}; expected a number of samples")
     return CalibrationSource(
-        entry.value("source", str), entry.value("digest", str), entry.value("held_out", bool)
+        entry.value("source", str),
+        entry.value("digest", str),
+        entry.value("held_out", bool),
+        observed,
     )
 
 

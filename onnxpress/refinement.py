@@ -1,56 +1,228 @@
-"""Statistics of what a rewritten network really feeds its layers, level by level."""
+"""Layers fitted again to what the rewritten network really feeds them, in one walk through it.
 
-from collections.abc import Iterable, Sequence
+Both networks, the one before and the rewritten one, go over all calibration samples block by block
+(`blocks`). Within a block, level after level: what the rewritten network gives a level's layers is
+observed beside what the network before gives them, and the decisions are carried out anew with
+these statistics. At the end of the block both are run up to the next boundary, where the tensors
+that cross are held for every sample. So a level costs a run of its block, not of the network.
+
+What a level is fed follows from the layers before it alone, and what is drawn of it from the seed
+and the layers' names. onnxruntime runs nodes as they stand, integers between their QuantizeLinear
+and DequantizeLinear in float: what it fuses would depend on where a block begins, and rounding
+makes much of little. So the bytes are the same for blocks of any size.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import onnx_ir as ir
 
+from onnxpress.blocks import Cut, Parts, Walk, cut, first_nan, observed_bytes
 from onnxpress.contract import Context
 from onnxpress.data import Samples
+from onnxpress.errors import ModelError
 from onnxpress.graph import bodies
 from onnxpress.layers import Layer
-from onnxpress.statistics import Observations, Statistics, collect
+from onnxpress.statistics import (
+    LayerStatistics,
+    Observations,
+    Statistics,
+    collect,
+    input_key,
+    outermost,
+)
 
-__all__ = ["levels_of", "refined_statistics"]
+__all__ = ["levels_of", "refitted"]
 
-_LEVELS = 16
-"""Each costs a run over the calibration samples; deeper models take several levels at once."""
+logger = logging.getLogger(__name__)
+
+HELD_BYTES = 256_000_000
+"""In memory, of the activations of both networks between two blocks; more goes to files."""
+
+Rewrite = Callable[[Statistics], ir.Model]
 
 
-def refined_statistics(
-    known: Statistics,
-    model: ir.Model,
+def refitted(
     context: Context,
-    level: Sequence[Layer],
+    layers: Sequence[Layer],
     samples: Samples,
+    rewrite: Rewrite,
     *,
-    threads: int,
-) -> Statistics:
-    """`known`, with the layers of a level as `model` feeds them, beside what `context.model` does.
+    threads: int = 0,
+    budget_bytes: int | None = None,
+    held_bytes: int = HELD_BYTES,
+) -> ir.Model:
+    """What `rewrite` makes with statistics of what it feeds each layer itself.
+
+    Where onnxruntime cannot run a part of a network, nothing is fitted again, which is said.
 
     Args:
-        known: not changed.
-        model: rewritten from `context.model`.
-        context: of the model before.
-        level: layers that do not feed each other.
-        samples: to run both on.
+        context: of the model before, with its statistics; not changed.
+        layers: that are to be fitted again, of `context`.
+        samples: to run both networks on.
+        rewrite: carries out the decisions with some statistics. What comes before a layer may not
+            depend on the statistics of that layer, or of those behind it.
         threads: of onnxruntime.
+        budget_bytes: of weights in a block; `None`: what a level has on average.
+        held_bytes: of activations that wait in memory.
+
+    Raises:
+        OutputError: the disk is full.
+        PassError: a pass fails.
     """
-    wanted = Observations(layers=frozenset(layer.name for layer in level), gram=True)
-    found = collect(
-        model,
-        level,
-        samples,
-        wanted,
-        reference=context.model,
-        seed=context.seed,
-        threads=threads,
-    )
-    return replace(known, layers={**known.layers, **found.layers})
+    assert context.statistics is not None
+    statistics = context.statistics
+    if not layers:
+        return rewrite(statistics)
+    model = rewrite(statistics)
+    levels = levels_of(context.model.graph, layers)
+    if budget_bytes is None:
+        budget_bytes = sum(layer.nbytes for layer in layers) // max(len(levels), 1)
+    sizes = observed_bytes(context.model, samples.feeds[0], threads=threads)
+    blocks = cut(context.model, budget_bytes, sizes=sizes)
+    logger.debug("fitting %d layers again, in %d blocks", len(layers), len(blocks.blocks))
+    if blocks.note:
+        logger.debug("%s", blocks.note)
+    networks = _Networks(context, layers, samples, blocks, model, threads, held_bytes)
+    ends = _ends(context.model.graph, levels, blocks)
+    try:
+        for number, level in enumerate(levels):
+            found = networks.observed(level)
+            statistics = replace(statistics, layers={**statistics.layers, **found})
+            model = rewrite(statistics)
+            networks.after_parts = Parts(model)
+            later = [layer for rest in levels[number + 1 :] for layer in rest]
+            if later:
+                networks.advance(ends[number], later)
+    except ModelError as error:
+        logger.warning("layers are not fitted again: %s", error)
+        return rewrite(context.statistics)
+    finally:
+        networks.close()
+    return model
+
+
+def _ends(graph: ir.Graph, levels: Sequence[Sequence[Layer]], blocks: Cut) -> list[int]:
+    """After each level, how many blocks have no layer left that is still to be fitted."""
+    places: dict[ir.Node, int] = {}
+
+    def enter(nodes: Iterable[ir.Node], place: int) -> None:
+        for node in nodes:
+            places[node] = place
+            for body in bodies(node):
+                enter(body, place)
+
+    for place, node in enumerate(graph):
+        enter((node,), place)
+    number = [n for n, block in enumerate(blocks.blocks) for _ in range(block.start, block.stop)]
+    ends: list[int] = []
+    nearest = len(blocks.blocks)
+    for level in reversed(levels):
+        ends.append(nearest)
+        first = (places[use.node] for layer in level for use in layer.uses)
+        nearest = min(nearest, number[min(first)])
+    return ends[::-1]
+
+
+class _Networks:
+    """Both networks on their way.
+
+    Attributes:
+        after_parts: of the rewritten one as it is now.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        layers: Sequence[Layer],
+        samples: Samples,
+        blocks: Cut,
+        after: ir.Model,
+        threads: int,
+        held_bytes: int,
+    ) -> None:
+        self._seed, self._threads = context.seed, threads
+        self._before = Walk(samples.feeds, threads=threads, limit_bytes=held_bytes // 2)
+        self._after = Walk(samples.feeds, threads=threads, limit_bytes=held_bytes // 2)
+        self._blocks, self._passed = blocks.blocks, 0
+        self._before_parts, self.after_parts = Parts(blocks.typed), Parts(after)
+        keys = [input_key(layer) for layer in layers]
+        self._in_before, self._in_after = outermost(blocks.typed, keys), outermost(after, keys)
+        self._told = False
+
+    def observed(self, level: Sequence[Layer]) -> dict[str, LayerStatistics]:
+        """Of what the rewritten network feeds a level, beside what the one before does.
+
+        A layer that is fed NaN is left out, and so keeps the statistics it had.
+        """
+        keys = sorted({input_key(layer) for layer in level} & self._in_after.keys())
+        model, feeds = self._after.part(self.after_parts, _named(self._in_after, keys))
+        reference, beside = self._before.part(self._before_parts, _named(self._in_before, keys))
+        wanted = Observations(layers=frozenset(layer.name for layer in level), gram=True)
+        found = collect(
+            model,
+            level,
+            feeds,
+            wanted,
+            reference=reference,
+            reference_samples=beside,
+            seed=self._seed,
+            threads=self._threads,
+            optimize=False,
+        ).layers
+        finite = {name: one for name, one in found.items() if _is_finite(one)}
+        if len(finite) < len(found):
+            self._tell(first_nan(model, feeds, threads=self._threads), self._passed + 1)
+        return finite
+
+    def advance(self, end: int, later: Sequence[Layer]) -> None:
+        """Take both over the first blocks, as many as `end` says, with all that later layers need.
+
+        Block by block, so that a session holds one.
+        """
+        keys = [input_key(layer) for layer in later]
+        before, after = _named(self._in_before, keys), _named(self._in_after, keys)
+        while self._passed < end:
+            names = self._blocks[self._passed].outputs
+            self._passed += 1
+            self._tell(self._before.advance(self._before_parts, names, before), self._passed)
+            self._tell(self._after.advance(self.after_parts, names, after), self._passed)
+
+    def close(self) -> None:
+        """Free what is held."""
+        self._before.held.close()
+        self._after.held.close()
+
+    def _tell(self, origin: str, block: int) -> None:
+        """Of the first NaN; what follows from it need not be said."""
+        if origin and not self._told:
+            self._told = True
+            logger.warning(
+                "block %d of %d: NaN comes out of %s of the calibration data; layers that are fed "
+                "it are not fitted again",
+                block,
+                len(self._blocks),
+                origin,
+            )
+
+
+def _named(sources: Mapping[str, str], keys: Iterable[str]) -> list[str]:
+    return sorted({sources[key] for key in keys if key in sources})
+
+
+def _is_finite(moments: LayerStatistics) -> bool:
+    parts = (moments.mean, moments.second_moment, moments.reference_mean, moments.cross)
+    return all(part is None or bool(np.isfinite(part).all()) for part in parts)
 
 
 def levels_of(graph: ir.Graph, layers: Sequence[Layer]) -> list[list[Layer]]:
-    """The layers by how many of them come before on the longest way; at most `_LEVELS` lists."""
+    """The layers by how many of them come before on the longest way.
+
+    However many there are: of layers that feed each other and are fitted at once, each makes up for
+    what the one before makes up for too, and nothing is left of the network.
+    """
     depths: dict[ir.Value, int] = {}
     own = {use.node for layer in layers for use in layer.uses}
     found: dict[int, list[Layer]] = {}
@@ -71,7 +243,4 @@ def levels_of(graph: ir.Graph, layers: Sequence[Layer]) -> list[list[Layer]]:
     for layer in layers:
         depth = min(depths.get(use.node.outputs[0], 0) for use in layer.uses)
         found.setdefault(depth, []).append(layer)
-    ordered = [found[depth] for depth in sorted(found)]
-    size = -(-len(ordered) // _LEVELS)
-    starts = range(0, len(ordered), max(size, 1))
-    return [[layer for level in ordered[at : at + size] for layer in level] for at in starts]
+    return [found[depth] for depth in sorted(found)]

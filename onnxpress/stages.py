@@ -13,18 +13,17 @@ from onnxpress.enforcement import opset_needed_by
 from onnxpress.errors import PassError, RecipeError, nearest
 from onnxpress.lossless import difference_of, lossless_stage
 from onnxpress.original import Run
-from onnxpress.pool import Pool, pools_of
+from onnxpress.pool import Observe, Pool, pools_of
 from onnxpress.result import StageResult
 from onnxpress.runtime import Session
-from onnxpress.search import PoolResult, search_stage
+from onnxpress.search import PoolResult, SearchOptions, search_stage
 from onnxpress.selectable import selectable_sites
 from onnxpress.selection import NO_PINS, Pins
+from onnxpress.statistics import Statistics
 
 __all__ = ["Variant", "run_stages"]
 
 logger = logging.getLogger(__name__)
-
-_STOPPED = "left out: the search was stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,8 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
     steps = _steps(run, variant)
     lossy = [step for step in steps if step.loses and step.pool.names not in variant.skipped]
     done, spent, pins = 0, "", NO_PINS
-    for step in steps:
+    unchanged_since = 0
+    for place, step in enumerate(steps):
         skipped = step.pool.names in variant.skipped
         if step.loses and not skipped:
             if not done:
@@ -82,13 +82,9 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
             note = "left out: with it, the later stages had less to gain from the budget"
             results.append(StageResult(step.pool.passes[0], current, note=note))
             continue
-        if step.loses and variant.lossless_only and step.decisions is None:
-            note = "left out: on untouched samples what it did broke the budget"
+        note = _left_out(run, variant, step, spent, last=done == len(lossy))
+        if note:
             found = [StageResult(pass_, current, note=note) for pass_ in step.pool.passes]
-        elif step.loses and step.decisions is None and run.options.stop():
-            found = [StageResult(pass_, current, note=_STOPPED) for pass_ in step.pool.passes]
-        elif step.loses and spent and step.decisions is None:
-            found = [StageResult(pass_, current, note=spent) for pass_ in step.pool.passes]
         elif step.pool.stage == Stage.LOSSLESS:
             found = []
             for pass_ in step.pool.passes:
@@ -96,16 +92,45 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
                 current = found[-1].model
         elif step.decisions is not None and not variant.kernel_preserving_only:
             pool = replace(step.pool, pins=pins) if step.loses else step.pool
-            replayed = _replayed(run, pool, current, step.decisions)
+            observers = _lossy_passes(steps[unchanged_since:])
+            replayed = _replayed(run, pool, current, step.decisions, observers)
             found = _by_pass(step.pool, replayed, current)
         else:
             share = variant.share * (done / len(lossy) if step.loses else 1.0)
             pool = replace(step.pool, pins=pins) if step.loses else step.pool
-            searched = _searched(run, pool, current, share, variant)
+            later = [other for other in lossy[done:] if other.decisions is None]
+            options = replace(
+                run.options,
+                share=share,
+                kernel_preserving_only=variant.kernel_preserving_only,
+            )
+            options = options.with_part_of_time(1 + len(later))
+            observers = _lossy_passes(steps[unchanged_since:])
+            searched = _searched(run, pool, current, options, observers)
             found = _by_pass(step.pool, searched, current)
         results += found
+        if step.loses and found[-1].model is not current:
+            unchanged_since = place + 1
         current = found[-1].model
     return (current.clone() if current is run.original.model else current), results
+
+
+def _lossy_passes(steps: Sequence[_Step]) -> list[Pass]:
+    return [pass_ for step in steps if step.loses for pass_ in step.pool.passes]
+
+
+def _left_out(run: Run, variant: Variant, step: _Step, spent: str, *, last: bool) -> str:
+    """Why nothing is searched in a step that would lose something; empty where it is."""
+    if not step.loses or step.decisions is not None:
+        return ""
+    if variant.lossless_only:
+        return "left out: on untouched samples what it did broke the budget"
+    if run.options.stop():
+        return "left out: the search was stopped"
+    # What little time is left goes to the last one, which gains most.
+    if not spent and not last and run.options.out_of_time():
+        return "left out: time was over before it began; give more with --time-limit"
+    return spent
 
 
 def _steps(run: Run, variant: Variant) -> list[_Step]:
@@ -155,29 +180,46 @@ def _spent(run: Run, model: ir.Model, results: Sequence[StageResult]) -> str:
     )
 
 
-def _searched(run: Run, pool: Pool, model: ir.Model, share: float, variant: Variant) -> PoolResult:
-    """Choose among the candidates of a pool."""
+def _searched(
+    run: Run, pool: Pool, model: ir.Model, options: SearchOptions, observers: Sequence[Pass]
+) -> PoolResult:
+    """Choose among the candidates of a pool; `observers` may look at the same model."""
     run.request.progress(f"{pool.names}: statistics")
+    # Half of the time: what was seen has to be used too.
+    over = options.with_part_of_time(2).out_of_time
+
+    def observe(context: Context, passes: Sequence[Pass]) -> Statistics | None:
+        return run.statistics.of(model, context, passes, observers, over)
 
     def open_context(of: Pool) -> Context:
-        return of.context(
-            model,
-            run.target,
-            run.calibration,
-            seed=run.recipe.seed,
-            threads=run.request.threads,
-        )
+        return _context(run, of, model, observe)
 
-    options = replace(
-        run.options,
-        share=share,
-        kernel_preserving_only=variant.kernel_preserving_only,
-    )
     return search_stage(pool, open_context, model, run.evaluator, options)
 
 
-def _replayed(run: Run, pool: Pool, model: ir.Model, decisions: tuple[Decision, ...]) -> PoolResult:
+def _context(run: Run, pool: Pool, model: ir.Model, observe: Observe | None) -> Context:
+    return pool.context(
+        model,
+        run.target,
+        None if observe is None else run.statistics.samples,
+        seed=run.recipe.seed,
+        threads=run.request.threads,
+        observe=observe,
+    )
+
+
+def _replayed(
+    run: Run,
+    pool: Pool,
+    model: ir.Model,
+    decisions: tuple[Decision, ...],
+    observers: Sequence[Pass],
+) -> PoolResult:
     """Carry out what a recipe says; without passes that fail."""
+
+    def observe(context: Context, passes: Sequence[Pass]) -> Statistics | None:
+        return run.statistics.of(model, context, passes, observers)
+
     failures: list[PassError] = []
     left: tuple[tuple[str, Skip], ...] = ()
     current: Pool | None = pool
@@ -187,13 +229,7 @@ def _replayed(run: Run, pool: Pool, model: ir.Model, decisions: tuple[Decision, 
         acting = {d.candidate.pass_name for d in own}
         wanted = any(p.rewrites_from_statistics and p.name in acting for p in current.passes)
         try:
-            context = current.context(
-                model,
-                run.target,
-                run.calibration if wanted else None,
-                seed=run.recipe.seed,
-                threads=run.request.threads,
-            )
+            context = _context(run, current, model, observe if wanted else None)
             _require_sites(context, own, current)
             own, left = current.permitted(context, own)
             rewritten = current.rewrite_refined(

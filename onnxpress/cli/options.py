@@ -56,7 +56,7 @@ threads_option = click.option(
     "--threads",
     type=click.IntRange(min=0),
     default=0,
-    help="onnxruntime's threads; 0: all cores.",
+    help="Threads of onnxruntime and numpy; 0: all cores.",
 )
 
 json_option = click.option(
@@ -223,7 +223,8 @@ goal_options = _together(
         "--time-limit",
         type=float,
         metavar="S",
-        help="Seconds after which the search takes the best it has.",
+        help="Seconds for all, about: the search takes the best it has in time for the "
+        "last judgement.",
     ),
     click.option(
         "--max-memory",

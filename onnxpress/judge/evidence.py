@@ -142,6 +142,9 @@ def gather(
             kind, shape = "tensor(float)", shape or (None, None)
         origins, parts, axis, by_data = _origins(value)
         arrays = tuple(answer[name] for answer in examples)
+        if len({array.ndim for array in arrays}) > 1:
+            # An axis of one answer means nothing in another.
+            shape, arrays, by_data = (), (), True
         found.append(
             Evidence(
                 name,

@@ -172,7 +172,8 @@ def probes_of(
     if made_up and metrics:
         kept = _answered(original, samples.feeds, len(samples))
         allowance = _STRESSED_ALLOWANCE_DB
-        found.append(_probe("random inputs", kept, readings, {}, metrics, allowance, {}))
+        if kept:
+            found.append(_probe("random inputs", kept, readings, {}, metrics, allowance, {}))
     for title, feeds, most, allowance in (
         ("stressed inputs", [] if made_up else disturbed, _STRESSED, _STRESSED_ALLOWANCE_DB),
         # Many models take some of these sizes alone.

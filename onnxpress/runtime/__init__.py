@@ -3,6 +3,7 @@
 - `session`: a model that can be run, and the options that change what it computes.
 - `latency`: two sessions timed in turn.
 - `operators`: what onnxruntime makes of a graph.
+- `threads`: as many for numpy.
 """
 
 from onnxpress.runtime.latency import Clock, Latency, compare_latency
@@ -17,6 +18,7 @@ from onnxpress.runtime.session import (
     Session,
     structural_refusal,
 )
+from onnxpress.runtime.threads import numpy_threads
 
 __all__ = [
     "DEFAULT",
@@ -31,6 +33,7 @@ __all__ = [
     "compare_latency",
     "executed_operators",
     "is_integer_operator",
+    "numpy_threads",
     "seen_by_providers",
     "structural_refusal",
 ]

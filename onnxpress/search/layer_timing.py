@@ -103,7 +103,7 @@ def _rewritten_layer(
         alone = _alone(context.model, layers)
         if alone is None:
             raise ModelError(f"{site}: the layer takes more than one tensor")
-        small = replace(context, model=alone, base=alone, layers=(), names=Names(alone))
+        small = replace(context, model=alone, base=alone, layers=(), names=Names(alone), draft=True)
         return alone, pool.rewrite(small, [Decision(layers[0].name, candidate)])
 
     return [TimingSubgraph(timing_key(layers, shape, candidate), build, (shape, shape))]

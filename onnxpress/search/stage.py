@@ -17,6 +17,7 @@ from onnxpress.search.layer_timing import keep_faster
 from onnxpress.search.sensitivity import hopeless
 from onnxpress.search.strategy import feasible, saved
 from onnxpress.search.trial import MeasuredTrials, SearchOptions, Trial
+from onnxpress.search.worth import hardly_gains, told_how
 from onnxpress.untreated import why_no_layer
 
 __all__ = ["PoolResult", "search_stage"]
@@ -134,6 +135,10 @@ def _searched(
     if chosen is None:
         note = f"undone: {note}"
         left += [(d.candidate.pass_name, Skip(d.site, note)) for d in found.trials[0].decisions]
+        return replace(nothing, left=tuple(left), note=note)
+    if not (quota or told_how(pool)) and hardly_gains(context, chosen, evaluator, options):
+        note = "undone: it gains less than 1% of the bytes, and no time that the clock is sure of"
+        left += [(d.candidate.pass_name, Skip(d.site, note)) for d in chosen.decisions]
         return replace(nothing, left=tuple(left), note=note)
     # Refitting changes neither size nor speed, so only what was chosen is refitted.
     best = replace(trials.refined(chosen), latency=chosen.latency)

@@ -1,6 +1,15 @@
 """Statistics of activations and layer inputs, collected once and used by every pass."""
 
 from onnxpress.statistics.collector import Observations, collect
+from onnxpress.statistics.exposing import input_key, outermost
 from onnxpress.statistics.store import LayerStatistics, Statistics, TensorStatistics
 
-__all__ = ["LayerStatistics", "Observations", "Statistics", "TensorStatistics", "collect"]
+__all__ = [
+    "LayerStatistics",
+    "Observations",
+    "Statistics",
+    "TensorStatistics",
+    "collect",
+    "input_key",
+    "outermost",
+]

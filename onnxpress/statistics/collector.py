@@ -6,23 +6,30 @@ that sample, so memory grows with neither the samples nor the model's depth.
 
 A rewritten model can be observed beside the one it came from: then the same rows are drawn from
 both, and E[x·x̂ᵀ] says how far what a layer is fed has moved.
+
+What is drawn of a layer follows from the seed, its name and its own inputs alone, so that it is the
+same whatever is observed beside it, and in however many blocks.
 """
 
+import hashlib
 import itertools
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress.data import Samples
 from onnxpress.layers import Layer
-from onnxpress.runtime import Array
+from onnxpress.runtime import Array, Feed
 from onnxpress.statistics.exposing import Observer, input_key
 from onnxpress.statistics.row_sums import RowSums
 from onnxpress.statistics.store import Statistics, TensorStatistics
 
-__all__ = ["RUN_BYTES", "Observations", "chunks_of", "collect"]
+__all__ = ["FEWEST_SAMPLES", "RUN_BYTES", "Observations", "chunks_of", "collect"]
+
+logger = logging.getLogger(__name__)
 
 ROWS_PER_INPUT = 4
 """Rows per layer over all samples, times the layer's inputs: a Gram matrix of full rank."""
@@ -30,10 +37,24 @@ FEWEST_ROWS, MOST_ROWS = 4096, 16_384
 HISTOGRAM_TARGET = 1 << 20
 """Elements of a tensor over all samples that enter the histogram; extremes are always exact."""
 HISTOGRAM_FEWEST = 1 << 12
+FEWEST_SAMPLES = 8
+"""That are observed although no time is left: ranges of fewer say nothing."""
 RUN_BYTES = 192_000_000
 """Of tensors of one run that are held at a time, about."""
-HELD_BYTES = 32_000_000
-"""Of tensors that wait to be reduced together: for small ones calls cost more than sums."""
+HELD_BYTES = 131_072
+"""Of one tensor, in several samples that are reduced together: calls cost more than small sums."""
+FEWEST_FETCHED = 16
+"""Tensors of a run while nothing is known of their sizes."""
+
+
+class Feeds(Protocol):
+    """What to run a model on, a feed a sample; it is gone through once."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def __iter__(self) -> Iterator[Feed]:
+        """In order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +81,27 @@ class Observations:
             gram=any(one.gram for one in found),
         )
 
+    def covers(self, other: "Observations") -> bool:
+        """Whether all that another one names is seen with this one."""
+        return (
+            self.tensors >= other.tensors
+            and self.layers >= other.layers
+            and (self.gram or not other.gram)
+        )
+
 
 def collect(
     model: ir.Model,
     layers: Sequence[Layer],
-    samples: Samples,
+    samples: Feeds,
     wanted: Observations,
     *,
     reference: ir.Model | None = None,
+    reference_samples: Feeds | None = None,
     seed: int = 0,
     threads: int = 0,
+    optimize: bool = True,
+    over: Callable[[], bool] = lambda: False,
 ) -> Statistics:
     """Run `model` over `samples` and reduce what `wanted` names.
 
@@ -80,34 +112,44 @@ def collect(
         wanted: what cannot be observed (`exposing.observable`) is left out.
         reference: the model that `model` was rewritten from; layers whose input it has under
             the same name are compared row by row.
+        reference_samples: what to run it on, where that is not what `model` is run on.
         seed: which rows of a layer are drawn.
         threads: of onnxruntime.
+        optimize: whether onnxruntime may fuse nodes (`Observer`).
+        over: asked after each sample from the eighth on: whether to end with what was seen.
     """
     read = {layer.name: input_key(layer) for layer in layers if layer.name in wanted.layers}
-    observer = Observer(model, sorted({*wanted.tensors, *read.values()}), threads=threads)
+    observer = Observer(
+        model, sorted({*wanted.tensors, *read.values()}), threads=threads, optimize=optimize
+    )
     watched: dict[str, list[Layer]] = {}
     for layer in layers:
         if read.get(layer.name) in observer.names:
             watched.setdefault(read[layer.name], []).append(layer)
     names = sorted(observer.names)
-    other = None if reference is None else Observer(reference, names, threads=threads)
+    other = (
+        None
+        if reference is None
+        else Observer(reference, names, threads=threads, optimize=optimize)
+    )
     reduction = _Reduction(wanted, observer.names, watched, len(samples), seed)
-    chunks = [names[start : start + 16] for start in range(0, len(names), 16)]
-    for done, feed in enumerate(samples, 1):
+    chunks: list[list[str]] = []
+    done = 0
+    feeds = zip(samples, reference_samples or samples, strict=True)
+    for done, (feed, beside) in enumerate(feeds, 1):
         sizes: dict[str, int] = {}
-        for chunk in chunks:
+        for chunk in chunks or _growing_chunks(names, sizes):
             arrays = observer.run(feed, chunk)
-            theirs = {} if other is None else other.run(feed, chunk)
+            theirs = {} if other is None else other.run(beside, chunk)
             for name in chunk:
                 given = arrays.get(name, [])
                 sizes[name] = sum(array.nbytes for array in given)
                 reduction.hold(name, given, theirs.get(name))
-            if reduction.waiting > HELD_BYTES:
-                reduction.reduce()
-        if done == 1:
-            chunks = chunks_of(names, sizes, RUN_BYTES)
-    reduction.reduce()
-    return reduction.finish(observer.lost)
+        chunks = chunks or chunks_of(names, sizes, RUN_BYTES)
+        if FEWEST_SAMPLES <= done < len(samples) and over():
+            logger.warning("time is short: statistics are of %d of %d samples", done, len(samples))
+            break
+    return reduction.finish(done, observer.lost)
 
 
 class _Reduction:
@@ -122,46 +164,53 @@ class _Reduction:
         seed: int,
     ) -> None:
         every = [layer for group in watched.values() for layer in group]
-        self._samples, self._watched = samples, watched
+        self._watched = watched
         self._tensors = {name: TensorStatistics() for name in sorted(wanted.tensors & given)}
         self._sums = {layer.name: RowSums(gram=wanted.gram) for layer in every}
         self._limits = {layer.name: max(4, -(-_row_target(layer) // samples)) for layer in every}
         self._drawn = max(HISTOGRAM_FEWEST, HISTOGRAM_TARGET // samples)
-        self._rng = np.random.default_rng(seed)
+        self._draws = {layer.name: _generator(seed, layer.name) for layer in every}
         self._held: dict[str, list[_Held]] = {}
-        self.waiting = 0
+        self._waiting: dict[str, int] = {}
 
     def hold(self, name: str, arrays: Sequence[Array], others: Sequence[Array] | None) -> None:
         """Keep what a run gave of a tensor, beside what the reference gave."""
         for array, beside in _paired(arrays, others):
             if array.size and array.dtype.kind == "f":
                 self._held.setdefault(name, []).append(_Held(array, beside, len(arrays)))
-                self.waiting += array.nbytes
+                self._waiting[name] = self._waiting.get(name, 0) + array.nbytes
+        if self._waiting.get(name, 0) > HELD_BYTES:
+            self._reduce(name)
 
-    def reduce(self) -> None:
-        """Add everything that waits."""
-        for name, held in self._held.items():
-            for same in _alike(held):
-                arrays, times = [one.array for one in same], same[0].times
-                if name in self._tensors:
-                    _update(self._tensors[name], arrays, -(-self._drawn // times))
-                beside = [one.beside for one in same if one.beside is not None]
-                for layer in self._watched.get(name, []):
-                    # Drawn anew for each layer, so that both models give the same rows.
-                    draw = int(self._rng.integers(1 << 62))
-                    limit = -(-self._limits[layer.name] // times)
-                    self._sums[layer.name].observe(layer, arrays, beside or None, limit, draw)
-        self._held.clear()
-        self.waiting = 0
+    def _reduce(self, name: str) -> None:
+        """Add what waits of a tensor."""
+        self._waiting.pop(name, None)
+        for same in _alike(self._held.pop(name, [])):
+            arrays, times = [one.array for one in same], same[0].times
+            if name in self._tensors:
+                _update(self._tensors[name], arrays, -(-self._drawn // times))
+            beside = [one.beside for one in same if one.beside is not None]
+            for layer in self._watched.get(name, []):
+                draw = int(self._draws[layer.name].integers(1 << 62))
+                limit = -(-self._limits[layer.name] // times)
+                self._sums[layer.name].observe(layer, arrays, beside or None, limit, draw)
 
-    def finish(self, lost: frozenset[str]) -> Statistics:
-        """What was observed; `lost` names what turned out to be incomplete."""
-        finished = {name: sums.finish(self._samples) for name, sums in self._sums.items()}
+    def finish(self, samples: int, lost: frozenset[str]) -> Statistics:
+        """What was observed of some samples; `lost` names what turned out to be incomplete."""
+        for name in list(self._held):
+            self._reduce(name)
+        finished = {name: sums.finish(samples) for name, sums in self._sums.items()}
         gone = {layer.name for name in lost for layer in self._watched.get(name, [])}
         # A layer that gave no rows was not observed, which is not the same as inputs of zeros.
         layers = {name: one for name, one in finished.items() if one.rows and name not in gone}
         tensors = {name: one for name, one in self._tensors.items() if name not in lost}
-        return Statistics(tensors, layers, self._samples)
+        return Statistics(tensors, layers, samples)
+
+
+def _generator(seed: int, name: str) -> np.random.Generator:
+    """What draws for one layer, whatever is observed beside it."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return np.random.default_rng((seed, int.from_bytes(digest, "big")))
 
 
 def _paired(
@@ -210,6 +259,21 @@ def _update(statistics: TensorStatistics, arrays: Sequence[Array], drawn: int) -
         return
     stride = -(-arrays[0].size // drawn)
     statistics.update(low, high, flat[::stride])
+
+
+def _growing_chunks(names: Sequence[str], sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Chunks of a first sample: few tensors, then twice as many each time as far as memory goes.
+
+    Args:
+        names: in order.
+        sizes: bytes of those that were fetched; it grows meanwhile.
+    """
+    start, count = 0, FEWEST_FETCHED
+    while start < len(names):
+        yield list(names[start : start + count])
+        start += count
+        mean = sum(sizes.values()) // max(len(sizes), 1)
+        count = max(FEWEST_FETCHED, min(2 * count, RUN_BYTES // max(mean, 1)))
 
 
 def chunks_of(names: Sequence[str], sizes: dict[str, int], limit: int) -> list[list[str]]:

@@ -14,7 +14,7 @@ is no tensor of the model, and is put together from what is (`states.py`).
 
 import collections
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -27,7 +27,7 @@ from onnxpress.runtime import Array, Feed, Session
 from onnxpress.statistics.sequences import Place, Threads
 from onnxpress.statistics.states import STATES, add_states, states_key
 
-__all__ = ["Observer", "input_key", "observable"]
+__all__ = ["Observer", "input_key", "observable", "outermost"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,14 +44,24 @@ class Observer:
             before is incomplete.
     """
 
-    def __init__(self, model: ir.Model, names: Sequence[str], *, threads: int = 0) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        names: Sequence[str],
+        *,
+        threads: int = 0,
+        optimize: bool = True,
+    ) -> None:
         """Open it.
 
         Args:
             model: not changed.
             names: of tensors, or `input_key`s; what is not `observable` is never given.
             threads: of onnxruntime.
+            optimize: whether onnxruntime may fuse nodes; without, a part of a model gives the same
+                bits as the whole.
         """
+        self._optimize = optimize
         self.lost: frozenset[str] = frozenset()
         self._model, self._threads = model, threads
         inputs = {value.name for value in model.graph.inputs}
@@ -60,6 +70,10 @@ class Observer:
         self.names = frozenset(found)
         made = [name for name in found if name not in inputs]
         self._plain = [name for name in made if not found[name].route]
+        self._outputs: dict[str, str] = {}
+        if not made:
+            # All of it is fed.
+            return
         try:
             self._open(made)
         except ModelError as error:
@@ -68,7 +82,7 @@ class Observer:
     def _open(self, names: Sequence[str]) -> None:
         self._outputs = dict.fromkeys(names, "")
         model, self._outputs, self._scans = _exposed(self._model, names)
-        self._session = Session(model, threads=self._threads, arena=False)
+        self._session = Session(model, threads=self._threads, arena=False, optimize=self._optimize)
 
     def _without_bodies(self, error: ModelError) -> None:
         lost = frozenset(self._outputs) - frozenset(self._plain)
@@ -111,6 +125,21 @@ def observable(model: ir.Model) -> frozenset[str]:
     what is inside bodies all that is not float, and what is in an If or Loop inside a Scan.
     """
     return frozenset(_places(model))
+
+
+def outermost(model: ir.Model, keys: Iterable[str]) -> dict[str, str]:
+    """For names and keys, the tensor of the main graph whose node computes what they stand for.
+
+    What is not `observable` is left out.
+    """
+    places = _places(model)
+    found: dict[str, str] = {}
+    for key in keys:
+        place = _find(places, key)
+        if place is not None:
+            values = place.route[0][0].outputs if place.route else (place.value,)
+            found[key] = next(value.name for value in values if value.name)
+    return found
 
 
 def input_key(layer: Layer) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from onnxpress.contract import Candidate, Context, Layer, Parameter
 from onnxpress.layers import is_scaled_gemm
+from onnxpress.passes.factorize.decompose import Effort
 from onnxpress.passes.factorize.fitting import components_of, factored
 from onnxpress.pieces import is_finite, pieces
 from onnxpress.recurrent import HIDDEN_WEIGHT, is_recurrent
@@ -167,11 +168,12 @@ def _splits(context: Context, layer: Layer, wanted: Wanted) -> list[Candidate]:
     candidates = []
     for form, sizes in _split_sizes(context, layer, wanted).items():
         for rank, input_rank in thinned(sizes, _MOST_SPLITS):
-            error = factored(context, layer, form, rank, input_rank, wanted.weighting).error
+            size = (form, rank, input_rank)
+            # An asked-for energy is kept by the factors that are written, no sooner.
+            effort: Effort = "best" if wanted.energy else "quick"
+            error = factored(context, layer, *size, wanted.weighting, effort=effort).error
             if wanted.rank or error <= wanted.most_error:
-                candidates.append(
-                    _candidate(context, layer, (form, rank, input_rank), error, wanted)
-                )
+                candidates.append(_candidate(context, layer, size, error, wanted))
                 if wanted.energy:
                     break
     return candidates

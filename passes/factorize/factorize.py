@@ -25,6 +25,7 @@ from onnxpress.contract import (
 )
 from onnxpress.errors import RecipeError
 from onnxpress.passes.factorize.candidates import Wanted, layer_candidates, no_rank, refusal
+from onnxpress.passes.factorize.decompose import Effort
 from onnxpress.passes.factorize.fitting import (
     Floats,
     biased_in,
@@ -156,7 +157,9 @@ def _write_split(
     context: Context, layer: Layer, size: tuple[str, int, int], weighting: str
 ) -> None:
     """A convolution in several; `size`: form, rank, input rank."""
-    found, moments = factored(context, layer, *size, weighting), context.moments(layer)
+    effort: Effort = "form" if context.draft else "best"
+    found = factored(context, layer, *size, weighting, effort=effort)
+    moments = context.moments(layer)
     offset = np.zeros(layer.shape[0])
     if biased_in(layer, weighting) and moments is not None:
         weights, offset = repaired(layer.read(), moments, biased=True)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from onnxpress.bias import takes_bias
 from onnxpress.contract import Context, Layer, LayerStatistics, memoised
-from onnxpress.passes.factorize.decompose import Factored, spatial, tucker
+from onnxpress.passes.factorize.decompose import Effort, Factored, spatial, tucker
 from onnxpress.passes.factorize.plain import Plain, plain
 from onnxpress.reconstruction import LowRank, damped_gram, low_rank, output_energy, repaired
 
@@ -57,7 +57,14 @@ def components_of(context: Context, layer: Layer, weighting: str) -> Components:
 
 @memoised
 def factored(
-    context: Context, layer: Layer, form: str, rank: int, input_rank: int, weighting: str
+    context: Context,
+    layer: Layer,
+    form: str,
+    rank: int,
+    input_rank: int,
+    weighting: str,
+    *,
+    effort: Effort,
 ) -> Factored:
     """A convolution in two (`spatial`) or three (`tucker`).
 
@@ -68,6 +75,7 @@ def factored(
         rank: of the output side.
         input_rank: of the input side; `tucker` only.
         weighting: the setting.
+        effort: how near to the best factors: of many sizes few are taken.
     """
     moments = context.moments(layer)
     biased = biased_in(layer, weighting)
@@ -77,8 +85,8 @@ def factored(
         gram = gram - np.outer(moments.mean[0], moments.mean[0])
     weight = weights.reshape(layer.shape)
     if form == "spatial":
-        return spatial(weight, gram, rank)
-    return tucker(weight, gram, input_rank, rank)
+        return spatial(weight, gram, rank, effort=effort)
+    return tucker(weight, gram, input_rank, rank, effort=effort)
 
 
 @memoised

@@ -120,8 +120,8 @@ class Quantize(Pass):
     )
     refinement: bool = setting(
         default=False,
-        help="Round each layer again for what the quantized network feeds it; takes a run over the "
-        "calibration data for every level of the network.",
+        help="Round each layer again for what the quantized network feeds it, in one walk through "
+        "both networks.",
     )
 
     @property
@@ -136,7 +136,7 @@ class Quantize(Pass):
 
     @property
     def refines(self) -> bool:
-        """Only where asked for: it multiplies the time."""
+        """Only where asked for: each layer is rounded twice, and its rows are summed twice."""
         return self.refinement
 
     def _fitted(self, context: Context) -> Context:

@@ -1,6 +1,7 @@
 """Probes: what fails beside the samples is seen."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from zoo.builder import Made, floats, opened
 from zoo.faults import drifting, edited, failing_beyond, noisy, rounded, scaled
@@ -130,3 +131,17 @@ def test_random_inputs_show_a_small_column_that_is_lost() -> None:
     judge, _ = on_random_inputs(made)
     assert not judge.broken(judge.measure(opened(rounded(made))))
     assert judge.broken(judge.measure(opened(scaled("measures", floats([1, 0, 1]))(made))))
+
+
+def test_original_that_is_not_finite_on_any_random_input_is_judged_by_what_is_left() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[n, 8] x) => (float[n, 8] y, int64[n, 1] best) {
+            zero = Sub (x, x)  less = Sub (zero, x)  root = Sqrt (less)  other = Sqrt (x)
+            y = Add (root, other)  best = ArgMax <axis = 1> (x) }"""
+    model = ir.from_onnx_text(text)
+    session = Session(model)
+    samples = random_samples(session, 4, seed=0)
+    judge = Evaluator(session, samples, Budget(), model=model)
+    measured = judge.measure(Session(model))
+    assert judge.holds(measured)
+    assert measured.probes == ()

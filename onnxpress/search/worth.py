@@ -1,0 +1,37 @@
+"""Whether what a choice gains is worth any fidelity."""
+
+from onnxpress import model_file
+from onnxpress.contract import Context
+from onnxpress.judge import Evaluator
+from onnxpress.pool import Pool
+from onnxpress.search.trial import SearchOptions, Trial
+from onnxpress.settings import settings_of
+
+__all__ = ["hardly_gains", "told_how"]
+
+_HARDLY = 0.01
+"""Of bytes, time or budget: what hardly counts."""
+
+
+def told_how(pool: Pool) -> bool:
+    """Whether a pass was told how to act, which is done however little it gains."""
+    return any(
+        getattr(pass_, setting.name) != setting.default
+        for pass_ in pool.passes
+        for setting in settings_of(type(pass_))
+    )
+
+
+def hardly_gains(
+    context: Context, chosen: Trial, evaluator: Evaluator, options: SearchOptions
+) -> bool:
+    """Whether a choice spends of the budget for what nobody would notice."""
+    if options.objective.accepts_slower or any(
+        d.candidate.zeroed_weights for d in chosen.decisions
+    ):
+        return False
+    assert chosen.model is not None
+    before = model_file.weight_bytes(context.model)
+    gained = 1 - model_file.weight_bytes(chosen.model) / max(before, 1)
+    faster = chosen.latency is not None and chosen.latency.low > 1 + _HARDLY
+    return gained < _HARDLY and not faster and evaluator.spent(chosen.measurement) > _HARDLY

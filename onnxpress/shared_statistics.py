@@ -1,0 +1,109 @@
+"""Statistics of one model, collected once for all pools that find it as it was.
+
+Most models leave an early pool unchanged: what the later ones want to see of it is seen in the same
+run over the samples. That run, with the products of rows that it adds up, is the dearest step of
+many searches.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+import onnx_ir as ir
+
+from onnxpress.contract import Context, Pass
+from onnxpress.data import Samples
+from onnxpress.enforcement import observed_by
+from onnxpress.errors import PassError
+from onnxpress.statistics import Observations, Statistics, collect
+
+__all__ = ["SharedStatistics"]
+
+logger = logging.getLogger(__name__)
+
+
+class SharedStatistics:
+    """What was observed of the last model; of one at a time, as Gram matrices are large.
+
+    Attributes:
+        samples: that are observed; `None`: none.
+        shortened: whether time was too short for all of them.
+    """
+
+    def __init__(
+        self, samples: Samples | None, *, most: int | None = None, threads: int = 0
+    ) -> None:
+        """Of nothing yet.
+
+        Args:
+            samples: to observe; `None`: nothing is observed.
+            most: of the samples, the first ones; `None`: as many as there is time for.
+            threads: of onnxruntime.
+        """
+        self.samples, self.shortened = samples, False
+        self._threads = threads
+        self._settled = most is not None
+        if most is not None:
+            self._shorten(most)
+        self._model: ir.Model | None = None
+        self._wanted = Observations()
+        self._seen: Statistics | None = None
+
+    def of(
+        self,
+        model: ir.Model,
+        context: Context,
+        passes: Iterable[Pass],
+        others: Sequence[Pass] = (),
+        over: Callable[[], bool] = lambda: False,
+    ) -> Statistics | None:
+        """What the passes want to see of a model, from a run over the samples or an earlier one.
+
+        What else is observed decides which operators a session fuses, and so the last bits: a
+        repetition has to name the same passes.
+
+        Args:
+            model: held, so that it is known when it comes again.
+            context: of a clone of it that no pass has prepared differently.
+            passes: that look at it now.
+            others: that looked at it before, or may look at it afterwards.
+            over: whether the first run has to end with the samples it has had, which are the
+                samples of all later runs then.
+
+        Raises:
+            PassError: one of `passes` fails.
+        """
+        wanted = Observations.union(observed_by(pass_, context) for pass_ in passes)
+        if self.samples is None or not (wanted.tensors or wanted.layers):
+            return None
+        if self._model is not model or not self._wanted.covers(wanted):
+            # Free first: two sets of Gram matrices at a time may be too many.
+            self._seen = None
+            self._wanted = Observations.union((wanted, *_wanted_by(others, context)))
+            self._model = model
+            self._seen = collect(
+                context.model,
+                context.layers,
+                self.samples,
+                self._wanted,
+                seed=context.seed,
+                threads=self._threads,
+                over=(lambda: False) if self._settled else over,
+            )
+            self._settled = True
+            self._shorten(self._seen.samples)
+        return self._seen
+
+    def _shorten(self, number: int) -> None:
+        if self.samples is not None and number < len(self.samples):
+            self.samples, self.shortened = self.samples.take(range(number)), True
+
+
+def _wanted_by(passes: Iterable[Pass], context: Context) -> list[Observations]:
+    """What passes want to see; one that fails is asked again when its turn comes."""
+    found: list[Observations] = []
+    for pass_ in passes:
+        try:
+            found.append(observed_by(pass_, context))
+        except PassError as error:
+            logger.debug("%s", error)
+    return found

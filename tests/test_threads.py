@@ -1,0 +1,47 @@
+"""numpy's linear algebra and onnxruntime share one number of threads."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clocks import BY_WORK
+from threadpoolctl import threadpool_info
+
+import onnxpress
+from onnxpress.runtime import numpy_threads
+
+
+def in_use() -> set[int]:
+    """How many threads each BLAS in the process uses."""
+    np.eye(8) @ np.eye(8)
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+def test_numpy_uses_as_many_threads_as_onnxruntime_while_a_model_is_optimized(
+    models: Path,
+) -> None:
+    before, during = in_use(), []
+    onnxpress.optimize(
+        models / "fashion_mlp.onnx",
+        passes=["quantize"],
+        threads=1,
+        clock=BY_WORK,
+        progress=lambda _: during.append(in_use()),
+    )
+    assert all(found == {1} for found in during)
+    assert len(during) > 2
+    assert in_use() == before
+
+
+def test_no_number_leaves_numpy_as_it_is() -> None:
+    before = in_use()
+    with numpy_threads(0):
+        assert in_use() == before
+
+
+def test_number_comes_back_after_an_error() -> None:
+    before = in_use()
+
+    with pytest.raises(ValueError, match="inside"), numpy_threads(1):
+        raise ValueError("inside")
+    assert in_use() == before
