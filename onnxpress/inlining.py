@@ -5,7 +5,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-__all__ = ["in_memory", "read_from", "with_own_attributes"]
+__all__ = ["in_memory", "is_in_memory", "read_from", "with_own_attributes"]
 
 
 def read_from(model: ir.Model) -> set[Path]:
@@ -25,7 +25,7 @@ def in_memory(model: ir.Model, *, but_large: bool = False) -> ir.Model:
         model: it is not changed.
         but_large: weights of the main graph stay where they are.
     """
-    if not any(True for _ in _external_attributes(model)) and not read_from(model):
+    if is_in_memory(model):
         return model
     model = with_own_attributes(model.clone())
     for graph in model.graph.subgraphs() if but_large else model.graphs():
@@ -33,6 +33,11 @@ def in_memory(model: ir.Model, *, but_large: bool = False) -> ir.Model:
             if isinstance(value.const_value, ir.ExternalTensor):
                 value.const_value = _read(value.const_value)
     return model
+
+
+def is_in_memory(model: ir.Model) -> bool:
+    """Whether no tensor of the model lies in another file."""
+    return not any(True for _ in _external_attributes(model)) and not read_from(model)
 
 
 def with_own_attributes(model: ir.Model) -> ir.Model:

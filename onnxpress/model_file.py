@@ -22,11 +22,12 @@ from onnxpress.external_data import (
     rename,
     without_data,
 )
-from onnxpress.inlining import in_memory, read_from, with_own_attributes
+from onnxpress.inlining import in_memory, is_in_memory, read_from, with_own_attributes
 from onnxpress.mapped import map_tensors
 from onnxpress.output_file import FileSet, check_output, place_of
-from onnxpress.referring import Referring, referring_to
+from onnxpress.referring import Referring, is_small, referring_to
 from onnxpress.soundness import require_sound
+from onnxpress.spill import Spill
 from onnxpress.streaming import whole_bytes, write_whole
 
 __all__ = [
@@ -261,7 +262,9 @@ def _save_apart(model: ir.Model, target: Path, place: Path, files: FileSet) -> P
 
 
 def whole_size(model: ir.Model) -> int:
-    """Bytes of the file that holds the whole model; neither it nor its weights are made for it."""
+    """Bytes of the file that holds the whole model; nothing large is made for it."""
+    if is_small(weight_bytes(model)) and is_in_memory(model):
+        return len(to_bytes(model))
     light = model.clone()
     for value in light.graph.initializers.values():
         if isinstance(value.const_value, ir.Tensor):
@@ -289,6 +292,8 @@ def referring(model: ir.Model) -> Referring:
     Raises:
         OutputError: there is no room in the temporary folder for weights that are in no file.
     """
+    if is_small(weight_bytes(model)) and is_in_memory(model):
+        return Referring(to_bytes(model), None, Spill())
     return referring_to(with_own_attributes(model.clone()))
 
 

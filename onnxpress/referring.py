@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxpress.beyond_ir import to_proto
 from onnxpress.spill import Spill
 
-__all__ = ["Referring", "referring_to"]
+__all__ = ["Referring", "is_small", "referring_to"]
 
 _IN_MEMORY_BYTES = 32_000_000
 """Of weights that are in no file: with less the message is small all the same."""
@@ -34,6 +34,11 @@ class Referring:
     content: bytes
     folder: Path | None
     temporary: Spill
+
+
+def is_small(nbytes: int) -> bool:
+    """Whether so many bytes of weights are copied sooner than all nodes are."""
+    return nbytes < _IN_MEMORY_BYTES
 
 
 def referring_to(model: ir.Model) -> Referring:
