@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-__all__ = ["MappedTensor", "Mapping", "map_tensors"]
+__all__ = ["MappedTensor", "Mapping", "map_tensors", "placed"]
 
 _SHOWN_BYTES = 64_000_000
 _GIVE_BACK = getattr(mmap, "MADV_DONTNEED", None)
@@ -113,3 +113,27 @@ def map_tensors(model: ir.Model) -> None:
             if path not in mappings:
                 mappings[path] = Mapping(Path(path))
             value.const_value = MappedTensor(tensor, mappings[path])
+
+
+def placed(
+    tensor: ir.TensorProtocol, file: str | Path, offset: int = 0, folder: str | Path = ""
+) -> ir.ExternalTensor:
+    """A tensor that says all that another says of itself, with its numbers in a file.
+
+    Args:
+        tensor: not changed.
+        file: relative to the folder.
+        offset: of the numbers in the file, in bytes.
+        folder: that the file is below.
+    """
+    return ir.ExternalTensor(
+        file,
+        offset,
+        tensor.nbytes,
+        tensor.dtype,
+        shape=ir.Shape(tensor.shape.numpy()),
+        name=tensor.name or "",
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+        base_dir=folder,
+    )

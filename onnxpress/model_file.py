@@ -23,7 +23,7 @@ from onnxpress.external_data import (
     without_data,
 )
 from onnxpress.inlining import in_memory, is_in_memory, read_from, with_own_attributes
-from onnxpress.mapped import map_tensors
+from onnxpress.mapped import map_tensors, placed
 from onnxpress.output_file import FileSet, check_output, place_of
 from onnxpress.referring import Referring, is_small, referring_to
 from onnxpress.soundness import require_sound
@@ -263,27 +263,18 @@ def _save_apart(model: ir.Model, target: Path, place: Path, files: FileSet) -> P
 
 def whole_size(model: ir.Model) -> int:
     """Bytes of the file that holds the whole model; nothing large is made for it."""
-    if is_small(weight_bytes(model)) and is_in_memory(model):
+    if _is_light(model):
         return len(to_bytes(model))
     light = model.clone()
     for value in light.graph.initializers.values():
         if isinstance(value.const_value, ir.Tensor):
-            value.const_value = _place(value.const_value)
+            value.const_value = placed(value.const_value, "")
     return whole_bytes(in_memory(light, but_large=True))
 
 
-def _place(tensor: ir.TensorProtocol) -> ir.ExternalTensor:
-    """What takes as much of a file, without the numbers."""
-    return ir.ExternalTensor(
-        "",
-        0,
-        tensor.nbytes,
-        tensor.dtype,
-        shape=ir.Shape(tensor.shape.numpy()),
-        name=tensor.name or "",
-        doc_string=tensor.doc_string,
-        metadata_props=dict(tensor.metadata_props),
-    )
+def _is_light(model: ir.Model) -> bool:
+    """Whether serializing the model takes less than a clone of every node."""
+    return is_small(weight_bytes(model)) and is_in_memory(model)
 
 
 def referring(model: ir.Model) -> Referring:
@@ -292,7 +283,7 @@ def referring(model: ir.Model) -> Referring:
     Raises:
         OutputError: there is no room in the temporary folder for weights that are in no file.
     """
-    if is_small(weight_bytes(model)) and is_in_memory(model):
+    if _is_light(model):
         return Referring(to_bytes(model), None, Spill())
     return referring_to(with_own_attributes(model.clone()))
 

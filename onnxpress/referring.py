@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxpress.beyond_ir import to_proto
+from onnxpress.mapped import placed
 from onnxpress.spill import Spill
 
 __all__ = ["Referring", "is_small", "referring_to"]
@@ -68,15 +69,8 @@ def referring_to(model: ir.Model) -> Referring:
     for old, new in zip(values, _values(light), strict=True):
         tensor = old.const_value
         if isinstance(tensor, ir.ExternalTensor):
-            new.const_value = ir.ExternalTensor(
-                places[old].relative_to(folder),
-                tensor.offset,
-                tensor.nbytes,
-                tensor.dtype,
-                shape=ir.Shape(tensor.shape.numpy()),
-                name=tensor.name,
-                base_dir=folder,
-            )
+            file = places[old].relative_to(folder)
+            new.const_value = placed(tensor, file, tensor.offset or 0, folder)
     return Referring(_bytes(light), folder, temporary)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from onnxpress.mapped import MappedTensor, Mapping
+from onnxpress.mapped import MappedTensor, Mapping, placed
 from onnxpress.temporary import TemporaryFolder, no_room
 
 __all__ = ["Spill", "kept", "spill", "spill_of"]
@@ -64,17 +64,7 @@ class Spill:
             else:
                 stream.write(tensor.tobytes())
         self._end = -(-(start + tensor.nbytes) // _ALIGNMENT) * _ALIGNMENT
-        external = ir.ExternalTensor(
-            self._place.name,
-            start,
-            tensor.nbytes,
-            tensor.dtype,
-            shape=ir.Shape(tensor.shape.numpy()),
-            name=tensor.name or "",
-            doc_string=tensor.doc_string,
-            metadata_props=dict(tensor.metadata_props),
-            base_dir=self._place.parent,
-        )
+        external = placed(tensor, self._place.name, start, self._place.parent)
         return MappedTensor(external, self._mapping)
 
     def _open(self, room: int) -> None:
