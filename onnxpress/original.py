@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxpress import model_file
@@ -20,7 +22,7 @@ from onnxpress.errors import DataError, ModelError, NoSamplesError, RecipeError
 from onnxpress.judge import Evaluator
 from onnxpress.recipe import CalibrationSource, Recipe, samples_digest
 from onnxpress.request import Request
-from onnxpress.runtime import Session
+from onnxpress.runtime import InputSpec, Session
 from onnxpress.search import SearchOptions
 from onnxpress.shared_statistics import SharedStatistics
 from onnxpress.targets import Target
@@ -31,6 +33,7 @@ __all__ = [
     "SampleSets",
     "custom_operators",
     "load_sets",
+    "load_sets_unrun",
     "opened",
     "read",
     "settled",
@@ -167,13 +170,7 @@ def load_sets(request: Request, original: Original, recipe: Recipe) -> SampleSet
     session = original.session
     assert session is not None
     _require_tensors(session, original.source)
-    looked_at = None
-    if request.calibration is not None:
-        looked_at = load_samples(request.calibration, session.inputs)
-    elif recipe.calibration is not None:
-        looked_at = load_samples(
-            recipe.calibration.source, session.inputs, named_in=_name_of(request.recipe)
-        )
+    looked_at = _calibration(request, recipe, session.inputs)
     if looked_at is not None:
         require_runnable(session, looked_at)
     held_out = request.evaluation is None
@@ -189,16 +186,66 @@ def load_sets(request: Request, original: Original, recipe: Recipe) -> SampleSet
     else:
         selection = _made_up(session, recipe.seed, original)
         judged = _made_up(session, recipe.seed + 1, original)
-    if recipe.calibration is not None and looked_at is not None:
-        found = samples_digest(looked_at)
-        if found != recipe.calibration.digest:
-            raise RecipeError(
-                f"the recipe was made with other calibration data ({recipe.calibration.source}, "
-                f"digest {recipe.calibration.digest[:12]}; given: {looked_at.source}, digest "
-                f"{found[:12]}); give the same with --calibration"
-                + ("" if recipe.calibration.held_out else " and the evaluation data of its own")
-            )
+    _require_known(recipe, looked_at)
     return SampleSets(looked_at, selection, judged, held_out)
+
+
+def load_sets_unrun(request: Request, model: ir.Model, recipe: Recipe) -> SampleSets | None:
+    """As `load_sets`, of a model that is not opened: what was given, and all of it to judge on.
+
+    `None` where nothing was given.
+
+    Raises:
+        DataError: samples that do not fit the model.
+        RecipeError: the recipe was made with other samples.
+    """
+    inputs = _inputs(model)
+    looked_at = _calibration(request, recipe, inputs)
+    if request.evaluation is not None:
+        judged = load_samples(request.evaluation, inputs)
+    elif looked_at is not None:
+        looked_at, judged = looked_at.hold_out(_HELD_OUT_SHARE, recipe.seed)
+    else:
+        return None
+    _require_known(recipe, looked_at)
+    return SampleSets(looked_at, judged, judged, request.evaluation is None)
+
+
+def _inputs(model: ir.Model) -> list[InputSpec]:
+    """What a model takes, by its graph."""
+    found = []
+    for value in model.graph.inputs:
+        if value.is_initializer():
+            continue
+        dims = () if value.shape is None else tuple(value.shape)
+        shape = tuple(dim if isinstance(dim, int) else dim.value for dim in dims)
+        dtype = "" if value.dtype is None else np.dtype(value.dtype.numpy()).name
+        found.append(InputSpec(value.name or "", dtype, shape))
+    return found
+
+
+def _calibration(request: Request, recipe: Recipe, inputs: Sequence[InputSpec]) -> Samples | None:
+    """What passes may look at, before a part is held out: given, or named by the recipe."""
+    if request.calibration is not None:
+        return load_samples(request.calibration, inputs)
+    if recipe.calibration is not None:
+        name = _name_of(request.recipe)
+        return load_samples(recipe.calibration.source, inputs, named_in=name)
+    return None
+
+
+def _require_known(recipe: Recipe, looked_at: Samples | None) -> None:
+    """Refuse samples that the recipe was not made with."""
+    if recipe.calibration is None or looked_at is None:
+        return
+    found = samples_digest(looked_at)
+    if found != recipe.calibration.digest:
+        raise RecipeError(
+            f"the recipe was made with other calibration data ({recipe.calibration.source}, "
+            f"digest {recipe.calibration.digest[:12]}; given: {looked_at.source}, digest "
+            f"{found[:12]}); give the same with --calibration"
+            + ("" if recipe.calibration.held_out else " and the evaluation data of its own")
+        )
 
 
 def _require_tensors(session: Session, source: str) -> None:

@@ -1,38 +1,44 @@
 """What is done to a model that does not fit into memory as often as the search would hold it.
 
-No session of the whole is opened. Rewrites that change no answer are carried out by their rules;
-a lossy pass that is named takes the strongest candidate of every site, or what its quota asks for,
-by the errors of the weights alone; onnxruntime is shown the graph without its weights. Weights stay
-in their file, are read one after the other, and what is made of them goes into temporary files
-(`spill`) until it is written.
+No session of the whole is opened. Rewrites that change no answer are carried out by their rules,
+and onnxruntime is shown the graph without its weights; a lossy pass that is named takes the
+strongest candidate of every site, or what its quota asks for. Without samples it goes by its
+weights alone. With samples the model is run block by block (`blockwise`): each layer is observed
+while its block is open, and the original and the result are compared on samples that no choice has
+seen. Weights stay in their file, are read one after the other, and what is made of them goes into
+temporary files (`spill`) until it is written.
 """
 
-from collections import Counter
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
-from onnxpress.contract import Context, Decision, Skip, Stage
+from onnxpress.blockwise import Blockwise, observed, recorded
+from onnxpress.contract import Context, Observations, Stage
 from onnxpress.conversion import fix_shapes
-from onnxpress.errors import PassError, UsageError
+from onnxpress.enforcement import observed_by
+from onnxpress.errors import UsageError
+from onnxpress.judge import Evaluator, judgement
 from onnxpress.layers import FLOAT_TYPES
 from onnxpress.lossless import lossless, require_selected
-from onnxpress.memory import Memory
-from onnxpress.original import Original, custom_operators
-from onnxpress.pool import Pool, PoolOffer, pools_of
+from onnxpress.original import Original, SampleSets, custom_operators, load_sets_unrun
+from onnxpress.pool import Pool, pools_of
 from onnxpress.recipe import Recipe
 from onnxpress.request import Plan, Request
 from onnxpress.result import Result, StageResult
-from onnxpress.runtime import structural_refusal
-from onnxpress.search import strongest
+from onnxpress.runtime import Latency, structural_refusal
 from onnxpress.selectable import selectable_sites
 from onnxpress.selection import NO_PINS, Pins
 from onnxpress.shedding import kept_small
 from onnxpress.spill import spill
-from onnxpress.targets import Target, load_target
+from onnxpress.statistics import Statistics
+from onnxpress.targets import load_target
 from onnxpress.unmeasured import result_of, stamped
+from onnxpress.unsearched import carried_out, size_in_words
 from onnxpress.untreated import odd_numbers
+from onnxpress.validation import Validation
 
 __all__ = ["needed_bytes", "without_room"]
 
@@ -40,15 +46,10 @@ _COPIES = 4
 """Of all weights in single precision, at once: a session each of the original, the simplified model
 and a candidate, whose kernels pack them anew, and what passes work out."""
 _FLOAT_BYTES = 4
-_WORKING_BYTES = 8
-"""Of an element while its layer is worked on, in double precision."""
-_REMEMBERED_BYTES = 64_000_000
-"""Of what passes have worked out already."""
-_REACHED = 0.99
-"""Of a quota: steps are whole percents of a layer."""
+_HOW_RUN = "run block by block and never as a whole, so that no latency was measured"
 _NOT_NAMED = (
-    "left out: what it loses cannot be measured, as the model is not run; named, it goes by the "
-    "errors of the weights alone"
+    "left out: no choice can be tried on a model of this size; named, it goes by the errors that "
+    "it predicts"
 )
 
 
@@ -65,10 +66,36 @@ def needed_bytes(model: ir.Model) -> int:
     return _COPIES * total
 
 
+@dataclass(frozen=True)
+class _Samples:
+    """What runs by blocks tell of a model.
+
+    Attributes:
+        sets: the samples; `None` where none are used.
+        means: how models are run.
+        notes: what to say of the runs, which grows.
+    """
+
+    sets: SampleSets | None
+    means: Blockwise
+    notes: list[str] = field(default_factory=list)
+
+    def statistics(self, pool: Pool, context: Context) -> Statistics | None:
+        """What the passes of a pool want to see; `None` where nothing can be."""
+        if self.sets is None or self.sets.calibration is None:
+            return None
+        wanted = Observations.union(observed_by(pass_, context) for pass_ in pool.passes)
+        if not (wanted.tensors or wanted.layers):
+            return None
+        found, notes = observed(context, wanted, self.sets.calibration, self.means)
+        self.notes.extend(note for note in notes if note not in self.notes)
+        return found
+
+
 def without_room(
     original: Original, plan: Plan, request: Request, most_bytes: int, started: float
 ) -> Result:
-    """Carry out a plan on a model that is too large to be run.
+    """Carry out a plan on a model that is too large to be run as a whole.
 
     Args:
         original: without a session.
@@ -78,20 +105,60 @@ def without_room(
         started: when, by the monotonic clock.
 
     Raises:
-        UsageError: what was asked for cannot be done without a run.
+        DataError: the samples do not fit the model, or it does not run on them.
+        UsageError: what was asked for cannot be done without a run of the whole.
     """
     recipe = plan.recipe
-    room = f"it would take about {_size(needed_bytes(original.model))}, and {_size(most_bytes)} "
-    room += "may be taken (--max-memory)"
+    room = f"it would take about {size_in_words(needed_bytes(original.model))}, and "
+    room += f"{size_in_words(most_bytes)} may be taken (--max-memory)"
     _require_no_run(recipe, request, room)
-    target = load_target(recipe.target)
     # Weights of the original stay where they are; the clone shares what is made from now on.
     model = original.model.clone()
     if recipe.conversion.shapes:
         model = fix_shapes(model, recipe.conversion.shapes)
     spill(model)
-    require_selected(recipe, model, target)
+    require_selected(recipe, model, load_target(recipe.target))
     refusal = _refusal_of(original, model)
+    means = Blockwise(most_bytes, request.threads, request.progress)
+    unused = _why_unused(model, original, means)
+    samples = _Samples(None if unused else load_sets_unrun(request, model, recipe), means)
+    judge = _judge(model, samples, request)
+    stages = _stages(model, original, plan, request, samples, refusal)
+    final = stages[-1].model.clone() if stages else model.clone()
+    if samples.sets is not None:
+        recipe = replace(recipe, calibration=samples.sets.calibration_source)
+    done = stamped(original, final, recipe, stages)
+    lossy = [stage for stage in stages if stage.pass_.stage.loses and stage.decisions]
+    grown = kept_small(final, original.model, original.nbytes, shed=not lossy)
+    validation = None if judge is None else _judged(judge, final, means)
+    how = _HOW_RUN if judge else "nothing was run and compared"
+    warnings = [
+        f"{how}: {room}; {_shown(final, refusal)}",
+        *(_lost(stage) for stage in lossy if judge is None),
+        *samples.notes,
+        *(said for said in (original.note, odd_numbers(original.model), grown) if said),
+        *plan.problems,
+    ]
+    given = request.calibration is not None or request.evaluation is not None
+    if unused and given:
+        warnings.append(f"the samples that were given were not used: {unused}")
+    problems = _problems(request, stages, judge, validation) if lossy or judge else []
+    result = result_of(original, final, done, stages, started, warnings)
+    return replace(
+        result, validation=validation, problems=tuple(problems), within_budget=not problems
+    )
+
+
+def _stages(
+    model: ir.Model,
+    original: Original,
+    plan: Plan,
+    request: Request,
+    samples: _Samples,
+    refusal: Callable[[ir.Model], str | None],
+) -> list[StageResult]:
+    """What every pass of a plan did, in order."""
+    recipe, target = plan.recipe, load_target(plan.recipe.target)
     stages: list[StageResult] = []
     pins: Pins | None = None
     decided = {stage.pass_.name: stage.decisions for stage in recipe.stages}
@@ -110,23 +177,44 @@ def without_room(
             stages += [StageResult(pass_, model, note=_NOT_NAMED) for pass_ in pool.passes]
             continue
         own = replace(pool, pins=pins if pool.stage.loses else NO_PINS)
-        stages += _carried_out(own, model, target, recipe.seed, most_bytes, known)
+        most = samples.means.most_bytes
+        stages += carried_out(own, model, target, recipe.seed, most, known, samples.statistics)
         model = stages[-1].model
-    final = model.clone()
-    done = stamped(original, final, recipe, stages)
-    lossy = [stage for stage in stages if stage.pass_.stage.loses and stage.decisions]
-    grown = kept_small(final, original.model, original.nbytes, shed=not lossy)
-    warnings = [
-        f"nothing was run and compared: {room}; {_shown(final, refusal)}",
-        *(_lost(stage) for stage in lossy),
-        *(said for said in (original.note, odd_numbers(original.model), grown) if said),
-        *plan.problems,
-    ]
-    if lossy and (request.calibration is not None or request.evaluation is not None):
-        warnings.append("the samples that were given were not used")
-    problems = _problems(request, stages) if lossy else []
-    result = result_of(original, final, done, stages, started, warnings)
-    return replace(result, problems=tuple(problems), within_budget=not problems)
+    return stages
+
+
+def _why_unused(model: ir.Model, original: Original, means: Blockwise) -> str:
+    """Why samples cannot be used; empty where they can."""
+    if custom_operators(original.model):
+        return "onnxruntime does not know a custom operator"
+    return structural_refusal(model, name=original.source) or means.refusal(model)
+
+
+def _judge(model: ir.Model, samples: _Samples, request: Request) -> Evaluator | None:
+    """What judges on samples that no choice sees; `None` without samples."""
+    if samples.sets is None:
+        return None
+    judged, means = samples.sets.evaluation, samples.means
+    answers = recorded("the original", model, judged, means)
+    return Evaluator(answers, judged, request.budget, model=model, most_bytes=means.held_bytes)
+
+
+def _judged(judge: Evaluator, model: ir.Model, means: Blockwise) -> Validation:
+    """What a model that was run by blocks lost against the original."""
+    measurement = judge.measure(recorded("the result", model, judge.samples, means))
+    nan = math.nan
+    return Validation(
+        within_budget=judge.holds(measurement),
+        budget=judge.described,
+        measurement=measurement,
+        modes={},
+        latency=Latency(nan, nan, nan, nan, nan),
+        integer_kernels={},
+        warnings=judge.notes,
+        readings=tuple(judge.readings.values()),
+        judgement=judgement(judge, measurement),
+        by_blocks=True,
+    )
 
 
 def _require_no_run(recipe: Recipe, request: Request, room: str) -> None:
@@ -159,95 +247,6 @@ def _shown(model: ir.Model, refusal: Callable[[ir.Model], str | None]) -> str:
     return f"{exact}, and onnxruntime loads the graph of the result without its weights"
 
 
-def _carried_out(
-    pool: Pool,
-    model: ir.Model,
-    target: Target,
-    seed: int,
-    most_bytes: int,
-    decided: tuple[Decision, ...] | None,
-) -> list[StageResult]:
-    """What the passes of a pool do to a model, by the numbers of its weights alone."""
-    try:
-        context = pool.context(model, target, seed=seed)
-        memory = Memory(_REMEMBERED_BYTES)
-        large = {
-            weight.name: Skip(weight.name, _too_large(weight.nbytes, most_bytes))
-            for weight in context.weights
-            if _WORKING_BYTES * _elements(weight.weight) > most_bytes
-        }
-        layers = tuple(layer for layer in context.layers if layer.name not in large)
-        context = replace(context, layers=layers, memory=memory) if layers else context
-        if decided is not None:
-            decisions, left = pool.permitted(context, decided)
-            failures: Sequence[PassError] = ()
-        else:
-            offer = _without(pool.offer(context), large)
-            decisions, left = strongest(pool, context, offer), offer.left
-            failures = offer.failures
-        rewritten = pool.rewrite(context, decisions) if decisions else model
-    except PassError as error:
-        return [StageResult(p, model, note=str(error), failed=True) for p in pool.passes]
-    failed = {failure.pass_name: str(failure) for failure in failures}
-    short = _short_of(pool, context, decisions)
-    found = []
-    for pass_ in pool.passes:
-        own = tuple(d for d in decisions if d.candidate.pass_name in (pass_.name, ""))
-        skips = tuple(skip for name, skip in left if name == pass_.name)
-        found.append(
-            StageResult(
-                pass_,
-                rewritten,
-                own,
-                skips,
-                failed.get(pass_.name) or (short if own else _why_nothing(skips)),
-                failed=pass_.name in failed,
-            )
-        )
-    return found
-
-
-def _short_of(pool: Pool, context: Context, decisions: Sequence[Decision]) -> str:
-    """What to say where less is saved than the settings ask for."""
-    quota = pool.quota(context)
-    if quota is None or not decisions:
-        return ""
-    share = pool.saving(context, decisions, quota.unit) / max(quota.amount, 1.0)
-    return "" if share >= _REACHED else f"{share:.0%} of what was asked for: no layer allows more"
-
-
-def _why_nothing(left: Sequence[Skip]) -> str:
-    most = Counter(skip.reason for skip in left).most_common(2)
-    return "; ".join(f"{reason} ({count})" for reason, count in most) or "nothing was proposed"
-
-
-def _without(offer: PoolOffer, large: dict[str, Skip]) -> PoolOffer:
-    """The offer without sites whose weights are too large to be worked on."""
-    proposals, left = [], [item for item in offer.left if item[1].site not in large]
-    for proposal in offer.proposals:
-        names = {proposal.site, *(n for c in proposal.candidates for n in c.members)}
-        if names & large.keys():
-            skip = Skip(proposal.site, large[min(names & large.keys())].reason)
-            left.append((proposal.candidates[0].pass_name, skip))
-        else:
-            proposals.append(proposal)
-    known = {skip.site for _, skip in left}
-    passes = {candidate.pass_name for p in offer.proposals for candidate in p.candidates}
-    left += [(name, large[site]) for name in sorted(passes) for site in large if site not in known]
-    return replace(offer, proposals=tuple(proposals), left=tuple(left))
-
-
-def _elements(value: ir.Value) -> int:
-    return 0 if value.const_value is None else value.const_value.size
-
-
-def _too_large(nbytes: int, most_bytes: int) -> str:
-    return (
-        f"its weight of {_size(nbytes)} takes more memory to work on than the {_size(most_bytes)} "
-        "that are allowed (--max-memory)"
-    )
-
-
 def _lost(stage: StageResult) -> str:
     """What a lossy pass cost, by the weights."""
     worst = max(stage.decisions, key=lambda decision: decision.candidate.predicted_error)
@@ -257,13 +256,17 @@ def _lost(stage: StageResult) -> str:
     )
 
 
-def _problems(request: Request, stages: Sequence[StageResult]) -> list[str]:
-    """What was asked for and cannot be promised."""
+def _problems(
+    request: Request,
+    stages: Sequence[StageResult],
+    judge: Evaluator | None,
+    validation: Validation | None,
+) -> list[str]:
+    """What was asked for and does not hold, or cannot be promised."""
     budget, found = request.budget, [stage.note for stage in stages if stage.failed]
+    if judge is not None and validation is not None:
+        broken = judge.broken(validation.measurement)
+        return [*found, f"the budget does not hold: {broken}"] if broken else found
     if budget.max_drop is not None or budget.min_sqnr is not None or budget.confidence is not None:
         found.append("the budget that was asked for cannot be judged, as the model was not run")
     return found
-
-
-def _size(nbytes: int) -> str:
-    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.0f} MB"

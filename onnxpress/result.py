@@ -105,7 +105,8 @@ class Result:
             temporary.write_text(self.recipe.to_toml(), encoding="utf-8")
         written = [target, recipe_path(target)]
         aim = load_target(self.recipe.target)
-        if aim.file_forms[0] == "ort" and self.validation is not None:
+        whole = self.validation is not None and not self.validation.by_blocks
+        if aim.file_forms[0] == "ort" and whole:
             with temporary_folder() as folder:
                 source = Path(folder, target.name)
                 model_file.save(self.model, source, external_data=external_data)

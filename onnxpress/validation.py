@@ -68,6 +68,8 @@ class Validation:
         providers: what each execution provider that was asked for did with it.
         readings: how the outputs were read.
         judgement: how far the figures carry; `None` where nothing was measured.
+        by_blocks: it was run block by block on the samples alone, as the whole does not fit into
+            memory: neither latency nor kernels are known.
     """
 
     within_budget: bool
@@ -81,6 +83,7 @@ class Validation:
     providers: tuple[ProviderVerdict, ...] = ()
     readings: tuple[Reading, ...] = ()
     judgement: Judgement | None = None
+    by_blocks: bool = False
 
 
 def check_model(

@@ -2,8 +2,8 @@
 
 At a boundary the tensors that what follows still needs are held for every sample; to know more of
 the network, only the part behind the boundary is run. The way back from what is wanted ends where
-something is held, and onnxruntime fuses nothing, so that nothing depends on where the boundary lies
-but the time it takes.
+something is held, and onnxruntime fuses nothing unless it is asked to, so that nothing depends on
+where the boundary lies but the time it takes.
 """
 
 import logging
@@ -52,7 +52,12 @@ class Walk:
     """
 
     def __init__(
-        self, samples: Sequence[Feed], *, threads: int = 0, limit_bytes: int = HELD_BYTES
+        self,
+        samples: Sequence[Feed],
+        *,
+        threads: int = 0,
+        limit_bytes: int = HELD_BYTES,
+        optimize: bool = False,
     ) -> None:
         """Stand before the first node.
 
@@ -60,8 +65,9 @@ class Walk:
             samples: of the model's inputs.
             threads: of onnxruntime.
             limit_bytes: in memory at a boundary; what is more goes to temporary files.
+            optimize: whether onnxruntime may fuse nodes between two boundaries.
         """
-        self._samples, self._threads = samples, threads
+        self._samples, self._threads, self._optimize = samples, threads, optimize
         self.held = Held(limit_bytes)
 
     def part(self, parts: Parts, wanted: Iterable[str]) -> tuple[ir.Model, PartFeeds]:
@@ -103,7 +109,7 @@ class Walk:
         origin = ""
         if new:
             model, feeds = self.part(parts, new)
-            session = Session(model, threads=self._threads, arena=False, optimize=False)
+            session = Session(model, threads=self._threads, arena=False, optimize=self._optimize)
             broken = False
             for feed in feeds:
                 for name, array in session.run(feed, new).items():

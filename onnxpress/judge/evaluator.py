@@ -71,22 +71,24 @@ class Evaluator:
 
     def __init__(
         self,
-        original: Session,
+        original: Runner,
         samples: Samples,
         budget: Budget,
         *,
         model: ir.Model | None = None,
         readings: Mapping[str, Reading] | None = None,
+        most_bytes: int = _CACHE_BYTES,
     ) -> None:
-        """Run the original once; its outputs are kept while they fit into 1.5 GB.
+        """Run the original once; its outputs are kept while they fit into memory.
 
         Args:
-            original: what is judged by.
+            original: what is judged by. Only a session is run on other inputs than the samples.
             samples: to judge on.
             budget: what may be lost.
             model: the original's graph, which says what outputs mean; the session's where it was
                 opened from one.
             readings: where they are known from other samples of the same model.
+            most_bytes: of outputs that are kept.
 
         Raises:
             BudgetError: a metric was asked for that these samples or outputs do not allow.
@@ -99,17 +101,19 @@ class Evaluator:
         self._confidence = budget.confidence or _CONFIDENCE
         self._cache: list[Answers] = []
         first = original.run(samples.feeds[0])
-        size = sum(array.nbytes for array in first.values()) * len(samples)
-        if size <= _CACHE_BYTES:
+        size = sum(array.nbytes for array in first.values())
+        if size * len(samples) <= most_bytes:
             self._cache = [first, *(original.run(feed) for feed in samples.feeds[1:])]
-        known = self._cache or [first, *(original.run(f) for f in samples.feeds[1:_UNCACHED])]
+        few = min(_UNCACHED, max(most_bytes // max(size, 1), 1))
+        known = self._cache or [first, *(original.run(f) for f in samples.feeds[1:few])]
         labelled = labelled_output(budget, samples, first)
-        if model is None and isinstance(original.model, ir.Model):
-            model = original.model
+        session = original if isinstance(original, Session) else None
+        if model is None and session is not None and isinstance(session.model, ir.Model):
+            model = session.model
         if readings is None:
             readings = read_outputs(
                 model,
-                original,
+                session,
                 known[:_EXAMPLES],
                 labelled=labelled,
                 task=budget.task,
@@ -135,7 +139,8 @@ class Evaluator:
         self._slices = cut_all(self.readings, known)
         self.random = self._own_noise(first, model)
         self._probes: tuple[Probe, ...] = ()
-        if not (budget.metric == "none" or ":" in budget.metric or self.random):
+        fixed = budget.metric == "none" or ":" in budget.metric
+        if session is not None and not (fixed or self.random):
             found = metrics_of(self.readings, labelled, known[:_EXAMPLES])
             counted = [
                 metric
@@ -143,7 +148,7 @@ class Evaluator:
                 if isinstance(metric, Metric) and not set(metric.outputs) & set(self._slices)
             ]
             self._probes = probes_of(
-                original,
+                session,
                 samples,
                 self.readings,
                 self._slices,

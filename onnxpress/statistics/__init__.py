@@ -2,6 +2,7 @@
 
 from onnxpress.statistics.collector import Observations, collect
 from onnxpress.statistics.exposing import input_key, outermost
+from onnxpress.statistics.kept import kept_on_disk
 from onnxpress.statistics.store import LayerStatistics, Statistics, TensorStatistics
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "TensorStatistics",
     "collect",
     "input_key",
+    "kept_on_disk",
     "outermost",
 ]

@@ -181,7 +181,7 @@ class Statistics:
     """
 
     tensors: dict[str, TensorStatistics] = field(default_factory=dict)
-    layers: dict[str, LayerStatistics] = field(default_factory=dict)
+    layers: Mapping[str, LayerStatistics] = field(default_factory=dict)
     samples: int = 0
 
     def merged(self, other: Self) -> Self:
@@ -224,17 +224,19 @@ class Statistics:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 arrays: Mapping[str, npt.NDArray[np.generic]] = dict(archive)
-            statistics = cls(samples=int(arrays["samples"]))
+            samples = int(arrays["samples"])
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise DataError(
                 f"{path}: is no file of statistics ({error}); expected what Statistics.save wrote"
             ) from error
+        tensors: dict[str, TensorStatistics] = {}
+        layers: dict[str, LayerStatistics] = {}
         for key, array in arrays.items():
             kind, _, name = key.partition("/range/")
             if kind == "tensor" and name:
                 low, high, exponent = (float(value) for value in array)
                 counts = np.asarray(arrays[f"tensor/counts/{name}"], np.float64)
-                statistics.tensors[name] = TensorStatistics(low, high, int(exponent), counts)
+                tensors[name] = TensorStatistics(low, high, int(exponent), counts)
             kind, _, name = key.partition("/rows/")
             if kind == "layer" and name:
                 rows, per_sample = (float(value) for value in array)
@@ -244,7 +246,7 @@ class Statistics:
                     for key in ("gram", "reference_mean", "cross")
                     if f"layer/{key}/{name}" in arrays
                 }
-                statistics.layers[name] = LayerStatistics(
+                layers[name] = LayerStatistics(
                     int(rows),
                     per_sample,
                     moments[0],
@@ -256,4 +258,4 @@ class Statistics:
                     optional.get("reference_mean"),
                     optional.get("cross"),
                 )
-        return statistics
+        return cls(tensors, layers, samples)

@@ -1,0 +1,244 @@
+"""Run a model that does not fit into memory: block by block, each over all samples.
+
+    samples → block 1 → what crosses, held → block 2 → … → outputs
+
+A session holds one block. What crosses to the next waits in memory up to a limit and beyond it in
+files (`blocks`). On the way a model is observed, each layer while its block is open, or its outputs
+are recorded, and the judge reads the record as it reads a session.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxpress.blocks import Block, Cut, Held, Parts, Walk, cut
+from onnxpress.context import Context
+from onnxpress.data import Samples
+from onnxpress.errors import DataError, ModelError
+from onnxpress.runtime import Array, Feed, Session
+from onnxpress.statistics import (
+    LayerStatistics,
+    Observations,
+    Statistics,
+    TensorStatistics,
+    collect,
+    input_key,
+    kept_on_disk,
+    outermost,
+)
+
+__all__ = ["Blockwise", "Recorded", "observed", "recorded"]
+
+_SHARE = 8
+"""Of the memory that may be taken a block's weights are this part: a session packs them anew, and a
+layer's Gram matrix in double precision is twice its weight and more."""
+_HELD_SHARE = 8
+"""Of it for what crosses between two blocks."""
+_HELD_BYTES = 256_000_000
+
+
+@dataclass(frozen=True)
+class Blockwise:
+    """How models are run.
+
+    Attributes:
+        most_bytes: of memory that may be taken.
+        threads: of onnxruntime.
+        progress: told which block, and about how long the rest takes.
+    """
+
+    most_bytes: int
+    threads: int = 0
+    progress: Callable[[str], None] = lambda _: None
+
+    @property
+    def held_bytes(self) -> int:
+        """Of activations that wait in memory."""
+        return min(self.most_bytes // _HELD_SHARE, _HELD_BYTES)
+
+    def blocks(self, model: ir.Model) -> Cut:
+        """The blocks of a model."""
+        return cut(model, self.most_bytes // _SHARE)
+
+    def refusal(self, model: ir.Model) -> str:
+        """Why a model cannot be run by blocks, in words; empty where it can."""
+        found = self.blocks(model)
+        largest = max(block.weight_bytes for block in found.blocks)
+        return found.note if largest > self.most_bytes else ""
+
+    def told(self, what: str, blocks: Sequence[Block]) -> Iterator[tuple[int, Block]]:
+        """The blocks by number from 1 on, while it is told how far that is."""
+        started = time.monotonic()
+        for number, block in enumerate(blocks, 1):
+            left = ""
+            if number > 1:
+                seconds = (time.monotonic() - started) / (number - 1) * (len(blocks) - number + 1)
+                left = f", about {_duration(seconds)} left"
+            self.progress(f"{what}: block {number} of {len(blocks)}{left}")
+            yield number, block
+
+
+def observed(
+    context: Context, wanted: Observations, samples: Samples, means: Blockwise
+) -> tuple[Statistics, tuple[str, ...]]:
+    """Statistics of a model, of each layer while its block is open, and what to say of them.
+
+    They are those of a run of the whole without what onnxruntime fuses: what is drawn of a layer
+    follows from its name and inputs alone. Gram matrices go into a file.
+
+    Args:
+        context: of the model; not changed.
+        wanted: what is to be observed.
+        samples: of the model.
+        means: how to run it.
+
+    Raises:
+        DataError: the model does not run on the samples.
+        OutputError: the disk is full.
+    """
+    found = _Observing(context, wanted, samples, means)
+    try:
+        layers = kept_on_disk(found.layers())
+    finally:
+        found.walk.held.close()
+    return Statistics(found.tensors, layers, len(samples)), tuple(found.notes)
+
+
+class _Observing:
+    """A walk on which layers are observed."""
+
+    def __init__(
+        self, context: Context, wanted: Observations, samples: Samples, means: Blockwise
+    ) -> None:
+        self._context, self._wanted, self._samples, self._means = context, wanted, samples, means
+        self._cut = means.blocks(context.model)
+        self._parts = Parts(self._cut.typed)
+        self.walk = Walk(samples.feeds, threads=means.threads, limit_bytes=means.held_bytes)
+        self.tensors: dict[str, TensorStatistics] = {}
+        self.notes: list[str] = []
+        self._keys = {
+            layer.name: input_key(layer) for layer in context.layers if layer.name in wanted.layers
+        }
+        # Of a tensor in a body, the node of the main graph that computes it.
+        self._places = outermost(self._cut.typed, {*wanted.tensors, *self._keys.values()})
+
+    def layers(self) -> Iterator[tuple[str, LayerStatistics]]:
+        """Names and statistics of the layers, block by block; `tensors` fills meanwhile."""
+        by_block = self._by_block()
+        for number, block in self._means.told("statistics", self._cut.blocks):
+            keys = by_block.pop(number, set())
+            with _running(self._samples, number, self._cut):
+                if keys:
+                    yield from self._observed(keys)
+                later = {self._places[key] for rest in by_block.values() for key in rest}
+                origin = self.walk.advance(self._parts, block.outputs, sorted(later))
+            if origin and not self.notes:
+                self.notes.append(
+                    f"block {number} of {len(self._cut.blocks)}: NaN comes out of {origin} of the "
+                    "calibration data; nothing is known of layers that are fed it"
+                )
+
+    def _by_block(self) -> dict[int, set[str]]:
+        """Keys by the number of the block that computes them; inputs are with the first."""
+        numbers: dict[str, int] = {}
+        nodes = list(self._cut.typed.graph)
+        for number, block in enumerate(self._cut.blocks, 1):
+            for node in nodes[block.start : block.stop]:
+                numbers.update((value.name or "", number) for value in node.outputs)
+        found: dict[int, set[str]] = {}
+        for key, place in self._places.items():
+            found.setdefault(numbers.get(place, 1), set()).add(key)
+        return found
+
+    def _observed(self, keys: set[str]) -> Iterator[tuple[str, LayerStatistics]]:
+        names = sorted({self._places[key] for key in keys})
+        model, feeds = self.walk.part(self._parts, names)
+        layers = [layer for layer in self._context.layers if self._keys.get(layer.name) in keys]
+        found = collect(
+            model,
+            layers,
+            feeds,
+            Observations(
+                self._wanted.tensors & keys,
+                frozenset(layer.name for layer in layers),
+                gram=self._wanted.gram,
+            ),
+            seed=self._context.seed,
+            threads=self._means.threads,
+            optimize=False,
+        )
+        self.tensors.update(found.tensors)
+        for name, one in found.layers.items():
+            moments = one.second_moment if one.gram is None else one.gram
+            if np.isfinite(moments).all() and np.isfinite(one.mean).all():
+                yield name, one
+
+
+class Recorded:
+    """What a model gives for the samples it was taken over; the judge runs it as a session."""
+
+    def __init__(self, samples: Samples, names: Sequence[str], held: Held) -> None:
+        self._numbers = {id(feed): number for number, feed in enumerate(samples.feeds)}
+        self._samples, self._names, self._held = samples, names, held
+
+    def run(self, feed: Feed, /) -> Mapping[str, Array]:
+        """The outputs of one of the samples."""
+        number = self._numbers[id(feed)]
+        held = self._held.names()
+        return {
+            name: self._held.get(name, number) if name in held else feed[name]
+            for name in self._names
+        }
+
+
+def recorded(what: str, model: ir.Model, samples: Samples, means: Blockwise) -> Recorded:
+    """The outputs of a model for all samples, run block by block as onnxruntime fuses each.
+
+    Args:
+        what: the model is, for people.
+        model: not changed.
+        samples: of it.
+        means: how to run it.
+
+    Raises:
+        DataError: the model does not run on the samples.
+        OutputError: the disk is full.
+    """
+    blocks = means.blocks(model)
+    parts = Parts(blocks.typed)
+    names = [value.name or "" for value in blocks.typed.graph.outputs]
+    walk = Walk(samples.feeds, threads=means.threads, limit_bytes=means.held_bytes, optimize=True)
+    for number, block in means.told(what, blocks.blocks):
+        with _running(samples, number, blocks):
+            walk.advance(parts, block.outputs, names)
+    # What no block hands over: maps, initializers.
+    inputs = {value.name for value in blocks.typed.graph.inputs}
+    rest = [name for name in names if name not in walk.held.names() | inputs]
+    if rest:
+        with _running(samples, len(blocks.blocks), blocks):
+            part, feeds = walk.part(parts, rest)
+            session = Session(part, threads=means.threads, arena=False)
+            for feed in feeds:
+                for name, array in session.run(feed).items():
+                    walk.held.add(name, array)
+    return Recorded(samples, names, walk.held)
+
+
+@contextlib.contextmanager
+def _running(samples: Samples, number: int, blocks: Cut) -> Iterator[None]:
+    """While a block runs, say on what and which where it does not."""
+    try:
+        yield
+    except ModelError as error:
+        raise DataError(
+            f"{samples.source}: block {number} of {len(blocks.blocks)} of the model does not run "
+            f"on them: {error}"
+        ) from error
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"

@@ -1,0 +1,133 @@
+"""What a pool does to a model without trials: no choice is measured, only predicted."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from onnxpress.contract import Context, Decision, Skip
+from onnxpress.errors import PassError
+from onnxpress.memory import Memory
+from onnxpress.pool import Pool, PoolOffer
+from onnxpress.result import StageResult
+from onnxpress.search import strongest
+from onnxpress.statistics import Statistics
+from onnxpress.targets import Target
+
+__all__ = ["carried_out", "size_in_words"]
+
+_WORKING_BYTES = 8
+"""Of an element while its layer is worked on, in double precision."""
+_REMEMBERED_BYTES = 64_000_000
+"""Of what passes have worked out already."""
+_REACHED = 0.99
+"""Of a quota: steps are whole percents of a layer."""
+
+
+def carried_out(
+    pool: Pool,
+    model: ir.Model,
+    target: Target,
+    seed: int,
+    most_bytes: int,
+    decided: tuple[Decision, ...] | None,
+    observe: Callable[[Pool, Context], Statistics | None],
+) -> list[StageResult]:
+    """What the passes of a pool do to a model: the strongest, or what their quota asks for.
+
+    Args:
+        pool: the passes.
+        model: not changed.
+        target: what the provider accepts.
+        seed: of rows that are drawn.
+        most_bytes: of memory that may be taken; weights that take more to work on are left.
+        decided: what a recipe says; `None`: to be chosen, by the errors that passes predict.
+        observe: gives statistics of the model of a context; `None`: its weights are all that is
+            known.
+    """
+    try:
+        context = pool.context(model, target, seed=seed)
+        memory = Memory(_REMEMBERED_BYTES)
+        large = {
+            weight.name: Skip(weight.name, _too_large(weight.nbytes, most_bytes))
+            for weight in context.weights
+            if _WORKING_BYTES * _elements(weight.weight) > most_bytes
+        }
+        layers = tuple(layer for layer in context.layers if layer.name not in large)
+        context = replace(context, layers=layers, memory=memory) if layers else context
+        statistics = observe(pool, context)
+        context = replace(context, statistics=statistics, base_statistics=statistics)
+        if decided is not None:
+            decisions, left = pool.permitted(context, decided)
+            failures: Sequence[PassError] = ()
+        else:
+            offer = _without(pool.offer(context), large)
+            decisions, left = strongest(pool, context, offer), offer.left
+            failures = offer.failures
+        rewritten = pool.rewrite(context, decisions) if decisions else model
+    except PassError as error:
+        return [StageResult(p, model, note=str(error), failed=True) for p in pool.passes]
+    failed = {failure.pass_name: str(failure) for failure in failures}
+    short = _short_of(pool, context, decisions)
+    found = []
+    for pass_ in pool.passes:
+        own = tuple(d for d in decisions if d.candidate.pass_name in (pass_.name, ""))
+        skips = tuple(skip for name, skip in left if name == pass_.name)
+        found.append(
+            StageResult(
+                pass_,
+                rewritten,
+                own,
+                skips,
+                failed.get(pass_.name) or (short if own else _why_nothing(skips)),
+                failed=pass_.name in failed,
+            )
+        )
+    return found
+
+
+def _short_of(pool: Pool, context: Context, decisions: Sequence[Decision]) -> str:
+    """What to say where less is saved than the settings ask for."""
+    quota = pool.quota(context)
+    if quota is None or not decisions:
+        return ""
+    share = pool.saving(context, decisions, quota.unit) / max(quota.amount, 1.0)
+    return "" if share >= _REACHED else f"{share:.0%} of what was asked for: no layer allows more"
+
+
+def _why_nothing(left: Sequence[Skip]) -> str:
+    most = Counter(skip.reason for skip in left).most_common(2)
+    return "; ".join(f"{reason} ({count})" for reason, count in most) or "nothing was proposed"
+
+
+def _without(offer: PoolOffer, large: dict[str, Skip]) -> PoolOffer:
+    """The offer without sites whose weights are too large to be worked on."""
+    proposals, left = [], [item for item in offer.left if item[1].site not in large]
+    for proposal in offer.proposals:
+        names = {proposal.site, *(n for c in proposal.candidates for n in c.members)}
+        if names & large.keys():
+            skip = Skip(proposal.site, large[min(names & large.keys())].reason)
+            left.append((proposal.candidates[0].pass_name, skip))
+        else:
+            proposals.append(proposal)
+    known = {skip.site for _, skip in left}
+    passes = {candidate.pass_name for p in offer.proposals for candidate in p.candidates}
+    left += [(name, large[site]) for name in sorted(passes) for site in large if site not in known]
+    return replace(offer, proposals=tuple(proposals), left=tuple(left))
+
+
+def _elements(value: ir.Value) -> int:
+    return 0 if value.const_value is None else value.const_value.size
+
+
+def _too_large(nbytes: int, most_bytes: int) -> str:
+    return (
+        f"its weight of {size_in_words(nbytes)} takes more memory to work on than the "
+        f"{size_in_words(most_bytes)} that are allowed (--max-memory)"
+    )
+
+
+def size_in_words(nbytes: int) -> str:
+    """Bytes, for people."""
+    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.0f} MB"
