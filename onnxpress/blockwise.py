@@ -9,18 +9,20 @@ are recorded, and the judge reads the record as it reads a session.
 
 import contextlib
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress.blocks import Block, Cut, Held, Parts, Walk, cut
+from onnxpress.blocks import Block, Cut, Held, Parts, Walk, cut, first_nan
 from onnxpress.context import Context
 from onnxpress.data import Samples
 from onnxpress.errors import DataError, ModelError
 from onnxpress.runtime import Array, Feed, Session
 from onnxpress.statistics import (
+    GRAM_LIMIT,
     LayerStatistics,
     Observations,
     Statistics,
@@ -66,9 +68,15 @@ class Blockwise:
 
     def refusal(self, model: ir.Model) -> str:
         """Why a model cannot be run by blocks, in words; empty where it can."""
-        found = self.blocks(model)
-        largest = max(block.weight_bytes for block in found.blocks)
-        return found.note if largest > self.most_bytes else ""
+        blocks = self.blocks(model).blocks
+        largest = max(block.weight_bytes for block in blocks)
+        if largest <= self.most_bytes:
+            return ""
+        return (
+            f"{'the whole graph' if len(blocks) == 1 else 'a part of the graph'} with "
+            f"{largest / 1e6:,.1f} MB of weights cannot be cut where little crosses, and more "
+            f"than {self.most_bytes / 1e6:,.1f} MB may not be taken (--max-memory)"
+        )
 
     def told(self, what: str, blocks: Sequence[Block]) -> Iterator[tuple[int, Block]]:
         """The blocks by number from 1 on, while it is told how far that is."""
@@ -105,7 +113,7 @@ def observed(
         layers = kept_on_disk(found.layers())
     finally:
         found.walk.held.close()
-    return Statistics(found.tensors, layers, len(samples)), tuple(found.notes)
+    return Statistics(found.tensors, layers, len(samples)), tuple(found.notes())
 
 
 class _Observing:
@@ -119,7 +127,7 @@ class _Observing:
         self._parts = Parts(self._cut.typed)
         self.walk = Walk(samples.feeds, threads=means.threads, limit_bytes=means.held_bytes)
         self.tensors: dict[str, TensorStatistics] = {}
-        self.notes: list[str] = []
+        self._nan, self._odd, self._wide = "", 0, 0
         self._keys = {
             layer.name: input_key(layer) for layer in context.layers if layer.name in wanted.layers
         }
@@ -133,14 +141,30 @@ class _Observing:
             keys = by_block.pop(number, set())
             with _running(self._samples, number, self._cut):
                 if keys:
-                    yield from self._observed(keys)
+                    yield from self._observed(number, keys)
                 later = {self._places[key] for rest in by_block.values() for key in rest}
                 origin = self.walk.advance(self._parts, block.outputs, sorted(later))
-            if origin and not self.notes:
-                self.notes.append(
-                    f"block {number} of {len(self._cut.blocks)}: NaN comes out of {origin} of the "
-                    "calibration data; nothing is known of layers that are fed it"
-                )
+            self._tell(number, origin)
+
+    def _tell(self, number: int, origin: str) -> None:
+        """Where the first NaN comes from; what follows from it need not be said."""
+        if origin and not self._nan:
+            self._nan = f"block {number} of {len(self._cut.blocks)}: NaN comes out of {origin}"
+
+    def notes(self) -> Iterator[str]:
+        """What is not known, in sentences."""
+        if self._nan:
+            yield f"{self._nan} of the calibration data"
+        if self._odd:
+            yield (
+                f"{self._odd} layers are fed numbers that are not finite by the calibration data: "
+                "nothing is known of them"
+            )
+        if self._wide:
+            yield (
+                f"of {self._wide} layers of more than {GRAM_LIMIT:,} inputs it is observed how "
+                "large each input is, but not how they go together"
+            )
 
     def _by_block(self) -> dict[int, set[str]]:
         """Keys by the number of the block that computes them; inputs are with the first."""
@@ -154,7 +178,7 @@ class _Observing:
             found.setdefault(numbers.get(place, 1), set()).add(key)
         return found
 
-    def _observed(self, keys: set[str]) -> Iterator[tuple[str, LayerStatistics]]:
+    def _observed(self, number: int, keys: set[str]) -> Iterator[tuple[str, LayerStatistics]]:
         names = sorted({self._places[key] for key in keys})
         model, feeds = self.walk.part(self._parts, names)
         layers = [layer for layer in self._context.layers if self._keys.get(layer.name) in keys]
@@ -172,10 +196,19 @@ class _Observing:
             optimize=False,
         )
         self.tensors.update(found.tensors)
+        odd = [name for name, one in found.layers.items() if not _is_finite(one)]
+        if odd and not self._nan:
+            self._tell(number, first_nan(model, feeds, threads=self._means.threads))
+        self._odd += len(odd)
         for name, one in found.layers.items():
-            moments = one.second_moment if one.gram is None else one.gram
-            if np.isfinite(moments).all() and np.isfinite(one.mean).all():
+            self._wide += self._wanted.gram and one.gram is None
+            if name not in odd:
                 yield name, one
+
+
+def _is_finite(one: LayerStatistics) -> bool:
+    moments = one.second_moment if one.gram is None else one.gram
+    return bool(np.isfinite(moments).all() and np.isfinite(one.mean).all())
 
 
 class Recorded:
@@ -184,6 +217,7 @@ class Recorded:
     def __init__(self, samples: Samples, names: Sequence[str], held: Held) -> None:
         self._numbers = {id(feed): number for number, feed in enumerate(samples.feeds)}
         self._samples, self._names, self._held = samples, names, held
+        weakref.finalize(self, held.close)
 
     def run(self, feed: Feed, /) -> Mapping[str, Array]:
         """The outputs of one of the samples."""
@@ -212,6 +246,7 @@ def recorded(what: str, model: ir.Model, samples: Samples, means: Blockwise) -> 
     parts = Parts(blocks.typed)
     names = [value.name or "" for value in blocks.typed.graph.outputs]
     walk = Walk(samples.feeds, threads=means.threads, limit_bytes=means.held_bytes, optimize=True)
+    found = Recorded(samples, names, walk.held)
     for number, block in means.told(what, blocks.blocks):
         with _running(samples, number, blocks):
             walk.advance(parts, block.outputs, names)
@@ -225,7 +260,7 @@ def recorded(what: str, model: ir.Model, samples: Samples, means: Blockwise) -> 
             for feed in feeds:
                 for name, array in session.run(feed).items():
                     walk.held.add(name, array)
-    return Recorded(samples, names, walk.held)
+    return found
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from onnxpress.blockwise import Blockwise, observed, recorded
 from onnxpress.contract import Context, Observations, Stage
 from onnxpress.conversion import fix_shapes
+from onnxpress.data import require_runnable
 from onnxpress.enforcement import observed_by
 from onnxpress.errors import UsageError
 from onnxpress.judge import Evaluator, judgement
@@ -196,6 +197,7 @@ def _judge(model: ir.Model, samples: _Samples, request: Request) -> Evaluator | 
         return None
     judged, means = samples.sets.evaluation, samples.means
     answers = recorded("the original", model, judged, means)
+    require_runnable(answers, judged)
     return Evaluator(answers, judged, request.budget, model=model, most_bytes=means.held_bytes)
 
 

@@ -118,8 +118,9 @@ def optimize(
         stop: asked again and again from the beginning of the search on; once it says yes, the best
             model so far is judged and given back.
         max_memory: bytes, or with a unit as `4GB`; `None`: half of what is free. A model that
-            takes more is not run: what changes no answer is done by its rules, a lossy pass that
-            is named by the errors of the weights alone.
+            takes more is never run as a whole: what changes no answer is done by its rules, a
+            lossy pass that is named by the errors that it predicts. With samples it is run block
+            by block, observed, and judged in the end; without, by the weights alone.
 
     Raises:
         OnnxpressError: the input cannot be used; its subclasses say which and what to do.

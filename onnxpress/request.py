@@ -44,8 +44,8 @@ class Request:
         threads: of onnxruntime; 0: all cores.
         time_limit: seconds after which the search takes the best it has.
         stop: asked again and again from the beginning of the search, whether to take it at once.
-        max_memory: bytes, or as `4GB`; a model that takes more is not run. `None`: half of what is
-            free.
+        max_memory: bytes, or as `4GB`; a model that takes more is run block by block, if at all.
+            `None`: half of what is free.
         providers: where else the result is run before it is given back.
         clock: compares the latency of two models.
         progress: told in a few words what is being done.

@@ -10,7 +10,7 @@ from onnxpress import model_file
 from onnxpress.blocks import Cut, Parts
 from onnxpress.runtime import Array, Feed, Session
 
-__all__ = ["block_models", "by_blocks", "check_exact", "whole"]
+__all__ = ["HALF_ROUNDING", "block_models", "by_blocks", "check_exact", "whole"]
 
 HALF_ROUNDING = 4 * 2.0**-11
 """onnxruntime computes half precision in float32 and leaves out the rounding between two nodes that

@@ -229,8 +229,8 @@ goal_options = _together(
     click.option(
         "--max-memory",
         metavar="SIZE",
-        help="Memory that may be taken, as 4GB; a model that takes more is not run. Without: half "
-        "of what is free.",
+        help="Memory that may be taken, as 4GB; a model that takes more is run block by block on "
+        "the samples, and not without them. Without: half of what is free.",
     ),
 )
 

@@ -1,13 +1,14 @@
 """Arrays and feeds become samples once they fit a model: names, types, shapes and values."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from onnxpress.data.annotations import checked_groups, checked_labels, one_per_feed
 from onnxpress.data.samples import GROUPS, LABELS, Samples
 from onnxpress.errors import DataError, ModelError
-from onnxpress.runtime import Array, Feed, InputSpec, Session
+from onnxpress.runtime import Array, Feed, InputSpec
 
 __all__ = ["from_arrays", "from_feeds", "require_runnable"]
 
@@ -89,7 +90,14 @@ def from_feeds(feeds: Iterable[Feed], inputs: Sequence[InputSpec], source: str) 
     )
 
 
-def require_runnable(session: Session, samples: Samples) -> None:
+class _Runner(Protocol):
+    """A session, or what stands for one."""
+
+    def run(self, feed: Feed, /) -> Mapping[str, Array]:
+        """The outputs of one sample, by name."""
+
+
+def require_runnable(session: _Runner, samples: Samples) -> None:
     """Run the first sample, so that data the model cannot take is refused before any work.
 
     Samples that hold infinity or NaN are run too: in a mask infinity is right, and in a table NaN

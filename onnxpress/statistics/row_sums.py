@@ -13,7 +13,7 @@ from onnxpress.runtime import Array
 from onnxpress.statistics.rows import input_rows, recurrent_rows
 from onnxpress.statistics.store import LayerStatistics
 
-__all__ = ["RowSums"]
+__all__ = ["GRAM_LIMIT", "RowSums"]
 
 GRAM_LIMIT = 4096
 """A wider Gram matrix takes more than 134 MB; such layers are observed without."""

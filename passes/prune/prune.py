@@ -129,10 +129,18 @@ class Prune(Pass):
             skip = Skip(group.name, f"the weight of {near} holds NaN or infinity")
             proposals.append(skip if near else self._group(context, layout, group))
         if self.structure in ("all", "block") and not self.layers:
+            known = {layer.name for layer in context.layers}
             for block in blocks_of(context):
-                near = _first(spoiled, (*block.inside, *block.readers))
-                skip = Skip(block.name, f"the weight of {near} holds NaN or infinity")
-                proposals.append(skip if near else _block(context, block))
+                every = (*block.inside, *block.readers)
+                near = _first(spoiled, every)
+                unknown = next((name for name in every if name not in known), None)
+                if near:
+                    reason = f"the weight of {near} holds NaN or infinity"
+                    proposals.append(Skip(block.name, reason))
+                elif unknown:
+                    proposals.append(Skip(block.name, f"it holds {unknown}, which is left alone"))
+                else:
+                    proposals.append(_block(context, block))
         return proposals + _unanswered(context, layout, proposals)
 
     def _chosen(self, layout: Layout) -> list[Group]:
