@@ -119,6 +119,38 @@ def write_decoder(
     return path
 
 
+def write_samples(
+    model: Path, place: Path, number: int, *, length: int = 128, seed: int = 0
+) -> Path:
+    """Write drawn words as a `.npz` of calibration data; return its path.
+
+    Args:
+        model: that `write_decoder` has written.
+        place: of the file.
+        number: of sequences.
+        length: of each, in words; their past is empty.
+        seed: of the words.
+    """
+    rng = np.random.default_rng(seed)
+    arrays: dict[str, np.ndarray] = {
+        "attention_mask": np.ones((number, 1, length), np.int64),
+        "position_ids": np.tile(np.arange(length), (number, 1, 1)),
+    }
+    graph = onnx.load(model, load_external_data=False).graph
+    for value in graph.input:
+        kind = value.type.tensor_type
+        sizes = [dim.dim_value for dim in kind.shape.dim]
+        if value.name.startswith("past"):
+            dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
+            arrays[value.name] = np.zeros((number, 1, sizes[1], 0, sizes[3]), dtype)
+    (table,) = (one for one in graph.initializer if one.name == "embed_tokens.weight")
+    # Some words are far more frequent than others (Zipf).
+    odds = 1 / np.arange(1, table.dims[0] + 1)
+    words = rng.choice(table.dims[0], (number, 1, length), p=odds / odds.sum())
+    np.savez(place, input_ids=words, **arrays)  # type: ignore[arg-type] # arrays
+    return place
+
+
 def _decoder(
     w: _Writer, shapes: Shapes
 ) -> tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:

@@ -1,8 +1,10 @@
 """Commands on a model of several GB: wall time, peak memory, address space; a Markdown table.
 
     python benchmarks/large_models.py MODEL [--commands inspect simplify ...] [--onnxpress COMMAND]
+    python benchmarks/large_models.py MODEL --calibration 64 --commands quantize ...
 
-MODEL is one that `large_decoder.py` has written. Each command is a process tree of its own; memory
+MODEL is one that `large_decoder.py` has written; with --calibration the commands but `inspect` are
+given so many drawn sequences of 128 words, and a quarter as many others to judge on. Each command is a process tree of its own; memory
 is the sum of what its processes hold at once, looked at 50 times a second, with pages of mapped
 files counted. "Above the libraries" is without what `onnxpress inspect` takes for a model of a few
 kB. Outputs go to a temporary folder beside MODEL and are removed. A command that takes over
@@ -22,7 +24,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from large_decoder import SMALL, write_decoder
+from large_decoder import SMALL, write_decoder, write_samples
 
 COMMANDS = {
     "inspect": "inspect MODEL",
@@ -132,10 +134,12 @@ def _main() -> None:
     parser.add_argument("--commands", nargs="+", default=list(COMMANDS), choices=list(COMMANDS))
     parser.add_argument("--onnxpress", default="onnxpress", help="with options, as one word")
     parser.add_argument("--options", default="", help="added to every command but inspect")
+    parser.add_argument("--calibration", type=int, default=0, help="sequences; 0: no data")
     parser.add_argument("--most-gb", type=float, default=11.0)
     parser.add_argument("--most-s", type=float, default=600.0)
     given = parser.parse_args()
     program = shlex.split(given.onnxpress)
+    options = shlex.split(given.options)
     limits = (given.most_gb * 1e9, given.most_s)
     heads = ("command", "wall s", "processor s", "peak MB", "above the libraries MB")
     heads += ("address space GB", "temporary GB", "output GB", "outcome")
@@ -144,11 +148,16 @@ def _main() -> None:
         folder = Path(name)
         small = write_decoder(folder / "small", SMALL)
         libraries = taken([*program, "inspect", str(small)], folder / "t", *limits).resident
+        if given.calibration:
+            for seed, what in enumerate(("calibration", "evaluation")):
+                number = given.calibration // 4**seed
+                data = write_samples(given.model, folder / f"{what}.npz", number, seed=seed)
+                options += [f"--{what}", str(data)]
         for command in given.commands:
             output = folder / "out"
             output.mkdir()
             words = COMMANDS[command].split()
-            words += shlex.split(given.options) if command != "inspect" else []
+            words += options if command != "inspect" else []
             places = {"MODEL": str(given.model), "OUT": str(output / "out.onnx")}
             found = taken(
                 [*program, *(places.get(word, word) for word in words)], folder / "t", *limits

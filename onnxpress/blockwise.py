@@ -139,12 +139,18 @@ class _Observing:
         by_block = self._by_block()
         for number, block in self._means.told("statistics", self._cut.blocks):
             keys = by_block.pop(number, set())
+            # Inputs of layers are held, so that a block runs once; all that has a range would be
+            # too much, and what is in bodies is no tensor of the main graph.
+            run = {key for key in keys if key in self._wanted.tensors or self._places[key] != key}
+            names = [*block.outputs, *sorted(keys - run)]
+            later = {self._places[key] for rest in by_block.values() for key in rest}
             with _running(self._samples, number, self._cut):
-                if keys:
-                    yield from self._observed(number, keys)
-                later = {self._places[key] for rest in by_block.values() for key in rest}
-                origin = self.walk.advance(self._parts, block.outputs, sorted(later))
-            self._tell(number, origin)
+                yield from self._observed(number, run)
+                origin = self.walk.advance(self._parts, names, sorted(later | (keys - run)))
+                self._tell(number, origin)
+                yield from self._observed(number, keys - run)
+            for name in (keys - run).intersection(self.walk.held.names()) - set(block.outputs):
+                self.walk.held.drop(name)
 
     def _tell(self, number: int, origin: str) -> None:
         """Where the first NaN comes from; what follows from it need not be said."""
@@ -179,6 +185,8 @@ class _Observing:
         return found
 
     def _observed(self, number: int, keys: set[str]) -> Iterator[tuple[str, LayerStatistics]]:
+        if not keys:
+            return
         names = sorted({self._places[key] for key in keys})
         model, feeds = self.walk.part(self._parts, names)
         layers = [layer for layer in self._context.layers if self._keys.get(layer.name) in keys]

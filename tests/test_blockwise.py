@@ -3,6 +3,7 @@
 import gc
 import tempfile
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -63,10 +64,12 @@ def whole(context: Context, wanted: Observations, samples: Samples) -> Statistic
     )
 
 
+@pytest.mark.parametrize("what", ["ranges too", "layers"])
 @pytest.mark.parametrize("most_bytes", [8, 160_000, 10**9])
 @pytest.mark.parametrize("name", MODELS)
-def test_statistics_of_blocks_are_those_of_the_whole(name: str, most_bytes: int) -> None:
+def test_statistics_of_blocks_are_those_of_the_whole(name: str, most_bytes: int, what: str) -> None:
     context, wanted, samples = given(MODELS[name]())
+    wanted = wanted if what == "ranges too" else replace(wanted, tensors=frozenset())
     expected = whole(context, wanted, samples)
     found, notes = observed(context, wanted, samples, Blockwise(most_bytes, threads=1))
     assert not notes
@@ -219,3 +222,22 @@ def test_activations_beyond_the_limit_wait_on_disk(monkeypatch: pytest.MonkeyPat
     assert not written
     for name, one in in_memory.layers.items():
         same(one, in_files.layers[name])
+
+
+def test_what_is_observed_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a chain of layers: each node in one session, and none behind the last layer's input."""
+    model = SAMPLE_MODELS["mlp_opset17"]()
+    context, wanted, samples = given(model)
+    ran: list[str] = []
+    usual = Session.__init__
+
+    def init(self: Session, model: ir.Model | Path, **options: object) -> None:
+        assert isinstance(model, ir.Model)
+        ran.extend(node.op_type for node in model.graph)
+        usual(self, model, **options)  # type: ignore[arg-type] # handed on
+
+    monkeypatch.setattr(Session, "__init__", init)
+    observed(context, replace(wanted, tensors=frozenset()), samples, Blockwise(8))
+    kinds = [node.op_type for node in model.graph]
+    last = max(n for n, kind in enumerate(kinds) if kind in ("Gemm", "MatMul"))
+    assert ran == kinds[:last]
