@@ -4,11 +4,11 @@
     python benchmarks/large_models.py MODEL --calibration 64 --commands quantize ...
 
 MODEL is one that `large_decoder.py` has written; with --calibration the commands but `inspect` are
-given so many drawn sequences of 128 words, and a quarter as many others to judge on. Each command is a process tree of its own; memory
-is the sum of what its processes hold at once, looked at 50 times a second, with pages of mapped
-files counted. "Above the libraries" is without what `onnxpress inspect` takes for a model of a few
-kB. Outputs go to a temporary folder beside MODEL and are removed. A command that takes over
---most-gb or --most-s is ended, and its row says so.
+given so many drawn sequences of 128 words, and a quarter as many others to judge on. Each command
+is a process tree of its own; memory is the sum of what its processes hold at once, looked at 50
+times a second, with pages of mapped files counted. "Above the libraries" is without what `onnxpress
+inspect` takes for a model of a few kB. Outputs go to a temporary folder beside MODEL and are
+removed. A command that takes over --most-gb or --most-s is ended, and its row says so.
 """
 
 import argparse
