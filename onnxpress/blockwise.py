@@ -38,9 +38,9 @@ __all__ = ["Blockwise", "Recorded", "observed", "recorded"]
 _SHARE = 8
 """Of the memory that may be taken a block's weights are this part: a session packs them anew, and a
 layer's Gram matrix in double precision is twice its weight and more."""
-_HELD_SHARE = 8
-"""Of it for what crosses between two blocks."""
-_HELD_BYTES = 256_000_000
+_HELD_SHARE = 16
+"""Of it for what crosses between two blocks; outputs that were recorded wait beside it."""
+_HELD_BYTES = 128_000_000
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Blockwise:
         return min(self.most_bytes // _HELD_SHARE, _HELD_BYTES)
 
     def blocks(self, model: ir.Model) -> Cut:
-        """The blocks of a model."""
-        return cut(model, self.most_bytes // _SHARE)
+        """The blocks of a model; weights in half precision are computed with in single."""
+        return cut(model, int(self.most_bytes / _SHARE * _stored_share(model)))
 
     def refusal(self, model: ir.Model) -> str:
         """Why a model cannot be run by blocks, in words; empty where it can."""
@@ -88,6 +88,19 @@ class Blockwise:
                 left = f", about {_duration(seconds)} left"
             self.progress(f"{what}: block {number} of {len(blocks)}{left}")
             yield number, block
+
+
+def _stored_share(model: ir.Model) -> float:
+    """Bytes of a model's weights over those in single precision."""
+    stored = single = 1
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is not None:
+                stored += tensor.nbytes
+                half = tensor.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+                single += tensor.nbytes * (2 if half else 1)
+    return stored / single
 
 
 def observed(

@@ -13,7 +13,9 @@ import pytest
 from block_runs import HALF_ROUNDING
 from bodies import if_model, loop_model, nested_model, scan_model
 from generated import initialized
+from large_models import small_decoder
 
+from onnxpress import model_file
 from onnxpress.blocks import Held
 from onnxpress.blockwise import Blockwise, observed, recorded
 from onnxpress.contract import Context
@@ -241,3 +243,12 @@ def test_what_is_observed_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = [node.op_type for node in model.graph]
     last = max(n for n, kind in enumerate(kinds) if kind in ("Gemm", "MatMul"))
     assert ran == kinds[:last]
+
+
+def test_weights_in_half_precision_take_the_room_of_single(tmp_path: Path) -> None:
+    means = Blockwise(1_000_000)
+    counts = [
+        len(means.blocks(model_file.load(small_decoder(tmp_path / name, float16=half))).blocks)
+        for name, half in (("single", False), ("half", True))
+    ]
+    assert counts[0] == counts[1] > 4
