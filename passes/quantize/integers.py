@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxpress.bias import takes_bias
-from onnxpress.contract import Context, Parameter, memoised
+from onnxpress.contract import Context, LayerStatistics, Parameter, memoised
 from onnxpress.graph import constant
 from onnxpress.layers import Layer, from_matrix, output_channel_axis, to_matrix
 from onnxpress.passes.quantize.equalizing import smoothing_factors
@@ -32,6 +32,8 @@ __all__ = [
 Parameters = Mapping[str, Parameter]
 
 _BIAS_LIMIT = 2.0**30
+_LARGE = 1 << 24
+"""Elements of a weight that is rounded so many at a time: in double precision 134 MB."""
 _PRUNED_SHARE = 0.2
 _SCALE_BYTES = 4
 """float32."""
@@ -106,8 +108,13 @@ def weight_only_integers(context: Context, layer: Layer) -> Rounded:
     """The weight in integers that the runtime expands when it loads the model."""
     weight = quantize_weight(layer.array, _stored_axes(layer))
     observed = _output_axes(layer) is not None and compensable(layer)
-    observed = observed and context.moments(layer) is not None
-    return _rounded(context, layer, weight) if observed else _nearest(layer, weight)
+    moments = context.moments(layer) if observed else None
+    if moments is None:
+        return _nearest(layer, weight)
+    plain = moments.gram is not None and len(moments.gram) == 1 and moments.cross is None
+    if plain and moments.rows and layer.array.size > _LARGE:
+        return _rounded_by_rows(context, layer, weight, moments)
+    return _rounded(context, layer, weight)
 
 
 def nearest_bytes(layer: Layer) -> int:
@@ -247,6 +254,41 @@ def _rounded(
         second = np.maximum(moments.second_moment - moments.mean**2, 0.0)
         lost = output_energy(delta, None, second)
     return Rounded(found, offset, max(lost, 0.0) / energy if energy > 0 else 0.0)
+
+
+def _rounded_by_rows(
+    context: Context, layer: Layer, weight: QuantizedWeight, moments: LayerStatistics
+) -> Rounded:
+    """As `_rounded`, some outputs at a time: what gives a score to each word is the largest layer.
+
+    Outputs do not depend on each other, but for the order in which products are summed.
+    """
+    biased = takes_bias(layer)
+    gram = moments.centred_gram if biased else moments.gram
+    assert gram is not None
+    assert weight.zero_point == 0
+    matrix = layer.read()
+    nearest = _matrix(layer, weight.values)  # type: ignore[arg-type] # which only moves them
+    steps = _matrix(layer, np.broadcast_to(weight.broadcast_scales(), weight.values.shape))[:, 0]
+    zeros = sum(int((matrix[rows] == 0).sum()) for rows in row_blocks(matrix))
+    keep_zeros = zeros > _PRUNED_SHARE * matrix.size
+    integers = np.empty(matrix.shape, np.int8)
+    offset = np.zeros(len(matrix))
+    lost = energy = 0.0
+    for rows in row_blocks(matrix, _LARGE):
+        w, scales = matrix[rows].astype(np.float64), steps[rows].astype(np.float64)
+        found = np.asarray(nearest[rows], np.float64)
+        if not context.draft:
+            found = round_compensated(w, scales, gram, weight.highest, keep_zeros=keep_zeros)
+        integers[rows] = found
+        delta = found * scales[:, None] - w
+        offset[rows] = -(delta @ moments.mean[0])
+        lost += output_energy(delta, gram)
+        energy += output_energy(w, moments.gram)
+    stored = from_matrix(integers, layer.shape, layer.uses[0], layer.groups)  # type: ignore[arg-type] # likewise
+    values = np.asarray(stored, np.int8)
+    error = max(lost, 0.0) / energy if energy > 0 else 0.0
+    return Rounded(replace(weight, values=values), offset if biased else None, error)
 
 
 def _smoothed_weight(

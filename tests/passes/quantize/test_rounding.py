@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onnxpress
+from onnxpress.contract import Context
 from onnxpress.data import load_samples
 from onnxpress.judge import Budget, Evaluator
-from onnxpress.passes.quantize import Quantize
+from onnxpress.memory import Memory
+from onnxpress.passes.quantize import Quantize, integers
+from onnxpress.passes.quantize.integers import weight_only_integers
 from onnxpress.passes.quantize.ranges import range_between
 from onnxpress.passes.quantize.rounding import round_compensated
 from onnxpress.passes.quantize.smoothing import choose_smoothing, smoothing_scales
@@ -20,7 +23,9 @@ from onnxpress.passes.simplify import simplify
 from onnxpress.pool import Pool
 from onnxpress.runtime import Session
 from onnxpress.search.allocation import strongest
+from onnxpress.statistics import Statistics
 from onnxpress.targets import load_target
+from onnxpress.testing import SAMPLE_MODELS
 
 
 @given(
@@ -107,3 +112,35 @@ def test_rounding_for_what_the_quantized_network_feeds_a_layer_is_nearer(models:
         for decisions in (plain, refined)
     )
     assert after > before + 0.5
+
+
+@pytest.mark.parametrize("draft", [False, True], ids=["values", "draft"])
+@pytest.mark.parametrize("name", ["gemm_trans_b_0", "mlp_opset17", "cnn_opset17"])
+def test_large_weights_are_rounded_some_outputs_at_a_time(
+    name: str,
+    draft: bool,  # noqa: FBT001 - a parameter
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    context = Context(SAMPLE_MODELS[name](), load_target("cpu"), draft=draft)
+    rng = np.random.default_rng(0)
+    seen = {
+        layer.name: statistics_of(rng.standard_normal((60, layer.read().shape[1])) + 0.5)
+        for layer in context.layers
+        if layer.groups == 1
+    }
+    context = replace(context, statistics=Statistics(layers=seen))
+    rounded = 0
+    for layer in context.layers:
+        if layer.name not in seen:
+            continue
+        whole = weight_only_integers(replace(context, memory=Memory()), layer)
+        with monkeypatch.context() as patch:
+            patch.setattr(integers, "_LARGE", layer.array.size // 3)
+            pieces = weight_only_integers(replace(context, memory=Memory()), layer)
+        np.testing.assert_array_equal(pieces.weight.values, whole.weight.values)
+        assert pieces.error == pytest.approx(whole.error, rel=1e-9)
+        assert (pieces.offset is None) == (whole.offset is None)
+        if whole.offset is not None and pieces.offset is not None:
+            np.testing.assert_allclose(pieces.offset, whole.offset, rtol=1e-9, atol=1e-12)
+        rounded += 1
+    assert rounded
