@@ -264,3 +264,25 @@ def test_the_command_shows_what_was_lost(decoder: Path, tmp_path: Path) -> None:
     assert "run block by block" in done.stdout
     assert "latency  " not in done.stdout
     assert (tmp_path / "out.onnx").is_file()
+
+
+def test_a_second_pass_observes_what_the_first_left(
+    decoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxpress.spill._LEAST_BYTES", 1024)
+    said: list[str] = []
+    result = onnxpress.optimize(
+        decoder,
+        calibration=drawn(decoder, 16),
+        passes=[Prune(ratio=0.9), Quantize(form="weight_only")],
+        metric="none",
+        max_memory=SMALL,
+        progress=said.append,
+    )
+    decided = {stage.pass_.name: len(stage.decisions) for stage in result.stages}
+    assert decided["prune"] > 0
+    assert decided["quantize"] > 0
+    first = [text for text in said if text.startswith("statistics: block 1 of")]
+    assert len(first) == 2
+    assert sqnr(result) > -5
+    assert "NaN" not in json.dumps(document(result)["warnings"])
