@@ -164,7 +164,7 @@ def _stages(
     pins: Pins | None = None
     decided = {stage.pass_.name: stage.decisions for stage in recipe.stages}
     for pool in pools_of([stage.pass_ for stage in recipe.stages]):
-        request.progress(f"{pool.names}: weight after weight")
+        request.progress(pool.names)
         if pool.stage == Stage.LOSSLESS:
             for pass_ in pool.passes:
                 stages.append(lossless(pass_, model, target, recipe.seed, refusal))
@@ -179,7 +179,16 @@ def _stages(
             continue
         own = replace(pool, pins=pins if pool.stage.loses else NO_PINS)
         most = samples.means.most_bytes
-        stages += carried_out(own, model, target, recipe.seed, most, known, samples.statistics)
+        stages += carried_out(
+            own,
+            model,
+            target,
+            recipe.seed,
+            most,
+            known,
+            samples.statistics,
+            request.progress,
+        )
         model = stages[-1].model
     return stages
 

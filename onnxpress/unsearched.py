@@ -33,6 +33,7 @@ def carried_out(
     most_bytes: int,
     decided: tuple[Decision, ...] | None,
     observe: Callable[[Pool, Context], Statistics | None],
+    progress: Callable[[str], None] = lambda _: None,
 ) -> list[StageResult]:
     """What the passes of a pool do to a model: the strongest, or what their quota asks for.
 
@@ -45,6 +46,7 @@ def carried_out(
         decided: what a recipe says; `None`: to be chosen, by the errors that passes predict.
         observe: gives statistics of the model of a context; `None`: its weights are all that is
             known.
+        progress: told what is being done.
     """
     try:
         context = pool.context(model, target, seed=seed)
@@ -58,6 +60,7 @@ def carried_out(
         context = replace(context, layers=layers, memory=memory) if layers else context
         statistics = observe(pool, context)
         context = replace(context, statistics=statistics, base_statistics=statistics)
+        progress(f"{pool.names}: what could be done, layer by layer")
         if decided is not None:
             decisions, left = pool.permitted(context, decided)
             failures: Sequence[PassError] = ()
@@ -65,6 +68,7 @@ def carried_out(
             offer = _without(pool.offer(context), large)
             decisions, left = strongest(pool, context, offer), offer.left
             failures = offer.failures
+        progress(f"{pool.names}: {len(decisions)} sites are rewritten")
         rewritten = pool.rewrite(context, decisions) if decisions else model
     except PassError as error:
         return [StageResult(p, model, note=str(error), failed=True) for p in pool.passes]

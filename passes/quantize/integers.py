@@ -12,7 +12,7 @@ from onnxpress.contract import Context, LayerStatistics, Parameter, memoised
 from onnxpress.graph import constant
 from onnxpress.layers import Layer, from_matrix, output_channel_axis, to_matrix
 from onnxpress.passes.quantize.equalizing import smoothing_factors
-from onnxpress.passes.quantize.rounding import round_compensated
+from onnxpress.passes.quantize.rounding import Compensation, round_compensated
 from onnxpress.passes.quantize.weights import QuantizedWeight, quantize_weight
 from onnxpress.pieces import row_blocks
 from onnxpress.reconstruction import output_energy, relative_error, repaired
@@ -33,7 +33,9 @@ Parameters = Mapping[str, Parameter]
 
 _BIAS_LIMIT = 2.0**30
 _LARGE = 1 << 24
-"""Elements of a weight that is rounded so many at a time: in double precision 134 MB."""
+"""Elements of a weight that is rounded some outputs at a time."""
+_AT_A_TIME = 1 << 22
+"""Elements then: in double precision 34 MB, a few times."""
 _PRUNED_SHARE = 0.2
 _SCALE_BYTES = 4
 """float32."""
@@ -272,23 +274,32 @@ def _rounded_by_rows(
     steps = _matrix(layer, np.broadcast_to(weight.broadcast_scales(), weight.values.shape))[:, 0]
     zeros = sum(int((matrix[rows] == 0).sum()) for rows in row_blocks(matrix))
     keep_zeros = zeros > _PRUNED_SHARE * matrix.size
+    # For errors, which are added up and compared, single precision is enough.
+    single, inputs = gram.astype(np.float32), np.asarray(moments.gram, np.float32)
+    compensation = None if context.draft else Compensation.of(gram)
     integers = np.empty(matrix.shape, np.int8)
     offset = np.zeros(len(matrix))
     lost = energy = 0.0
-    for rows in row_blocks(matrix, _LARGE):
+    for rows in row_blocks(matrix, _AT_A_TIME):
         w, scales = matrix[rows].astype(np.float64), steps[rows].astype(np.float64)
         found = np.asarray(nearest[rows], np.float64)
-        if not context.draft:
-            found = round_compensated(w, scales, gram, weight.highest, keep_zeros=keep_zeros)
+        if compensation is not None:
+            found = compensation.rounded(w, scales, weight.highest, keep_zeros=keep_zeros)
         integers[rows] = found
         delta = found * scales[:, None] - w
         offset[rows] = -(delta @ moments.mean[0])
-        lost += output_energy(delta, gram)
-        energy += output_energy(w, moments.gram)
+        lost += _energy(delta, single)
+        energy += _energy(w, inputs)
     stored = from_matrix(integers, layer.shape, layer.uses[0], layer.groups)  # type: ignore[arg-type] # likewise
     values = np.asarray(stored, np.int8)
     error = max(lost, 0.0) / energy if energy > 0 else 0.0
     return Rounded(replace(weight, values=values), offset if biased else None, error)
+
+
+def _energy(rows: npt.NDArray[np.float64], gram: npt.NDArray[np.float32]) -> float:
+    """As `output_energy` of a layer of one group."""
+    r = rows.astype(np.float32)
+    return float(np.einsum("oi,oi->", r @ gram[0], r, dtype=np.float64))
 
 
 def _smoothed_weight(

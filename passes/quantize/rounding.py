@@ -6,12 +6,14 @@ integer moves to where the output error is least while the others stay, column a
 (cyclic coordinate descent). Rows that end no better than nearest rounding keep the latter.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from onnxpress.reconstruction import damped_gram
 
-__all__ = ["round_compensated"]
+__all__ = ["Compensation", "round_compensated"]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -20,6 +22,74 @@ _BLOCK = 32
 """Columns between products of matrices: within a block each column costs a pass over the block."""
 _SWEEPS = 2
 _SMALL = 64
+
+
+@dataclass(frozen=True)
+class Compensation:
+    """What follows from a layer's inputs alone, for any of its outputs.
+
+    Attributes:
+        gram: `[groups, in, in]`.
+        order: `[groups, in]` of the columns.
+        upper: `[groups, in, in]` U with UᵀU = H⁻¹, in that order; `None`: H has no inverse.
+        damped: `[groups, in, in]` H in that order.
+    """
+
+    gram: Float64
+    order: npt.NDArray[np.int64]
+    upper: Float32 | None
+    damped: Float32
+
+    @classmethod
+    def of(cls, gram: Float64) -> "Compensation":
+        """For inputs with the Gram matrix `[groups, in, in]`."""
+        groups, columns = gram.shape[:2]
+        diagonal = np.einsum("gii->gi", gram)
+        size = np.maximum(diagonal.mean(axis=1), np.finfo(np.float64).tiny)
+        # Inputs that are all zero weigh alike.
+        idle = ~diagonal.any(axis=1)[:, None, None] * np.eye(columns)
+        damped = damped_gram(gram / size[:, None, None] + idle)
+        order = np.argsort(-diagonal, axis=1, kind="stable")
+        group = np.arange(groups)[:, None, None]
+        sorted_gram = damped[group, order[:, :, None], order[:, None, :]]
+        single = sorted_gram.astype(np.float32)
+        try:
+            upper = _inverse_root(sorted_gram)
+        except np.linalg.LinAlgError:
+            return cls(gram, order, None, single)
+        found = upper.astype(np.float32) if np.isfinite(upper).all() else None
+        return cls(gram, order, found, single)
+
+    def rounded(
+        self,
+        weights: npt.NDArray[np.floating],
+        scales: npt.NDArray[np.floating],
+        highest: int,
+        *,
+        keep_zeros: bool = False,
+    ) -> Float64:
+        """As `round_compensated`."""
+        groups, columns = len(self.gram), weights.shape[1]
+        # Rows do not depend on each other, so each is rounded in units of its own step.
+        steps = np.asarray(scales, np.float64)[:, None]
+        w = (np.asarray(weights, np.float64) / steps).reshape(groups, -1, columns)
+        nearest = np.clip(np.round(w), -highest, highest)
+        if self.upper is None:
+            return nearest.reshape(weights.shape)
+        # Transposed, [groups, in, out]: a column of the weight is contiguous. The loops only say
+        # which integer is next: float32 decides that as well, in half the time.
+        rows = self.order[:, :, None]
+        sorted_w = np.take_along_axis(w.swapaxes(1, 2).astype(np.float32), rows, axis=1)
+        # 0 or 1: a pruned weight has no other integer than 0.
+        free = (sorted_w != 0).astype(np.float32) if keep_zeros else None
+        integers = _compensate(sorted_w, self.upper, highest, free)
+        for _ in range(_SWEEPS):
+            _descend(integers, sorted_w, self.damped, highest, free)
+        restored = np.empty_like(integers)
+        np.put_along_axis(restored, rows, integers, axis=1)
+        back = restored.swapaxes(1, 2)
+        better = _row_errors(w - back, self.gram) < _row_errors(w - nearest, self.gram)
+        return np.where(better[:, :, None], back, nearest).reshape(weights.shape)
 
 
 def round_compensated(
@@ -43,39 +113,7 @@ def round_compensated(
     Returns:
         `[out, in]` whole numbers.
     """
-    groups, columns = len(gram), weights.shape[1]
-    # Rows do not depend on each other, so each is rounded in units of its own step.
-    steps = np.asarray(scales, np.float64)[:, None]
-    w = (np.asarray(weights, np.float64) / steps).reshape(groups, -1, columns)
-    nearest = np.clip(np.round(w), -highest, highest)
-    diagonal = np.einsum("gii->gi", gram)
-    size = np.maximum(diagonal.mean(axis=1), np.finfo(np.float64).tiny)
-    # Inputs that are all zero weigh alike.
-    idle = ~diagonal.any(axis=1)[:, None, None] * np.eye(columns)
-    damped = damped_gram(gram / size[:, None, None] + idle)
-    order = np.argsort(-diagonal, axis=1, kind="stable")
-    rows, group = order[:, :, None], np.arange(groups)[:, None, None]
-    sorted_gram = damped[group, rows, order[:, None, :]]
-    try:
-        upper = _inverse_root(sorted_gram)
-    except np.linalg.LinAlgError:
-        return nearest.reshape(weights.shape)
-    if not np.isfinite(upper).all():
-        return nearest.reshape(weights.shape)
-    # Transposed, [groups, in, out]: a column of the weight is contiguous. The loops only say
-    # which integer is next: float32 decides that as well, in half the time.
-    sorted_w = np.take_along_axis(w.swapaxes(1, 2).astype(np.float32), rows, axis=1)
-    # 0 or 1: a pruned weight has no other integer than 0.
-    free = (sorted_w != 0).astype(np.float32) if keep_zeros else None
-    integers = _compensate(sorted_w, upper.astype(np.float32), highest, free)
-    single = sorted_gram.astype(np.float32)
-    for _ in range(_SWEEPS):
-        _descend(integers, sorted_w, single, highest, free)
-    restored = np.empty_like(integers)
-    np.put_along_axis(restored, rows, integers, axis=1)
-    back = restored.swapaxes(1, 2)
-    better = _row_errors(w - back, gram) < _row_errors(w - nearest, gram)
-    return np.where(better[:, :, None], back, nearest).reshape(weights.shape)
+    return Compensation.of(gram).rounded(weights, scales, highest, keep_zeros=keep_zeros)
 
 
 def _inverse_root(gram: Float64) -> Float64:

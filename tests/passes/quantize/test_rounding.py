@@ -135,10 +135,11 @@ def test_large_weights_are_rounded_some_outputs_at_a_time(
             continue
         whole = weight_only_integers(replace(context, memory=Memory()), layer)
         with monkeypatch.context() as patch:
-            patch.setattr(integers, "_LARGE", layer.array.size // 3)
+            patch.setattr(integers, "_LARGE", 0)
+            patch.setattr(integers, "_AT_A_TIME", layer.array.size // 3)
             pieces = weight_only_integers(replace(context, memory=Memory()), layer)
         np.testing.assert_array_equal(pieces.weight.values, whole.weight.values)
-        assert pieces.error == pytest.approx(whole.error, rel=1e-9)
+        assert pieces.error == pytest.approx(whole.error, rel=1e-4)
         assert (pieces.offset is None) == (whole.offset is None)
         if whole.offset is not None and pieces.offset is not None:
             np.testing.assert_allclose(pieces.offset, whole.offset, rtol=1e-9, atol=1e-12)
