@@ -34,6 +34,8 @@ class Context:
             reasons are wanted as far as shapes tell them.
         draft: a rewrite is wanted for the clock, so that its weights need the right form but not
             the best values.
+        observed: a rewrite is wanted to be run and observed: every tensor that keeps its name has
+            to be what it was before, as far as the losses allow, so nothing is folded through it.
         layers: the model's layers with a constant weight; found if not given.
         base: the model that was proposed on, which nobody changes; `model` if not given.
         base_statistics: of `base`, before any refinement; `statistics` if not given.
@@ -48,6 +50,7 @@ class Context:
     statistics: Statistics | None = None
     seed: int = 0
     draft: bool = False
+    observed: bool = False
     survey: bool = False
     shapes_only: bool = False
     layers: tuple[Layer, ...] = ()
