@@ -133,36 +133,45 @@ def refitted_to(
         moments: of x̂, with `cross` `[groups, in, kept]`.
         biased: whether a bias takes up the means; the fit is then of centred inputs.
     """
-    share, taken = _held_out(wanted, start, moments, biased=biased)
-    if not taken:
-        return start
-    try:
-        step = _step(wanted, start, moments, share, biased=biased)
-    except np.linalg.LinAlgError:
-        return start
-    return start + taken * step if np.isfinite(step).all() else start
-
-
-def _held_out(
-    wanted: Float64, start: Float64, moments: LayerStatistics, *, biased: bool
-) -> tuple[float, float]:
-    """The damping, as a share of the mean diagonal, and how much of the step to take."""
+    gram, slope = _normal(wanted, start, moments, biased=biased)
     if moments.half is None:
         scarcity = _DAMPING_FOR_SCARCITY * start.shape[2] / max(moments.rows, 1)
-        return max(_DAMPING, scarcity), 1.0
-    halves = moments.half, moments.without(moments.half)
+        share, taken = max(_DAMPING, scarcity), 1.0
+    else:
+        parts = moments.half, moments.without(moments.half)
+        halves = [_Half(h.rows, *_normal(wanted, start, h, biased=biased)) for h in parts]
+        share, taken = _held_out(halves[0], halves[1])
+    step = _step(gram, slope, share) if taken else None
+    return start if step is None else start + taken * step
+
+
+@dataclass(frozen=True)
+class _Half:
+    """Of the samples.
+
+    Attributes:
+        rows: of them.
+        gram: `[groups, kept, kept]` Ĥ.
+        slope: `[groups, out, kept]` as `_normal` gives it.
+    """
+
+    rows: int
+    gram: Float64
+    slope: Float64
+
+
+def _held_out(first: _Half, second: _Half) -> tuple[float, float]:
+    """The damping, as a share of the mean diagonal, and how much of the step to take."""
     best = (0.0, 0.0, 0.0)
     for share in _DAMPINGS:
         along = across = 0.0
-        for own, other in (halves, halves[::-1]):
-            try:
-                step = _step(wanted, start, own, share, biased=biased)
-            except np.linalg.LinAlgError:
+        for own, other in ((first, second), (second, first)):
+            step = _step(own.gram, own.slope, share)
+            if step is None:
                 continue
-            gram, slope = _normal(wanted, start, other, biased=biased)
-            along += other.rows * float(np.einsum("goi,goi->", step, slope))
-            across += other.rows * float(np.einsum("goi,goi->", step @ gram, step))
-        if along <= 0 or not np.isfinite(across) or across <= 0:
+            along += other.rows * float(np.einsum("goi,goi->", step, other.slope))
+            across += other.rows * float(np.einsum("goi,goi->", step @ other.gram, step))
+        if along <= 0 or not 0 < across < np.inf:
             continue
         taken = min(along / across, 1.0)
         best = max(best, (2 * taken * along - taken**2 * across, share, taken))
@@ -180,12 +189,13 @@ def _normal(
     return gram, wanted @ cross - start @ gram
 
 
-def _step(
-    wanted: Float64, start: Float64, moments: LayerStatistics, share: float, *, biased: bool
-) -> Float64:
-    gram, slope = _normal(wanted, start, moments, biased=biased)
-    damped = _damped(gram, share)
-    return np.asarray(np.linalg.solve(damped, slope.swapaxes(1, 2)).swapaxes(1, 2), np.float64)
+def _step(gram: Float64, slope: Float64, share: float) -> Float64 | None:
+    """(Ĥ + λI)⁻¹ times the slope, or `None` where that is no number."""
+    try:
+        step = np.linalg.solve(_damped(gram, share), slope.swapaxes(1, 2)).swapaxes(1, 2)
+    except np.linalg.LinAlgError:
+        return None
+    return np.asarray(step, np.float64) if np.isfinite(step).all() else None
 
 
 @dataclass(frozen=True)

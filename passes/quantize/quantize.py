@@ -119,9 +119,7 @@ class Quantize(Pass):
         "left.",
     )
     refinement: bool = setting(
-        default=False,
-        help="Round each layer again for what the quantized network feeds it, in one walk through "
-        "both networks.",
+        default=True, help="Round each layer again for what the quantized network feeds it."
     )
 
     @property
