@@ -79,7 +79,7 @@ def search_stage(
     while current is not None:
         try:
             context = open_context(current)
-            offer = current.offer(context)
+            offer = current.offer(replace(context, out_of_time=options.out_of_time))
             if not offer.failures:
                 trials = MeasuredTrials(current, context, evaluator, options)
                 found = _searched(trials, current, context, offer, evaluator)
