@@ -22,7 +22,7 @@ from onnxpress.errors import BudgetError, DataError
 from onnxpress.judge import Budget, Evaluator
 from onnxpress.output_file import FileSet
 from onnxpress.passes.factorize import Factorize
-from onnxpress.passes.prune import Prune
+from onnxpress.passes.prune import Prune, solving
 from onnxpress.passes.quantize import Quantize
 from onnxpress.report import document, write_html
 from onnxpress.runtime import Array, Session
@@ -287,3 +287,24 @@ def test_a_second_pass_observes_what_the_first_left(
     assert len(first) == 2
     assert sqnr(result) > -5
     assert "NaN" not in json.dumps(document(result)["warnings"])
+
+
+def test_prune_solves_large_layers_some_outputs_at_a_time(
+    decoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"calibration": drawn(decoder, 16), "max_memory": SMALL, "metric": "none"}
+    passes = [Prune(ratio=0.9)]
+    whole = onnxpress.optimize(decoder, passes=passes, **given)  # type: ignore[arg-type] # a dictionary
+    monkeypatch.setattr(solving, "_LARGE", 0)
+    monkeypatch.setattr(solving, "_AT_A_TIME", 1000)
+    pieces = onnxpress.optimize(decoder, passes=passes, **given)  # type: ignore[arg-type] # a dictionary
+    first, second = (result.model.graph.initializers for result in (whole, pieces))
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        one, other = (np.asarray(v.const_value) for v in (value, second[name]))
+        # Products of fewer rows are summed in another order.
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr(solving, "_MOST_BYTES", 0)
+    small = onnxpress.optimize(decoder, passes=passes, **given)  # type: ignore[arg-type] # a dictionary
+    (stage,) = [stage for stage in small.stages if stage.pass_.name == "prune"]
+    assert stage.decisions, "by magnitude where what readers tell takes too much memory"

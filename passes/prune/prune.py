@@ -175,7 +175,7 @@ class Prune(Pass):
         if by_magnitude and not (self.ratio is not None or self.importance == "magnitude"):
             reason = "without calibration data what may go would be a guess; name a ratio"
             if context.statistics is not None:
-                reason = "no layer that reads them was observed"
+                reason = "no layer that reads them was observed, or they are too large together"
         else:
             order, errors = order_of(context, group.name, "magnitude" if by_magnitude else "")
             for kept in self._counts(context, group):

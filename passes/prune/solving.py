@@ -30,6 +30,12 @@ __all__ = [
 _CONSTANT = 1e-12
 """Of the inputs' power: what varies less than float32 resolves does not vary."""
 
+_LARGE, _AT_A_TIME = 1 << 24, 1 << 22
+"""Elements of a weight above which it is solved some outputs at a time, and how many then."""
+
+_MOST_BYTES = 1_000_000_000
+"""Of all readers of a group at a time."""
+
 Float64 = npt.NDArray[np.float64]
 
 
@@ -80,11 +86,14 @@ def order_of(context: Context, group: str, by: str) -> tuple[list[int], list[flo
 
 @memoised_of_model
 def readings_of(context: Context, group: str) -> list[Reading]:
-    """The observed layers that read the units of a group."""
+    """The observed layers that read the units of a group; none where they take too much memory."""
     layout = layout_of(context)
-    found = []
-    for name in layout.readers(layout.groups[group]):
-        layer = _layers(context)[name]
+    found: list[Reading] = []
+    readers = [_layers(context)[name] for name in layout.readers(layout.groups[group])]
+    if sum(_working_bytes(context, layer) for layer in readers) > _MOST_BYTES:
+        # The residual stream of a large model: its order by magnitude takes a weight at a time.
+        return found
+    for layer in readers:
         moments = context.base_moments(layer)
         if moments is None or moments.gram is None:
             continue
@@ -95,11 +104,19 @@ def readings_of(context: Context, group: str) -> list[Reading]:
             gram = moments.gram
         if not output_energy(w, gram) > 0:
             continue
-        side = layout.sides[name]
+        side = layout.sides[layer.name]
         units = layout.groups[group].units
         features = tuple(np.flatnonzero(side.inputs == unit) for unit in units)
         found.append(Reading(w.reshape(len(gram), -1, w.shape[1]), gram, moments.rows, features))
     return found
+
+
+def _working_bytes(context: Context, layer: Layer) -> int:
+    """Of a reader's weight, and of H⁻¹ and WᵀW of its inputs; 0 where it was not observed."""
+    moments = context.base_moments(layer)
+    if moments is None or moments.gram is None:
+        return 0
+    return 8 * (layer.array.size + 2 * moments.gram.size)
 
 
 def _by_magnitude(context: Context, layout: Layout, group: Group) -> tuple[list[int], list[float]]:
@@ -145,21 +162,32 @@ def solve_readers(context: Context, layer: Layer, side: Side, units: set[int]) -
     if not len(kept):
         return
     biased = takes_bias(layer)
-    w = np.asarray(layer.read(), np.float64)
-    grouped = w.reshape(len(before.gram), -1, w.shape[1])
-    found = _one_shot(context, grouped, before, kept, biased)
     mean, reference = before.mean[:, kept], before.mean
     if moments.cross is not None and moments.reference_mean is not None:
-        found = _drifted(context, grouped, found, moments, biased)
         mean, reference = moments.mean, moments.reference_mean
-    if not np.isfinite(found).all():
-        return
-    whole = np.zeros_like(grouped)
-    whole[:, :, kept] = found
-    layer.write(whole.reshape(w.shape))
+    matrix = layer.read()
+    blocks = [slice(0, len(matrix))]
+    if matrix.size > _LARGE and len(before.gram) == 1 and moments.cross is None:
+        # Outputs do not depend on each other; in double precision a few fit.
+        blocks = list(row_blocks(matrix, _AT_A_TIME))
+    new, offset = np.zeros(matrix.shape, matrix.dtype), np.zeros(len(matrix))
+    for rows in blocks:
+        w = np.asarray(matrix[rows], np.float64)
+        grouped = w.reshape(len(before.gram), -1, w.shape[1])
+        found = _one_shot(context, grouped, before, kept, biased)
+        if moments.cross is not None and moments.reference_mean is not None:
+            found = _drifted(context, grouped, found, moments, biased)
+        if not np.isfinite(found).all():
+            return
+        whole = np.zeros_like(grouped)
+        whole[:, :, kept] = found
+        new[rows] = whole.reshape(w.shape)
+        if biased:
+            step = grouped @ reference[:, :, None] - found @ mean[:, :, None]
+            offset[rows] = step.reshape(-1)
+    layer.write(new)
     if biased:
-        offset = grouped @ reference[:, :, None] - found @ mean[:, :, None]
-        shift_bias(context.names, layer.graph, layer.node, offset.reshape(-1))
+        shift_bias(context.names, layer.graph, layer.node, offset)
 
 
 @memoised
