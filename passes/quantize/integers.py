@@ -274,8 +274,9 @@ def _rounded_by_rows(
     steps = _matrix(layer, np.broadcast_to(weight.broadcast_scales(), weight.values.shape))[:, 0]
     zeros = sum(int((matrix[rows] == 0).sum()) for rows in row_blocks(matrix))
     keep_zeros = zeros > _PRUNED_SHARE * matrix.size
-    # For errors, which are added up and compared, single precision is enough.
-    single, inputs = gram.astype(np.float32), np.asarray(moments.gram, np.float32)
+    # For errors, which are added up and compared, single precision is enough, of numbers near 1.
+    size = max(float(moments.second_moment.mean()), float(np.finfo(np.float64).tiny))
+    single, inputs = (np.asarray(g / size, np.float32) for g in (gram, moments.gram))
     compensation = None if context.draft else Compensation.of(gram)
     integers = np.empty(matrix.shape, np.int8)
     offset = np.zeros(len(matrix))

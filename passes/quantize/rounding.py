@@ -32,7 +32,7 @@ class Compensation:
         gram: `[groups, in, in]`.
         order: `[groups, in]` of the columns.
         upper: `[groups, in, in]` U with UᵀU = H⁻¹, in that order; `None`: H has no inverse.
-        damped: `[groups, in, in]` H in that order.
+        damped: `[groups, in, in]` H in that order; empty where it has no inverse.
     """
 
     gram: Float64
@@ -52,13 +52,14 @@ class Compensation:
         order = np.argsort(-diagonal, axis=1, kind="stable")
         group = np.arange(groups)[:, None, None]
         sorted_gram = damped[group, order[:, :, None], order[:, None, :]]
-        single = sorted_gram.astype(np.float32)
+        without = cls(gram, order, None, np.zeros((0, 0, 0), np.float32))
         try:
             upper = _inverse_root(sorted_gram)
         except np.linalg.LinAlgError:
-            return cls(gram, order, None, single)
-        found = upper.astype(np.float32) if np.isfinite(upper).all() else None
-        return cls(gram, order, found, single)
+            return without
+        if not np.isfinite(upper).all():
+            return without
+        return cls(gram, order, upper.astype(np.float32), sorted_gram.astype(np.float32))
 
     def rounded(
         self,
