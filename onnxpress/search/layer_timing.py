@@ -33,8 +33,8 @@ __all__ = ["keep_faster", "timing_key"]
 
 logger = logging.getLogger(__name__)
 
-_ROUNDS = 7
-_ROUND_S = 0.004
+_ROUNDS = 5
+_ROUND_S = 0.002
 
 
 def keep_faster(
