@@ -63,6 +63,18 @@ class FakeTrials:
         found = Measurement({"y": fidelity}, (), 1, "a table")
         return Trial(decisions, found)
 
+    def glanced(self, decisions: Choice) -> Trial:
+        """As `measure`."""
+        return self.measure(decisions)
+
+    def completed(self, trial: Trial) -> Trial:
+        """As it is."""
+        return trial
+
+    def spent(self, trial: Trial) -> float:
+        """True noise over what is allowed."""
+        return self.noise_of(trial.decisions) / self.allowed
+
     def refined(self, trial: Trial) -> Trial:
         """Nothing to refine."""
         return trial

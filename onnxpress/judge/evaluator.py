@@ -39,6 +39,8 @@ Floats = npt.NDArray[np.float64]
 _CONFIDENCE = 0.95
 """Of each bound that is reported, where none is asked for."""
 _CACHE_BYTES = 1_500_000_000
+_CLEAR_SHARE = 0.5
+"""Of what may be spent: what keeps within so much on a few samples is thought to hold on all."""
 _SCREENING_SAMPLES = 16
 _SCREENING_SHARE = 8
 _EXAMPLES = 16
@@ -219,12 +221,18 @@ class Evaluator:
         )
 
     def measure(
-        self, session: Runner, most: int | None = None, *, share: float | None = None
+        self,
+        session: Runner,
+        most: int | None = None,
+        *,
+        share: float | None = None,
+        glance: bool = False,
     ) -> Measurement:
         """Run `session` on all samples, or on the first `most`.
 
-        With `share`, only on a few where these show that such a share of the budget is exceeded.
-        On all samples, stressed inputs and carried states are run as well.
+        With `share`, only on a few where these show that such a share of the budget is exceeded;
+        with `glance`, or that half of it is enough. On all samples, stressed inputs and carried
+        states are run as well.
         """
         sums = {
             name: FidelitySum(self._slice_sum(name), reading.varying)
@@ -246,7 +254,8 @@ class Evaluator:
                 whole.append((found, reference))
             if share is not None and index + 1 == self.screening < len(feeds):
                 so_far = self._measurement(sums, rows, whole, index + 1)
-                if self.clearly_fails(so_far, share):
+                enough = glance and self.holds(so_far, share * _CLEAR_SHARE)
+                if enough or self.clearly_fails(so_far, share):
                     return so_far
         measured = self._measurement(sums, rows, whole, len(feeds))
         if most is None and isinstance(session, Session) and self._probes:

@@ -1,9 +1,10 @@
 """Choose among the candidates of a stage under the budget, by measurement.
 
-`stage` is where to begin: it runs a pool through `layer_timing` and `strategy`, which asks
-`trial` to build and measure, `sensitivity` for what candidates cost at the outputs, and
-`allocation` to share a saving out. `objective` says what is weighed. `costliest`
-tells afterwards which decisions cost most, within an `allowance` of time.
+`stage` is where to begin: it runs a pool through `layer_timing` and `strategy`, which sees what
+is in `trial` and asks `measured` to build and measure, `sensitivity` for what candidates cost at
+the outputs, `allocation` to share a saving out, and `bisection` for how much of it holds.
+`objective` says what is weighed. `costliest` tells afterwards which decisions cost most, within an
+`allowance` of time.
 """
 
 from onnxpress.search.allocation import strongest

@@ -14,9 +14,10 @@ from onnxpress.pool import Pool, PoolOffer
 from onnxpress.runtime import Latency
 from onnxpress.search.costliest import Cost, costliest
 from onnxpress.search.layer_timing import keep_faster
+from onnxpress.search.measured import MeasuredTrials
 from onnxpress.search.sensitivity import hopeless
 from onnxpress.search.strategy import feasible, saved
-from onnxpress.search.trial import MeasuredTrials, SearchOptions, Trial
+from onnxpress.search.trial import SearchOptions, Trial
 from onnxpress.search.worth import hardly_gains, told_how
 from onnxpress.untreated import why_no_layer
 
