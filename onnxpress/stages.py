@@ -88,7 +88,7 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
         elif step.pool.stage == Stage.LOSSLESS:
             found = []
             for pass_ in step.pool.passes:
-                found.append(lossless_stage(run, pass_, current))
+                found.append(_lossless(run, pass_, current, again=not done))
                 current = found[-1].model
         elif step.decisions is not None and not variant.kernel_preserving_only:
             pool = replace(step.pool, pins=pins) if step.loses else step.pool
@@ -113,6 +113,21 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
             unchanged_since = place + 1
         current = found[-1].model
     return (current.clone() if current is run.original.model else current), results
+
+
+def _lossless(run: Run, pass_: Pass, model: ir.Model, *, again: bool) -> StageResult:
+    """What a pass makes of a model, which is the same object when it is made `again`.
+
+    So what was observed of it once holds whenever the plan is followed anew.
+    """
+    key = id(pass_), id(model)
+    if not again or key not in run.lossless:
+        found = lossless_stage(run, pass_, model)
+        if again:
+            # Two open sessions of a large model take too much memory.
+            run.lossless[key] = replace(found, session=None)
+        return found
+    return run.lossless[key]
 
 
 def _lossy_passes(steps: Sequence[_Step]) -> list[Pass]:
@@ -329,6 +344,13 @@ def _scaled(decision: Decision, share: float) -> Decision:
 def _raised(run: Run, model: ir.Model, lossy: Sequence[_Step]) -> ir.Model:
     """The model at the opset the passes need, where that is possible and changes nothing."""
     opset = max(opset_needed_by(pass_) for step in lossy for pass_ in step.pool.passes)
+    key = opset, id(model)
+    if key not in run.raised:
+        run.raised[key] = _at_opset(run, model, opset)
+    return run.raised[key]
+
+
+def _at_opset(run: Run, model: ir.Model, opset: int) -> ir.Model:
     raised, reason = raise_opset(model, opset)
     if reason is not None:
         logger.info("%s", reason)

@@ -184,6 +184,13 @@ class Statistics:
     layers: dict[str, LayerStatistics] = field(default_factory=dict)
     samples: int = 0
 
+    @property
+    def nbytes(self) -> int:
+        """Of all arrays."""
+        moments = (getattr(one, f.name) for one in self.layers.values() for f in fields(one))
+        arrays = [value for value in moments if isinstance(value, np.ndarray)]
+        return sum(array.nbytes for array in (*arrays, *(t.counts for t in self.tensors.values())))
+
     def merged(self, other: Self) -> Self:
         """This and what another collector saw of the same model; neither is changed."""
         tensors = {name: tensor.copy() for name, tensor in self.tensors.items()}
