@@ -30,6 +30,10 @@ class FakeTrials:
         total: bytes of the model before.
         options: of the search.
         measured: all that was measured, in order.
+        weighed: how often noise was asked for.
+        floor: `min_sqnr`.
+        numbers: of a sample, in the smallest output.
+        asked: on how many samples noise was asked for, each time.
     """
 
     allowed: float
@@ -40,6 +44,8 @@ class FakeTrials:
     measured: list[Choice] = field(default_factory=list)
     weighed: int = 0
     floor: float = 20.0
+    numbers: int = 10
+    asked: list[int] = field(default_factory=list)
 
     @property
     def tried(self) -> int:
@@ -91,6 +97,7 @@ class FakeTrials:
     def noise(self, decisions: Sequence[Decision], samples: int) -> float:
         """True noise, and that it was asked for."""
         self.weighed += 1
+        self.asked.append(samples)
         return self.noise_of(decisions)
 
     def nbytes(self, decisions: Choice) -> int:

@@ -66,6 +66,7 @@ class Evaluator:
         least: SQNR in dB that each float output has to keep; `None`: a metric alone counts.
         max_drop: points that each metric may lose.
         min_sqnr: dB that stand for the budget where errors of layers are weighed.
+        numbers: in the smallest float output for the first sample.
         looks: how often a choice was judged on these samples.
         random: what the original itself draws at random, in words; empty where nothing.
         notes: what the samples cannot show, in sentences.
@@ -101,6 +102,7 @@ class Evaluator:
         self._confidence = budget.confidence or _CONFIDENCE
         self._cache: list[Answers] = []
         first = original.run(samples.feeds[0])
+        self.numbers = min((a.size for a in first.values() if a.dtype.kind == "f"), default=1)
         size = sum(array.nbytes for array in first.values()) * len(samples)
         if size <= _CACHE_BYTES:
             self._cache = [first, *(original.run(feed) for feed in samples.feeds[1:])]

@@ -55,6 +55,11 @@ class MeasuredTrials:
         return self._evaluator.min_sqnr
 
     @property
+    def numbers(self) -> int:
+        """Of one sample, in the smallest float output."""
+        return self._evaluator.numbers
+
+    @property
     def allowed(self) -> float:
         """The budget's share, in the unit of `noise`."""
         return float(10 ** (-self.min_sqnr / 10)) * self.options.share

@@ -13,8 +13,10 @@ __all__ = ["hopeless", "magnified", "weighed"]
 
 _SENSITIVITY_SAMPLES = 4
 """Enough to put layers in order: their errors differ by orders of magnitude."""
-_MAGNIFICATION_SAMPLES = 32
-"""One candidate a site is measured, so more samples are affordable."""
+_MAGNIFICATION_NUMBERS = 1024
+"""Of an output: its noise is known to some percent from so many."""
+_MAGNIFICATION_SAMPLES = 8, 32
+"""At least and at most: numbers of one sample are alike."""
 _RESOLUTION = 16
 """Layers that together take less than such a part of what all lose are not told apart."""
 _TINY_ERROR = 1e-12
@@ -53,6 +55,8 @@ def hopeless(trials: Trials, proposals: Sequence[Proposal]) -> bool:
 
 def magnified(trials: Trials, proposals: Sequence[Proposal]) -> list[Proposal]:
     """Predicted errors scaled to the model's outputs, by one measured candidate a site."""
+    least, most = _MAGNIFICATION_SAMPLES
+    samples = min(most, max(least, -(-_MAGNIFICATION_NUMBERS // max(trials.numbers, 1))))
     found = []
     for number, proposal in enumerate(proposals, 1):
         typical = min(
@@ -61,7 +65,7 @@ def magnified(trials: Trials, proposals: Sequence[Proposal]) -> list[Proposal]:
         )
         measured = typical.predicted_error
         if not typical.carried:
-            measured = trials.noise([Decision(proposal.site, typical)], _MAGNIFICATION_SAMPLES)
+            measured = trials.noise([Decision(proposal.site, typical)], samples)
         scale = measured / max(typical.predicted_error, _TINY_ERROR)
         candidates = tuple(
             replace(c, predicted_error=c.predicted_error * scale) for c in proposal.candidates

@@ -108,6 +108,10 @@ class Trials(Protocol):
         """In dB, what stands for the whole budget in `noise`."""
 
     @property
+    def numbers(self) -> int:
+        """Of one sample, in the smallest output that `noise` may be about."""
+
+    @property
     def allowed(self) -> float:
         """The budget's share, in the unit of `noise`."""
 

@@ -103,7 +103,8 @@ class _State:
         """In place, for copies of what is left would take longer than the sums."""
         b = np.concatenate([self._features.pop(unit) for unit in units.tolist()])
         self._gone[b] = True
-        for inverse, product in zip(self._inverse, self._product, strict=True):
+        for group in range(len(self._inverse)):
+            inverse, product = self._inverse[group], self._product[group]
             # W' = W − W_b·R with R = [H⁻¹]_bb⁻¹·[H⁻¹]_b:, of which only what is left counts.
             r = np.linalg.solve(inverse[np.ix_(b, b)], inverse[b])
             half = product[:, b] - 0.5 * r.T @ product[np.ix_(b, b)]

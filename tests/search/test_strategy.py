@@ -90,6 +90,16 @@ def test_amounts_are_shared_out_by_what_they_cost_at_the_outputs() -> None:
     assert {d.site: d.candidate.saved_bytes for d in best.decisions} == {"cheap": 300}
 
 
+@pytest.mark.parametrize(("numbers", "samples"), [(2, 32), (64, 16), (100_000, 8)])
+def test_sites_are_weighed_on_as_many_samples_as_their_numbers_need(
+    numbers: int, samples: int
+) -> None:
+    proposals = [site(name, candidate(0.4, 300), candidate(0.1, 100)) for name in "ab"]
+    trials = FakeTrials(allowed=0.5, options=SIZE, numbers=numbers)
+    feasible(trials, proposals, Stage.LOW_RANK)
+    assert trials.asked == [samples] * 2
+
+
 def test_a_quota_is_reached_and_hardly_exceeded() -> None:
     proposals = [
         site(
