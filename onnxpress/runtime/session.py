@@ -108,8 +108,10 @@ class Session:
         self._name = name
         self.model = model
         options = _options(threads, config, optimize, optimized_path, arena=arena)
-        source: str | bytes = str(model)
-        if isinstance(model, ir.Model):
+        source: str | bytes
+        if isinstance(model, Path):
+            source = str(model)
+        else:
             referring = model_file.referring(model)
             # onnxruntime maps the files as long as the session lives.
             weakref.finalize(self, referring.temporary.close)
