@@ -22,7 +22,7 @@ from onnxpress.recipe import CalibrationSource, Recipe, samples_digest
 from onnxpress.request import Request
 from onnxpress.result import StageResult
 from onnxpress.runtime import Session
-from onnxpress.search import SearchOptions
+from onnxpress.search import Findings, SearchOptions
 from onnxpress.shared_statistics import SharedStatistics
 from onnxpress.targets import Target
 
@@ -255,6 +255,7 @@ class Run:
         lossless: what passes that lose nothing made of the original, by the identities of the pass
             and of the model it was given, which all live as long as the run.
         raised: likewise, by opset and model.
+        findings: what searches found out about a raised model that is small, by pool and model.
     """
 
     request: Request
@@ -267,3 +268,4 @@ class Run:
     statistics: SharedStatistics
     lossless: dict[tuple[int, int], StageResult] = field(default_factory=dict)
     raised: dict[tuple[int, int], ir.Model] = field(default_factory=dict)
+    findings: dict[tuple[str, int], Findings] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from onnxpress.original import Run
 from onnxpress.pool import Observe, Pool, pools_of
 from onnxpress.result import StageResult
 from onnxpress.runtime import Session
-from onnxpress.search import PoolResult, SearchOptions, search_stage
+from onnxpress.search import Findings, PoolResult, SearchOptions, search_stage
 from onnxpress.selectable import selectable_sites
 from onnxpress.selection import NO_PINS, Pins
 from onnxpress.statistics import Statistics
@@ -24,6 +24,9 @@ from onnxpress.statistics import Statistics
 __all__ = ["Variant", "run_stages"]
 
 logger = logging.getLogger(__name__)
+
+_SMALL_BYTES = 32_000_000
+"""Of weights: what was worked out of a larger model is not kept for a second search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +212,13 @@ def _searched(
     def open_context(of: Pool) -> Context:
         return _context(run, of, model, observe)
 
-    return search_stage(pool, open_context, model, run.evaluator, options)
+    def findings_of(of: Pool) -> Findings:
+        kept = any(model is one for one in run.raised.values())
+        if not kept or model_file.weight_bytes(model) > _SMALL_BYTES:
+            return Findings()
+        return run.findings.setdefault((of.names, id(model)), Findings())
+
+    return search_stage(pool, open_context, model, run.evaluator, options, findings_of)
 
 
 def _context(run: Run, pool: Pool, model: ir.Model, observe: Observe | None) -> Context:

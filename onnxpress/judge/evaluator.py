@@ -256,8 +256,9 @@ class Evaluator:
                 whole.append((found, reference))
             if share is not None and index + 1 == self.screening < len(feeds):
                 so_far = self._measurement(sums, rows, whole, index + 1)
-                enough = glance and self.holds(so_far, share * _CLEAR_SHARE)
-                if enough or self.clearly_fails(so_far, share):
+                if (glance and self.holds_clearly(so_far, share)) or self.clearly_fails(
+                    so_far, share
+                ):
                     return so_far
         measured = self._measurement(sums, rows, whole, len(feeds))
         if most is None and isinstance(session, Session) and self._probes:
@@ -352,6 +353,10 @@ class Evaluator:
     def clearly_fails(self, measurement: Measurement, share: float = 1.0) -> bool:
         """Whether a measurement on some samples already shows that the budget will not hold."""
         return clearly_fails(self.limits, measurement, share)
+
+    def holds_clearly(self, measurement: Measurement, share: float = 1.0) -> bool:
+        """Whether a measurement on some samples lets the budget hold on all, by all likelihood."""
+        return self.holds(measurement, share * _CLEAR_SHARE)
 
     def noise(self, measurement: Measurement) -> float:
         """What a model loses, in the unit of the budget: 10^(−`min_sqnr`/10) is all of it.

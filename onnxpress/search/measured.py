@@ -1,12 +1,12 @@
 """Choices of a pool, built and run in onnxruntime.
 
-What a choice measured is remembered by what a rewrite sees of it, without the model: ladders of
-several units share rungs.
+What is found out about a choice is remembered by what a rewrite sees of it, without the model
+(`findings`): ladders of several units share rungs, and so do searches for several budgets.
 """
 
 import logging
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -17,6 +17,7 @@ from onnxpress.errors import ModelError, PassError
 from onnxpress.judge import Evaluator, Measurement
 from onnxpress.pool import Pool
 from onnxpress.runtime import Latency, Session
+from onnxpress.search.findings import Findings, seen_of
 from onnxpress.search.trial import Choice, Clocked, SearchOptions, Trial
 
 __all__ = ["MeasuredTrials"]
@@ -35,12 +36,17 @@ class MeasuredTrials:
     """
 
     def __init__(
-        self, pool: Pool, context: Context, evaluator: Evaluator, options: SearchOptions
+        self,
+        pool: Pool,
+        context: Context,
+        evaluator: Evaluator,
+        options: SearchOptions,
+        findings: Findings,
     ) -> None:
         self.options = options
         self._pool, self._context, self._evaluator = pool, context, evaluator
+        self._findings = findings
         self._tried = 0
-        self._known: dict[Hashable, Measurement] = {}
         self.quickest_s = float("inf")
         self._before: Session | None = None
 
@@ -70,10 +76,8 @@ class MeasuredTrials:
 
     def glanced(self, decisions: Choice) -> Trial:
         """Build it and run it, on few samples where these are clear; see `Trials`."""
-        known = self._known.get(_key(decisions))
-        if known is not None:
-            return Trial(decisions, known)
-        return self._measured(decisions, glance=True)
+        known = self._known(decisions, glance=True)
+        return self._measured(decisions, glance=True) if known is None else Trial(decisions, known)
 
     def completed(self, trial: Trial) -> Trial:
         """With its model, and measured on all samples."""
@@ -82,6 +86,15 @@ class MeasuredTrials:
 
     def _is_whole(self, measurement: Measurement) -> bool:
         return measurement.samples == len(self._evaluator.samples)
+
+    def _known(self, decisions: Choice, *, glance: bool) -> Measurement | None:
+        """What was measured before, where it says as much as a measurement now would."""
+        evaluator, share = self._evaluator, self.options.share
+        known = self._findings.measurements.get(seen_of(decisions))
+        if known is None or self._is_whole(known):
+            return known
+        enough = glance and evaluator.holds_clearly(known, share)
+        return known if enough or evaluator.clearly_fails(known, share) else None
 
     def spent(self, trial: Trial) -> float:
         """Of the budget's share."""
@@ -93,16 +106,13 @@ class MeasuredTrials:
         model = self._pool.rewrite_refined(
             self._context, decisions, options.calibration, threads=options.threads
         )
-        key = _key(decisions)
-        known = self._known.get(key)
-        if known is not None and (
-            self._is_whole(known) or not self._evaluator.holds(known, options.share)
-        ):
+        known = self._known(decisions, glance=glance)
+        if known is not None:
             return Trial(decisions, known, model)
         self._tried += 1
         session = self._session(model, decisions)
         measurement = self._evaluator.measure(session, share=options.share, glance=glance)
-        self._known[key] = measurement
+        self._findings.note(decisions, measurement)
         self.quickest_s = min(self.quickest_s, time.monotonic() - started)
         options.progress(f"{self._pool.names}: {len(decisions)} sites, attempt {self._tried}")
         logger.debug(
@@ -144,9 +154,13 @@ class MeasuredTrials:
         """On the worst output; by prediction where time is up."""
         if self.options.out_of_time():
             return sum(decision.candidate.predicted_error for decision in decisions)
-        model = self._pool.rewrite(self._context, decisions)
-        measured = self._evaluator.measure(self._session(model, decisions), samples)
-        return self._evaluator.noise(measured)
+        key = seen_of(decisions), samples
+        noises = self._findings.noises
+        if key not in noises:
+            model = self._pool.rewrite(self._context, decisions)
+            measured = self._evaluator.measure(self._session(model, decisions), samples)
+            noises[key] = self._evaluator.noise(measured)
+        return noises[key]
 
     def nbytes(self, decisions: Choice) -> int:
         """Of the weights of a draft."""
@@ -154,6 +168,9 @@ class MeasuredTrials:
 
     def clocked(self, decisions: Choice) -> Clocked:
         """On a draft, which takes a moment; see `Trials`."""
+        known = self._findings.clocked.get(seen_of(decisions))
+        if known is not None:
+            return known
         model = self._draft(decisions)
         latency = self.options.clock(
             self._reference(),
@@ -161,16 +178,21 @@ class MeasuredTrials:
             self._evaluator.samples.feeds[0],
             budget_s=_CLOCK_S,
         )
-        return Clocked(model_file.weight_bytes(model), latency)
+        found = Clocked(model_file.weight_bytes(model), latency)
+        self._findings.clocked[seen_of(decisions)] = found
+        return found
 
     def latency(self, trial: Trial) -> Latency:
         """Of a trial against the model before."""
         assert trial.model is not None
-        return self.options.clock(
-            self._reference(),
-            self._session(trial.model, trial.decisions),
-            self._evaluator.samples.feeds[0],
-        )
+        key, known = seen_of(trial.decisions), self._findings.latencies
+        if key not in known:
+            known[key] = self.options.clock(
+                self._reference(),
+                self._session(trial.model, trial.decisions),
+                self._evaluator.samples.feeds[0],
+            )
+        return known[key]
 
     def _draft(self, decisions: Choice) -> ir.Model:
         return self._pool.rewrite(replace(self._context, draft=True), decisions)
@@ -206,18 +228,3 @@ class MeasuredTrials:
             except (ModelError, PassError):
                 return pass_.name
         return decisions[0].candidate.pass_name if decisions else self._pool.passes[0].name
-
-
-def _key(decisions: Choice) -> Hashable:
-    """What a rewrite sees of a choice; predictions and savings it does not."""
-    return tuple(
-        (
-            decision.site,
-            decision.candidate.pass_name,
-            decision.candidate.family,
-            decision.candidate.members,
-            decision.candidate.refined,
-            tuple(sorted(decision.candidate.parameters.items())),
-        )
-        for decision in decisions
-    )

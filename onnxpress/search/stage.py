@@ -13,6 +13,7 @@ from onnxpress.judge import Evaluator, Measurement
 from onnxpress.pool import Pool, PoolOffer
 from onnxpress.runtime import Latency
 from onnxpress.search.costliest import Cost, costliest
+from onnxpress.search.findings import Findings
 from onnxpress.search.layer_timing import keep_faster
 from onnxpress.search.measured import MeasuredTrials
 from onnxpress.search.sensitivity import hopeless
@@ -65,6 +66,7 @@ def search_stage(
     before: ir.Model,
     evaluator: Evaluator,
     options: SearchOptions,
+    findings_of: Callable[[Pool], Findings] = lambda _: Findings(),
 ) -> PoolResult:
     """Propose, choose, build, measure, and give back what holds; without passes that fail.
 
@@ -74,16 +76,21 @@ def search_stage(
         before: the model that the earlier stage left; not changed.
         evaluator: judges.
         options: what the search has to respect.
+        findings_of: what earlier searches found out about `before` with a pool; it grows.
     """
     failures: list[PassError] = []
     current: Pool | None = pool
     while current is not None:
         try:
-            context = open_context(current)
-            offer = current.offer(context)
+            findings = findings_of(current)
+            context, offer = findings.context, findings.offer
+            if context is None or offer is None:
+                context = open_context(current)
+                offer = current.offer(context)
             if not offer.failures:
-                trials = MeasuredTrials(current, context, evaluator, options)
-                found = _searched(trials, current, context, offer, evaluator)
+                findings.context, findings.offer = context, offer
+                trials = MeasuredTrials(current, context, evaluator, options, findings)
+                found = _searched(trials, current, context, offer, evaluator, findings)
                 model = before if found.model is context.model else found.model
                 costs = _costs(trials, current, context, found.decisions, evaluator.screening)
                 return replace(found, model=model, failures=tuple(failures), costliest=costs)
@@ -98,7 +105,12 @@ def search_stage(
 
 
 def _searched(
-    trials: MeasuredTrials, pool: Pool, context: Context, offer: PoolOffer, evaluator: Evaluator
+    trials: MeasuredTrials,
+    pool: Pool,
+    context: Context,
+    offer: PoolOffer,
+    evaluator: Evaluator,
+    findings: Findings,
 ) -> PoolResult:
     options, proposals = trials.options, offer.proposals
     left = list(offer.left)
@@ -114,7 +126,7 @@ def _searched(
             pool, context.model, left=tuple(left), note=unreachable, tried=trials.tried
         )
     if not (options.kernel_preserving_only or options.objective.accepts_slower):
-        kept, slower = keep_faster(pool, context, kept, options)
+        kept, slower = keep_faster(pool, context, kept, options, findings.layers)
         left += slower
     nothing = PoolResult(pool, context.model, left=tuple(left))
     if not any(not c.carried for p in kept for c in p.candidates):

@@ -85,9 +85,7 @@ def _by_amount(
     measured = magnified(trials, proposals)
     found: list[Trial] = []
     seen: list[Spending] = []
-    for unit in UNITS if quota is None else (quota.unit,):
-        if not any(getattr(c, unit) > 0 for p in proposals for c in p.candidates):
-            continue
+    for unit in _units(proposals, quota):
         if quota is None:
             ladder = allocate(measured, unit)
         else:
@@ -99,6 +97,20 @@ def _by_amount(
         trial = bisected(trials, ladder, seen)
         found += [] if trial is None else [trial]
     return tuple(trial for trial in found if trials.holds(trial))
+
+
+def _units(proposals: Sequence[Proposal], quota: Quota | None) -> list[str]:
+    """What may be saved, or what is asked for.
+
+    Microseconds stand for multiply-adds, where all that saves these was timed.
+    """
+    every = [c for proposal in proposals for c in proposal.candidates]
+    wanted = UNITS if quota is None else (quota.unit,)
+    found = [unit for unit in wanted if any(getattr(c, unit) > 0 for c in every)]
+    timed = all(c.saved_microseconds > 0 for c in every if c.saved_multiply_adds > 0)
+    if "saved_microseconds" in found and timed:
+        found.remove("saved_multiply_adds")
+    return found
 
 
 @dataclass(frozen=True)

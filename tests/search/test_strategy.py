@@ -5,7 +5,7 @@ from fakes import FakeTrials, candidate, site
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxpress.contract import Decision, Quota, Stage
+from onnxpress.contract import Candidate, Decision, Quota, Stage
 from onnxpress.search.objective import Objective
 from onnxpress.search.strategy import choose, feasible, saved
 from onnxpress.search.trial import SearchOptions
@@ -98,6 +98,18 @@ def test_sites_are_weighed_on_as_many_samples_as_their_numbers_need(
     trials = FakeTrials(allowed=0.5, options=SIZE, numbers=numbers)
     feasible(trials, proposals, Stage.LOW_RANK)
     assert trials.asked == [samples] * 2
+
+
+@pytest.mark.parametrize(("microseconds", "ladders"), [(5.0, 1), (0.0, 2)])
+def test_time_by_the_clock_stands_for_multiply_adds(microseconds: float, ladders: int) -> None:
+    def saving(error: float, microseconds: float) -> Candidate:
+        return candidate(error, 0, saved_multiply_adds=1e6, saved_microseconds=microseconds)
+
+    errors = {"a": 0.3, "b": 9.0}
+    proposals = [site(name, saving(error, 5.0)) for name, error in errors.items()]
+    proposals.append(site("c", saving(0.2, microseconds)))
+    trials = FakeTrials(allowed=0.6, options=SIZE)
+    assert len(feasible(trials, proposals, Stage.STRUCTURE).trials) == ladders
 
 
 def test_a_quota_is_reached_and_hardly_exceeded() -> None:
