@@ -115,6 +115,7 @@ class Session:
             referring = model_file.referring(model)
             # onnxruntime maps the files as long as the session lives.
             weakref.finalize(self, referring.temporary.close)
+            self._shared = referring.shared
             source = referring.content
             if referring.folder is not None:
                 key = "session.model_external_initializers_file_folder_path"
