@@ -64,14 +64,19 @@ class FakeTrials:
     def measure(self, decisions: Choice) -> Trial:
         """Note it and give its figures."""
         self.measured.append(decisions)
+        return Trial(decisions, self._figures(decisions))
+
+    def _figures(self, decisions: Choice) -> Measurement:
         noise = self.noise_of(decisions)
-        fidelity = OutputFidelity(-noise, 1.0, noise, 0.0)
-        found = Measurement({"y": fidelity}, (), 1, "a table")
-        return Trial(decisions, found)
+        return Measurement({"y": OutputFidelity(-noise, 1.0, noise, 0.0)}, (), 1, "a table")
 
     def glanced(self, decisions: Choice) -> Trial:
         """As `measure`."""
         return self.measure(decisions)
+
+    def recalled(self, decisions: Choice) -> Trial | None:
+        """Where the same decisions were measured."""
+        return Trial(decisions, self._figures(decisions)) if decisions in self.measured else None
 
     def completed(self, trial: Trial) -> Trial:
         """As it is."""

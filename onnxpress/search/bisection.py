@@ -2,8 +2,8 @@
 
 What a rung spends of the budget grows about as a power of its predicted errors' sum, spent ≈ c·eᵖ:
 so the next rung to measure is the one at which the line through the nearest two known, in
-logarithms, crosses the whole budget (regula falsi). Where that left more than a half twice, the
-middle is next, so that it never takes more than three times what bisection does.
+logarithms, crosses the whole budget (regula falsi). Where that left more than a half three times,
+the middle is next, so that it never takes more than four times what bisection does.
 
 On the way a rung is measured on few samples where these are clear either way; what is given back
 was measured on all.
@@ -21,7 +21,7 @@ __all__ = ["Spending", "bisected"]
 
 _LEAST = 1e-12
 """Errors and shares of the budget below are as good as none."""
-_PATIENCE = 2
+_PATIENCE = 3
 """Guesses in turn that may leave more than a half."""
 
 
@@ -66,6 +66,9 @@ def _highest(
     """The highest rung that holds, and its place; the last is known not to."""
     errors = [sum(d.candidate.predicted_error for d in choice) for choice in ladder]
     bracket = _Bracket(np.maximum.accumulate([0.0, *errors])[1:].tolist(), trials.allowed)
+    last = trials.recalled(ladder[-1]) if ladder else None
+    if last is not None:
+        bracket.learn(Spending(bracket.errors[-1], trials.spent(last), trials.holds(last)))
     for spending in seen:
         bracket.learn(spending)
     found: Trial | None = None

@@ -79,6 +79,11 @@ class MeasuredTrials:
         known = self._known(decisions, glance=True)
         return self._measured(decisions, glance=True) if known is None else Trial(decisions, known)
 
+    def recalled(self, decisions: Choice) -> Trial | None:
+        """What was measured of it before, without its model."""
+        known = self._findings.measurements.get(seen_of(decisions))
+        return None if known is None else Trial(decisions, known)
+
     def completed(self, trial: Trial) -> Trial:
         """With its model, and measured on all samples."""
         whole = self._is_whole(trial.measurement) and trial.model is not None

@@ -83,7 +83,8 @@ def weighed(
     All candidates of a family are measured together, then half of them, and so on down to
     those that alone take a good part of what may be lost; a group that takes less is shared
     out by prediction. Most layers are harmless, so this takes far fewer runs than one for each.
-    Candidates that are not `wanted` count as free of error.
+    Candidates that are not `wanted` count as free of error, and so do carried ones, which are taken
+    in any case: they are measured alone, and what groups lose is what they lose beyond.
 
     Args:
         trials: measure.
@@ -93,10 +94,13 @@ def weighed(
     allowed = 10 ** (-trials.min_sqnr / 10)
     carried = tuple(Decision(p.site, p.candidates[0]) for p in proposals if p.candidates[0].carried)
     measured: dict[tuple[str, int], float] = {}
+    families = _families(proposals, wanted)
+    alone = trials.noise(carried, _SENSITIVITY_SAMPLES) if carried and families else 0.0
 
     def halve(group: Sequence[tuple[int, Decision]], share: float | None = None) -> None:
         decisions = [decision for _, decision in group]
-        error = trials.noise((*decisions, *carried), _SENSITIVITY_SAMPLES)
+        error = trials.noise((*decisions, *carried), _SENSITIVITY_SAMPLES) - alone
+        error = max(error, 0.0)
         if share is None:
             # Where a metric decides, no more is known than that the whole fails.
             share = min(allowed, error) / _RESOLUTION
@@ -110,7 +114,7 @@ def weighed(
         halve(group[:middle], share)
         halve(group[middle:], share)
 
-    for group in _families(proposals, wanted):
+    for group in families:
         halve(group)
     return [
         replace(

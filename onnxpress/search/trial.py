@@ -121,6 +121,9 @@ class Trials(Protocol):
     def glanced(self, decisions: Choice) -> Trial:
         """As `measure`, and on few samples too where these show that it holds with some room."""
 
+    def recalled(self, decisions: Choice) -> Trial | None:
+        """What was measured of it before, without its model."""
+
     def completed(self, trial: Trial) -> Trial:
         """With its model, and measured on all samples."""
 

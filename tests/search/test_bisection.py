@@ -47,13 +47,13 @@ def test_errors_that_add_up_by_another_power_take_less_than_half_of_bisection() 
     assert trials.tried <= 4, "bisection takes 9"
 
 
-def test_predictions_that_say_nothing_take_three_times_bisection_at_most() -> None:
+def test_predictions_that_say_nothing_take_four_times_bisection_at_most() -> None:
     ladder = _ladder([1e-9 * n for n in range(RUNGS)])
     trials = _trials(1.0, lambda error: 0.99 if error < 300e-9 else 1.01)
     found = bisected(trials, ladder, [])
     assert found is not None
     assert found.decisions[0].candidate.predicted_error == 1e-9 * 299
-    assert trials.tried <= 3 * 9
+    assert trials.tried <= 4 * 9
 
 
 def test_another_ladder_begins_where_the_first_one_ended() -> None:
@@ -63,6 +63,16 @@ def test_another_ladder_begins_where_the_first_one_ended() -> None:
     bisected(first, ladder, seen)
     bisected(second, ladder, seen)
     assert second.tried == 2 < first.tried
+
+
+def test_last_rung_that_was_measured_says_how_far_to_go() -> None:
+    ladder = _ladder([1.02**n for n in range(RUNGS)])
+    trials = _trials(0.5 * 1.02**380.5, lambda error: 0.5 * error)
+    bisected(trials, ladder, [])
+    assert trials.tried == 3
+    trials.measured = [ladder[-1]]
+    bisected(trials, ladder, [])
+    assert trials.tried - 1 == 2
 
 
 class _Hasty(FakeTrials):

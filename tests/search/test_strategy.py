@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from onnxpress.contract import Candidate, Decision, Quota, Stage
 from onnxpress.search.objective import Objective
+from onnxpress.search.sensitivity import weighed
 from onnxpress.search.strategy import choose, feasible, saved
 from onnxpress.search.trial import SearchOptions
 
@@ -203,6 +204,17 @@ def test_carried_operators_alone_are_no_choice() -> None:
     trials = FakeTrials(0.2, options=SIZE)
     found = feasible(trials, together, Stage.QUANTIZATION)
     assert sites_of(found.trials[0].decisions) == {"add", "conv"}
+
+
+def test_what_carried_operators_lose_is_not_laid_on_the_sites() -> None:
+    errors = {f"layer{n}": 5e-3 if n == 11 else 1e-7 for n in range(32)}
+    carried = site("add", candidate(0.5, carried=True))
+    proposals = [carried, *(site(name, candidate(error)) for name, error in errors.items())]
+    trials = FakeTrials(allowed=1.0, options=SIZE)
+    found = weighed(trials, proposals, lambda _: True)
+    by_site = {p.site: p.candidates[0].predicted_error for p in found[1:]}
+    assert by_site == pytest.approx(errors, rel=1e-6, abs=1e-9)
+    assert trials.weighed == 12, "the carried ones, all, and two halves down to the one that errs"
 
 
 def test_what_a_choice_saves_counts_bytes_and_zeros_then_work_and_kernels() -> None:
