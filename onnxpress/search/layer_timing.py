@@ -34,7 +34,7 @@ __all__ = ["keep_faster", "timing_key"]
 logger = logging.getLogger(__name__)
 
 _ROUNDS = 5
-_ROUND_S = 0.002
+_ROUND_S = 0.001
 
 
 def keep_faster(
