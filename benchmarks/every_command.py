@@ -181,7 +181,7 @@ def row_of_peer(name: str, peer: str, judge: Evaluator | None, folder: Path) -> 
         write_feeds(load_samples(calibration, Session(model).inputs), feeds)
         environment = peer.split(maxsplit=1)[0]
         try:
-            seconds = run_worker(
+            worked = run_worker(
                 environment, "worker.py", peer, own, feeds, out, time_limit_s=PEER_LIMIT_S
             )
         except (RuntimeError, subprocess.TimeoutExpired) as error:
@@ -189,7 +189,7 @@ def row_of_peer(name: str, peer: str, judge: Evaluator | None, folder: Path) -> 
     smaller = model.stat().st_size / out.stat().st_size
     found = Found() if judge is None else judged(judge, out)
     holds = "within the budget" if found.holds else "beyond it"
-    figures = f"| – | {smaller:.2f}x | {seconds:.0f} | – | –"
+    figures = f"| – | {smaller:.2f}x | {worked.seconds:.0f} | {worked.peak_mb:,.0f} | –"
     return f"{head}{figures} | {found.metric} | {found.worst_db} | {holds} |"
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,10 +60,22 @@ def write_feeds(samples: Samples, path: Path) -> None:
     np.savez(path, **arrays)  # type: ignore[arg-type]
 
 
+class Worked(NamedTuple):
+    """What a script of `peers/` says of itself.
+
+    Attributes:
+        seconds: that it took.
+        peak_mb: its largest resident set; NaN where it does not say it.
+    """
+
+    seconds: float
+    peak_mb: float
+
+
 def run_worker(
     environment: str, worker: str, *arguments: object, time_limit_s: float | None = None
-) -> float:
-    """Run a script of `peers/` in its environment; the seconds it says it took.
+) -> Worked:
+    """Run a script of `peers/` in its environment.
 
     Raises:
         RuntimeError: it failed, and the message is its last line; or it took too long.
@@ -80,7 +93,8 @@ def run_worker(
         raise RuntimeError(f"more than {time_limit_s} s") from error
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
-    return float(done.stdout.split()[-1])
+    seconds, *peak_mb = done.stdout.splitlines()[-1].split()
+    return Worked(float(seconds), float(peak_mb[0]) if peak_mb else float("nan"))
 
 
 def print_row(cells: tuple[str, ...]) -> None:

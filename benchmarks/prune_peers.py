@@ -113,7 +113,7 @@ def by_onnxsim(
         amount = (low + high) / 2
         seconds = run_worker(
             "onnxsim", "worker.py", f"onnxsim {method} {amount}", plain, feeds, output
-        )
+        ).seconds
         if multiply_adds(output, samples) > ratio * row.whole:
             low = amount
         else:
@@ -162,7 +162,9 @@ def compare(name: str, ratios: list[str], methods: list[str]) -> None:
                 try:
                     if tool == "torch-pruning":
                         path = folder / "torch.onnx"
-                        seconds = run_worker("torch-pruning", "torch_prune.py", model, ratio, path)
+                        seconds = run_worker(
+                            "torch-pruning", "torch_prune.py", model, ratio, path
+                        ).seconds
                     else:
                         path, seconds = by_onnxsim(
                             method, float(ratio), plain, samples, row, folder

@@ -40,7 +40,7 @@ def quantized(configuration: str, model: Path, feeds: Path, output: Path) -> str
         feeds,
         output,
         time_limit_s=TIME_LIMIT_S,
-    )
+    ).seconds
     if not output.exists():
         raise RuntimeError("no output")
     return f"{seconds:.1f}"

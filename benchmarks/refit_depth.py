@@ -1,12 +1,13 @@
 """Refits against depth and samples: processor time and peak memory, as Markdown.
 
-    python benchmarks/refit_depth.py [--depths 12 24 48] [--samples 64 256 1024 4096]
+    python benchmarks/refit_depth.py [--depths 12 24 48] [--samples 64 256 1024 4096] [--plot FILE]
 
 A generated network of equal blocks (LayerNormalization, 256 to 768, Relu, 768 to 256, residual)
 behind an embedding, all-static int8. A process for each row. Processor time, since other work
 shares the cores; the peak is what the refit adds in a process that has collected its statistics
 (Linux). It uses nothing that version 0.1 did not have, so that it also measures checkouts from
-before there were blocks: `PYTHONPATH=CHECKOUT python benchmarks/refit_depth.py`.
+before there were blocks: `PYTHONPATH=CHECKOUT python benchmarks/refit_depth.py`. A plot needs
+matplotlib.
 """
 
 import argparse
@@ -112,6 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--depths", type=int, nargs="*", default=[12, 24, 48])
     parser.add_argument("--samples", type=int, nargs="*", default=[64, 256, 1024, 4096])
+    parser.add_argument("--plot", type=Path)
     parser.add_argument("--one", type=int, nargs=2)
     options = parser.parse_args()
     if options.one:
@@ -120,11 +122,38 @@ def main() -> None:
     heading = "statistics s | rounding once s | refit s | s a block | refit adds MB |"
     print(f"| blocks | samples | {heading}\n| --- | --- | --- | --- | --- | --- | --- |")
     cases = [(depth, 64) for depth in options.depths]
+    rows: list[tuple[int, int, dict[str, float]]] = []
     for depth, count in [*cases, *((4, count) for count in options.samples)]:
         found = row(depth, count)
+        rows.append((depth, count, found))
         times = f"{found['statistics_s']:.1f} | {found['rounding_s']:.1f} | {found['refit_s']:.1f}"
         each = found["refit_s"] / depth
         print(f"| {depth} | {count} | {times} | {each:.2f} | {found['refit_mb']:.0f} |", flush=True)
+    if options.plot:
+        _plot(rows, len(cases), options.plot)
+
+
+def _plot(rows: list[tuple[int, int, dict[str, float]]], by_depth: int, path: Path) -> None:
+    from matplotlib import pyplot as plt  # noqa: PLC0415 - only for a plot
+
+    figure, places = plt.subplots(2, 2, figsize=(10, 7))
+    kinds = ("statistics_s", "rounding_s", "refit_s")
+    for column, (own, place, label) in enumerate(
+        ((rows[:by_depth], 0, "blocks, 64 samples"), (rows[by_depth:], 1, "samples, 4 blocks"))
+    ):
+        along = [row[place] for row in own]
+        times, memory = places[0][column], places[1][column]
+        for kind in kinds:
+            name = kind.removesuffix("_s")
+            times.plot(along, [row[2][kind] for row in own], "o-", label=name)
+        times.set(xlabel=label, ylabel="processor seconds")
+        memory.plot(along, [row[2]["refit_mb"] for row in own], "o-")
+        memory.set(xlabel=label, ylabel="MB that the refit adds", ylim=(0, None))
+    for axes in places.flat:
+        axes.grid(visible=True, alpha=0.3)
+    places[0][0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

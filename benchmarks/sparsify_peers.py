@@ -70,7 +70,9 @@ def by_peer(
     feeds, output = folder / "feeds.npz", folder / "peer.onnx"
     write_feeds(samples, feeds)
     output.unlink(missing_ok=True)
-    seconds = run_worker("onnxsim", "worker.py", f"{configuration} {setting}", model, feeds, output)
+    seconds = run_worker(
+        "onnxsim", "worker.py", f"{configuration} {setting}", model, feeds, output
+    ).seconds
     if not output.exists():
         raise RuntimeError("no message")
     return output, seconds

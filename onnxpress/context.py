@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -15,7 +15,13 @@ from onnxpress.statistics import LayerStatistics, Statistics
 from onnxpress.stored import StoredWeight, beside, find_stored
 from onnxpress.targets import Target
 
-__all__ = ["Context"]
+__all__ = ["OUT_OF_TIME", "Context"]
+
+OUT_OF_TIME = "the time was over before it was looked at: give more with --time-limit"
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -34,11 +40,15 @@ class Context:
             reasons are wanted as far as shapes tell them.
         draft: a rewrite is wanted for the clock, so that its weights need the right form but not
             the best values.
+        observed: a rewrite is wanted to be run and observed: a tensor that keeps its name has to
+            stand for what it did before, so that nothing may be folded through it.
         layers: the model's layers with a constant weight; found if not given.
         base: the model that was proposed on, which nobody changes; `model` if not given.
         base_statistics: of `base`, before any refinement; `statistics` if not given.
         names: what is free in `model`; a rewrite takes every new name from it.
         memory: what `memoised` functions of this stage returned.
+        out_of_time: asked by `propose` between sites that take long; once it says yes, the rest is
+            left alone with `OUT_OF_TIME` as the reason.
         kept: names of layers whose weights the user keeps from the pass: candidates that change
             them are dropped, and a rewrite that does is refused.
     """
@@ -48,6 +58,7 @@ class Context:
     statistics: Statistics | None = None
     seed: int = 0
     draft: bool = False
+    observed: bool = False
     survey: bool = False
     shapes_only: bool = False
     layers: tuple[Layer, ...] = ()
@@ -55,6 +66,7 @@ class Context:
     base_statistics: Statistics | None = None
     names: Names = None  # type: ignore[assignment] # filled in below
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
+    out_of_time: Callable[[], bool] = field(default=_never, compare=False, repr=False)
     kept: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from onnxpress.bias import shift_bias, takes_bias
-from onnxpress.context import Context
+from onnxpress.context import OUT_OF_TIME, Context
 from onnxpress.errors import PassError, RecipeError, UsageError
 from onnxpress.graph import Names, add_initializer
 from onnxpress.layers import Layer
@@ -26,6 +26,7 @@ from onnxpress.stored import StoredWeight
 from onnxpress.targets import Target
 
 __all__ = [
+    "OUT_OF_TIME",
     "Candidate",
     "Context",
     "Decision",

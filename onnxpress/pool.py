@@ -263,8 +263,10 @@ class Pool:
         names = {name for decision in decisions for name in decision.layers}
         chosen = [layer for layer in context.layers if layer.name in names]
 
-        def carried_out(statistics: Statistics) -> ir.Model:
-            return self.rewrite(replace(context, statistics=statistics), decisions)
+        def carried_out(statistics: Statistics, *, observed: bool) -> ir.Model:
+            return self.rewrite(
+                replace(context, statistics=statistics, observed=observed), decisions
+            )
 
         return refitted(context, chosen, samples, carried_out, threads=threads)
 

@@ -13,8 +13,9 @@ makes much of little. So the bytes are the same for blocks of any size.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -34,14 +35,19 @@ from onnxpress.statistics import (
     outermost,
 )
 
-__all__ = ["levels_of", "refitted"]
+__all__ = ["Rewrite", "levels_of", "refitted"]
 
 logger = logging.getLogger(__name__)
 
 HELD_BYTES = 256_000_000
 """In memory, of the activations of both networks between two blocks; more goes to files."""
 
-Rewrite = Callable[[Statistics], ir.Model]
+
+class Rewrite(Protocol):
+    """Carries decisions out."""
+
+    def __call__(self, statistics: Statistics, /, *, observed: bool) -> ir.Model:
+        """A new model, by some statistics; `observed`: as `Context` says."""
 
 
 def refitted(
@@ -75,8 +81,8 @@ def refitted(
     assert context.statistics is not None
     statistics = context.statistics
     if not layers:
-        return rewrite(statistics)
-    model = rewrite(statistics)
+        return rewrite(statistics, observed=False)
+    model = rewrite(statistics, observed=True)
     levels = levels_of(context.model.graph, layers)
     if budget_bytes is None:
         budget_bytes = sum(layer.nbytes for layer in layers) // max(len(levels), 1)
@@ -91,17 +97,16 @@ def refitted(
         for number, level in enumerate(levels):
             found = networks.observed(level)
             statistics = replace(statistics, layers={**statistics.layers, **found})
-            model = rewrite(statistics)
-            networks.after_parts = Parts(model)
             later = [layer for rest in levels[number + 1 :] for layer in rest]
             if later:
+                networks.after_parts = Parts(rewrite(statistics, observed=True))
                 networks.advance(ends[number], later)
     except ModelError as error:
         logger.warning("layers are not fitted again: %s", error)
-        return rewrite(context.statistics)
+        return rewrite(context.statistics, observed=False)
     finally:
         networks.close()
-    return model
+    return rewrite(statistics, observed=False)
 
 
 def _ends(graph: ir.Graph, levels: Sequence[Sequence[Layer]], blocks: Cut) -> list[int]:

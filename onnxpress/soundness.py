@@ -2,11 +2,14 @@
 
 - an attribute that stands for one of a function, in a graph that is none;
 - functions that call themselves, or double so often that their nodes could not be written out;
+- a Split into another number of parts than it names: two thousand million take shape inference
+  17 GB;
 - a tensor of dimensions that no array can have, or of another number of values than they say.
 """
 
 import functools
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
@@ -33,6 +36,8 @@ def require_sound(model: onnx.ModelProto, file: Path) -> None:
         ModelError: what stands where, and what was expected.
     """
     _require_own_attributes(model.graph, file)
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        _require_named_parts(nodes, file)
     _require_finite_functions(model, file)
     for tensor in tensors(model):
         problem = _problem(tensor)
@@ -82,6 +87,19 @@ def _require_own_attributes(graph: onnx.GraphProto, file: Path) -> None:
                 )
             for body in _bodies(attribute):
                 _require_own_attributes(body, file)
+
+
+def _require_named_parts(nodes: Iterable[onnx.NodeProto], file: Path) -> None:
+    for node in nodes:
+        for attribute in node.attribute:
+            parts = attribute.i if attribute.name == "num_outputs" and not node.domain else 0
+            if node.op_type == "Split" and parts > len(node.output):
+                raise ModelError(
+                    f"{file}: node {node.name or node.op_type!r} splits into {parts:,} parts and "
+                    f"names {len(node.output)}; expected as many; export the model again"
+                )
+            for body in _bodies(attribute):
+                _require_named_parts(body.node, file)
 
 
 def _require_finite_functions(model: onnx.ModelProto, file: Path) -> None:

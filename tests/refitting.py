@@ -1,6 +1,6 @@
 """Refit as it was before there were blocks: both networks run from the start for every level."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnxpress.contract import Context, Decision, Layer
 from onnxpress.data import Samples
 from onnxpress.pool import Pool
-from onnxpress.refinement import levels_of
+from onnxpress.refinement import Rewrite, levels_of
 from onnxpress.search.allocation import strongest
 from onnxpress.statistics import Observations, Statistics, collect
 
@@ -23,23 +23,27 @@ def refined_decisions(pool: Pool, context: Context) -> tuple[Decision, ...]:
 
 def rewriting(
     pool: Pool, context: Context, decisions: Sequence[Decision]
-) -> tuple[list[Layer], Callable[[Statistics], ir.Model]]:
+) -> tuple[list[Layer], Rewrite]:
     """The layers that decisions change, and what carries them out with some statistics."""
     names = {name for decision in decisions for name in decision.layers}
     layers = [layer for layer in context.layers if layer.name in names]
-    return layers, lambda seen: pool.rewrite(replace(context, statistics=seen), decisions)
+
+    def rewrite(seen: Statistics, *, observed: bool) -> ir.Model:
+        return pool.rewrite(replace(context, statistics=seen, observed=observed), decisions)
+
+    return layers, rewrite
 
 
 def from_the_start(
     context: Context,
     layers: Sequence[Layer],
     samples: Samples,
-    rewrite: Callable[[Statistics], ir.Model],
+    rewrite: Rewrite,
 ) -> ir.Model:
     """A run over all samples and the whole of both networks for each level."""
     assert context.statistics is not None
     statistics = context.statistics
-    model = rewrite(statistics)
+    model = rewrite(statistics, observed=True)
     for level in levels_of(context.model.graph, layers):
         found = collect(
             model,
@@ -52,5 +56,5 @@ def from_the_start(
             optimize=False,
         )
         statistics = replace(statistics, layers={**statistics.layers, **found.layers})
-        model = rewrite(statistics)
-    return model
+        model = rewrite(statistics, observed=True)
+    return rewrite(statistics, observed=False)

@@ -1,5 +1,6 @@
 """Passes of one stage offer into one pool; names and packages decide nothing."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from bad_passes import Raises, RaisesInRewrite, Rounds
 
 import onnxpress
 from onnxpress.contract import (
+    OUT_OF_TIME,
     Candidate,
     Context,
     Decision,
@@ -20,11 +22,16 @@ from onnxpress.contract import (
     Skip,
     Stage,
 )
+from onnxpress.data import random_samples
 from onnxpress.errors import UsageError
 from onnxpress.layers import find_layers
+from onnxpress.passes.factorize import Factorize
+from onnxpress.passes.prune import Prune
 from onnxpress.passes.quantize import Quantize
+from onnxpress.passes.sparsify import Sparsify
 from onnxpress.pool import Pool, pools_of
 from onnxpress.recipe import Recipe, RecipeStage
+from onnxpress.runtime import Session
 from onnxpress.targets import load_target
 from onnxpress.testing import SAMPLE_MODELS
 
@@ -278,3 +285,22 @@ def test_a_named_pass_that_was_outdone_by_another_is_no_failure() -> None:
         SAMPLE_MODELS["mlp_opset17"](), passes=[Rounds(decimals=6), "quantize"], goal="size"
     )
     assert result.within_budget, result.problems
+
+
+@pytest.mark.parametrize("pass_", [Prune(), Factorize(), Sparsify()], ids=lambda p: p.name)
+def test_sites_that_there_is_no_time_for_are_left_with_the_reason(pass_: Pass) -> None:
+    pool = Pool((pass_,))
+    model = SAMPLE_MODELS["wide_cnn"]()
+    context = pool.context(
+        model, load_target("cpu"), random_samples(Session(model), 16, seed=1), threads=1
+    )
+    asked = itertools.count()
+    some = pool.offer(replace(context, out_of_time=lambda: next(asked) > 0))
+    none = pool.offer(replace(context, out_of_time=lambda: True))
+    every = pool.offer(context)
+    assert not none.proposals
+    assert OUT_OF_TIME in {skip.reason for skip in none.left_by(pass_.name)}
+    assert len(some.proposals) < len(every.proposals)
+    sites = {p.site for p in every.proposals} | {s.site for s in every.left_by(pass_.name)}
+    answered = {p.site for p in some.proposals} | {s.site for s in some.left_by(pass_.name)}
+    assert answered <= sites

@@ -1,12 +1,18 @@
 """The quadratic form against sums over drawn rows."""
 
+from dataclasses import replace
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 from generated import statistics_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxpress.reconstruction import damped_gram, low_rank, relative_error, repaired
+from onnxpress.statistics import LayerStatistics
+
+Float64 = npt.NDArray[np.float64]
 
 
 def test_error_is_power_over_power_of_the_rows() -> None:
@@ -73,3 +79,49 @@ def test_repaired_layer_gives_the_reference_output_from_changed_inputs() -> None
     again, nothing = repaired(weight, statistics_of(own), biased=True)
     assert np.array_equal(again, weight)
     assert not nothing.any()
+
+
+def in_halves(own: Float64, reference: Float64) -> LayerStatistics:
+    """Of rows that belong to two samples, the first half and the second."""
+    middle = len(own) // 2
+    half = statistics_of(own[:middle], reference[:middle])
+    return replace(statistics_of(own, reference), half=half)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_few_samples_show_by_chance_is_not_fitted(seed: int) -> None:
+    """96 rows of 64 inputs, whose noise says nothing of them: a fit to all is worse on others."""
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((8, 64))
+    scales = np.geomspace(0.01, 3, 64)
+    x, other = (rng.standard_normal((rows, 64)) * scales for rows in (96, 4000))
+    noise, another = (0.02 * rng.standard_normal(a.shape) for a in (x, other))
+    wanted = other @ weight.T
+
+    def lost(moments: LayerStatistics) -> float:
+        found, offset = repaired(weight, moments, biased=True)
+        return float(np.square((other + another) @ found.T + offset - wanted).sum())
+
+    nothing = float(np.square(another @ weight.T).sum())
+    assert lost(in_halves(x + noise, x)) < 1.05 * nothing
+    assert lost(in_halves(x + noise, x)) < lost(statistics_of(x + noise, x))
+
+
+def test_what_both_halves_show_is_fitted() -> None:
+    rng = np.random.default_rng(4)
+    weight = rng.standard_normal((5, 12))
+    x, other = rng.standard_normal((2, 4000, 12)) + 1.0
+    change = np.eye(12) + 0.1 * rng.standard_normal((12, 12))
+    found, offset = repaired(weight, in_halves(x @ change + 0.3, x), biased=True)
+    wanted, own = other @ weight.T, other @ change + 0.3
+    before = np.square(own @ weight.T - wanted).sum()
+    assert np.square(own @ found.T + offset - wanted).sum() < 1e-3 * before
+
+
+def test_both_halves_are_the_whole() -> None:
+    x = np.random.default_rng(1).standard_normal((20, 3))
+    whole, half = statistics_of(x, x + 1), statistics_of(x[:8], x[:8] + 1)
+    rest, wanted = whole.without(half), statistics_of(x[8:], x[8:] + 1)
+    assert rest.rows == 12
+    for name in ("mean", "second_moment", "gram", "reference_mean", "cross"):
+        np.testing.assert_allclose(getattr(rest, name), getattr(wanted, name), atol=1e-12)

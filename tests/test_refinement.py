@@ -150,7 +150,8 @@ def test_layers_that_are_fed_nan_keep_what_they_had_and_the_node_is_named(
     context = Context(model, load_target("cpu"), Statistics())
     asked: list[Statistics] = []
 
-    def rewrite(statistics: Statistics) -> ir.Model:
+    def rewrite(statistics: Statistics, *, observed: bool) -> ir.Model:
+        del observed
         asked.append(statistics)
         return model.clone()
 
@@ -179,7 +180,12 @@ def test_a_network_that_does_not_run_is_not_fitted_again_and_this_is_said(
     next(node for node in broken.graph if node.op_type == "Relu").op_type = "NoSuchOperator"
     samples = random_samples(Session(model), 2, seed=1)
     context = Context(model, load_target("cpu"), Statistics())
-    found = refitted(context, find_layers(model), samples, lambda _: broken, threads=1)
+
+    def rewrite(_: Statistics, *, observed: bool) -> ir.Model:
+        del observed
+        return broken
+
+    found = refitted(context, find_layers(model), samples, rewrite, threads=1)
     assert found is broken
     (record,) = caplog.records
     assert record.getMessage().startswith("layers are not fitted again: ")

@@ -71,3 +71,19 @@ def test_functions_that_call_others_twice_are_sound() -> None:
     )
     made = onnx.helper.make_model(graph, functions=[inner, outer], opset_imports=opsets)
     require_sound(made, Path("model.onnx"))
+
+
+def test_a_split_into_parts_that_it_does_not_name_is_refused() -> None:
+    """Of two thousand million parts shape inference takes 17 GB."""
+    split = onnx.helper.make_node("Split", ["x"], ["y", "z"], num_outputs=2**31 - 1)
+    info = onnx.helper.make_tensor_value_info
+    body = onnx.helper.make_graph([split], "body", [], [info("y", TensorProto.FLOAT, [1])])
+    branch = onnx.helper.make_node("If", ["c"], ["w"], then_branch=body, else_branch=body)
+    outputs = [info("w", TensorProto.FLOAT, [1])]
+    inputs = [info("x", TensorProto.FLOAT, [2]), info("c", TensorProto.BOOL, [])]
+    made = onnx.helper.make_model(onnx.helper.make_graph([branch], "g", inputs, outputs))
+    with pytest.raises(ModelError, match="splits into 2,147,483,647 parts and names 2"):
+        require_sound(made, Path("model.onnx"))
+    split.attribute[0].i = 2
+    body = onnx.helper.make_graph([split], "body", [], [info("y", TensorProto.FLOAT, [1])])
+    require_sound(onnx.helper.make_model(body), Path("model.onnx"))

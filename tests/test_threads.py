@@ -5,10 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clocks import BY_WORK
+from refitting import refined_decisions
 from threadpoolctl import threadpool_info
 
 import onnxpress
-from onnxpress.runtime import numpy_threads
+from onnxpress import model_file
+from onnxpress.data import random_samples
+from onnxpress.passes.quantize import Quantize
+from onnxpress.pool import Pool
+from onnxpress.runtime import Session, numpy_threads
+from onnxpress.targets import load_target
+from onnxpress.testing import SAMPLE_MODELS
 
 
 def in_use() -> set[int]:
@@ -45,3 +52,19 @@ def test_number_comes_back_after_an_error() -> None:
     with pytest.raises(ValueError, match="inside"), numpy_threads(1):
         raise ValueError("inside")
     assert in_use() == before
+
+
+@pytest.mark.parametrize("name", ["wide_cnn", "mlp_opset17"])
+def test_one_thread_and_two_give_the_same_bytes(name: str) -> None:
+    model = SAMPLE_MODELS[name]()
+    samples = random_samples(Session(model), 12, seed=1)
+    found = []
+    for threads in (1, 2):
+        pool = Pool((Quantize(form="static"),))
+        with numpy_threads(threads):
+            context = pool.context(model, load_target("cpu"), samples, threads=threads)
+            decisions = refined_decisions(pool, context)
+            rewritten = pool.rewrite_refined(context, decisions, samples, threads=threads)
+        chosen = [(d.site, d.candidate.family, d.candidate.parameters) for d in decisions]
+        found.append((chosen, model_file.to_bytes(rewritten)))
+    assert found[0] == found[1]

@@ -8,6 +8,7 @@ A configuration is a peer's name and what it shall do: `onnxruntime us`, `nncf t
 of onnxpress.
 """
 
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -150,7 +151,8 @@ def main() -> None:
     started = time.monotonic()
     PEERS[peer](layout, model, samples, output)
     # Some peers leave a progress bar on the line.
-    print(f"\n{time.monotonic() - started:.1f}")
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"\n{time.monotonic() - started:.1f} {peak_mb:.0f}")
 
 
 if __name__ == "__main__":

@@ -86,9 +86,10 @@ def search_stage(
             context, offer = findings.context, findings.offer
             if context is None or offer is None:
                 context = open_context(current)
-                offer = current.offer(context)
+                offer = current.offer(replace(context, out_of_time=options.out_of_time))
             if not offer.failures:
-                findings.context, findings.offer = context, offer
+                if not options.out_of_time():
+                    findings.context, findings.offer = context, offer
                 trials = MeasuredTrials(current, context, evaluator, options, findings)
                 found = _searched(trials, current, context, offer, evaluator, findings)
                 model = before if found.model is context.model else found.model

@@ -6,43 +6,29 @@ that sample, so memory grows with neither the samples nor the model's depth.
 
 A rewritten model can be observed beside the one it came from: then the same rows are drawn from
 both, and E[x·x̂ᵀ] says how far what a layer is fed has moved.
-
-What is drawn of a layer follows from the seed, its name and its own inputs alone, so that it is the
-same whatever is observed beside it, and in however many blocks.
 """
 
-import hashlib
-import itertools
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxpress.layers import Layer
-from onnxpress.runtime import Array, Feed
+from onnxpress.runtime import Feed
 from onnxpress.statistics.exposing import Observer, input_key
-from onnxpress.statistics.row_sums import RowSums
-from onnxpress.statistics.store import Statistics, TensorStatistics
+from onnxpress.statistics.reduction import Reduction
+from onnxpress.statistics.store import Statistics
 
 __all__ = ["FEWEST_SAMPLES", "RUN_BYTES", "Observations", "chunks_of", "collect"]
 
 logger = logging.getLogger(__name__)
 
-ROWS_PER_INPUT = 4
-"""Rows per layer over all samples, times the layer's inputs: a Gram matrix of full rank."""
-FEWEST_ROWS, MOST_ROWS = 4096, 16_384
-HISTOGRAM_TARGET = 1 << 20
-"""Elements of a tensor over all samples that enter the histogram; extremes are always exact."""
-HISTOGRAM_FEWEST = 1 << 12
 FEWEST_SAMPLES = 8
 """That are observed although no time is left: ranges of fewer say nothing."""
 RUN_BYTES = 192_000_000
 """Of tensors of one run that are held at a time, about."""
-HELD_BYTES = 131_072
-"""Of one tensor, in several samples that are reduced together: calls cost more than small sums."""
 FEWEST_FETCHED = 16
 """Tensors of a run while nothing is known of their sizes."""
 
@@ -132,7 +118,14 @@ def collect(
         if reference is None
         else Observer(reference, names, threads=threads, optimize=optimize)
     )
-    reduction = _Reduction(wanted, observer.names, watched, len(samples), seed)
+    reduction = Reduction(
+        wanted.tensors & observer.names,
+        watched,
+        len(samples),
+        seed,
+        gram=wanted.gram,
+        in_halves=reference is not None,
+    )
     chunks: list[list[str]] = []
     done = 0
     feeds = zip(samples, reference_samples or samples, strict=True)
@@ -144,121 +137,12 @@ def collect(
             for name in chunk:
                 given = arrays.get(name, [])
                 sizes[name] = sum(array.nbytes for array in given)
-                reduction.hold(name, given, theirs.get(name))
+                reduction.hold(name, given, theirs.get(name), done)
         chunks = chunks or chunks_of(names, sizes, RUN_BYTES)
         if FEWEST_SAMPLES <= done < len(samples) and over():
             logger.warning("time is short: statistics are of %d of %d samples", done, len(samples))
             break
     return reduction.finish(done, observer.lost)
-
-
-class _Reduction:
-    """Tensors that wait, and the sums they are added to."""
-
-    def __init__(
-        self,
-        wanted: Observations,
-        given: frozenset[str],
-        watched: Mapping[str, list[Layer]],
-        samples: int,
-        seed: int,
-    ) -> None:
-        every = [layer for group in watched.values() for layer in group]
-        self._watched = watched
-        self._tensors = {name: TensorStatistics() for name in sorted(wanted.tensors & given)}
-        self._sums = {layer.name: RowSums(gram=wanted.gram) for layer in every}
-        self._limits = {layer.name: max(4, -(-_row_target(layer) // samples)) for layer in every}
-        self._drawn = max(HISTOGRAM_FEWEST, HISTOGRAM_TARGET // samples)
-        self._draws = {layer.name: _generator(seed, layer.name) for layer in every}
-        self._held: dict[str, list[_Held]] = {}
-        self._waiting: dict[str, int] = {}
-
-    def hold(self, name: str, arrays: Sequence[Array], others: Sequence[Array] | None) -> None:
-        """Keep what a run gave of a tensor, beside what the reference gave."""
-        for array, beside in _paired(arrays, others):
-            if array.size and array.dtype.kind == "f":
-                self._held.setdefault(name, []).append(_Held(array, beside, len(arrays)))
-                self._waiting[name] = self._waiting.get(name, 0) + array.nbytes
-        if self._waiting.get(name, 0) > HELD_BYTES:
-            self._reduce(name)
-
-    def _reduce(self, name: str) -> None:
-        """Add what waits of a tensor."""
-        self._waiting.pop(name, None)
-        for same in _alike(self._held.pop(name, [])):
-            arrays, times = [one.array for one in same], same[0].times
-            if name in self._tensors:
-                _update(self._tensors[name], arrays, -(-self._drawn // times))
-            beside = [one.beside for one in same if one.beside is not None]
-            for layer in self._watched.get(name, []):
-                draw = int(self._draws[layer.name].integers(1 << 62))
-                limit = -(-self._limits[layer.name] // times)
-                self._sums[layer.name].observe(layer, arrays, beside or None, limit, draw)
-
-    def finish(self, samples: int, lost: frozenset[str]) -> Statistics:
-        """What was observed of some samples; `lost` names what turned out to be incomplete."""
-        for name in list(self._held):
-            self._reduce(name)
-        finished = {name: sums.finish(samples) for name, sums in self._sums.items()}
-        gone = {layer.name for name in lost for layer in self._watched.get(name, [])}
-        # A layer that gave no rows was not observed, which is not the same as inputs of zeros.
-        layers = {name: one for name, one in finished.items() if one.rows and name not in gone}
-        tensors = {name: one for name, one in self._tensors.items() if name not in lost}
-        return Statistics(tensors, layers, samples)
-
-
-def _generator(seed: int, name: str) -> np.random.Generator:
-    """What draws for one layer, whatever is observed beside it."""
-    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-    return np.random.default_rng((seed, int.from_bytes(digest, "big")))
-
-
-def _paired(
-    arrays: Sequence[Array], others: Sequence[Array] | None
-) -> Iterator[tuple[Array, Array | None]]:
-    """Each time a tensor was computed, beside the same time of the reference."""
-    same = others is not None and len(arrays) == len(others)
-    return zip(arrays, others if others is not None and same else [None] * len(arrays), strict=True)
-
-
-def _row_target(layer: Layer) -> int:
-    inputs = int(layer.read().shape[1])
-    return min(max(FEWEST_ROWS, ROWS_PER_INPUT * inputs), MOST_ROWS)
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """A tensor that waits to be reduced.
-
-    Attributes:
-        array: what was computed.
-        beside: the same of the reference, or `None`.
-        times: how often the tensor was computed in that run, which share what is drawn of it.
-    """
-
-    array: Array
-    beside: Array | None
-    times: int
-
-
-def _alike(arrays: Sequence[_Held]) -> Iterator[list[_Held]]:
-    """Runs of arrays with the same shapes."""
-
-    def shapes(one: _Held) -> Hashable:
-        return one.array.shape, None if one.beside is None else one.beside.shape, one.times
-
-    return (list(group) for _, group in itertools.groupby(arrays, shapes))
-
-
-def _update(statistics: TensorStatistics, arrays: Sequence[Array], drawn: int) -> None:
-    """Add tensors of one shape, `drawn` elements of each at most."""
-    flat = np.asarray(arrays[0] if len(arrays) == 1 else np.stack(arrays), np.float32).reshape(-1)
-    low, high = float(flat.min()), float(flat.max())
-    if not np.isfinite((low, high)).all():
-        statistics.minimum, statistics.maximum = -np.inf, np.inf
-        return
-    stride = -(-arrays[0].size // drawn)
-    statistics.update(low, high, flat[::stride])
 
 
 def _growing_chunks(names: Sequence[str], sizes: Mapping[str, int]) -> Iterator[list[str]]:

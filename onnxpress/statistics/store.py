@@ -105,6 +105,8 @@ class LayerStatistics:
         reference_mean: `[groups, in]` E[x] of the model before its stage, where the other
             moments are those of x̂, what the rewritten model feeds the layer; `None` otherwise.
         cross: `[groups, in, in]` C = E[x·x̂ᵀ] of the same rows; `None` otherwise.
+        half: the same of every other sample, so that what is fitted to one half of the samples can
+            be tried on the other; only beside a reference, and not written to files.
     """
 
     rows: int
@@ -117,6 +119,7 @@ class LayerStatistics:
     input_shape: tuple[int, ...] = ()
     reference_mean: Float64 | None = None
     cross: Float64 | None = None
+    half: "LayerStatistics | None" = None
 
     def __post_init__(self) -> None:
         for field_ in fields(self):
@@ -126,6 +129,13 @@ class LayerStatistics:
                 frozen = value.view()
                 frozen.flags.writeable = False
                 object.__setattr__(self, field_.name, frozen)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all arrays."""
+        values = [getattr(self, field_.name) for field_ in fields(self)]
+        own = sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+        return own + (0 if self.half is None else self.half.nbytes)
 
     @property
     def absolute_maximum(self) -> Float64:
@@ -167,6 +177,26 @@ class LayerStatistics:
             gram=mixed(self.gram, other.gram),
             reference_mean=mixed(self.reference_mean, other.reference_mean),
             cross=mixed(self.cross, other.cross),
+            half=None,
+        )
+
+    def without(self, part: Self) -> Self:
+        """What is left once a part of what was seen is taken away; extremes stay."""
+        rows = self.rows - part.rows
+
+        def rest(a: Float64 | None, b: Float64 | None) -> Float64 | None:
+            return None if a is None or b is None else (self.rows * a - part.rows * b) / rows
+
+        return replace(
+            self,
+            rows=rows,
+            rows_per_sample=self.rows_per_sample - part.rows_per_sample,
+            mean=(self.rows * self.mean - part.rows * part.mean) / rows,
+            second_moment=(self.rows * self.second_moment - part.rows * part.second_moment) / rows,
+            gram=rest(self.gram, part.gram),
+            reference_mean=rest(self.reference_mean, part.reference_mean),
+            cross=rest(self.cross, part.cross),
+            half=None,
         )
 
 
@@ -187,9 +217,8 @@ class Statistics:
     @property
     def nbytes(self) -> int:
         """Of all arrays."""
-        moments = (getattr(one, f.name) for one in self.layers.values() for f in fields(one))
-        arrays = [value for value in moments if isinstance(value, np.ndarray)]
-        return sum(array.nbytes for array in (*arrays, *(t.counts for t in self.tensors.values())))
+        counts = sum(tensor.counts.nbytes for tensor in self.tensors.values())
+        return counts + sum(layer.nbytes for layer in self.layers.values())
 
     def merged(self, other: Self) -> Self:
         """This and what another collector saw of the same model; neither is changed."""

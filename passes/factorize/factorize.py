@@ -12,6 +12,7 @@ from annotated_types import Ge, Interval
 
 from onnxpress.bias import shift_bias
 from onnxpress.contract import (
+    OUT_OF_TIME,
     Context,
     Decision,
     Layer,
@@ -105,12 +106,16 @@ class Factorize(Pass):
         proposals: list[Proposal | Skip] = []
         taken: set[str] = set()
         for layers in () if context.shapes_only else shared_inputs(context):
+            if context.out_of_time():
+                break
             shared = shared_proposal(context, layers, self._wanted)
             if shared is not None:
                 proposals.append(shared)
                 taken |= {layer.name for layer in layers}
         proposals += [
-            _proposal(context, layer, self._wanted)
+            Skip(layer.name, OUT_OF_TIME)
+            if context.out_of_time()
+            else _proposal(context, layer, self._wanted)
             for layer in context.layers
             if layer.name not in taken
         ]

@@ -18,6 +18,7 @@ from annotated_types import Ge, Interval
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxpress.contract import (
+    OUT_OF_TIME,
     Candidate,
     Context,
     Decision,
@@ -125,11 +126,14 @@ class Prune(Pass):
         spoiled = [layer.name for layer in read if not is_finite(layer.array)]
         proposals: list[Proposal | Skip] = []
         for group in self._chosen(layout):
+            if context.out_of_time():
+                proposals.append(Skip(group.name, OUT_OF_TIME))
+                continue
             near = _first(spoiled, (*layout.makers(group), *layout.readers(group)))
             skip = Skip(group.name, f"the weight of {near} holds NaN or infinity")
             proposals.append(skip if near else self._group(context, layout, group))
         if self.structure in ("all", "block") and not self.layers:
-            for block in blocks_of(context):
+            for block in () if context.out_of_time() else blocks_of(context):
                 near = _first(spoiled, (*block.inside, *block.readers))
                 skip = Skip(block.name, f"the weight of {near} holds NaN or infinity")
                 proposals.append(skip if near else _block(context, block))

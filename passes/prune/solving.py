@@ -14,7 +14,7 @@ from onnxpress.passes.prune.importance import Reading, magnitude_order, removal_
 from onnxpress.passes.prune.layout import Layout, Side
 from onnxpress.passes.prune.redundant import Redundancy, find_redundant
 from onnxpress.pieces import row_blocks
-from onnxpress.reconstruction import damped_gram, output_energy
+from onnxpress.reconstruction import output_energy, refitted_to
 from onnxpress.recurrent import BIAS, is_recurrent
 
 __all__ = [
@@ -185,7 +185,7 @@ def _drifted(
     moments: LayerStatistics,
     biased: bool,  # noqa: FBT001 - a key, not a switch
 ) -> Float64:
-    """`start` refitted to x̂, what the narrower network gives: W·C·Ĥ⁻¹, damped towards `start`.
+    """`start` refitted to x̂, what the narrower network gives: W·C·Ĥ⁻¹, as far as that holds.
 
     Args:
         context: remembers.
@@ -194,10 +194,4 @@ def _drifted(
         moments: of x̂, with `cross` `[groups, in, kept]`.
         biased: whether a bias takes up the means.
     """
-    own = moments.centred_gram if biased else moments.gram
-    cross = moments.centred_cross if biased else moments.cross
-    assert own is not None
-    assert cross is not None
-    step = weights @ cross - start @ own
-    damped = damped_gram(own, moments.rows)
-    return start + np.linalg.solve(damped, step.swapaxes(1, 2)).swapaxes(1, 2)
+    return refitted_to(weights, start, moments, biased=biased)

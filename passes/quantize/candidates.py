@@ -69,7 +69,7 @@ class Offering:
         ranges: how activation ranges are chosen.
         sixteen_bit: layers that have to compute with 16-bit activations.
         mixes_widths: whether others may, where the target has kernels for both widths.
-        absorbs: whether high biases may be moved on; refinement sees the shorter inputs itself.
+        absorbs: whether high biases may be moved on.
     """
 
     ranges: str

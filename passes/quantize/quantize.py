@@ -119,9 +119,7 @@ class Quantize(Pass):
         "left.",
     )
     refinement: bool = setting(
-        default=False,
-        help="Round each layer again for what the quantized network feeds it, in one walk through "
-        "both networks.",
+        default=True, help="Round each layer again for what the quantized network feeds it."
     )
 
     @property
@@ -203,7 +201,7 @@ class Quantize(Pass):
             self.ranges,
             frozenset(self.sixteen_bit),
             mixes_widths=self.layout == "auto",
-            absorbs=self.absorption and not self.refinement,
+            absorbs=self.absorption,
         )
         of_stored = self._of_stored(context)
         answered = {item.site for item in of_stored}
@@ -321,7 +319,8 @@ class Quantize(Pass):
             write_dynamic_lstm(context, weights)
         _write_weights(context, weight_only)
         # Last, so that what is folded into weights meets them in their final form.
-        pairs.move(fold_smoothing(context.names, smoothed, pairs.tensors, context.kept))
+        if not context.observed:
+            pairs.move(fold_smoothing(context.names, smoothed, pairs.tensors, context.kept))
         pairs.insert()
 
 

@@ -50,7 +50,9 @@ def write_static(
     scales = weight.scales if weight.axis is not None else weight.scales.reshape(())
     if rounded.offset is not None:
         shift_bias(context.names, graph, node, rounded.offset)
-    if parameters.get("absorbed"):
+    moments = context.moments(layer)
+    # What was observed of the rewritten network is of the shorter input already.
+    if parameters.get("absorbed") and (moments is None or moments.cross is None):
         matrix = to_matrix(weight.dequantize(), layer.uses[0], layer.groups)
         strength = float(parameters.get("smoothing", 0.0))
         shift_bias(context.names, graph, node, carried_over(context, layer, matrix, strength))

@@ -17,6 +17,7 @@ from annotated_types import Ge, Interval
 
 from onnxpress.bias import shift_bias
 from onnxpress.contract import (
+    OUT_OF_TIME,
     Candidate,
     Context,
     Decision,
@@ -161,6 +162,9 @@ class Sparsify(Pass):
             pool = np.concatenate([scores_of(context, layer, kind).reshape(-1) for layer in chosen])
             thresholds = self._thresholds(pool)
         for layer in chosen:
+            if context.out_of_time():
+                proposals.append(Skip(layer.name, OUT_OF_TIME))
+                continue
             candidates = self._candidates(context, layer, thresholds)
             proposals.append(
                 Proposal(layer.name, candidates)

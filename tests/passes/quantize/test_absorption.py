@@ -11,6 +11,7 @@ from generated import hold
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
+from refitting import refined_decisions
 
 import onnxpress
 from onnxpress.bias import shift_bias
@@ -144,3 +145,21 @@ def test_absorbed_network_is_nearer_in_eight_bits(name: str) -> None:
     # A Conv's own output is rounded to 8 bits too, which hides most of the gain.
     gain = 0.5 if "y = Conv" in CHAINS[name] else 3.0
     assert absorbed.validation.measurement.worst_sqnr_db > before + gain
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_absorbed_layers_are_fitted_again_without_being_shifted_twice(name: str) -> None:
+    model = chain(CHAINS[name], 3, 30.0)
+    samples = load_samples({"x": images(1, 64)}, Session(model).inputs)
+    pool = Pool((Quantize(form="static", layout="u8s8", absorption=True),))
+    context = pool.context(model, load_target("cpu"), samples, threads=1)
+    decisions = refined_decisions(pool, context)
+    assert any(decision.candidate.parameters.get("absorbed") for decision in decisions)
+    plain = pool.rewrite(context, decisions)
+    again = pool.rewrite_refined(context, decisions, samples, threads=1)
+    answers = [
+        np.asarray(Session(found).run({"x": images(2)[:1]})["y"], np.float64)
+        for found in (model, plain, again)
+    ]
+    lost = [np.square(found - answers[0]).mean() for found in answers[1:]]
+    assert lost[1] < 1.5 * lost[0]
