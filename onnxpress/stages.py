@@ -21,11 +21,11 @@ from onnxpress.selectable import selectable_sites
 from onnxpress.selection import NO_PINS, Pins
 from onnxpress.statistics import Statistics
 
-__all__ = ["Variant", "run_stages"]
+__all__ = ["SMALL_BYTES", "Variant", "run_stages"]
 
 logger = logging.getLogger(__name__)
 
-_SMALL_BYTES = 32_000_000
+SMALL_BYTES = 32_000_000
 """Of weights: what was worked out of a larger model is not kept for a second search."""
 
 
@@ -38,12 +38,14 @@ class Variant:
         kernel_preserving_only: only candidates that leave the kernels alone.
         lossless_only: nothing that spends of the budget.
         share: of the budget that may be spent in all.
+        rough: nothing is fitted again or explained: what comes out is as large and as fast.
     """
 
     skipped: frozenset[str] = frozenset()
     kernel_preserving_only: bool = False
     lossless_only: bool = False
     share: float = 1.0
+    rough: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
                 run.options,
                 share=share,
                 kernel_preserving_only=variant.kernel_preserving_only,
+                refining=not variant.rough,
+                explaining=None if variant.rough else run.options.explaining,
             )
             options = options.with_part_of_time(1 + len(later))
             observers = _lossy_passes(steps[unchanged_since:])
@@ -214,7 +218,7 @@ def _searched(
 
     def findings_of(of: Pool) -> Findings:
         kept = any(model is one for one in run.raised.values())
-        if not kept or model_file.weight_bytes(model) > _SMALL_BYTES:
+        if not kept or model_file.weight_bytes(model) > SMALL_BYTES:
             return Findings()
         return run.findings.setdefault((of.names, id(model)), Findings())
 

@@ -133,7 +133,8 @@ class MeasuredTrials:
         """The nearer of both fits; see `Trials`."""
         options = self.options
         known = options.calibration is not None and self._context.statistics is not None
-        if trial.refitted or not self._pool.refines or not known or options.out_of_time():
+        wanted = options.refining and self._pool.refines and not options.out_of_time()
+        if trial.refitted or not (known and wanted):
             return trial
         again = tuple(
             replace(decision, candidate=replace(decision.candidate, refined=True))

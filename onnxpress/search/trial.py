@@ -37,6 +37,7 @@ class SearchOptions:
         stop: whether it has to stop at once, with the best it has.
         clock: compares the latency of two sessions.
         progress: told what was tried.
+        refining: whether what is chosen is fitted again on its own activations.
         explaining: seconds for telling which decisions cost most; `None`: that is not asked.
     """
 
@@ -50,6 +51,7 @@ class SearchOptions:
     stop: Callable[[], bool] = field(default=lambda: False)
     clock: Clock = compare_latency
     progress: Callable[[str], None] = field(default=lambda _: None)
+    refining: bool = True
     explaining: Allowance | None = None
 
     def out_of_time(self) -> bool:
