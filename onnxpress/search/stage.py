@@ -24,6 +24,8 @@ from onnxpress.untreated import why_no_layer
 
 __all__ = ["PoolResult", "search_stage"]
 
+_KEPT_BYTES = 256_000_000
+"""Of what passes remembered of a model, for the next search of it."""
 _REACHED = 0.99
 """Of a quota: steps are whole percents of a layer."""
 
@@ -88,12 +90,13 @@ def search_stage(
                 context = open_context(current)
                 offer = current.offer(replace(context, out_of_time=options.out_of_time))
             if not offer.failures:
-                if not options.out_of_time():
-                    findings.context, findings.offer = context, offer
                 trials = MeasuredTrials(current, context, evaluator, options, findings)
                 found = _searched(trials, current, context, offer, evaluator, findings)
                 model = before if found.model is context.model else found.model
                 costs = _costs(trials, current, context, found.decisions, evaluator.screening)
+                small = context.memory.nbytes <= _KEPT_BYTES
+                if small and not options.out_of_time():
+                    findings.context, findings.offer = context, offer
                 return replace(found, model=model, failures=tuple(failures), costliest=costs)
             new = list(offer.failures)
         except PassError as error:

@@ -13,7 +13,14 @@ from onnxpress.data import load_samples
 from onnxpress.judge import Budget, Evaluator
 from onnxpress.pool import Pool
 from onnxpress.runtime import Session
-from onnxpress.search import Findings, PoolResult, SearchOptions, measured, search_stage
+from onnxpress.search import (
+    Findings,
+    PoolResult,
+    SearchOptions,
+    measured,
+    search_stage,
+    stage,
+)
 from onnxpress.targets import load_target
 
 
@@ -30,9 +37,15 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
     return found
 
 
+@pytest.mark.parametrize(("kept_bytes", "opened_contexts"), [(0, 1), (-1, 2)])
 def test_second_search_with_less_of_the_budget_measures_nothing_twice(
-    linear_model: Path, opened: list[Session]
+    linear_model: Path,
+    opened: list[Session],
+    monkeypatch: pytest.MonkeyPatch,
+    kept_bytes: int,
+    opened_contexts: int,
 ) -> None:
+    monkeypatch.setattr(stage, "_KEPT_BYTES", kept_bytes)
     model = model_file.load(linear_model)
     session = Session(linear_model)
     feed = np.random.default_rng(0).standard_normal((40, 64)).astype(np.float32)
@@ -62,6 +75,6 @@ def test_second_search_with_less_of_the_budget_measures_nothing_twice(
     assert again.decisions == first.decisions
     assert again.measurement == first.measurement
     assert model_file.to_bytes(again.model) == model_file.to_bytes(first.model)
-    assert len(contexts) == 1
+    assert len(contexts) == opened_contexts
     # Whether one change alone is hopeless depends on the share.
     assert len(opened) - before == 1
