@@ -68,11 +68,12 @@ def peer_seconds(name: str) -> tuple[float, float] | None:
         write_feeds(load_samples(calibration, Session(model).inputs), feeds)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         try:
-            wall = run_worker("onnxruntime", "worker.py", "onnxruntime ss", model, feeds, out)
+            worked = run_worker("onnxruntime", "worker.py", "onnxruntime ss", model, feeds, out)
         except RuntimeError:
             return None
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return worked.seconds, processor
 
 
 def said(result: onnxpress.Result) -> None:
