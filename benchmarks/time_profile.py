@@ -3,15 +3,18 @@
     python benchmarks/time_profile.py NAME ... [--threads N] [--peers] [--functions N]
 
 For each model, with calibration and evaluation data: seconds on the wall and of processor time for
-each phase, as `progress` names them, and the whole over that of `quantize_static` in a process of
-its own (`--peers`). `--functions` prints the functions that take most, by cumulated time. Processor
-time tells two states of the code apart on a machine that others use too.
+each phase, as `progress` names them, the whole over that of `quantize_static` in a process of its
+own, imports and all (`--peers`), and what came out. `--functions` prints the functions that take
+most, by cumulated time. Processor time tells two states of the code apart on a machine that others
+use too, though it grows with what they do: measure both in turn. `--time-limit` is that of
+`optimize`.
 """
 
 import argparse
 import cProfile
 import pstats
 import re
+import resource
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -21,6 +24,7 @@ from peer_environments import run_worker, write_feeds
 from press import paths
 
 import onnxpress
+from onnxpress import model_file
 from onnxpress.data import load_samples
 from onnxpress.runtime import Session
 
@@ -56,16 +60,30 @@ class Phases:
             self._now = f"{said.split(':', maxsplit=1)[0]}: search"
 
 
-def peer_seconds(name: str) -> float | None:
-    """Of onnxruntime's static quantizer, `None` where it fails."""
+def peer_seconds(name: str) -> tuple[float, float] | None:
+    """Of onnxruntime's static quantizer, on the wall and of processor time; `None`: it fails."""
     model, calibration, _ = paths(name)
     with tempfile.TemporaryDirectory() as folder:
         feeds, out = Path(folder, "feeds.npz"), Path(folder, "out.onnx")
         write_feeds(load_samples(calibration, Session(model).inputs), feeds)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         try:
-            return run_worker("onnxruntime", "worker.py", "onnxruntime ss", model, feeds, out)
+            worked = run_worker("onnxruntime", "worker.py", "onnxruntime ss", model, feeds, out)
         except RuntimeError:
             return None
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return worked.seconds, processor
+
+
+def said(result: onnxpress.Result) -> None:
+    """What came out, in a line."""
+    validation = result.validation
+    tried = ", ".join(f"{stage.pass_.name} {stage.tried}" for stage in result.stages if stage.tried)
+    print(f"\n{model_file.weight_bytes(result.model):,} of {result.original_bytes:,} bytes", end="")
+    if validation is not None:
+        measured = validation.measurement
+        print(f"; drop {measured.drop:.2f}; {measured.worst_sqnr_db:.1f} dB; tried: {tried}")
 
 
 def main() -> None:
@@ -75,6 +93,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--functions", type=int, default=0)
+    parser.add_argument("--time-limit", type=float)
     given = parser.parse_args()
     for name in given.names:
         model, calibration, evaluation = paths(name)
@@ -82,11 +101,12 @@ def main() -> None:
         phases.start()
         if given.functions:
             profile.enable()
-        onnxpress.optimize(
+        result = onnxpress.optimize(
             model,
             calibration=calibration,
             evaluation=evaluation,
             threads=given.threads,
+            time_limit=given.time_limit,
             progress=phases,
         )
         profile.disable()
@@ -96,9 +116,15 @@ def main() -> None:
             print(f"| {phase} | {wall:.1f} | {processor:.1f} |")
         total = [sum(both[place] for both in phases.seconds.values()) for place in (0, 1)]
         print(f"| all | {total[0]:.1f} | {total[1]:.1f} |", flush=True)
+        said(result)
         peer = peer_seconds(name) if given.peers else None
         if peer is not None:
-            print(f"\nquantize_static {peer:.1f} s: {total[0] / peer:.1f} times as long")
+            ratios = [own / other for own, other in zip(total, peer, strict=True)]
+            print(
+                f"\nquantize_static: {peer[0]:.1f} s, {peer[1]:.1f} s of processor time; optimize "
+                f"takes {ratios[0]:.1f} and {ratios[1]:.1f} times as long",
+                flush=True,
+            )
         if given.functions:
             ordered = pstats.Stats(profile).sort_stats("cumulative")
             ordered.print_stats("onnxpress", given.functions)

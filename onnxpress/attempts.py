@@ -24,7 +24,7 @@ from onnxpress.judge import Evaluator, Measurement
 from onnxpress.original import Run
 from onnxpress.result import StageResult
 from onnxpress.runtime import Latency, Session
-from onnxpress.stages import Variant, run_stages
+from onnxpress.stages import SMALL_BYTES, Variant, run_stages
 from onnxpress.statistics.magnitudes import observe_magnitudes
 from onnxpress.validation import Validation, check_model
 
@@ -32,7 +32,6 @@ __all__ = ["Attempt", "best_attempt", "judged_attempt", "seen_share"]
 
 _COMPARED = 2
 """Samples on which a change of form alone is compared with the model before it."""
-_SMALL_BYTES = 32_000_000
 _OBSERVED = 64
 """Samples that ranges for half precision are seen on."""
 _LOOKS = 3
@@ -151,14 +150,19 @@ def best_attempt(run: Run, share: float = 1.0) -> Attempt:
     objective = run.options.objective
     tries = [_attempt(run, Variant(share=share))]
     skipped = _worth_skipping(run, tries[0].stages)
-    if skipped and not run.options.out_of_time():
-        tries.append(_attempt(run, Variant(skipped, share=share)))
 
     def order(attempt: Attempt) -> tuple[bool, float]:
         # A broken budget is worse than anything.
         size = float(model_file.weight_bytes(attempt.model))
         return not attempt.within, objective.cost(size, attempt.latency.median_ms)
 
+    if skipped and not run.options.out_of_time():
+        # A search of a small model is as good as free the second time, fitting again is not.
+        rough = model_file.weight_bytes(run.original.model) < SMALL_BYTES
+        other = _attempt(run, Variant(skipped, share=share, rough=rough))
+        if rough and order(other) < order(tries[0]):
+            other = _attempt(run, Variant(skipped, share=share))
+        tries.append(other)
     best = min(tries, key=order)
     slower = not objective.accepts_slower and best.latency.high < 1
     half = run.recipe.conversion.float16 != "no"
@@ -186,7 +190,7 @@ def _attempt(run: Run, variant: Variant) -> Attempt:
     original = run.original.session
     assert original is not None
     latency = run.request.clock(original, session, feeds[0])
-    small = model_file.weight_bytes(current) < _SMALL_BYTES
+    small = model_file.weight_bytes(current) < SMALL_BYTES
     return Attempt(
         current,
         tuple(replace(stage, session=None) for stage in stages),

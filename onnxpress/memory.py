@@ -94,6 +94,11 @@ class Memory:
         self._held = 0
         self._found: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
 
+    @property
+    def nbytes(self) -> int:
+        """Of all arrays that are remembered."""
+        return self._held
+
     def recall(self, key: Hashable, make: Callable[[], T]) -> T:
         """What was remembered under the key, else what `make` returns."""
         if key in self._found:

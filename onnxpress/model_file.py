@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 PROTOBUF_LIMIT_BYTES = 2_000_000_000
 """Protobuf refuses messages of 2 GiB; the graph itself needs room beside the weights."""
 
+_UNPACKED_BYTES = 256_000_000
+"""Of weights that are held as arrays beside the message that they were read from."""
 _FIRST_WITH_CONSTANTS = 4
 """The IR version from which on initializers need not be inputs."""
 
@@ -81,6 +83,7 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
         model = from_proto(proto)
         ir.external_data.set_base_dir(model.graph, base or file.parent)
         map_tensors(model)
+        _unpack(model)
     except OSError as error:
         raise ModelError(f"{file}: its weights cannot be mapped into memory: {error}") from error
     except (ir.serde.SerdeError, ValueError, TypeError) as error:
@@ -93,6 +96,29 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
             "such as maps; export the part of tensors alone"
         ) from error
     return model
+
+
+def _unpack(model: ir.Model) -> None:
+    """Hold the weights of a model of moderate size as arrays, in place.
+
+    A tensor of protobuf copies all its bytes whenever it is looked at.
+    """
+    if weight_bytes(model) > _UNPACKED_BYTES:
+        return
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if not isinstance(tensor, ir.TensorProtoTensor) or tensor.dtype.bitwidth < 8:
+                continue
+            if tensor.raw.HasField("raw_data"):
+                value.const_value = ir.Tensor(
+                    tensor.numpy(),
+                    dtype=tensor.dtype,
+                    shape=tensor.shape,
+                    name=tensor.name,
+                    doc_string=tensor.doc_string,
+                    metadata_props=dict(tensor.metadata_props),
+                )
 
 
 def _to_be_checked(proto: onnx.ModelProto) -> onnx.ModelProto:

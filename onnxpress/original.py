@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,9 @@ from onnxpress.errors import DataError, ModelError, NoSamplesError, RecipeError
 from onnxpress.judge import Evaluator
 from onnxpress.recipe import CalibrationSource, Recipe, samples_digest
 from onnxpress.request import Request
+from onnxpress.result import StageResult
 from onnxpress.runtime import InputSpec, Session
-from onnxpress.search import SearchOptions
+from onnxpress.search import Findings, SearchOptions
 from onnxpress.shared_statistics import SharedStatistics
 from onnxpress.targets import Target
 
@@ -298,6 +299,10 @@ class Run:
         evaluator: judges what the search tries.
         options: of the search, for the whole budget.
         statistics: of the calibration samples.
+        lossless: what passes that lose nothing made of the original, by the identities of the pass
+            and of the model it was given, which all live as long as the run.
+        raised: likewise, by opset and model.
+        findings: what searches found out about a raised model that is small, by pool and model.
     """
 
     request: Request
@@ -308,3 +313,6 @@ class Run:
     evaluator: Evaluator
     options: SearchOptions
     statistics: SharedStatistics
+    lossless: dict[tuple[int, int], StageResult] = field(default_factory=dict)
+    raised: dict[tuple[int, int], ir.Model] = field(default_factory=dict)
+    findings: dict[tuple[str, int], Findings] = field(default_factory=dict)

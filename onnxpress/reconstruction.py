@@ -248,18 +248,21 @@ def low_rank(weights: Weights, gram: Float64 | None, mean: Float64 | None) -> Lo
         mean: `[in]` μ, or `None` to leave the outputs uncentred.
     """
     w = np.asarray(weights, np.float64)
+    centred = gram
     if gram is None:
-        rooted, mean = w, None
-    else:
-        centred = gram if mean is None else gram - np.outer(mean, mean)
-        values, vectors = np.linalg.eigh(centred)
-        rooted = w @ (vectors * np.sqrt(np.maximum(values, 0.0)))
+        mean = None
+    elif mean is not None:
+        centred = gram - np.outer(mean, mean)
     # The left singular vectors of W·H½ are the eigenvectors of W·H_c·Wᵀ; the product is formed
     # only where it is the smaller (an embedding has thousands of columns, a classifier rows).
     if w.shape[0] <= w.shape[1]:
-        energies, basis = np.linalg.eigh(rooted @ rooted.T)
+        energies, basis = np.linalg.eigh((w if centred is None else w @ centred) @ w.T)
         energies, basis = np.maximum(energies[::-1], 0.0), basis[:, ::-1]
     else:
+        rooted = w
+        if centred is not None:
+            values, vectors = np.linalg.eigh(centred)
+            rooted = w @ (vectors * np.sqrt(np.maximum(values, 0.0)))
         basis, singular, _ = np.linalg.svd(rooted, full_matrices=False)
         energies = singular**2
     # The sign of a singular vector is arbitrary: fix it, so that files are reproducible.

@@ -3,10 +3,12 @@
 onnxruntime maps weights from files beside the model, which it takes as bytes with the folder that
 these files are below (`session.model_external_initializers_file_folder_path`). So a rewritten model
 is a small message that refers to the file of the original; only what passes made, and is large,
-goes into temporary files first.
+goes into temporary files first. What comes a second time, as most weights do in models of which
+one layer differs, stays in such a file as long as the tensor lives.
 """
 
 import os
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +32,20 @@ class Referring:
         content: the model's message, which lacks the weights in files.
         folder: that their names are relative to; `None`: there are none.
         temporary: holds the files that were made for it, until it is closed.
+        shared: those that hold weights of other models too.
     """
 
     content: bytes
     folder: Path | None
     temporary: Spill
+    shared: tuple[Spill, ...] = ()
+
+
+_met: weakref.WeakSet[ir.TensorProtocol] = weakref.WeakSet()
+_kept: weakref.WeakKeyDictionary[ir.TensorProtocol, tuple[Spill, ir.TensorProtocol]] = (
+    weakref.WeakKeyDictionary()
+)
+"""Tensors that came more than once, each with the file it is in; gone when the tensor is."""
 
 
 def is_small(nbytes: int) -> bool:
@@ -53,11 +64,13 @@ def referring_to(model: ir.Model) -> Referring:
     """
     values = _values(model)
     own = [v for v in values if v.const_value is not None and not _is_external(v)]
-    temporary = Spill()
+    temporary, shared = Spill(), dict[int, Spill]()
     if sum(v.const_value.nbytes for v in own if v.const_value is not None) >= _IN_MEMORY_BYTES:
         for value in own:
             assert value.const_value is not None
-            value.const_value = temporary.put(value.const_value)
+            spill, value.const_value = _put(value.const_value, temporary)
+            if spill is not temporary:
+                shared[id(spill)] = spill
     places: dict[ir.Value, Path] = {}
     for value in values:
         if isinstance(value.const_value, ir.ExternalTensor):
@@ -65,13 +78,26 @@ def referring_to(model: ir.Model) -> Referring:
     if not places:
         return Referring(_bytes(model), None, temporary)
     folder = Path(os.path.commonpath([place.parent for place in places.values()]))
-    light = model.clone()
-    for old, new in zip(values, _values(light), strict=True):
-        tensor = old.const_value
+    for value, place in places.items():
+        tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor):
-            file = places[old].relative_to(folder)
-            new.const_value = placed(tensor, file, tensor.offset or 0, folder)
-    return Referring(_bytes(light), folder, temporary)
+            file = place.relative_to(folder)
+            value.const_value = placed(tensor, file, tensor.offset or 0, folder)
+    return Referring(_bytes(model), folder, temporary, tuple(shared.values()))
+
+
+def _put(tensor: ir.TensorProtocol, temporary: Spill) -> tuple[Spill, ir.TensorProtocol]:
+    """The tensor in a file: in one that stays, where it has come before."""
+    if tensor in _kept:
+        return _kept[tensor]
+    if tensor not in _met:
+        _met.add(tensor)
+        return temporary, temporary.put(tensor)
+    spill = next((one for one, _ in _kept.values()), None) or Spill()
+    found = spill.put(tensor)
+    if found is not tensor:
+        _kept[tensor] = spill, found
+    return spill, found
 
 
 def _values(model: ir.Model) -> list[ir.Value]:

@@ -2,11 +2,13 @@
 
 Most models leave an early pool unchanged: what the later ones want to see of it is seen in the same
 run over the samples. That run, with the products of rows that it adds up, is the dearest step of
-many searches.
+many searches. The first model comes again where a plan is followed once more without its early
+passes: what was seen of it is kept where that is small.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -20,9 +22,31 @@ __all__ = ["SharedStatistics"]
 
 logger = logging.getLogger(__name__)
 
+KEPT_BYTES = 256_000_000
+"""Of the first model's statistics: more is collected again when it comes again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was observed of a model.
+
+    Attributes:
+        model: held, so that it is known when it comes again.
+        wanted: what passes asked for.
+        statistics: what was seen.
+    """
+
+    model: ir.Model
+    wanted: Observations
+    statistics: Statistics
+
+    def answers(self, model: ir.Model, wanted: Observations) -> bool:
+        """Whether it is of this model and holds all that is wanted."""
+        return self.model is model and self.wanted.covers(wanted)
+
 
 class SharedStatistics:
-    """What was observed of the last model; of one at a time, as Gram matrices are large.
+    """What was observed of the last model, and of the first: Gram matrices are large.
 
     Attributes:
         samples: that are observed; `None`: none.
@@ -44,9 +68,8 @@ class SharedStatistics:
         self._settled = most is not None
         if most is not None:
             self._shorten(most)
-        self._model: ir.Model | None = None
-        self._wanted = Observations()
-        self._seen: Statistics | None = None
+        self._first: _Seen | None = None
+        self._last: _Seen | None = None
 
     def of(
         self,
@@ -75,23 +98,27 @@ class SharedStatistics:
         wanted = Observations.union(observed_by(pass_, context) for pass_ in passes)
         if self.samples is None or not (wanted.tensors or wanted.layers):
             return None
-        if self._model is not model or not self._wanted.covers(wanted):
-            # Free first: two sets of Gram matrices at a time may be too many.
-            self._seen = None
-            self._wanted = Observations.union((wanted, *_wanted_by(others, context)))
-            self._model = model
-            self._seen = collect(
-                context.model,
-                context.layers,
-                self.samples,
-                self._wanted,
-                seed=context.seed,
-                threads=self._threads,
-                over=(lambda: False) if self._settled else over,
-            )
-            self._settled = True
-            self._shorten(self._seen.samples)
-        return self._seen
+        for seen in (self._last, self._first):
+            if seen is not None and seen.answers(model, wanted):
+                return seen.statistics
+        # Free first: two sets of large Gram matrices at a time may be too many.
+        self._last = None
+        everything = Observations.union((wanted, *_wanted_by(others, context)))
+        found = collect(
+            context.model,
+            context.layers,
+            self.samples,
+            everything,
+            seed=context.seed,
+            threads=self._threads,
+            over=(lambda: False) if self._settled else over,
+        )
+        self._settled = True
+        self._shorten(found.samples)
+        self._last = _Seen(model, everything, found)
+        if self._first is None and found.nbytes <= KEPT_BYTES:
+            self._first = self._last
+        return found
 
     def _shorten(self, number: int) -> None:
         if self.samples is not None and number < len(self.samples):

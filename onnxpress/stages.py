@@ -16,14 +16,17 @@ from onnxpress.original import Run
 from onnxpress.pool import Observe, Pool, pools_of
 from onnxpress.result import StageResult
 from onnxpress.runtime import Session
-from onnxpress.search import PoolResult, SearchOptions, search_stage
+from onnxpress.search import Findings, PoolResult, SearchOptions, search_stage
 from onnxpress.selectable import selectable_sites
 from onnxpress.selection import NO_PINS, Pins
 from onnxpress.statistics import Statistics
 
-__all__ = ["Variant", "run_stages"]
+__all__ = ["SMALL_BYTES", "Variant", "run_stages"]
 
 logger = logging.getLogger(__name__)
+
+SMALL_BYTES = 32_000_000
+"""Of weights: what was worked out of a larger model is not kept for a second search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,14 @@ class Variant:
         kernel_preserving_only: only candidates that leave the kernels alone.
         lossless_only: nothing that spends of the budget.
         share: of the budget that may be spent in all.
+        rough: nothing is fitted again or explained: what comes out is as large and as fast.
     """
 
     skipped: frozenset[str] = frozenset()
     kernel_preserving_only: bool = False
     lossless_only: bool = False
     share: float = 1.0
+    rough: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
         elif step.pool.stage == Stage.LOSSLESS:
             found = []
             for pass_ in step.pool.passes:
-                found.append(lossless_stage(run, pass_, current))
+                found.append(_lossless(run, pass_, current, again=not done))
                 current = found[-1].model
         elif step.decisions is not None and not variant.kernel_preserving_only:
             pool = replace(step.pool, pins=pins) if step.loses else step.pool
@@ -103,6 +108,8 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
                 run.options,
                 share=share,
                 kernel_preserving_only=variant.kernel_preserving_only,
+                refining=not variant.rough,
+                explaining=None if variant.rough else run.options.explaining,
             )
             options = options.with_part_of_time(1 + len(later))
             observers = _lossy_passes(steps[unchanged_since:])
@@ -113,6 +120,21 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
             unchanged_since = place + 1
         current = found[-1].model
     return (current.clone() if current is run.original.model else current), results
+
+
+def _lossless(run: Run, pass_: Pass, model: ir.Model, *, again: bool) -> StageResult:
+    """What a pass makes of a model, which is the same object when it is made `again`.
+
+    So what was observed of it once holds whenever the plan is followed anew.
+    """
+    key = id(pass_), id(model)
+    if not again or key not in run.lossless:
+        found = lossless_stage(run, pass_, model)
+        if again:
+            # Two open sessions of a large model take too much memory.
+            run.lossless[key] = replace(found, session=None)
+        return found
+    return run.lossless[key]
 
 
 def _lossy_passes(steps: Sequence[_Step]) -> list[Pass]:
@@ -194,7 +216,13 @@ def _searched(
     def open_context(of: Pool) -> Context:
         return _context(run, of, model, observe)
 
-    return search_stage(pool, open_context, model, run.evaluator, options)
+    def findings_of(of: Pool) -> Findings:
+        kept = any(model is one for one in run.raised.values())
+        if not kept or model_file.weight_bytes(model) > SMALL_BYTES:
+            return Findings()
+        return run.findings.setdefault((of.names, id(model)), Findings())
+
+    return search_stage(pool, open_context, model, run.evaluator, options, findings_of)
 
 
 def _context(run: Run, pool: Pool, model: ir.Model, observe: Observe | None) -> Context:
@@ -329,6 +357,13 @@ def _scaled(decision: Decision, share: float) -> Decision:
 def _raised(run: Run, model: ir.Model, lossy: Sequence[_Step]) -> ir.Model:
     """The model at the opset the passes need, where that is possible and changes nothing."""
     opset = max(opset_needed_by(pass_) for step in lossy for pass_ in step.pool.passes)
+    key = opset, id(model)
+    if key not in run.raised:
+        run.raised[key] = _at_opset(run, model, opset)
+    return run.raised[key]
+
+
+def _at_opset(run: Run, model: ir.Model, opset: int) -> ir.Model:
     raised, reason = raise_opset(model, opset)
     if reason is not None:
         logger.info("%s", reason)

@@ -30,6 +30,10 @@ class FakeTrials:
         total: bytes of the model before.
         options: of the search.
         measured: all that was measured, in order.
+        weighed: how often noise was asked for.
+        floor: `min_sqnr`.
+        numbers: of a sample, in the smallest output.
+        asked: on how many samples noise was asked for, each time.
     """
 
     allowed: float
@@ -40,6 +44,8 @@ class FakeTrials:
     measured: list[Choice] = field(default_factory=list)
     weighed: int = 0
     floor: float = 20.0
+    numbers: int = 10
+    asked: list[int] = field(default_factory=list)
 
     @property
     def tried(self) -> int:
@@ -58,10 +64,27 @@ class FakeTrials:
     def measure(self, decisions: Choice) -> Trial:
         """Note it and give its figures."""
         self.measured.append(decisions)
+        return Trial(decisions, self._figures(decisions))
+
+    def _figures(self, decisions: Choice) -> Measurement:
         noise = self.noise_of(decisions)
-        fidelity = OutputFidelity(-noise, 1.0, noise, 0.0)
-        found = Measurement({"y": fidelity}, (), 1, "a table")
-        return Trial(decisions, found)
+        return Measurement({"y": OutputFidelity(-noise, 1.0, noise, 0.0)}, (), 1, "a table")
+
+    def glanced(self, decisions: Choice) -> Trial:
+        """As `measure`."""
+        return self.measure(decisions)
+
+    def recalled(self, decisions: Choice) -> Trial | None:
+        """Where the same decisions were measured."""
+        return Trial(decisions, self._figures(decisions)) if decisions in self.measured else None
+
+    def completed(self, trial: Trial) -> Trial:
+        """As it is."""
+        return trial
+
+    def spent(self, trial: Trial) -> float:
+        """True noise over what is allowed."""
+        return self.noise_of(trial.decisions) / self.allowed
 
     def refined(self, trial: Trial) -> Trial:
         """Nothing to refine."""
@@ -79,6 +102,7 @@ class FakeTrials:
     def noise(self, decisions: Sequence[Decision], samples: int) -> float:
         """True noise, and that it was asked for."""
         self.weighed += 1
+        self.asked.append(samples)
         return self.noise_of(decisions)
 
     def nbytes(self, decisions: Choice) -> int:

@@ -1,12 +1,17 @@
 """How much less of the budget a choice gets that broke on samples it had not seen."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
+from clocks import BY_WORK
 
+import onnxpress
 from onnxpress.attempts import seen_share
 from onnxpress.judge import Measurement
 from onnxpress.judge.measurement import ProbeFigure
+from onnxpress.refinement import refitted
 
 
 def measured(**levels: float) -> Measurement:
@@ -36,3 +41,24 @@ def test_what_does_not_run_is_no_matter_of_decibels() -> None:
 
 def test_what_chose_the_same_is_no_reason() -> None:
     assert seen_share(measured(sizes=15.0), measured(sizes=16.0)) == 1.0
+
+
+def test_way_that_loses_is_not_fitted_again(
+    models: Path, small_data: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refits: list[object] = []
+
+    def counted(*args: Any, **given: Any) -> object:
+        refits.append(args)
+        return refitted(*args, **given)
+
+    monkeypatch.setattr("onnxpress.pool.refitted", counted)
+    result = onnxpress.optimize(
+        models / "fashion_mlp.onnx",
+        calibration=small_data[0],
+        evaluation=small_data[1],
+        clock=BY_WORK,
+    )
+    acted = [s for s in result.stages if s.pass_.stage.loses and s.decisions and s.pass_.refines]
+    assert len(acted) > 1, "the way without the early passes was followed too, and lost"
+    assert len(refits) == len(acted)

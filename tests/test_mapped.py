@@ -1,5 +1,6 @@
 """Weights in files: one mapping for each, pages given back, and temporary files that go."""
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,39 @@ def test_a_session_of_a_rewritten_model_copies_no_weights(
     assert not list(scratch.iterdir())
     assert len(model_file.referring(model).content) < model_file.weight_bytes(model) / 5
     assert "logits" in opened.output_names
+
+
+def test_weights_that_models_share_are_put_into_a_file_that_lives_as_long_as_they_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    monkeypatch.setattr(referring, "_IN_MEMORY_BYTES", 100_000)
+    written: list[int] = []
+    kept = Spill._written
+
+    def counted(self: Spill, tensor: ir.TensorProtocol) -> mapped.MappedTensor:
+        written.append(tensor.nbytes)
+        return kept(self, tensor)
+
+    monkeypatch.setattr(Spill, "_written", counted)
+    text = '<ir_version: 8, opset_import: ["" : 17]>\ng (float[n, 200] x) => (float[n, 200] y)'
+    model = ir.from_onnx_text(f"{text} {{ y = MatMul (x, w) }}")
+    value = model.graph[0].inputs[1]
+    assert value is not None
+    numbers = np.random.default_rng(0).standard_normal((200, 200)).astype(np.float32)
+    value.name, value.const_value = "w", ir.tensor(numbers, name="w")
+    model.graph.register_initializer(value)
+    feed = {"x": np.ones((2, 200), np.float32)}
+    sessions = [Session(model.clone()) for _ in range(4)]
+    for session in sessions:
+        found = session.run(feed)["y"].astype(np.float32)
+        np.testing.assert_allclose(found, np.asarray(feed["x"] @ numbers, np.float32), rtol=1e-4)
+    assert written == [numbers.nbytes] * 2, "the first session has its own, the others share one"
+    del session, sessions, model, value
+    gc.collect()
+    assert not list(scratch.iterdir())
 
 
 def test_what_a_killed_run_left_is_removed_and_what_lives_stays(tmp_path: Path) -> None:

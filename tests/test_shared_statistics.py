@@ -7,7 +7,7 @@ import pytest
 from clocks import BY_WORK
 
 import onnxpress
-from onnxpress import shared_statistics
+from onnxpress import model_file, shared_statistics
 from onnxpress.errors import RecipeError
 from onnxpress.recipe import Recipe
 from onnxpress.statistics import Statistics, collect, collector
@@ -39,6 +39,28 @@ def test_pools_that_find_the_model_as_it_was_share_one_run(
     acted = [stage.pass_.name for stage in result.stages if stage.decisions]
     assert not {"prune", "factorize"} & set(acted)
     assert len(collected) == 1
+
+
+def test_plan_followed_again_without_its_early_passes_needs_no_run_of_its_own(
+    models: Path,
+    small_data: tuple[Path, Path],
+    collected: list[Statistics],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs, contents = [], []
+    for kept in (0, shared_statistics.KEPT_BYTES):
+        monkeypatch.setattr(shared_statistics, "KEPT_BYTES", kept)
+        collected.clear()
+        result = onnxpress.optimize(
+            models / "fashion_mlp.onnx",
+            calibration=small_data[0],
+            evaluation=small_data[1],
+            clock=BY_WORK,
+        )
+        runs.append(len(collected))
+        contents.append(model_file.to_bytes(result.model))
+    assert runs[0] - runs[1] == 1, "the simplified model came twice"
+    assert contents[0] == contents[1]
 
 
 def test_too_little_time_shortens_the_samples_and_a_recipe_repeats_them(

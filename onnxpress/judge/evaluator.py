@@ -39,6 +39,8 @@ Floats = npt.NDArray[np.float64]
 _CONFIDENCE = 0.95
 """Of each bound that is reported, where none is asked for."""
 _CACHE_BYTES = 1_500_000_000
+_CLEAR_SHARE = 0.5
+"""Of what may be spent: what keeps within so much on a few samples is thought to hold on all."""
 _SCREENING_SAMPLES = 16
 _SCREENING_SHARE = 8
 _EXAMPLES = 16
@@ -64,6 +66,7 @@ class Evaluator:
         least: SQNR in dB that each float output has to keep; `None`: a metric alone counts.
         max_drop: points that each metric may lose.
         min_sqnr: dB that stand for the budget where errors of layers are weighed.
+        numbers: in the smallest float output for the first sample.
         looks: how often a choice was judged on these samples.
         random: what the original itself draws at random, in words; empty where nothing.
         notes: what the samples cannot show, in sentences.
@@ -101,6 +104,7 @@ class Evaluator:
         self._confidence = budget.confidence or _CONFIDENCE
         self._cache: list[Answers] = []
         first = original.run(samples.feeds[0])
+        self.numbers = min((a.size for a in first.values() if a.dtype.kind == "f"), default=1)
         size = sum(array.nbytes for array in first.values())
         if size * len(samples) <= most_bytes:
             self._cache = [first, *(original.run(feed) for feed in samples.feeds[1:])]
@@ -224,12 +228,18 @@ class Evaluator:
         )
 
     def measure(
-        self, session: Runner, most: int | None = None, *, share: float | None = None
+        self,
+        session: Runner,
+        most: int | None = None,
+        *,
+        share: float | None = None,
+        glance: bool = False,
     ) -> Measurement:
         """Run `session` on all samples, or on the first `most`.
 
-        With `share`, only on a few where these show that such a share of the budget is exceeded.
-        On all samples, stressed inputs and carried states are run as well.
+        With `share`, only on a few where these show that such a share of the budget is exceeded;
+        with `glance`, or that half of it is enough. On all samples, stressed inputs and carried
+        states are run as well.
         """
         sums = {
             name: FidelitySum(self._slice_sum(name), reading.varying)
@@ -251,7 +261,9 @@ class Evaluator:
                 whole.append((found, reference))
             if share is not None and index + 1 == self.screening < len(feeds):
                 so_far = self._measurement(sums, rows, whole, index + 1)
-                if self.clearly_fails(so_far, share):
+                if (glance and self.holds_clearly(so_far, share)) or self.clearly_fails(
+                    so_far, share
+                ):
                     return so_far
         measured = self._measurement(sums, rows, whole, len(feeds))
         if most is None and isinstance(session, Session) and self._probes:
@@ -346,6 +358,10 @@ class Evaluator:
     def clearly_fails(self, measurement: Measurement, share: float = 1.0) -> bool:
         """Whether a measurement on some samples already shows that the budget will not hold."""
         return clearly_fails(self.limits, measurement, share)
+
+    def holds_clearly(self, measurement: Measurement, share: float = 1.0) -> bool:
+        """Whether a measurement on some samples lets the budget hold on all, by all likelihood."""
+        return self.holds(measurement, share * _CLEAR_SHARE)
 
     def noise(self, measurement: Measurement) -> float:
         """What a model loses, in the unit of the budget: 10^(−`min_sqnr`/10) is all of it.

@@ -18,6 +18,9 @@ from onnxpress.runtime import Array
 
 __all__ = ["FidelitySum", "OutputFidelity"]
 
+_TOGETHER_BYTES = 131_072
+"""Of samples that are added together: calls cost more than small sums."""
+
 
 @dataclass(frozen=True, slots=True)
 class OutputFidelity:
@@ -82,9 +85,13 @@ class FidelitySum:
     equal: int = 0
     elements: int = 0
     is_float: bool = field(default=True)
+    _waiting: list[tuple[Array, Array]] = field(default_factory=list)
 
     def add(self, reference: Array, found: Array) -> None:
-        """Add one sample; a different shape or a value that is not finite is all noise."""
+        """Add one sample; a different shape or a value that is not finite is all noise.
+
+        Neither array may change before `finish`: small ones wait to be added together.
+        """
         self.elements += reference.size
         if reference.shape != found.shape:
             if self.varying:
@@ -93,12 +100,24 @@ class FidelitySum:
             self.noise = math.inf
             self.max_error = math.inf
             return
+        if self._waiting and not _alike(self._waiting[0], (reference, found)):
+            self._add_waiting()
+        self._waiting.append((reference, found))
+        if len(self._waiting) * (reference.nbytes + found.nbytes) > _TOGETHER_BYTES:
+            self._add_waiting()
+
+    def _add_waiting(self) -> None:
+        """Of samples of one shape and type."""
+        if not self._waiting:
+            return
+        reference, found = (np.stack(arrays) for arrays in zip(*self._waiting, strict=True))
+        self._waiting = []
         self.equal += int(np.count_nonzero(reference == found))
         if reference.dtype.kind != "f":
             self.is_float = False
             return
         if self.slices is not None:
-            self.slices.add(reference, found)
+            self.slices.add_all(reference, found)
         ref, new = (array.astype(np.float64).reshape(-1) for array in (reference, found))
         if not (np.isfinite(ref).all() and np.isfinite(new).all()):
             # Where the original itself is infinite or NaN, the same there is right.
@@ -119,6 +138,7 @@ class FidelitySum:
 
     def finish(self) -> OutputFidelity:
         """The figures over all samples added."""
+        self._add_waiting()
         equal = self.equal / self.elements if self.elements else 1.0
         if not self.is_float:
             nan = math.nan
@@ -133,3 +153,7 @@ class FidelitySum:
             cosine = 1.0
         noise = None if self.slices is None else self.slices.relative_noise()
         return OutputFidelity(figure, cosine, self.max_error, equal, whole, worst, noise)
+
+
+def _alike(one: tuple[Array, Array], other: tuple[Array, Array]) -> bool:
+    return all(a.shape == b.shape and a.dtype == b.dtype for a, b in zip(one, other, strict=True))

@@ -105,6 +105,18 @@ def rows_along(array: Floats, axis: int | None) -> Floats:
     return np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
 
 
+def _behind_samples(axis: int | None) -> int | None:
+    """Of a stack of samples, the axis that is `axis` of each."""
+    return axis if axis is None or axis < 0 else axis + 1
+
+
+def _rows_of_samples(arrays: Floats, axis: int | None) -> Floats:
+    """[slices, samples, values] of a stack of samples."""
+    place = _behind_samples(axis)
+    moved = arrays[None] if place is None else np.moveaxis(arrays, place, 0)
+    return moved.reshape(len(moved), len(arrays), math.prod(moved.shape[2:]))
+
+
 @dataclass(slots=True)
 class SliceSum:
     """Running noise of an output's slices.
@@ -126,23 +138,27 @@ class SliceSum:
 
     def add(self, reference: Array, found: Array) -> None:
         """Add one sample of equal shapes; where the original is not finite the same is right."""
-        form = self.cuts[0].form
-        ref, new = (in_unit(array, form, self.class_axis) for array in (reference, found))
+        self.add_all(reference[None], found[None])
+
+    def add_all(self, reference: Array, found: Array) -> None:
+        """Add samples `[samples, …]`, as `add` does one after the other."""
+        form, axis = self.cuts[0].form, _behind_samples(self.class_axis)
+        ref, new = (in_unit(array, form, axis) for array in (reference, found))
         with np.errstate(invalid="ignore"):
             difference = np.asarray(ref - new)
         difference[(ref == new) | (np.isnan(ref) & np.isnan(new))] = 0.0
         pooled = []
         for place, one in enumerate(self.cuts):
-            rows = rows_along(difference, one.axis)
-            noise = np.einsum("ij,ij->i", rows, rows)
+            rows = _rows_of_samples(difference, one.axis)
+            noise = np.einsum("ijk,ijk->ij", rows, rows)
             noise[np.isnan(noise)] = math.inf
             if len(rows) != len(one.variance):
-                noise = np.full(len(one.variance), math.inf)
-            self.noise[place] = self.noise[place] + noise
-            self.count[place] += rows.shape[1]
-            each = max(rows.shape[1], 1)
-            pooled += [noise[group.members].sum() / each for group in one.groups]
-        self.by_sample.append(np.array(pooled))
+                noise = np.full((len(one.variance), len(difference)), math.inf)
+            self.noise[place] = self.noise[place] + noise.sum(axis=1)
+            self.count[place] += len(difference) * rows.shape[2]
+            each = max(rows.shape[2], 1)
+            pooled += [noise[group.members].sum(axis=0) / each for group in one.groups]
+        self.by_sample += list(np.array(pooled).T)
 
     def relative_noise(self) -> Floats:
         """[samples, groups], noise over signal of each sample."""

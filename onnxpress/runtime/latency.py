@@ -12,6 +12,12 @@ from onnxpress.runtime.session import Feed, Session
 
 __all__ = ["Clock", "Latency", "compare_latency"]
 
+_AGREED = 0.03
+"""Of the speedup: where the middle half of the rounds lies as close, more rounds tell no more."""
+_FEWEST_ROUNDS = 3
+_LEAST_SHARE = 1 / 3
+"""Of the rounds that are done however well they agree."""
+
 
 @dataclass(frozen=True, slots=True)
 class Latency:
@@ -69,14 +75,14 @@ def compare_latency(
     *,
     rounds: int = 15,
     budget_s: float = 6.0,
-    round_s: float = 0.02,
+    round_s: float = 0.01,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Latency:
     """Time two sessions in turn, so that a drifting machine slows both alike.
 
     Each round repeats a run until it lasts about `round_s`; the order is swapped from round to
-    round. Five rounds at least are done whatever `budget_s` says. The model may take another
-    feed than the reference.
+    round. A third of the rounds is done in any case, three at least; then it ends as soon as they
+    agree, or `budget_s` is over. The model may take another feed than the reference.
     """
     feeds = {reference: feed, model: feed if model_feed is None else model_feed}
     for session in (reference, model):
@@ -93,6 +99,7 @@ def compare_latency(
         return (clock() - start) / repeats * 1e3
 
     begun = clock()
+    fewest = max(_FEWEST_ROUNDS, round(rounds * _LEAST_SHARE))
     times: list[tuple[float, float]] = []
     for index in range(rounds):
         if index % 2 == 0:
@@ -102,9 +109,14 @@ def compare_latency(
             after = timed(model)
             before = timed(reference)
         times.append((before, after))
-        if index >= 4 and clock() - begun > budget_s:
+        if len(times) >= fewest and (clock() - begun > budget_s or _agree(times)):
             break
     return Latency.of(times)
+
+
+def _agree(times: Sequence[tuple[float, float]]) -> bool:
+    found = Latency.of(times)
+    return found.high - found.low <= _AGREED * found.speedup
 
 
 def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:

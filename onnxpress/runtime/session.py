@@ -108,11 +108,14 @@ class Session:
         self._name = name
         self.model = model
         options = _options(threads, config, optimize, optimized_path, arena=arena)
-        source: str | bytes = str(model)
-        if isinstance(model, ir.Model):
+        source: str | bytes
+        if isinstance(model, Path):
+            source = str(model)
+        else:
             referring = model_file.referring(model)
             # onnxruntime maps the files as long as the session lives.
             weakref.finalize(self, referring.temporary.close)
+            self._shared = referring.shared
             source = referring.content
             if referring.folder is not None:
                 key = "session.model_external_initializers_file_folder_path"

@@ -1,14 +1,17 @@
 """Choose among the candidates of a stage under the budget, by measurement.
 
-`stage` is where to begin: it runs a pool through `layer_timing` and `strategy`, which asks
-`trial` to build and measure, `sensitivity` for what candidates cost at the outputs, and
-`allocation` to share a saving out. `objective` says what is weighed. `costliest`
-tells afterwards which decisions cost most, within an `allowance` of time.
+`stage` is where to begin: it runs a pool through `layer_timing` and `strategy`, which sees what
+is in `trial` and asks `measured` to build and measure, `sensitivity` for what candidates cost at
+the outputs, `allocation` to share a saving out, and `bisection` for how much of it holds.
+`findings` is what the next search of the same model need not find out again. `objective` says what
+is weighed. `costliest` tells afterwards which decisions cost most, within an
+`allowance` of time.
 """
 
 from onnxpress.search.allocation import strongest
 from onnxpress.search.allowance import Allowance
 from onnxpress.search.costliest import Cost
+from onnxpress.search.findings import Findings
 from onnxpress.search.objective import GOALS, Goal, Objective
 from onnxpress.search.stage import PoolResult, search_stage
 from onnxpress.search.trial import SearchOptions
@@ -17,6 +20,7 @@ __all__ = [
     "GOALS",
     "Allowance",
     "Cost",
+    "Findings",
     "Goal",
     "Objective",
     "PoolResult",

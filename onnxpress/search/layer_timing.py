@@ -33,12 +33,16 @@ __all__ = ["keep_faster", "timing_key"]
 
 logger = logging.getLogger(__name__)
 
-_ROUNDS = 7
-_ROUND_S = 0.004
+_ROUNDS = 5
+_ROUND_S = 0.001
 
 
 def keep_faster(
-    pool: Pool, context: Context, proposals: Sequence[Proposal], options: SearchOptions
+    pool: Pool,
+    context: Context,
+    proposals: Sequence[Proposal],
+    options: SearchOptions,
+    known: dict[Hashable, Latency | None],
 ) -> tuple[list[Proposal], list[tuple[str, Skip]]]:
     """The proposals with candidates that gain time, each with what it gains, and who is out.
 
@@ -50,8 +54,8 @@ def keep_faster(
         context: with statistics that hold the inputs' shapes.
         proposals: not changed.
         options: with the clock.
+        known: latencies by what they depend on; it grows.
     """
-    known: dict[Hashable, Latency | None] = {}
     kept: list[Proposal] = []
     left: list[tuple[str, Skip]] = []
     for proposal in proposals:

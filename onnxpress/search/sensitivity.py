@@ -13,8 +13,10 @@ __all__ = ["hopeless", "magnified", "weighed"]
 
 _SENSITIVITY_SAMPLES = 4
 """Enough to put layers in order: their errors differ by orders of magnitude."""
-_MAGNIFICATION_SAMPLES = 32
-"""One candidate a site is measured, so more samples are affordable."""
+_MAGNIFICATION_NUMBERS = 1024
+"""Of an output: its noise is known to some percent from so many."""
+_MAGNIFICATION_SAMPLES = 8, 32
+"""At least and at most: numbers of one sample are alike."""
 _RESOLUTION = 16
 """Layers that together take less than such a part of what all lose are not told apart."""
 _TINY_ERROR = 1e-12
@@ -53,6 +55,8 @@ def hopeless(trials: Trials, proposals: Sequence[Proposal]) -> bool:
 
 def magnified(trials: Trials, proposals: Sequence[Proposal]) -> list[Proposal]:
     """Predicted errors scaled to the model's outputs, by one measured candidate a site."""
+    least, most = _MAGNIFICATION_SAMPLES
+    samples = min(most, max(least, -(-_MAGNIFICATION_NUMBERS // max(trials.numbers, 1))))
     found = []
     for number, proposal in enumerate(proposals, 1):
         typical = min(
@@ -61,7 +65,7 @@ def magnified(trials: Trials, proposals: Sequence[Proposal]) -> list[Proposal]:
         )
         measured = typical.predicted_error
         if not typical.carried:
-            measured = trials.noise([Decision(proposal.site, typical)], _MAGNIFICATION_SAMPLES)
+            measured = trials.noise([Decision(proposal.site, typical)], samples)
         scale = measured / max(typical.predicted_error, _TINY_ERROR)
         candidates = tuple(
             replace(c, predicted_error=c.predicted_error * scale) for c in proposal.candidates
@@ -79,7 +83,8 @@ def weighed(
     All candidates of a family are measured together, then half of them, and so on down to
     those that alone take a good part of what may be lost; a group that takes less is shared
     out by prediction. Most layers are harmless, so this takes far fewer runs than one for each.
-    Candidates that are not `wanted` count as free of error.
+    Candidates that are not `wanted` count as free of error, and so do carried ones, which are taken
+    in any case: they are measured alone, and what groups lose is what they lose beyond.
 
     Args:
         trials: measure.
@@ -89,10 +94,13 @@ def weighed(
     allowed = 10 ** (-trials.min_sqnr / 10)
     carried = tuple(Decision(p.site, p.candidates[0]) for p in proposals if p.candidates[0].carried)
     measured: dict[tuple[str, int], float] = {}
+    families = _families(proposals, wanted)
+    alone = trials.noise(carried, _SENSITIVITY_SAMPLES) if carried and families else 0.0
 
     def halve(group: Sequence[tuple[int, Decision]], share: float | None = None) -> None:
         decisions = [decision for _, decision in group]
-        error = trials.noise((*decisions, *carried), _SENSITIVITY_SAMPLES)
+        error = trials.noise((*decisions, *carried), _SENSITIVITY_SAMPLES) - alone
+        error = max(error, 0.0)
         if share is None:
             # Where a metric decides, no more is known than that the whole fails.
             share = min(allowed, error) / _RESOLUTION
@@ -106,7 +114,7 @@ def weighed(
         halve(group[:middle], share)
         halve(group[middle:], share)
 
-    for group in _families(proposals, wanted):
+    for group in families:
         halve(group)
     return [
         replace(

@@ -13,15 +13,19 @@ from onnxpress.judge import Evaluator, Measurement
 from onnxpress.pool import Pool, PoolOffer
 from onnxpress.runtime import Latency
 from onnxpress.search.costliest import Cost, costliest
+from onnxpress.search.findings import Findings
 from onnxpress.search.layer_timing import keep_faster
+from onnxpress.search.measured import MeasuredTrials
 from onnxpress.search.sensitivity import hopeless
 from onnxpress.search.strategy import feasible, saved
-from onnxpress.search.trial import MeasuredTrials, SearchOptions, Trial
+from onnxpress.search.trial import SearchOptions, Trial
 from onnxpress.search.worth import hardly_gains, told_how
 from onnxpress.untreated import why_no_layer
 
 __all__ = ["PoolResult", "search_stage"]
 
+_KEPT_BYTES = 256_000_000
+"""Of what passes remembered of a model, for the next search of it."""
 _REACHED = 0.99
 """Of a quota: steps are whole percents of a layer."""
 
@@ -64,6 +68,7 @@ def search_stage(
     before: ir.Model,
     evaluator: Evaluator,
     options: SearchOptions,
+    findings_of: Callable[[Pool], Findings] = lambda _: Findings(),
 ) -> PoolResult:
     """Propose, choose, build, measure, and give back what holds; without passes that fail.
 
@@ -73,18 +78,25 @@ def search_stage(
         before: the model that the earlier stage left; not changed.
         evaluator: judges.
         options: what the search has to respect.
+        findings_of: what earlier searches found out about `before` with a pool; it grows.
     """
     failures: list[PassError] = []
     current: Pool | None = pool
     while current is not None:
         try:
-            context = open_context(current)
-            offer = current.offer(replace(context, out_of_time=options.out_of_time))
+            findings = findings_of(current)
+            context, offer = findings.context, findings.offer
+            if context is None or offer is None:
+                context = open_context(current)
+                offer = current.offer(replace(context, out_of_time=options.out_of_time))
             if not offer.failures:
-                trials = MeasuredTrials(current, context, evaluator, options)
-                found = _searched(trials, current, context, offer, evaluator)
+                trials = MeasuredTrials(current, context, evaluator, options, findings)
+                found = _searched(trials, current, context, offer, evaluator, findings)
                 model = before if found.model is context.model else found.model
                 costs = _costs(trials, current, context, found.decisions, evaluator.screening)
+                small = context.memory.nbytes <= _KEPT_BYTES
+                if small and not options.out_of_time():
+                    findings.context, findings.offer = context, offer
                 return replace(found, model=model, failures=tuple(failures), costliest=costs)
             new = list(offer.failures)
         except PassError as error:
@@ -97,7 +109,12 @@ def search_stage(
 
 
 def _searched(
-    trials: MeasuredTrials, pool: Pool, context: Context, offer: PoolOffer, evaluator: Evaluator
+    trials: MeasuredTrials,
+    pool: Pool,
+    context: Context,
+    offer: PoolOffer,
+    evaluator: Evaluator,
+    findings: Findings,
 ) -> PoolResult:
     options, proposals = trials.options, offer.proposals
     left = list(offer.left)
@@ -113,7 +130,7 @@ def _searched(
             pool, context.model, left=tuple(left), note=unreachable, tried=trials.tried
         )
     if not (options.kernel_preserving_only or options.objective.accepts_slower):
-        kept, slower = keep_faster(pool, context, kept, options)
+        kept, slower = keep_faster(pool, context, kept, options, findings.layers)
         left += slower
     nothing = PoolResult(pool, context.model, left=tuple(left))
     if not any(not c.carried for p in kept for c in p.candidates):

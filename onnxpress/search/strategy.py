@@ -3,11 +3,11 @@
 Everything is tried first, if the clock finds it faster, and everything that keeps the kernels.
 Where the strongest choice breaks the budget, the errors of the candidates are measured at the
 model's outputs (`sensitivity`). Sites that offer forms are then ordered by a tolerance: each site
-takes its strongest candidate within it, and bisection finds the highest tolerance that holds, which
-restores the worst layers first; worst by two measures, the error, and the error for each byte saved
-(small layers first). Sites that offer amounts (ranks, counts, sparsities) share out what is saved
-(`allocation`). Of all that holds, what costs least by the objective is taken; a choice that slows
-the model down never is, unless the goal is size.
+takes its strongest candidate within it, and `bisection` finds the highest tolerance that holds,
+which restores the worst layers first; worst by two measures, the error, and the error for each
+byte saved (small layers first). Sites that offer amounts (ranks, counts, sparsities) share out
+what is saved (`allocation`). Of all that holds, what costs least by the objective is taken; a
+choice that slows the model down never is, unless the goal is size.
 """
 
 import itertools
@@ -19,6 +19,7 @@ import numpy as np
 from onnxpress.contract import UNITS, Candidate, Decision, Proposal, Quota, Stage
 from onnxpress.runtime import Latency
 from onnxpress.search.allocation import allocate, allocate_to
+from onnxpress.search.bisection import Spending, bisected
 from onnxpress.search.sensitivity import magnified, weighed
 from onnxpress.search.trial import Choice, Trial, Trials
 
@@ -83,9 +84,8 @@ def _by_amount(
             return (strongest,)
     measured = magnified(trials, proposals)
     found: list[Trial] = []
-    for unit in UNITS if quota is None else (quota.unit,):
-        if not any(getattr(c, unit) > 0 for p in proposals for c in p.candidates):
-            continue
+    seen: list[Spending] = []
+    for unit in _units(proposals, quota):
         if quota is None:
             ladder = allocate(measured, unit)
         else:
@@ -94,9 +94,23 @@ def _by_amount(
                 strongest = trials.refined(trials.measure(ladder[-1]))
                 if trials.holds(strongest):
                     return (strongest,)
-        trial = _bisected(trials, ladder)
+        trial = bisected(trials, ladder, seen)
         found += [] if trial is None else [trial]
     return tuple(trial for trial in found if trials.holds(trial))
+
+
+def _units(proposals: Sequence[Proposal], quota: Quota | None) -> list[str]:
+    """What may be saved, or what is asked for.
+
+    Microseconds stand for multiply-adds, where all that saves these was timed.
+    """
+    every = [c for proposal in proposals for c in proposal.candidates]
+    wanted = UNITS if quota is None else (quota.unit,)
+    found = [unit for unit in wanted if any(getattr(c, unit) > 0 for c in every)]
+    timed = all(c.saved_microseconds > 0 for c in every if c.saved_multiply_adds > 0)
+    if "saved_microseconds" in found and timed:
+        found.remove("saved_multiply_adds")
+    return found
 
 
 @dataclass(frozen=True)
@@ -198,32 +212,19 @@ def _faster(
 def _within_tolerance(trials: Trials, proposals: Sequence[Proposal]) -> list[Trial]:
     """By the two orders, the strongest choice that holds."""
     found: list[Trial] = []
+    seen: list[Spending] = []
     for order in (_by_error, _by_error_for_saving):
         tolerances = sorted({order(c) for p in proposals for c in p.candidates if not c.carried})
         if len(tolerances) > _TOLERANCES:
             picked = np.linspace(0, len(tolerances) - 1, _TOLERANCES).round().astype(int)
             tolerances = [tolerances[index] for index in picked]
-        trial = _bisected(trials, [choose(proposals, order, t) for t in tolerances])
+        trial = bisected(trials, [choose(proposals, order, t) for t in tolerances], seen)
         if trial is None:
             continue
         found.append(trial)
         everything, _ = saved(choose(proposals))
         if saved(trial.decisions)[0] >= _NEARLY_ALL * everything:
             break
-    return found
-
-
-def _bisected(trials: Trials, ladder: Sequence[Choice]) -> Trial | None:
-    """The strongest choice that holds, where the last is known not to."""
-    found: Trial | None = None
-    low, failing = 0, len(ladder) - 1
-    while low < failing and not trials.options.out_of_time():
-        index = (low + failing) // 2
-        trial = trials.measure(ladder[index])
-        if trials.holds(trial):
-            found, low = trial, index + 1
-        else:
-            failing = index
     return found
 
 

@@ -1,9 +1,8 @@
-"""Build a choice and measure it: what the strategy knows of models, files and clocks.
+"""What a strategy knows of models, files and clocks.
 
-The strategy sees only the protocol `Trials`, so that it can be tested against a table.
+It sees only the protocol `Trials`, so that it can be tested against a table.
 """
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,21 +10,14 @@ from typing import Protocol
 
 import onnx_ir as ir
 
-from onnxpress import model_file
-from onnxpress.contract import Context, Decision
+from onnxpress.contract import Decision
 from onnxpress.data import Samples
-from onnxpress.errors import ModelError, PassError
-from onnxpress.judge import Evaluator, Measurement
-from onnxpress.pool import Pool
-from onnxpress.runtime import Clock, Latency, Session, compare_latency
+from onnxpress.judge import Measurement
+from onnxpress.runtime import Clock, Latency, compare_latency
 from onnxpress.search.allowance import Allowance
 from onnxpress.search.objective import Objective
 
-__all__ = ["Clocked", "MeasuredTrials", "SearchOptions", "Trial", "Trials"]
-
-logger = logging.getLogger(__name__)
-
-_CLOCK_S = 2.0
+__all__ = ["Choice", "Clocked", "SearchOptions", "Trial", "Trials"]
 
 Choice = tuple[Decision, ...]
 
@@ -45,6 +37,7 @@ class SearchOptions:
         stop: whether it has to stop at once, with the best it has.
         clock: compares the latency of two sessions.
         progress: told what was tried.
+        refining: whether what is chosen is fitted again on its own activations.
         explaining: seconds for telling which decisions cost most; `None`: that is not asked.
     """
 
@@ -58,6 +51,7 @@ class SearchOptions:
     stop: Callable[[], bool] = field(default=lambda: False)
     clock: Clock = compare_latency
     progress: Callable[[str], None] = field(default=lambda _: None)
+    refining: bool = True
     explaining: Allowance | None = None
 
     def out_of_time(self) -> bool:
@@ -115,8 +109,28 @@ class Trials(Protocol):
     def min_sqnr(self) -> float:
         """In dB, what stands for the whole budget in `noise`."""
 
+    @property
+    def numbers(self) -> int:
+        """Of one sample, in the smallest output that `noise` may be about."""
+
+    @property
+    def allowed(self) -> float:
+        """The budget's share, in the unit of `noise`."""
+
     def measure(self, decisions: Choice) -> Trial:
         """Build it and run it on the evaluation samples, on few where these show a failure."""
+
+    def glanced(self, decisions: Choice) -> Trial:
+        """As `measure`, and on few samples too where these show that it holds with some room."""
+
+    def recalled(self, decisions: Choice) -> Trial | None:
+        """What was measured of it before, without its model."""
+
+    def completed(self, trial: Trial) -> Trial:
+        """With its model, and measured on all samples."""
+
+    def spent(self, trial: Trial) -> float:
+        """Of the budget's share; more than 1 does not hold."""
 
     def refined(self, trial: Trial) -> Trial:
         """The trial, or the same fitted on its own activations where that is nearer."""
@@ -141,145 +155,3 @@ class Trials(Protocol):
 
     def latency(self, trial: Trial) -> Latency:
         """Of a trial against the model before."""
-
-
-class MeasuredTrials:
-    """Choices of a pool, built and run in onnxruntime.
-
-    Attributes:
-        options: of the search.
-        quickest_s: seconds that the quickest choice took to be built and measured.
-    """
-
-    def __init__(
-        self, pool: Pool, context: Context, evaluator: Evaluator, options: SearchOptions
-    ) -> None:
-        self.options = options
-        self._pool, self._context, self._evaluator = pool, context, evaluator
-        self._tried = 0
-        self.quickest_s = float("inf")
-        self._before: Session | None = None
-
-    @property
-    def tried(self) -> int:
-        """How many choices were measured."""
-        return self._tried
-
-    @property
-    def min_sqnr(self) -> float:
-        """Of the budget, in dB."""
-        return self._evaluator.min_sqnr
-
-    def measure(self, decisions: Choice) -> Trial:
-        """Build it and run it; see `Trials`."""
-        options = self.options
-        self._tried += 1
-        started = time.monotonic()
-        model = self._pool.rewrite_refined(
-            self._context, decisions, options.calibration, threads=options.threads
-        )
-        session = self._session(model, decisions)
-        measurement = self._evaluator.measure(session, share=options.share)
-        self.quickest_s = min(self.quickest_s, time.monotonic() - started)
-        options.progress(f"{self._pool.names}: {len(decisions)} sites, attempt {self._tried}")
-        logger.debug(
-            "%s: %d sites: drop %.2f, worst SQNR %.1f dB",
-            self._pool.names,
-            len(decisions),
-            measurement.drop,
-            measurement.worst_sqnr_db,
-        )
-        return Trial(decisions, measurement, model)
-
-    def refined(self, trial: Trial) -> Trial:
-        """The nearer of both fits; see `Trials`."""
-        options = self.options
-        known = options.calibration is not None and self._context.statistics is not None
-        if trial.refitted or not self._pool.refines or not known or options.out_of_time():
-            return trial
-        again = tuple(
-            replace(decision, candidate=replace(decision.candidate, refined=True))
-            for decision in trial.decisions
-        )
-        found = self.measure(again)
-        noise = self._evaluator.noise
-        nearer = noise(found.measurement) <= noise(trial.measurement)
-        return replace(found if nearer else trial, refitted=True)
-
-    def holds(self, trial: Trial) -> bool:
-        """Whether the budget's share holds."""
-        return self._evaluator.holds(trial.measurement, self.options.share)
-
-    def clearly_fails(self, decisions: Choice) -> bool:
-        """On the screening samples; see `Trials`."""
-        model = self._pool.rewrite(self._context, decisions)
-        session = self._session(model, decisions)
-        measured = self._evaluator.measure(session, self._evaluator.screening)
-        return self._evaluator.clearly_fails(measured, self.options.share)
-
-    def noise(self, decisions: Sequence[Decision], samples: int) -> float:
-        """On the worst output; by prediction where time is up."""
-        if self.options.out_of_time():
-            return sum(decision.candidate.predicted_error for decision in decisions)
-        model = self._pool.rewrite(self._context, decisions)
-        measured = self._evaluator.measure(self._session(model, decisions), samples)
-        return self._evaluator.noise(measured)
-
-    def nbytes(self, decisions: Choice) -> int:
-        """Of the weights of a draft."""
-        return model_file.weight_bytes(self._draft(decisions))
-
-    def clocked(self, decisions: Choice) -> Clocked:
-        """On a draft, which takes a moment; see `Trials`."""
-        model = self._draft(decisions)
-        latency = self.options.clock(
-            self._reference(),
-            self._session(model, decisions),
-            self._evaluator.samples.feeds[0],
-            budget_s=_CLOCK_S,
-        )
-        return Clocked(model_file.weight_bytes(model), latency)
-
-    def latency(self, trial: Trial) -> Latency:
-        """Of a trial against the model before."""
-        assert trial.model is not None
-        return self.options.clock(
-            self._reference(),
-            self._session(trial.model, trial.decisions),
-            self._evaluator.samples.feeds[0],
-        )
-
-    def _draft(self, decisions: Choice) -> ir.Model:
-        return self._pool.rewrite(replace(self._context, draft=True), decisions)
-
-    def _reference(self) -> Session:
-        if self._before is None:
-            self._before = Session(self._context.model, threads=self.options.threads)
-        return self._before
-
-    def _session(self, model: ir.Model, decisions: Sequence[Decision]) -> Session:
-        """A session of what passes wrote; that it cannot be opened or run is their fault.
-
-        Raises:
-            PassError: onnxruntime refuses the model.
-        """
-        try:
-            session = Session(model, threads=self.options.threads)
-            session.run(self._evaluator.samples.feeds[0])
-        except ModelError as error:
-            what = f"rewrite left a model that does not run: {error}"
-            raise PassError(self._culprit(decisions), what) from error
-        return session
-
-    def _culprit(self, decisions: Sequence[Decision]) -> str:
-        """The pass whose decisions alone leave such a model."""
-        for pass_ in self._pool.passes:
-            own = [d for d in decisions if d.candidate.pass_name == pass_.name]
-            if not own:
-                continue
-            try:
-                alone = Session(self._pool.rewrite(self._context, own))
-                alone.run(self._evaluator.samples.feeds[0])
-            except (ModelError, PassError):
-                return pass_.name
-        return decisions[0].candidate.pass_name if decisions else self._pool.passes[0].name

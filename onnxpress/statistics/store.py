@@ -131,6 +131,13 @@ class LayerStatistics:
                 object.__setattr__(self, field_.name, frozen)
 
     @property
+    def nbytes(self) -> int:
+        """Of all arrays."""
+        values = [getattr(self, field_.name) for field_ in fields(self)]
+        own = sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+        return own + (0 if self.half is None else self.half.nbytes)
+
+    @property
     def absolute_maximum(self) -> Float64:
         """`[groups, in]`."""
         return np.maximum(-self.minimum, self.maximum)
@@ -206,6 +213,12 @@ class Statistics:
     tensors: dict[str, TensorStatistics] = field(default_factory=dict)
     layers: Mapping[str, LayerStatistics] = field(default_factory=dict)
     samples: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Of all arrays."""
+        counts = sum(tensor.counts.nbytes for tensor in self.tensors.values())
+        return counts + sum(layer.nbytes for layer in self.layers.values())
 
     def merged(self, other: Self) -> Self:
         """This and what another collector saw of the same model; neither is changed."""

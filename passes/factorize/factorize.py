@@ -34,6 +34,7 @@ from onnxpress.passes.factorize.fitting import (
     energy_scale,
     factored,
     joint_components,
+    wanted_of,
 )
 from onnxpress.passes.factorize.rewrite import (
     write_convolutions,
@@ -43,7 +44,6 @@ from onnxpress.passes.factorize.rewrite import (
     write_shared,
 )
 from onnxpress.passes.factorize.sharing import shared_inputs, shared_proposal
-from onnxpress.reconstruction import repaired
 from onnxpress.recurrent import is_recurrent
 
 __all__ = ["Factorize"]
@@ -167,7 +167,7 @@ def _write_split(
     moments = context.moments(layer)
     offset = np.zeros(layer.shape[0])
     if biased_in(layer, weighting) and moments is not None:
-        weights, offset = repaired(layer.read(), moments, biased=True)
+        weights, offset = wanted_of(context, layer, weighting)
         offset = offset + (weights - found.product) @ moments.mean[0]
     write_convolutions(context.names, layer, found.factors, offset)
 
@@ -177,7 +177,7 @@ def _write_pair(context: Context, layer: Layer, rank: int, weighting: str) -> No
     first, second = components.factors(rank)
     offset = np.zeros(len(second))
     if biased_in(layer, weighting):
-        _, drift = repaired(layer.read(), context.moments(layer), biased=True)
+        _, drift = wanted_of(context, layer, weighting)
         offset = drift + components.bias_shift(rank)
     kernel = layer.shape[2:]
     if layer.op_type == "Conv":
@@ -211,7 +211,7 @@ def _write_shared(context: Context, layers: Sequence[Layer], rank: int, weightin
         scale = energy_scale(context, layer)
         seconds.append(second[start:end] * scale)
         if biased:
-            _, drift = repaired(layer.read(), context.moments(layer), biased=True)
+            _, drift = wanted_of(context, layer, weighting)
             shift_bias(context.names, layer.graph, layer.node, drift + shift[start:end] * scale)
         start = end
     write_shared(context.names, layers, first, seconds)

@@ -19,6 +19,7 @@ __all__ = [
     "energy_scale",
     "factored",
     "joint_components",
+    "wanted_of",
 ]
 
 Float64 = npt.NDArray[np.float64]
@@ -49,9 +50,8 @@ def components_of(context: Context, layer: Layer, weighting: str) -> Components:
     moments = context.moments(layer)
     if moments is None and layer.array.size > _LARGE:
         return plain([layer.read()], [1.0])
-    biased = biased_in(layer, weighting)
-    weights, _ = repaired(layer.read(), moments, biased=biased)
-    mean = moments.mean[0] if moments is not None and biased else None
+    weights, _ = wanted_of(context, layer, weighting)
+    mean = moments.mean[0] if moments is not None and biased_in(layer, weighting) else None
     return low_rank(weights, _gram(moments, weighting), mean)
 
 
@@ -77,16 +77,28 @@ def factored(
         weighting: the setting.
         effort: how near to the best factors: of many sizes few are taken.
     """
-    moments = context.moments(layer)
-    biased = biased_in(layer, weighting)
-    weights, _ = repaired(layer.read(), moments, biased=biased)
-    gram = _gram(moments, weighting)
-    if gram is not None and moments is not None and biased:
-        gram = gram - np.outer(moments.mean[0], moments.mean[0])
-    weight = weights.reshape(layer.shape)
+    weight, gram = _goal(context, layer, weighting)
     if form == "spatial":
         return spatial(weight, gram, rank, effort=effort)
     return tucker(weight, gram, input_rank, rank, effort=effort)
+
+
+@memoised
+def _goal(context: Context, layer: Layer, weighting: str) -> tuple[Float64, Float64 | None]:
+    """What a convolution should compute, `[out, in, height, width]`, and of which inputs."""
+    moments = context.moments(layer)
+    weights, _ = wanted_of(context, layer, weighting)
+    gram = _gram(moments, weighting)
+    if gram is not None and moments is not None and biased_in(layer, weighting):
+        gram = gram - np.outer(moments.mean[0], moments.mean[0])
+    return weights.reshape(layer.shape), gram
+
+
+@memoised
+def wanted_of(context: Context, layer: Layer, weighting: str) -> tuple[Float64, Float64]:
+    """What a layer should compute of what it is fed, and what to add to its bias (`repaired`)."""
+    biased = biased_in(layer, weighting)
+    return repaired(layer.read(), context.moments(layer), biased=biased)
 
 
 @memoised

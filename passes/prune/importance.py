@@ -22,6 +22,8 @@ Indices = npt.NDArray[np.int64]
 
 _STEPS = 48
 """Scores are renewed after each step; a step takes several units of wide groups."""
+_MOST_GONE = 0.2
+"""Of the rows and columns that are carried along."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def removal_order(readings: Sequence[Reading]) -> tuple[list[int], list[float]]:
 
 
 class _State:
-    """H⁻¹ and G of one reader, of the features that are left."""
+    """H⁻¹ and G of one reader, of the features that are left and of some that are gone."""
 
     def __init__(self, reading: Reading) -> None:
         w = reading.weights
@@ -78,6 +80,7 @@ class _State:
         # Output power in the unit: what remains of it is a share.
         self._product = (1.0 / power if power > 0 else 0.0) * (w.swapaxes(1, 2) @ w)
         self._features = dict(enumerate(reading.features))
+        self._gone = np.zeros(self._inverse.shape[1], bool)
 
     def scores(self, units: Indices) -> Float64:
         sizes = {len(self._features[unit]) for unit in units.tolist()}
@@ -97,21 +100,30 @@ class _State:
         return np.maximum(total, 0.0)
 
     def remove(self, units: Indices) -> None:
+        """In place, for copies of what is left would take longer than the sums."""
         b = np.concatenate([self._features.pop(unit) for unit in units.tolist()])
-        size = self._inverse.shape[1]
-        left = np.delete(np.arange(size), b)
-        inverses, products = [], []
-        for inverse, product in zip(self._inverse, self._product, strict=True):
+        self._gone[b] = True
+        for group in range(len(self._inverse)):
+            inverse, product = self._inverse[group], self._product[group]
             # W' = W − W_b·R with R = [H⁻¹]_bb⁻¹·[H⁻¹]_b:, of which only what is left counts.
-            r = np.linalg.solve(inverse[np.ix_(b, b)], inverse[np.ix_(b, left)])
-            half = product[np.ix_(left, b)] - 0.5 * r.T @ product[np.ix_(b, b)]
+            r = np.linalg.solve(inverse[np.ix_(b, b)], inverse[b])
+            half = product[:, b] - 0.5 * r.T @ product[np.ix_(b, b)]
             change = half @ r
-            inverses.append(inverse[np.ix_(left, left)] - inverse[np.ix_(left, b)] @ r)
-            products.append(product[np.ix_(left, left)] - change - change.T)
-        self._inverse, self._product = np.stack(inverses), np.stack(products)
-        places = np.full(size, -1)
+            inverse -= inverse[:, b] @ r
+            product -= change
+            product -= change.T
+        if self._gone.mean() > _MOST_GONE:
+            self._close_up()
+
+    def _close_up(self) -> None:
+        """Take out the rows and columns that are gone."""
+        left = np.flatnonzero(~self._gone)
+        self._inverse = self._inverse[:, left[:, None], left]
+        self._product = self._product[:, left[:, None], left]
+        places = np.full(len(self._gone), -1)
         places[left] = np.arange(len(left))
         self._features = {unit: places[own] for unit, own in self._features.items()}
+        self._gone = np.zeros(len(left), bool)
 
 
 def magnitude_order(norms: Float64) -> list[int]:

@@ -268,6 +268,7 @@ def _rounded_by_rows(
     biased = takes_bias(layer)
     gram = moments.centred_gram if biased else moments.gram
     assert gram is not None
+    assert moments.gram is not None
     assert weight.zero_point == 0
     matrix = layer.read()
     nearest = _matrix(layer, weight.values)  # type: ignore[arg-type] # which only moves them

@@ -22,7 +22,7 @@ import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from onnxpress.cli import main
 from onnxpress import model_file
-from onnxpress.search.trial import MeasuredTrials
+from onnxpress.search.measured import MeasuredTrials
 
 place, times = sys.argv.pop(1), int(sys.argv.pop(1))
 of, name = {"search": (MeasuredTrials, "measure"), "reading": (model_file, "load")}[place]

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zoo.builder import floats
 
+from onnxpress.judge import fidelity
 from onnxpress.judge.budget import DEFAULT_MIN_SQNR
 from onnxpress.judge.cuts import beside, cut
 from onnxpress.judge.fidelity import FidelitySum, OutputFidelity
@@ -86,6 +87,35 @@ def test_figure_is_that_of_a_plain_reference(seed: int) -> None:
         one.add(a, b)
     decades = len(one.cuts[0].groups) > 1
     assert decades or one.finish()[0] == pytest.approx(min(pooled, worst), abs=1e-6)
+
+
+@given(
+    SCALES,
+    st.integers(0, 99),
+    st.sampled_from([("values", None), ("values", 1), ("values", -1), ("logits", 1)]),
+    st.sampled_from([0.0, np.nan]),
+)
+def test_samples_together_give_the_figures_of_one_after_the_other(
+    scales: list[float], seed: int, how: tuple[Form, int | None], odd: float
+) -> None:
+    original, noise = answers(scales, seed), answers([-2.0] * SLICES, seed + 1)
+    found = [one + more for one, more in zip(original, noise, strict=True)]
+    for arrays in (original, found):
+        arrays[5][0, 2, 3] = odd
+        arrays[9] = arrays[9][:, :, :3]
+    kind = reading(Kind.VALUES, *how)
+    figures = []
+    for together in (0, fidelity._TOGETHER_BYTES):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fidelity, "_TOGETHER_BYTES", together)
+            figures.append(judged(kind, original, found))
+    one, other = figures
+    assert one.noise is not None
+    assert other.noise is not None
+    np.testing.assert_allclose(other.noise, one.noise, rtol=1e-9)
+    same = [(f.sqnr_db, f.whole_db, f.cosine, f.max_error, f.equal_share) for f in figures]
+    np.testing.assert_allclose(same[1], same[0], rtol=1e-9)
+    assert other.worst == one.worst
 
 
 def test_equal_outputs_give_infinity_and_nan_minus_infinity() -> None:

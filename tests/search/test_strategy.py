@@ -5,8 +5,9 @@ from fakes import FakeTrials, candidate, site
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxpress.contract import Decision, Quota, Stage
+from onnxpress.contract import Candidate, Decision, Quota, Stage
 from onnxpress.search.objective import Objective
+from onnxpress.search.sensitivity import weighed
 from onnxpress.search.strategy import choose, feasible, saved
 from onnxpress.search.trial import SearchOptions
 
@@ -88,6 +89,28 @@ def test_amounts_are_shared_out_by_what_they_cost_at_the_outputs() -> None:
     found = feasible(trials, proposals, Stage.LOW_RANK)
     best = max(found.trials, key=lambda t: sum(d.candidate.saved_bytes for d in t.decisions))
     assert {d.site: d.candidate.saved_bytes for d in best.decisions} == {"cheap": 300}
+
+
+@pytest.mark.parametrize(("numbers", "samples"), [(2, 32), (64, 16), (100_000, 8)])
+def test_sites_are_weighed_on_as_many_samples_as_their_numbers_need(
+    numbers: int, samples: int
+) -> None:
+    proposals = [site(name, candidate(0.4, 300), candidate(0.1, 100)) for name in "ab"]
+    trials = FakeTrials(allowed=0.5, options=SIZE, numbers=numbers)
+    feasible(trials, proposals, Stage.LOW_RANK)
+    assert trials.asked == [samples] * 2
+
+
+@pytest.mark.parametrize(("microseconds", "ladders"), [(5.0, 1), (0.0, 2)])
+def test_time_by_the_clock_stands_for_multiply_adds(microseconds: float, ladders: int) -> None:
+    def saving(error: float, microseconds: float) -> Candidate:
+        return candidate(error, 0, saved_multiply_adds=1e6, saved_microseconds=microseconds)
+
+    errors = {"a": 0.3, "b": 9.0}
+    proposals = [site(name, saving(error, 5.0)) for name, error in errors.items()]
+    proposals.append(site("c", saving(0.2, microseconds)))
+    trials = FakeTrials(allowed=0.6, options=SIZE)
+    assert len(feasible(trials, proposals, Stage.STRUCTURE).trials) == ladders
 
 
 def test_a_quota_is_reached_and_hardly_exceeded() -> None:
@@ -181,6 +204,17 @@ def test_carried_operators_alone_are_no_choice() -> None:
     trials = FakeTrials(0.2, options=SIZE)
     found = feasible(trials, together, Stage.QUANTIZATION)
     assert sites_of(found.trials[0].decisions) == {"add", "conv"}
+
+
+def test_what_carried_operators_lose_is_not_laid_on_the_sites() -> None:
+    errors = {f"layer{n}": 5e-3 if n == 11 else 1e-7 for n in range(32)}
+    carried = site("add", candidate(0.5, carried=True))
+    proposals = [carried, *(site(name, candidate(error)) for name, error in errors.items())]
+    trials = FakeTrials(allowed=1.0, options=SIZE)
+    found = weighed(trials, proposals, lambda _: True)
+    by_site = {p.site: p.candidates[0].predicted_error for p in found[1:]}
+    assert by_site == pytest.approx(errors, rel=1e-6, abs=1e-9)
+    assert trials.weighed == 12, "the carried ones, all, and two halves down to the one that errs"
 
 
 def test_what_a_choice_saves_counts_bytes_and_zeros_then_work_and_kernels() -> None:
