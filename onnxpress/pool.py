@@ -245,6 +245,7 @@ class Pool:
         samples: Samples | None,
         *,
         threads: int = 0,
+        over: Callable[[], bool] = lambda: False,
     ) -> ir.Model:
         """As `rewrite`, and again level by level where the decisions say `refined`.
 
@@ -254,6 +255,7 @@ class Pool:
         same loss.) Both models are run once, block by block (`refinement`).
 
         Raises:
+            UnfinishedError: `over` says that there is no time for all of it.
             OutputError: the disk is full.
             PassError: a pass fails.
         """
@@ -268,7 +270,7 @@ class Pool:
                 replace(context, statistics=statistics, observed=observed), decisions
             )
 
-        return refitted(context, chosen, samples, carried_out, threads=threads)
+        return refitted(context, chosen, samples, carried_out, threads=threads, over=over)
 
     def _owner(self, candidate: Candidate) -> Pass:
         for pass_ in self.passes:

@@ -13,7 +13,7 @@ makes much of little. So the bytes are the same for blocks of any size.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -35,12 +35,16 @@ from onnxpress.statistics import (
     outermost,
 )
 
-__all__ = ["Rewrite", "levels_of", "refitted"]
+__all__ = ["Rewrite", "UnfinishedError", "levels_of", "refitted"]
 
 logger = logging.getLogger(__name__)
 
 HELD_BYTES = 256_000_000
 """In memory, of the activations of both networks between two blocks; more goes to files."""
+
+
+class UnfinishedError(Exception):
+    """The time was over before every layer was fitted again."""
 
 
 class Rewrite(Protocol):
@@ -59,6 +63,7 @@ def refitted(
     threads: int = 0,
     budget_bytes: int | None = None,
     held_bytes: int = HELD_BYTES,
+    over: Callable[[], bool] = lambda: False,
 ) -> ir.Model:
     """What `rewrite` makes with statistics of what it feeds each layer itself.
 
@@ -73,8 +78,10 @@ def refitted(
         threads: of onnxruntime.
         budget_bytes: of weights in a block; `None`: what a level has on average.
         held_bytes: of activations that wait in memory.
+        over: asked before each level, whether to give up.
 
     Raises:
+        UnfinishedError: `over` says so.
         OutputError: the disk is full.
         PassError: a pass fails.
     """
@@ -95,6 +102,8 @@ def refitted(
     ends = _ends(context.model.graph, levels, blocks)
     try:
         for number, level in enumerate(levels):
+            if over():
+                raise UnfinishedError
             found = networks.observed(level)
             statistics = replace(statistics, layers={**statistics.layers, **found})
             later = [layer for rest in levels[number + 1 :] for layer in rest]

@@ -23,7 +23,7 @@ from onnxpress.passes.prune import Prune
 from onnxpress.passes.quantize import Quantize
 from onnxpress.passes.sparsify import Sparsify
 from onnxpress.pool import Pool
-from onnxpress.refinement import levels_of, refitted
+from onnxpress.refinement import UnfinishedError, levels_of, refitted
 from onnxpress.runtime import Array, Session
 from onnxpress.statistics import Statistics
 from onnxpress.targets import load_target
@@ -101,7 +101,7 @@ def stacked(blocks: int, width: int = 32) -> ir.Model:
     return initialized(text, scale=0.2)
 
 
-def fitted(model: ir.Model, count: int = 8, **options: int) -> ir.Model:
+def fitted(model: ir.Model, count: int = 8, **options: Any) -> ir.Model:
     pool = Pool((Quantize(form="static", refinement=True),))
     samples = random_samples(Session(model), count, seed=1)
     context = pool.context(model, load_target("cpu"), samples, threads=1)
@@ -189,3 +189,10 @@ def test_a_network_that_does_not_run_is_not_fitted_again_and_this_is_said(
     assert found is broken
     (record,) = caplog.records
     assert record.getMessage().startswith("layers are not fitted again: ")
+
+
+def test_a_refit_that_there_is_no_time_for_is_given_up() -> None:
+    asked = itertools.count()
+    with pytest.raises(UnfinishedError):
+        fitted(stacked(4), over=lambda: next(asked) > 2)
+    assert next(asked) == 4

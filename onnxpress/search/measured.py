@@ -16,6 +16,7 @@ from onnxpress.contract import Context, Decision
 from onnxpress.errors import ModelError, PassError
 from onnxpress.judge import Evaluator, Measurement
 from onnxpress.pool import Pool
+from onnxpress.refinement import UnfinishedError
 from onnxpress.runtime import Latency, Session
 from onnxpress.search.findings import Findings, seen_of
 from onnxpress.search.trial import Choice, Clocked, SearchOptions, Trial
@@ -109,7 +110,11 @@ class MeasuredTrials:
         options = self.options
         started = time.monotonic()
         model = self._pool.rewrite_refined(
-            self._context, decisions, options.calibration, threads=options.threads
+            self._context,
+            decisions,
+            options.calibration,
+            threads=options.threads,
+            over=options.out_of_time,
         )
         known = self._known(decisions, glance=glance)
         if known is not None:
@@ -140,7 +145,10 @@ class MeasuredTrials:
             replace(decision, candidate=replace(decision.candidate, refined=True))
             for decision in trial.decisions
         )
-        found = self.measure(again)
+        try:
+            found = self.measure(again)
+        except UnfinishedError:
+            return trial
         noise = self._evaluator.noise
         nearer = noise(found.measurement) <= noise(trial.measurement)
         return replace(found if nearer else trial, refitted=True)

@@ -1,11 +1,22 @@
 """A search that runs out of time says so, and not that nothing keeps within the budget."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 from clocks import BY_WORK
 
 import onnxpress
+from onnxpress.data import random_samples
+from onnxpress.judge import Budget, Evaluator
+from onnxpress.passes.quantize import Quantize
+from onnxpress.pool import Pool
+from onnxpress.runtime import Session
+from onnxpress.search import Objective, SearchOptions, strongest
+from onnxpress.search.findings import Findings
+from onnxpress.search.measured import MeasuredTrials
+from onnxpress.targets import load_target
+from onnxpress.testing import SAMPLE_MODELS
 
 
 @pytest.mark.parametrize(
@@ -22,3 +33,21 @@ def test_search_says_why_it_found_nothing(models: Path, limit: float | None, sai
     )
     (note,) = (stage.note for stage in result.stages if stage.pass_.name == "quantize")
     assert said in note
+
+
+def test_a_refit_that_time_runs_out_on_leaves_what_was_measured_before() -> None:
+    model = SAMPLE_MODELS["mlp_opset17"]()
+    original = Session(model)
+    samples = random_samples(original, 12, seed=1)
+    pool = Pool((Quantize(form="static"),))
+    context = pool.context(model, load_target("cpu"), samples, threads=1)
+    asked = itertools.count()
+    options = SearchOptions(
+        Objective("size"), calibration=samples, threads=1, stop=lambda: next(asked) > 1
+    )
+    evaluator = Evaluator(original, samples, Budget(metric="none", min_sqnr=5.0), model=model)
+    trials = MeasuredTrials(pool, context, evaluator, options, Findings())
+    plain = trials.measure(strongest(pool, context, pool.offer(context)))
+    found = trials.refined(plain)
+    assert found is plain
+    assert next(asked) > 2, "it was asked while the layers were fitted"
