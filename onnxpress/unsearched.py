@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnxpress.contract import Context, Decision, Skip
+from onnxpress.contract import Context, Decision, Proposal, Skip, Stage
 from onnxpress.errors import PassError
 from onnxpress.memory import Memory
 from onnxpress.pool import Pool, PoolOffer
 from onnxpress.result import StageResult
-from onnxpress.search import strongest
+from onnxpress.search import strongest, told_how
 from onnxpress.statistics import Statistics
 from onnxpress.targets import Target
 
@@ -21,6 +21,8 @@ _WORKING_BYTES = 8
 """Of an element while its layer is worked on, in double precision."""
 _REMEMBERED_BYTES = 64_000_000
 """Of what passes have worked out already."""
+_ABOUT = 0.9
+_NO_AMOUNT = "above --max-memory nothing is tried: say how much, as with --ratio"
 _REACHED = 0.99
 """Of a quota: steps are whole percents of a layer."""
 
@@ -35,7 +37,9 @@ def carried_out(
     observe: Callable[[Pool, Context], Statistics | None],
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[StageResult]:
-    """What the passes of a pool do to a model: the strongest, or what their quota asks for.
+    """What the passes of a pool do to a model: what their settings ask for, or the nearest forms.
+
+    Amounts that no setting names are left: how much would be too much only runs could tell.
 
     Args:
         pool: the passes.
@@ -65,7 +69,11 @@ def carried_out(
             decisions, left = pool.permitted(context, decided)
             failures: Sequence[PassError] = ()
         else:
+            asked = pool.quota(context) is not None
+            if pool.stage < Stage.QUANTIZATION and not (asked or told_how(pool)):
+                return [StageResult(p, model, note=_NO_AMOUNT) for p in pool.passes]
             offer = _without(pool.offer(context), large)
+            offer = _nearest(offer) if pool.stage == Stage.QUANTIZATION and not asked else offer
             decisions, left = strongest(pool, context, offer), offer.left
             failures = offer.failures
         progress(f"{pool.names}: {len(decisions)} sites are rewritten")
@@ -103,6 +111,25 @@ def _short_of(pool: Pool, context: Context, decisions: Sequence[Decision]) -> st
 def _why_nothing(left: Sequence[Skip]) -> str:
     most = Counter(skip.reason for skip in left).most_common(2)
     return "; ".join(f"{reason} ({count})" for reason, count in most) or "nothing was proposed"
+
+
+def _nearest(offer: PoolOffer) -> PoolOffer:
+    """Of forms that save about as many bytes the one of the least error, as none is taken back.
+
+    Operators between layers save nothing themselves: they go with layers whose kernels change.
+    """
+
+    def first(proposal: Proposal) -> Proposal:
+        most = max(c.saved_bytes for c in proposal.candidates)
+        about = [c for c in proposal.candidates if c.saved_bytes >= _ABOUT * most]
+        taken = min(about, key=lambda c: c.predicted_error)
+        others = [c for c in proposal.candidates if c is not taken]
+        return replace(proposal, candidates=(taken, *others))
+
+    found = [first(proposal) for proposal in offer.proposals]
+    if all(p.candidates[0].keeps_kernels for p in found if p.candidates[0].saved_bytes > 0):
+        found = [p for p in found if p.candidates[0].saved_bytes > 0]
+    return replace(offer, proposals=tuple(found))
 
 
 def _without(offer: PoolOffer, large: dict[str, Skip]) -> PoolOffer:

@@ -138,7 +138,7 @@ def test_figures_replace_what_is_said_without_samples(decoder: Path, tmp_path: P
 
 
 def test_a_budget_is_judged_on_samples_that_no_choice_has_seen(decoder: Path) -> None:
-    given = {"calibration": drawn(decoder, 8), "passes": ["prune"], "max_memory": SMALL}
+    given = {"calibration": drawn(decoder, 8), "passes": [Prune(ratio=0.5)], "max_memory": SMALL}
     result = onnxpress.optimize(decoder, min_sqnr=30, metric="none", **given)  # type: ignore[arg-type] # a dictionary
     assert not result.within_budget
     assert result.problems[0].startswith("the budget does not hold: ")
@@ -308,3 +308,32 @@ def test_prune_solves_large_layers_some_outputs_at_a_time(
     small = onnxpress.optimize(decoder, passes=passes, **given)  # type: ignore[arg-type] # a dictionary
     (stage,) = [stage for stage in small.stages if stage.pass_.name == "prune"]
     assert stage.decisions, "by magnitude where what readers tell takes too much memory"
+
+
+def test_amounts_that_no_setting_names_are_left_where_none_can_be_tried(decoder: Path) -> None:
+    data = drawn(decoder, 8)
+    for name in ("prune", "factorize"):
+        result = onnxpress.optimize(decoder, calibration=data, passes=[name], max_memory=SMALL)
+        (stage,) = (stage for stage in result.stages if stage.pass_.name == name)
+        assert not stage.decisions
+        assert "say how much" in stage.note
+
+
+def test_of_forms_that_save_as_much_the_nearest_is_taken(decoder: Path) -> None:
+    """Static integers round what layers read as well, and no run can take that back."""
+    data = drawn(decoder, 8)
+    nearest, static = (
+        onnxpress.optimize(decoder, calibration=data, passes=[pass_], max_memory=SMALL)
+        for pass_ in (Quantize(), Quantize(form="static"))
+    )
+    families = [decision.candidate.family for s in nearest.stages for decision in s.decisions]
+    assert "weight_only" in families
+    assert sqnr(nearest) > sqnr(static) + 3
+
+
+def test_an_amount_that_stands_in_the_settings_is_carried_out(decoder: Path) -> None:
+    result = onnxpress.optimize(
+        decoder, calibration=drawn(decoder, 8), passes=["sparsify"], max_memory=SMALL
+    )
+    (stage,) = (stage for stage in result.stages if stage.pass_.name == "sparsify")
+    assert stage.decisions

@@ -15,6 +15,7 @@ from onnxpress.search.findings import Findings
 from onnxpress.search.objective import GOALS, Goal, Objective
 from onnxpress.search.stage import PoolResult, search_stage
 from onnxpress.search.trial import SearchOptions
+from onnxpress.search.worth import told_how
 
 __all__ = [
     "GOALS",
@@ -27,4 +28,5 @@ __all__ = [
     "SearchOptions",
     "search_stage",
     "strongest",
+    "told_how",
 ]
