@@ -1,12 +1,12 @@
 """What is done to a model that does not fit into memory as often as the search would hold it.
 
 No session of the whole is opened. Rewrites that change no answer are carried out by their rules,
-and onnxruntime is shown the graph without its weights; a lossy pass that is named takes the
-strongest candidate of every site, or what its quota asks for. Without samples it goes by its
-weights alone. With samples the model is run block by block (`blockwise`): each layer is observed
-while its block is open, and the original and the result are compared on samples that no choice has
-seen. Weights stay in their file, are read one after the other, and what is made of them goes into
-temporary files (`spill`) until it is written.
+and onnxruntime is shown the graph without its weights; a lossy pass that is named does what its
+settings ask for, or takes the nearest of the forms that save most (`unsearched`). Without samples
+it goes by its weights alone. With samples the model is run block by block (`blockwise`): each layer
+is observed while its block is open, and the original and the result are compared on samples that no
+choice has seen. Weights stay in their file, are read one after the other, and what is made of them
+goes into temporary files (`spill`) until it is written.
 """
 
 import math

@@ -22,6 +22,7 @@ _WORKING_BYTES = 8
 _REMEMBERED_BYTES = 64_000_000
 """Of what passes have worked out already."""
 _ABOUT = 0.9
+"""Of the bytes that a site can save: forms of integers differ by their scales."""
 _NO_AMOUNT = "above --max-memory nothing is tried: say how much, as with --ratio"
 _REACHED = 0.99
 """Of a quota: steps are whole percents of a layer."""
@@ -54,6 +55,8 @@ def carried_out(
     """
     try:
         context = pool.context(model, target, seed=seed)
+        if decided is None and pool.stage < Stage.SPARSITY and not told_how(pool):
+            return [StageResult(p, model, note=_NO_AMOUNT) for p in pool.passes]
         memory = Memory(_REMEMBERED_BYTES)
         large = {
             weight.name: Skip(weight.name, _too_large(weight.nbytes, most_bytes))
@@ -69,11 +72,9 @@ def carried_out(
             decisions, left = pool.permitted(context, decided)
             failures: Sequence[PassError] = ()
         else:
-            asked = pool.quota(context) is not None
-            if pool.stage < Stage.QUANTIZATION and not (asked or told_how(pool)):
-                return [StageResult(p, model, note=_NO_AMOUNT) for p in pool.passes]
             offer = _without(pool.offer(context), large)
-            offer = _nearest(offer) if pool.stage == Stage.QUANTIZATION and not asked else offer
+            if pool.stage == Stage.QUANTIZATION and pool.quota(context) is None:
+                offer = _nearest(offer)
             decisions, left = strongest(pool, context, offer), offer.left
             failures = offer.failures
         progress(f"{pool.names}: {len(decisions)} sites are rewritten")

@@ -331,9 +331,9 @@ def test_of_forms_that_save_as_much_the_nearest_is_taken(decoder: Path) -> None:
     assert sqnr(nearest) > sqnr(static) + 3
 
 
-def test_an_amount_that_stands_in_the_settings_is_carried_out(decoder: Path) -> None:
-    result = onnxpress.optimize(
-        decoder, calibration=drawn(decoder, 8), passes=["sparsify"], max_memory=SMALL
-    )
+@pytest.mark.parametrize("count", [0, 8])
+def test_an_amount_that_stands_in_the_settings_is_carried_out(decoder: Path, count: int) -> None:
+    data = drawn(decoder, count) if count else None
+    result = onnxpress.optimize(decoder, calibration=data, passes=["sparsify"], max_memory=SMALL)
     (stage,) = (stage for stage in result.stages if stage.pass_.name == "sparsify")
     assert stage.decisions
