@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxpress.blocks import Block, Cut, Held, Parts, Walk, cut, first_nan
@@ -217,7 +216,7 @@ class _Observing:
             optimize=False,
         )
         self.tensors.update(found.tensors)
-        odd = [name for name, one in found.layers.items() if not _is_finite(one)]
+        odd = [name for name, one in found.layers.items() if not one.is_finite]
         if odd and not self._nan:
             self._tell(number, first_nan(model, feeds, threads=self._means.threads))
         self._odd += len(odd)
@@ -225,11 +224,6 @@ class _Observing:
             self._wide += self._wanted.gram and one.gram is None
             if name not in odd:
                 yield name, one
-
-
-def _is_finite(one: LayerStatistics) -> bool:
-    moments = one.second_moment if one.gram is None else one.gram
-    return bool(np.isfinite(moments).all() and np.isfinite(one.mean).all())
 
 
 class Recorded:

@@ -78,8 +78,13 @@ def damped_gram(gram: Float64, rows: int | None = None) -> Float64:
         gram: `[groups, in, in]`, of raw or centred inputs.
         rows: how many it was made of; `None`: enough, or it is damped for them already.
     """
-    scarcity = 0.0 if rows is None else _DAMPING_FOR_SCARCITY * gram.shape[1] / max(rows, 1)
-    return _damped(gram, max(_DAMPING, scarcity))
+    return _damped(gram, _share_for(gram.shape[1], rows))
+
+
+def _share_for(inputs: int, rows: int | None) -> float:
+    """Of the mean diagonal, that damps what so many rows say of so many inputs."""
+    scarcity = 0.0 if rows is None else _DAMPING_FOR_SCARCITY * inputs / max(rows, 1)
+    return max(_DAMPING, scarcity)
 
 
 def _damped(gram: Float64, share: float) -> Float64:
@@ -133,15 +138,15 @@ def refitted_to(
         moments: of x̂, with `cross` `[groups, in, kept]`.
         biased: whether a bias takes up the means; the fit is then of centred inputs.
     """
-    gram, slope = _normal(wanted, start, moments, biased=biased)
     if moments.half is None:
-        scarcity = _DAMPING_FOR_SCARCITY * start.shape[2] / max(moments.rows, 1)
-        share, taken = max(_DAMPING, scarcity), 1.0
+        share, taken = _share_for(start.shape[2], moments.rows), 1.0
     else:
         parts = moments.half, moments.without(moments.half)
         halves = [_Half(h.rows, *_normal(wanted, start, h, biased=biased)) for h in parts]
         share, taken = _held_out(halves[0], halves[1])
-    step = _step(gram, slope, share) if taken else None
+    if not taken:
+        return start
+    step = _step(*_normal(wanted, start, moments, biased=biased), share)
     return start if step is None else start + taken * step
 
 

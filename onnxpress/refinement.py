@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxpress.blocks import Cut, Parts, Walk, cut, first_nan, observed_bytes
@@ -186,7 +185,7 @@ class _Networks:
             threads=self._threads,
             optimize=False,
         ).layers
-        finite = {name: one for name, one in found.items() if _is_finite(one)}
+        finite = {name: one for name, one in found.items() if one.is_finite}
         if len(finite) < len(found):
             self._tell(first_nan(model, feeds, threads=self._threads), self._passed + 1)
         return finite
@@ -224,11 +223,6 @@ class _Networks:
 
 def _named(sources: Mapping[str, str], keys: Iterable[str]) -> list[str]:
     return sorted({sources[key] for key in keys if key in sources})
-
-
-def _is_finite(moments: LayerStatistics) -> bool:
-    parts = (moments.mean, moments.second_moment, moments.reference_mean, moments.cross)
-    return all(part is None or bool(np.isfinite(part).all()) for part in parts)
 
 
 def levels_of(graph: ir.Graph, layers: Sequence[Layer]) -> list[list[Layer]]:

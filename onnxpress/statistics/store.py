@@ -138,6 +138,12 @@ class LayerStatistics:
         return own + (0 if self.half is None else self.half.nbytes)
 
     @property
+    def is_finite(self) -> bool:
+        """Whether all that was seen was finite; a Gram matrix is where its diagonal is."""
+        sums = (self.mean, self.second_moment, self.reference_mean, self.cross)
+        return all(one is None or bool(np.isfinite(one).all()) for one in sums)
+
+    @property
     def absolute_maximum(self) -> Float64:
         """`[groups, in]`."""
         return np.maximum(-self.minimum, self.maximum)
