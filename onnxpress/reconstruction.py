@@ -230,13 +230,11 @@ class LowRank:
         kept = self.basis[:, :rank]
         return kept.T @ self.weights, kept
 
-    def bias_shift(self, rank: int) -> Float64:
-        """`[out]` (I − U_r·U_rᵀ)·W·μ, to be added to the bias; zeros without a mean."""
+    def bias_shift(self, first: Weights, second: Weights) -> Float64:
+        """`[out]` (W − second·first)·μ, to be added to the bias; zeros without a mean."""
         if self.mean is None:
             return np.zeros(len(self.basis))
-        kept = self.basis[:, :rank]
-        mean_output = self.weights @ self.mean
-        return mean_output - kept @ (kept.T @ mean_output)
+        return np.asarray(self.weights @ self.mean - second @ (first @ self.mean), np.float64)
 
 
 def low_rank(weights: Weights, gram: Float64 | None, mean: Float64 | None) -> LowRank:
