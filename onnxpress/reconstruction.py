@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnxpress.pieces import pieces
+from onnxpress.pieces import pieces, row_blocks
 from onnxpress.statistics import LayerStatistics
 
 __all__ = [
@@ -48,7 +48,12 @@ def output_energy(
         return sum(
             float(np.square(piece, dtype=np.float64).sum()) for piece in pieces(np.asarray(weights))
         )
-    w = np.asarray(weights, np.float64)
+    w = np.asarray(weights)
+    if gram is not None and len(gram) == 1:
+        # Of a large weight there is no copy in double precision.
+        rows = (np.asarray(w[block], np.float64)[None] for block in row_blocks(w))
+        return sum(float(np.einsum("goi,goi->", one @ gram, one)) for one in rows)
+    w = np.asarray(w, np.float64)
     if gram is not None:
         grouped = w.reshape(len(gram), -1, w.shape[1])
         return float(np.einsum("goi,goi->", grouped @ gram, grouped))

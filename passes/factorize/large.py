@@ -95,8 +95,8 @@ class Large:
         if self.inputs is None or self.inputs.mean is None:
             return np.zeros(len(second))
         mean = self.inputs.mean
-        pairs = zip(self.matrices, self.scales, strict=True)
-        before = np.concatenate([matrix @ mean / scale for matrix, scale in pairs])
+        blocks = _row_blocks(self.matrices, self.scales, _DOUBLE)
+        before = np.concatenate([block @ mean for _, block in blocks])
         return np.asarray(before - second @ (first @ mean), np.float64)
 
 
