@@ -4,15 +4,10 @@ For less than half of all vectors the randomized range finder with power iterati
 than a whole decomposition, most of it products of matrices (Halko, Martinsson, Tropp, SIAM Review
 2011, arXiv 0909.4061, algorithm 4.4). Of drawn matrices, whose spectra are flattest, what is left
 out is within 1% of the least there is.
-
-LAPACK gets one thread: two that wait for each other on a busy machine took 7 times as long, and one
-gives the same numbers whatever `--threads` says.
 """
 
 import numpy as np
 import numpy.typing as npt
-
-from onnxpress.runtime import numpy_threads
 
 __all__ = ["eigenvalues", "leading_vectors"]
 
@@ -31,8 +26,7 @@ _FEW = 1 / 2
 
 def eigenvalues(matrix: Float64) -> Float64:
     """Of a symmetric positive semidefinite `[n, n]`, falling, none below zero."""
-    with numpy_threads(1):
-        return np.asarray(np.maximum(np.linalg.eigvalsh(matrix)[::-1], 0.0), np.float64)
+    return np.asarray(np.maximum(np.linalg.eigvalsh(matrix)[::-1], 0.0), np.float64)
 
 
 def leading_vectors(matrix: Floats, count: int) -> Floats:
@@ -44,8 +38,7 @@ def leading_vectors(matrix: Floats, count: int) -> Floats:
     """
     size = count + max(int(_MORE * count), int(_AT_LEAST * len(matrix)))
     if size > _FEW * len(matrix):
-        with numpy_threads(1):
-            vectors = np.linalg.eigh(matrix)[1][:, ::-1][:, :count]
+        vectors = np.linalg.eigh(matrix)[1][:, ::-1][:, :count]
     else:
         vectors = _found_in_range(matrix, count, size)
     # The sign of an eigenvector is arbitrary: fix it, so that files are reproducible.
@@ -62,9 +55,7 @@ def _found_in_range(matrix: Floats, count: int, size: int) -> Floats:
     for power in _POWERS:
         for _ in range(power):
             basis = scaled @ basis
-        with numpy_threads(1):
-            basis = np.linalg.qr(basis)[0]
+        basis = np.linalg.qr(basis)[0]
     inner = basis.T @ (scaled @ basis)
-    with numpy_threads(1):
-        _, turned = np.linalg.eigh(np.asarray(inner, np.float64))
+    _, turned = np.linalg.eigh(np.asarray(inner, np.float64))
     return np.asarray(basis @ turned[:, ::-1][:, :count].astype(matrix.dtype))

@@ -11,6 +11,7 @@ from onnxpress.contract import Context, Layer, LayerStatistics, memoised
 from onnxpress.passes.factorize.decompose import Effort, Factored, spatial, tucker
 from onnxpress.passes.factorize.large import Inputs, Large, large_low_rank
 from onnxpress.reconstruction import LowRank, damped_gram, low_rank, output_energy, repaired
+from onnxpress.runtime import numpy_threads
 
 __all__ = [
     "Floats",
@@ -156,4 +157,5 @@ def energy_scale(context: Context, layer: Layer) -> float:
     """Root of the energy of a layer's outputs."""
     moments = context.moments(layer)
     gram = None if moments is None else moments.gram
-    return math.sqrt(max(output_energy(layer.read(), gram), 1e-30))
+    with numpy_threads(1 if layer.array.size > _LARGE else 0):
+        return math.sqrt(max(output_energy(layer.read(), gram), 1e-30))

@@ -9,6 +9,9 @@ nothing is known), they follow from the smaller of two symmetric matrices, added
 Both are the optimum of `reconstruction.low_rank`. Squaring loses shares of the energy below 10⁻⁷
 (10⁻¹⁴ with statistics), far below what a truncation leaves out. All eigenvalues are worked out, so
 that a rank means what it says, and vectors for the rank that is taken (`eigen`).
+
+All of it has one thread: products of several differ in their last bits, and LAPACK's threads, which
+wait for each other, took 7 times as long on a busy machine.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -68,6 +71,7 @@ class Large:
         total = self.energies.sum()
         return float(self.energies[rank:].sum() / total) if total > 0 else 0.0
 
+    @numpy_threads(1)
     def factors(self, rank: int) -> tuple[Floats, Floats]:
         """`(first [rank, in], second [out, rank])` in single precision."""
         root = _root(self.matrices, self.inputs)
@@ -82,14 +86,14 @@ class Large:
                 first[:, columns] = second.T @ block
             return first, second
         turned = kept if root is None else root @ kept
-        with numpy_threads(1):
-            inverse = kept.T if root is None else np.linalg.solve(root.T, kept).T
+        inverse = kept.T if root is None else np.linalg.solve(root.T, kept).T
         second = np.empty((outputs, rank), np.float32)
         narrow = turned.astype(np.float32)
         for rows, block in _row_blocks(self.matrices, self.scales, _SINGLE):
             second[rows] = block @ narrow
         return inverse.astype(np.float32), second
 
+    @numpy_threads(1)
     def bias_shift(self, first: Floats, second: Floats) -> Float64:
         """`[out]` (W − second·first)·μ, to be added to the bias; zeros without a mean."""
         if self.inputs is None or self.inputs.mean is None:
@@ -100,6 +104,7 @@ class Large:
         return np.asarray(before - second @ (first @ mean), np.float64)
 
 
+@numpy_threads(1)
 def large_low_rank(
     matrices: Sequence[Floats], scales: Sequence[float], inputs: Inputs | None
 ) -> Large:
@@ -119,8 +124,7 @@ def _root(matrices: Sequence[Floats], inputs: Inputs | None) -> Float64 | None:
         return None
     gram = inputs.gram()
     gram[np.diag_indices(width)] += max(_RIDGE * np.trace(gram) / width, np.finfo(float).tiny)
-    with numpy_threads(1):
-        return np.asarray(np.linalg.cholesky(gram), np.float64)
+    return np.asarray(np.linalg.cholesky(gram), np.float64)
 
 
 def _squared(

@@ -67,13 +67,15 @@ def test_leading_vectors_leave_out_a_percent_more_than_the_least(
         assert left <= 1.01 * values[count:].sum() + 2e-6 * total
 
 
-def test_leading_vectors_are_the_same_for_any_number_of_threads() -> None:
-    weight = weight_of("drawn").astype(np.float32)
-    squared = weight @ weight.T
+@pytest.mark.parametrize("shape", [(600, 1500), (1500, 600)])
+def test_factors_are_the_same_for_any_number_of_threads(shape: tuple[int, int]) -> None:
+    weight = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
     found = []
     for threads in (1, 2):
         with numpy_threads(threads):
-            found.append(leading_vectors(squared, 60).tobytes())
+            large = large_low_rank([weight], [1.0], None)
+            first, second = large.factors(90)
+        found.append((large.energies.tobytes(), first.tobytes(), second.tobytes()))
     assert found[0] == found[1]
 
 
