@@ -204,7 +204,8 @@ def _nearest(offer: PoolOffer) -> PoolOffer:
 
     def first(proposal: Proposal) -> Proposal:
         most = max(c.saved_bytes for c in proposal.candidates)
-        about = [c for c in proposal.candidates if c.saved_bytes >= _ABOUT * most]
+        # Of small weights every form may be larger than what it replaces.
+        about = [c for c in proposal.candidates if c.saved_bytes >= min(_ABOUT * most, most)]
         taken = min(about, key=lambda c: c.predicted_error)
         others = [c for c in proposal.candidates if c is not taken]
         return replace(proposal, candidates=(taken, *others))

@@ -12,10 +12,12 @@ import pytest
 from fashion import fashion_data
 
 import onnxpress
-from onnxpress import model_file, oversized, walked
+from onnxpress import model_file, oversized, unsearched, walked
 from onnxpress.blockwise import Blockwise, Recorded
+from onnxpress.contract import Candidate, Proposal
 from onnxpress.data import Samples
 from onnxpress.passes.factorize import Factorize
+from onnxpress.pool import PoolOffer
 from onnxpress.result import StageResult
 
 PATH = Path(__file__).parents[1] / "models" / "fashion_mlp.onnx"
@@ -154,6 +156,15 @@ def test_a_search_is_repeated_byte_for_byte_and_its_recipe_too() -> None:
     )
     assert model_file.to_bytes(again.model) == model_file.to_bytes(first.model)
     assert worst(again) == worst(first)
+
+
+def test_forms_that_are_all_larger_than_what_they_replace_are_no_fault() -> None:
+    larger = tuple(
+        Candidate(predicted_error=error, saved_bytes=-more, keeps_kernels=False)
+        for error, more in ((0.1, 50), (0.2, 40))
+    )
+    offer = unsearched._nearest(PoolOffer((Proposal("small", larger),), ()))
+    assert [c.saved_bytes for p in offer.proposals for c in p.candidates] == [-40, -50]
 
 
 def test_where_time_is_over_nothing_is_lost() -> None:
