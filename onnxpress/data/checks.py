@@ -44,7 +44,9 @@ def from_arrays(arrays: Mapping[str, Array], inputs: Sequence[InputSpec], source
     feeds = tuple(
         {name: column[index] for name, column in columns.items()} for index in range(number)
     )
-    if not any(array.size for array in feeds[0].values()):
+    # What the model declares to be empty cannot be anything else.
+    meant = all(0 in spec.shape for spec in inputs)
+    if not meant and not any(array.size for array in feeds[0].values()):
         raise DataError(
             f"{source}: all inputs of a sample are empty; the model wants {_listed(inputs)}"
         )

@@ -244,6 +244,12 @@ def test_dynamic_axes_may_have_length_0_and_fixed_ones_not() -> None:
         load_samples({"past": data["past"]}, [past])
 
 
+def test_a_model_that_takes_nothing_is_given_nothing() -> None:
+    empty = InputSpec("x", "float32", (2, 0))
+    found = load_samples({"x": np.zeros((2, 0), np.float32)}, [empty])
+    assert [feed["x"].shape for feed in found.feeds] == [(2, 0)]
+
+
 def test_ragged_npz_is_refused_with_the_way_that_works(tmp_path: Path) -> None:
     ragged = np.empty(2, object)
     ragged[:] = [np.arange(3), np.arange(5)]
