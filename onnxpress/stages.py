@@ -16,7 +16,14 @@ from onnxpress.original import Run
 from onnxpress.pool import Observe, Pool, pools_of
 from onnxpress.result import StageResult
 from onnxpress.runtime import Session
-from onnxpress.search import Findings, PoolResult, SearchOptions, search_stage
+from onnxpress.search import (
+    Findings,
+    PoolResult,
+    SearchOptions,
+    Trial,
+    fit_stage,
+    search_stage,
+)
 from onnxpress.selectable import selectable_sites
 from onnxpress.selection import NO_PINS, Pins
 from onnxpress.statistics import Statistics
@@ -38,7 +45,9 @@ class Variant:
         kernel_preserving_only: only candidates that leave the kernels alone.
         lossless_only: nothing that spends of the budget.
         share: of the budget that may be spent in all.
-        rough: nothing is fitted again or explained: what comes out is as large and as fast.
+        rough: what the last pool takes is not fitted again or explained: what comes out is as
+            large and as fast.
+        taken: by a rough search, which is left to be fitted again; without, it is searched.
     """
 
     skipped: frozenset[str] = frozenset()
@@ -46,6 +55,7 @@ class Variant:
     lossless_only: bool = False
     share: float = 1.0
     rough: bool = False
+    taken: tuple[StageResult, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,8 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
             for pass_ in step.pool.passes:
                 found.append(_lossless(run, pass_, current, again=not done))
                 current = found[-1].model
+        elif variant.taken and done < len(lossy):
+            found = list(variant.taken[len(results) :][: len(step.pool.passes)])
         elif step.decisions is not None and not variant.kernel_preserving_only:
             pool = replace(step.pool, pins=pins) if step.loses else step.pool
             observers = _lossy_passes(steps[unchanged_since:])
@@ -103,18 +115,20 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
         else:
             share = variant.share * (done / len(lossy) if step.loses else 1.0)
             pool = replace(step.pool, pins=pins) if step.loses else step.pool
+            rough = variant.rough and step.loses and done == len(lossy)
             later = [other for other in lossy[done:] if other.decisions is None]
             options = replace(
                 run.options,
                 share=share,
                 kernel_preserving_only=variant.kernel_preserving_only,
-                refining=not variant.rough,
-                explaining=None if variant.rough else run.options.explaining,
+                refining=not rough,
+                explaining=None if rough else run.options.explaining,
             )
             options = options.with_part_of_time(1 + len(later))
             observers = _lossy_passes(steps[unchanged_since:])
-            searched = _searched(run, pool, current, options, observers)
-            found = _by_pass(step.pool, searched, current)
+            own = variant.taken[len(results) :][: len(pool.passes)] if step.loses else ()
+            act = _fitted if own else _searched
+            found = act(run, pool, current, options, observers, own)
         results += found
         if step.loses and found[-1].model is not current:
             unchanged_since = place + 1
@@ -203,26 +217,97 @@ def _spent(run: Run, model: ir.Model, results: Sequence[StageResult]) -> str:
 
 
 def _searched(
-    run: Run, pool: Pool, model: ir.Model, options: SearchOptions, observers: Sequence[Pass]
-) -> PoolResult:
+    run: Run,
+    pool: Pool,
+    model: ir.Model,
+    options: SearchOptions,
+    observers: Sequence[Pass],
+    _: Sequence[StageResult] = (),
+) -> list[StageResult]:
     """Choose among the candidates of a pool; `observers` may look at the same model."""
     run.request.progress(f"{pool.names}: statistics")
+
+    found = search_stage(
+        pool,
+        lambda of: _observed(run, of, model, options, observers),
+        model,
+        run.evaluator,
+        options,
+        lambda of: _findings(run, of, model),
+    )
+    return _by_pass(pool, found, model)
+
+
+def _observed(
+    run: Run, pool: Pool, model: ir.Model, options: SearchOptions, observers: Sequence[Pass]
+) -> Context:
     # Half of the time: what was seen has to be used too.
     over = options.with_part_of_time(2).out_of_time
 
     def observe(context: Context, passes: Sequence[Pass]) -> Statistics | None:
         return run.statistics.of(model, context, passes, observers, over)
 
-    def open_context(of: Pool) -> Context:
-        return _context(run, of, model, observe)
+    return _context(run, pool, model, observe)
 
-    def findings_of(of: Pool) -> Findings:
-        kept = any(model is one for one in run.raised.values())
-        if not kept or model_file.weight_bytes(model) > SMALL_BYTES:
-            return Findings()
-        return run.findings.setdefault((of.names, id(model)), Findings())
 
-    return search_stage(pool, open_context, model, run.evaluator, options, findings_of)
+def _findings(run: Run, pool: Pool, model: ir.Model) -> Findings:
+    """What is known of a model that comes again, where it is small; what is not is forgotten."""
+    kept = any(model is one for one in run.raised.values())
+    if not kept or model_file.weight_bytes(model) > SMALL_BYTES:
+        return Findings()
+    return run.findings.setdefault((pool.names, id(model)), Findings())
+
+
+def _fitted(
+    run: Run,
+    pool: Pool,
+    model: ir.Model,
+    options: SearchOptions,
+    observers: Sequence[Pass],
+    taken: Sequence[StageResult],
+) -> list[StageResult]:
+    """What a rough search of the same model took, fitted again unless a pass fails at that.
+
+    Args:
+        run: the plan.
+        pool: of it.
+        model: that the earlier stages left; not changed.
+        options: of the search.
+        observers: may look at the same model.
+        taken: by each pass of the pool.
+    """
+    decisions = tuple(decision for stage in taken for decision in stage.decisions)
+    if not decisions:
+        return list(taken)
+    run.request.progress(f"{pool.names}: fitting again")
+    measurement = taken[-1].measurement
+    assert measurement is not None
+    acting = replace(pool, passes=tuple(stage.pass_ for stage in taken if not stage.failed))
+    try:
+        found = fit_stage(
+            acting,
+            lambda of: _observed(run, of, model, options, observers),
+            Trial(decisions, measurement, taken[-1].model),
+            run.evaluator,
+            options,
+            _findings(run, acting, model),
+        )
+    except PassError as error:
+        note = f"{error}; what was taken is not fitted again"
+        logger.warning("%s", note)
+        return [replace(s, note=note) if s.pass_.name == error.pass_name else s for s in taken]
+    return [
+        replace(
+            stage,
+            model=found.model,
+            decisions=tuple(
+                d for d in found.decisions if d.candidate.pass_name in (stage.pass_.name, "")
+            ),
+            measurement=found.measurement,
+            costliest=tuple(c for c in found.costliest if c.pass_name == stage.pass_.name),
+        )
+        for stage in taken
+    ]
 
 
 def _context(run: Run, pool: Pool, model: ir.Model, observe: Observe | None) -> Context:

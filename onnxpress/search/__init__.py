@@ -13,8 +13,8 @@ from onnxpress.search.allowance import Allowance
 from onnxpress.search.costliest import Cost
 from onnxpress.search.findings import Findings
 from onnxpress.search.objective import GOALS, Goal, Objective
-from onnxpress.search.stage import PoolResult, search_stage
-from onnxpress.search.trial import SearchOptions
+from onnxpress.search.stage import PoolResult, fit_stage, search_stage
+from onnxpress.search.trial import SearchOptions, Trial
 from onnxpress.search.worth import told_how
 
 __all__ = [
@@ -26,6 +26,8 @@ __all__ = [
     "Objective",
     "PoolResult",
     "SearchOptions",
+    "Trial",
+    "fit_stage",
     "search_stage",
     "strongest",
     "told_how",
