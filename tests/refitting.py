@@ -7,8 +7,9 @@ import onnx_ir as ir
 
 from onnxpress.contract import Context, Decision, Layer
 from onnxpress.data import Samples
+from onnxpress.levels import levels_of
 from onnxpress.pool import Pool
-from onnxpress.refinement import Rewrite, levels_of
+from onnxpress.refinement import Rewrite
 from onnxpress.search.allocation import strongest
 from onnxpress.statistics import Observations, Statistics, collect
 

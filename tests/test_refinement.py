@@ -18,12 +18,13 @@ from onnxpress.contract import Context, Pass
 from onnxpress.data import Samples, random_samples
 from onnxpress.errors import OutputError
 from onnxpress.layers import find_layers
+from onnxpress.levels import levels_of
 from onnxpress.passes.factorize import Factorize
 from onnxpress.passes.prune import Prune
 from onnxpress.passes.quantize import Quantize
 from onnxpress.passes.sparsify import Sparsify
 from onnxpress.pool import Pool
-from onnxpress.refinement import UnfinishedError, levels_of, refitted
+from onnxpress.refinement import UnfinishedError, refitted
 from onnxpress.runtime import Array, Session
 from onnxpress.statistics import Statistics
 from onnxpress.targets import load_target
