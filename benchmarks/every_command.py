@@ -217,6 +217,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=128, help="fresh samples")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--only", nargs="+", default=None, help="commands")
+    parser.add_argument("--without-data", action="store_true", help="no command that has any")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     print(HEADING)
@@ -227,7 +228,8 @@ def main() -> None:
         data = ["--calibration", calibration, "--evaluation", evaluation, *limit]
         plan: list[tuple[str, list[object]]] = [("inspect", [])]
         plan += [(command, [] if command == "simplify" else limit) for command in WITHOUT_DATA]
-        plan += [(command, data) for command in WITH_DATA if calibration.exists()]
+        has_data = calibration.exists() and not options.without_data
+        plan += [(command, data) for command in WITH_DATA if has_data]
         judge = judge_of(name, options.most)
         for command, given in plan:
             if options.only is None or command in options.only:

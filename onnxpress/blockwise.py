@@ -21,7 +21,6 @@ from onnxpress.data import Samples
 from onnxpress.errors import DataError, ModelError
 from onnxpress.runtime import Array, Feed, Session
 from onnxpress.statistics import (
-    GRAM_LIMIT,
     LayerStatistics,
     Observations,
     Statistics,
@@ -30,6 +29,7 @@ from onnxpress.statistics import (
     input_key,
     kept_on_disk,
     outermost,
+    wide_note,
 )
 
 __all__ = ["Blockwise", "Recorded", "observed", "recorded"]
@@ -139,7 +139,7 @@ class _Observing:
         self._parts = Parts(self._cut.typed)
         self.walk = Walk(samples.feeds, threads=means.threads, limit_bytes=means.held_bytes)
         self.tensors: dict[str, TensorStatistics] = {}
-        self._nan, self._odd, self._wide = "", 0, 0
+        self._nan, self._odd, self._wide, self._tiled = "", 0, 0, 0
         self._keys = {
             layer.name: input_key(layer) for layer in context.layers if layer.name in wanted.layers
         }
@@ -179,10 +179,7 @@ class _Observing:
                 "nothing is known of them"
             )
         if self._wide:
-            yield (
-                f"of {self._wide} layers of more than {GRAM_LIMIT:,} inputs it is observed how "
-                "large each input is, but not how they go together"
-            )
+            yield wide_note(self._wide, self._tiled)
 
     def _by_block(self) -> dict[int, set[str]]:
         """Keys by the number of the block that computes them; inputs are with the first."""
@@ -222,6 +219,7 @@ class _Observing:
         self._odd += len(odd)
         for name, one in found.layers.items():
             self._wide += self._wanted.gram and one.gram is None
+            self._tiled += one.tiles is not None
             if name not in odd:
                 yield name, one
 

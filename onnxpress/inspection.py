@@ -4,7 +4,7 @@ Nothing is run without samples; with them a few, for their answers say more of t
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxpress import model_file
+from onnxpress.contract import Context, Pass
 from onnxpress.conversion import settle_weights
 from onnxpress.data import Samples, load_samples
 from onnxpress.errors import ModelError
@@ -19,7 +20,7 @@ from onnxpress.graph import standard_opset
 from onnxpress.judge import Reading, read_outputs
 from onnxpress.layers import find_layers
 from onnxpress.lossless import simplified
-from onnxpress.memory import memory_budget
+from onnxpress.memory import collected_rarely, memory_budget
 from onnxpress.oversized import needed_bytes
 from onnxpress.pool import Pool
 from onnxpress.report.document import reading_document
@@ -41,6 +42,7 @@ _UNREAD = (
 )
 
 
+@collected_rarely()
 def inspect_model(
     path: str | Path,
     *,
@@ -69,10 +71,11 @@ def inspect_model(
     nothing, refusal = nothing_to_compress(original), _refusal(file, original, large=large)
     model = original if nothing or refusal else simplified(original, passes, chosen)
     lossy = [] if nothing else [p for p in passes if p.stage.loses]
-    described = [
-        _unasked(p.name) if refusal else _described(Pool((p,)), model, chosen, shapes_only=large)
-        for p in lossy
-    ]
+    described = (
+        [_unasked(pass_.name) for pass_ in lossy]
+        if refusal
+        else _described(lossy, model, chosen, shapes_only=large)
+    )
     layers = find_layers(model)
     weights = beside(layers, find_stored(model, layers))
     operators = Counter(node.op_type for node in original.graph.all_nodes())
@@ -163,15 +166,24 @@ def _readings(
     return list(read_outputs(model, session, answers).values())
 
 
-def _described(pool: Pool, model: ir.Model, target: Target, *, shapes_only: bool) -> dict[str, Any]:
-    """What a pass says of a model without data."""
-    context = replace(pool.context(model, target), survey=True, shapes_only=shapes_only)
-    offer = pool.offer(context)
+def _described(
+    passes: Sequence[Pass], model: ir.Model, target: Target, *, shapes_only: bool
+) -> list[dict[str, Any]]:
+    """What each pass says of a model without data; they share what is found out of it."""
+    if not passes:
+        return []
+    context = Pool(tuple(passes)).context(model, target)
+    context = replace(context, survey=True, shapes_only=shapes_only)
+    return [_said_by(pass_, context) for pass_ in passes]
+
+
+def _said_by(pass_: Pass, context: Context) -> dict[str, Any]:
+    offer = Pool((pass_,)).offer(context)
     reasons = Counter(skip.reason for _, skip in offer.left)
     reasons.update(item.limit for item in offer.proposals if item.limit is not None)
     reasons.update(str(failure) for failure in offer.failures)
     return {
-        "pass": pool.names,
+        "pass": pass_.name,
         "sites": len(offer.proposals),
         "reasons": dict(reasons.most_common()),
     }

@@ -219,6 +219,7 @@ def _run(request: Request) -> Result:
         original.note,
         nothing_to_compress(original.model),
         odd_numbers(original.model),
+        statistics.note,
     )
     said = [reason for reason in reasons if reason]
     if request.stop():

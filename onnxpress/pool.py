@@ -142,8 +142,10 @@ class Pool:
         self, context: Context, samples: Samples | None, *, threads: int = 0
     ) -> Statistics | None:
         """What the passes want to see, from one run over the samples."""
+        if samples is None:
+            return None
         wanted = Observations.union(observed_by(pass_, context) for pass_ in self.passes)
-        if samples is None or not (wanted.tensors or wanted.layers):
+        if not (wanted.tensors or wanted.layers):
             return None
         return collect(
             context.model, context.layers, samples, wanted, seed=context.seed, threads=threads

@@ -16,7 +16,7 @@ from onnxpress.contract import Context, Pass
 from onnxpress.data import Samples
 from onnxpress.enforcement import observed_by
 from onnxpress.errors import PassError
-from onnxpress.statistics import Observations, Statistics, collect
+from onnxpress.statistics import Observations, Statistics, collect, wide_note
 
 __all__ = ["SharedStatistics"]
 
@@ -51,6 +51,7 @@ class SharedStatistics:
     Attributes:
         samples: that are observed; `None`: none.
         shortened: whether time was too short for all of them.
+        note: what of some layers is not observed; empty where all is.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class SharedStatistics:
             most: of the samples, the first ones; `None`: as many as there is time for.
             threads: of onnxruntime.
         """
-        self.samples, self.shortened = samples, False
+        self.samples, self.shortened, self.note = samples, False, ""
         self._threads = threads
         self._settled = most is not None
         if most is not None:
@@ -115,6 +116,9 @@ class SharedStatistics:
         )
         self._settled = True
         self._shorten(found.samples)
+        if everything.gram:
+            wide = [one for one in found.layers.values() if one.gram is None]
+            self.note = wide_note(len(wide), sum(one.tiles is not None for one in wide))
         self._last = _Seen(model, everything, found)
         if self._first is None and found.nbytes <= KEPT_BYTES:
             self._first = self._last

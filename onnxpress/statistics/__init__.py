@@ -3,11 +3,10 @@
 from onnxpress.statistics.collector import Observations, collect
 from onnxpress.statistics.exposing import input_key, outermost
 from onnxpress.statistics.kept import kept_on_disk
-from onnxpress.statistics.row_sums import GRAM_LIMIT
+from onnxpress.statistics.row_sums import wide_note
 from onnxpress.statistics.store import LayerStatistics, Statistics, TensorStatistics
 
 __all__ = [
-    "GRAM_LIMIT",
     "LayerStatistics",
     "Observations",
     "Statistics",
@@ -16,4 +15,5 @@ __all__ = [
     "input_key",
     "kept_on_disk",
     "outermost",
+    "wide_note",
 ]

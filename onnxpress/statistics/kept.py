@@ -6,7 +6,7 @@ whose pages are given back (`mapped`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,24 +18,43 @@ from onnxpress.temporary import TemporaryFolder, no_room
 __all__ = ["kept_on_disk"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a Gram matrix stands in the file.
+
+    Attributes:
+        start: bytes before it.
+        shape: of the matrix, in float64.
+        tiled: whether it is `tiles`, not `gram`.
+    """
+
+    start: int
+    shape: tuple[int, ...]
+    tiled: bool
+
+
 class _Kept(Mapping[str, LayerStatistics]):
     """By layer name; the same object each time, so that what follows from it is remembered."""
 
     def __init__(
         self,
         layers: Mapping[str, LayerStatistics],
-        places: Mapping[str, tuple[int, tuple[int, ...]]],
+        places: Mapping[str, "_Place"],
         path: Path,
         folder: TemporaryFolder,
     ) -> None:
-        self._places = {name: (start, 8 * int(np.prod(s))) for name, (start, s) in places.items()}
+        self._places = {
+            name: (place.start, 8 * int(np.prod(place.shape))) for name, place in places.items()
+        }
         self._layers = dict(layers)
         if not places:
             return
         self._mapping = FileMapping(path, keeper=folder)
-        for name, (_, shape) in places.items():
-            gram = self._mapping.bytes_at(*self._places[name]).view(np.float64).reshape(shape)
-            self._layers[name] = replace(layers[name], gram=gram)
+        for name, place in places.items():
+            array = self._mapping.bytes_at(*self._places[name]).view(np.float64)
+            array = array.reshape(place.shape)
+            gram, tiles = (None, array) if place.tiled else (array, None)
+            self._layers[name] = replace(layers[name], gram=gram, tiles=tiles)
 
     def __getitem__(self, name: str) -> LayerStatistics:
         found = self._layers[name]
@@ -63,16 +82,17 @@ def kept_on_disk(
         OutputError: there is no room in the temporary folder.
     """
     small: dict[str, LayerStatistics] = {}
-    places: dict[str, tuple[int, tuple[int, ...]]] = {}
+    places: dict[str, _Place] = {}
     try:
         folder = TemporaryFolder()
         path = folder.path / "gram.data"
         with path.open("wb") as file:
             for name, one in layers:
-                if one.gram is not None:
-                    places[name] = file.tell(), one.gram.shape
-                    file.write(np.ascontiguousarray(one.gram).data)
-                small[name] = replace(one, gram=None)
+                large = one.tiles if one.gram is None else one.gram
+                if large is not None:
+                    places[name] = _Place(file.tell(), large.shape, tiled=one.gram is None)
+                    file.write(np.ascontiguousarray(large).data)
+                small[name] = replace(one, gram=None, tiles=None)
         return _Kept(small, places, path, folder)
     except OSError as error:
         raise no_room(error) from error

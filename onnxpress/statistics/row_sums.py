@@ -13,10 +13,12 @@ from onnxpress.runtime import Array
 from onnxpress.statistics.rows import input_rows, recurrent_rows
 from onnxpress.statistics.store import LayerStatistics
 
-__all__ = ["GRAM_LIMIT", "RowSums"]
+__all__ = ["RowSums", "wide_note"]
 
 GRAM_LIMIT = 4096
-"""A wider Gram matrix takes more than 134 MB; such layers are observed without."""
+"""A wider Gram matrix takes more than 134 MB; of such layers diagonal blocks of it are kept."""
+_MOST_TILES = 4
+"""Times as many as are needed: smaller ones say too little of how inputs go together."""
 BUFFER_ROWS = 1024
 BUFFER_BYTES = 2_000_000
 """Of one layer: rows of wide depthwise layers are long, and there are many layers."""
@@ -38,6 +40,7 @@ class RowSums:
         self._minimum: npt.NDArray[np.float64] | float = np.inf
         self._maximum: npt.NDArray[np.float64] | float = -np.inf
         self._gram: npt.NDArray[np.float64] | float = 0.0
+        self._tiles: npt.NDArray[np.float64] | float = 0.0
         self._shape: tuple[int, int] = (0, 0)
         self._references: list[npt.NDArray[np.float32]] = []
         self._reference_sum: npt.NDArray[np.float64] | None = None
@@ -112,6 +115,10 @@ class RowSums:
             self._gram = _added(self._gram, gram)
         else:
             self._squares = self._squares + np.square(rows, dtype=np.float64).sum(axis=0)
+            tiles = _tiles(*self._shape) if self._wants_gram else 0
+            if tiles:
+                parts = rows.reshape(len(rows), tiles, -1).transpose(1, 0, 2)
+                self._tiles = _added(self._tiles, parts.transpose(0, 2, 1) @ parts)
         if self._references:
             references = np.concatenate(self._references)
             self._references = []
@@ -142,7 +149,33 @@ class RowSums:
             input_shape=self.input_shape,
             reference_mean=None if self._reference_sum is None else self._reference_sum / rows,
             cross=None if np.ndim(self._cross) == 0 else np.asarray(self._cross) / rows,
+            tiles=None if np.ndim(self._tiles) == 0 else np.asarray(self._tiles) / rows,
         )
+
+
+def wide_note(wide: int, tiled: int) -> str:
+    """What is not known of layers whose Gram matrices would be too wide; nothing of none.
+
+    Args:
+        wide: how many there are.
+        tiled: of how many of them there are tiles.
+    """
+    if not wide:
+        return ""
+    layers = "one layer has" if wide == 1 else f"{wide} layers have"
+    within = "not" if not tiled else "only within blocks"
+    some = f" of {tiled} of them" if 0 < tiled < wide else ""
+    return (
+        f"{layers} more than {GRAM_LIMIT:,} inputs: how large each input is was observed, how they "
+        f"go together {within}{some}"
+    )
+
+
+def _tiles(groups: int, inputs: int) -> int:
+    """How many diagonal blocks of one size a wide Gram matrix is kept in; 0: it cannot be."""
+    fewest = -(-inputs // GRAM_LIMIT)
+    numbers = range(fewest, _MOST_TILES * fewest + 1) if groups == 1 else ()
+    return next((number for number in numbers if inputs % number == 0), 0)
 
 
 def _total(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -105,6 +105,8 @@ class LayerStatistics:
         reference_mean: `[groups, in]` E[x] of the model before its stage, where the other
             moments are those of x̂, what the rewritten model feeds the layer; `None` otherwise.
         cross: `[groups, in, in]` C = E[x·x̂ᵀ] of the same rows; `None` otherwise.
+        tiles: `[tiles, in / tiles, in / tiles]` diagonal blocks of H where the whole would be too
+            wide, of a layer of one group; `None` where there is H, or nothing of it.
         half: the same of every other sample, so that what is fitted to one half of the samples can
             be tried on the other; only beside a reference, and not written to files.
     """
@@ -119,6 +121,7 @@ class LayerStatistics:
     input_shape: tuple[int, ...] = ()
     reference_mean: Float64 | None = None
     cross: Float64 | None = None
+    tiles: Float64 | None = None
     half: "LayerStatistics | None" = None
 
     def __post_init__(self) -> None:
@@ -156,6 +159,14 @@ class LayerStatistics:
         return self.gram - self.mean[:, :, None] * self.mean[:, None, :]
 
     @property
+    def centred_tiles(self) -> Float64 | None:
+        """`[tiles, in / tiles, in / tiles]`, likewise."""
+        if self.tiles is None:
+            return None
+        mean = self.mean.reshape(len(self.tiles), -1)
+        return self.tiles - mean[:, :, None] * mean[:, None, :]
+
+    @property
     def centred_cross(self) -> Float64 | None:
         """C − μ·μ̂ᵀ, likewise; `None` where no reference was observed beside."""
         if self.cross is None or self.reference_mean is None:
@@ -183,6 +194,7 @@ class LayerStatistics:
             gram=mixed(self.gram, other.gram),
             reference_mean=mixed(self.reference_mean, other.reference_mean),
             cross=mixed(self.cross, other.cross),
+            tiles=mixed(self.tiles, other.tiles),
             half=None,
         )
 
@@ -202,6 +214,7 @@ class LayerStatistics:
             gram=rest(self.gram, part.gram),
             reference_mean=rest(self.reference_mean, part.reference_mean),
             cross=rest(self.cross, part.cross),
+            tiles=rest(self.tiles, part.tiles),
             half=None,
         )
 
@@ -249,7 +262,7 @@ class Statistics:
                 (layer.mean, layer.minimum, layer.maximum, layer.second_moment)
             )
             arrays[f"layer/input_shape/{name}"] = np.asarray(layer.input_shape, np.int64)
-            for kind in ("gram", "reference_mean", "cross"):
+            for kind in ("gram", "reference_mean", "cross", "tiles"):
                 array = getattr(layer, kind)
                 if array is not None:
                     arrays[f"layer/{kind}/{name}"] = array
@@ -285,7 +298,7 @@ class Statistics:
                 moments = np.asarray(arrays[f"layer/moments/{name}"], np.float64)
                 optional = {
                     key: np.asarray(arrays[f"layer/{key}/{name}"], np.float64)
-                    for key in ("gram", "reference_mean", "cross")
+                    for key in ("gram", "reference_mean", "cross", "tiles")
                     if f"layer/{key}/{name}" in arrays
                 }
                 layers[name] = LayerStatistics(
@@ -299,5 +312,6 @@ class Statistics:
                     tuple(int(size) for size in arrays.get(f"layer/input_shape/{name}", ())),
                     optional.get("reference_mean"),
                     optional.get("cross"),
+                    optional.get("tiles"),
                 )
         return cls(tensors, layers, samples)

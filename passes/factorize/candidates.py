@@ -112,11 +112,15 @@ def _spoiled(layer: Layer) -> str | None:
 
 def _unknown(context: Context, layer: Layer, wanted: Wanted) -> str | None:
     """What calibration data would have to say of the layer, or `None`."""
-    moments = context.moments(layer)
-    if layer.op_type == "Gather" or not wanted.needs_data:
+    if not wanted.needs_data:
         return None
+    guess = "without calibration data its rank would be a guess; name an energy, ratio or rank"
+    if layer.op_type == "Gather":
+        # Random indices read rows that real ones hardly meet.
+        return guess if context.statistics is None else None
+    moments = context.moments(layer)
     if moments is None or moments.gram is None:
-        return "without calibration data its rank would be a guess; name an energy, ratio or rank"
+        return guess
     centred = moments.centred_gram
     assert centred is not None
     if not np.einsum("gii->", centred) > 1e-12 * np.einsum("gii->", moments.gram):

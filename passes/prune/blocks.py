@@ -4,12 +4,12 @@ How much a block does (its influence: Men et al., ShortGPT, arXiv 2403.03853, th
 of x and y) is taken as the power of f(x) over that of y.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxpress.graph import constant, is_standard
+from onnxpress.graph import bodies, constant, is_standard
 from onnxpress.layers import Layer
 from onnxpress.passes.prune.coupling import Atoms, Dynamic
 from onnxpress.passes.prune.reader import Reader
@@ -44,7 +44,7 @@ def find_blocks(model: ir.Model, layers: Sequence[Layer], reader: Reader) -> lis
         # What reads the input of a recurrent operator is W.
         if not (is_recurrent(use.node) and use.index == HIDDEN_WEIGHT)
     }
-    ancestors = _ancestors(model.graph)
+    ancestors, owners = _ancestors(model.graph), _owners(model.graph)
     found = []
     for node in model.graph:
         if node.op_type not in ("Add", "Sum") or not is_standard(node) or len(node.inputs) != 2:
@@ -60,7 +60,7 @@ def find_blocks(model: ir.Model, layers: Sequence[Layer], reader: Reader) -> lis
                 continue
             if not _same_axes(reader, shortcut, node.outputs[0]):
                 continue
-            dead = _needed_only_by(model.graph, node, branch)
+            dead = _needed_only_by(node, branch, owners)
             inside = tuple(
                 layer.name for layer in layers if all(use.node in dead for use in layer.uses)
             )
@@ -130,24 +130,38 @@ def _size(axis: Atoms | Dynamic) -> int:
     return -1 if isinstance(axis, Dynamic) else len(axis)
 
 
-def _needed_only_by(graph: ir.Graph, node: ir.Node, branch: ir.Value) -> set[ir.Node]:
+def _owners(graph: ir.Graph) -> dict[ir.Node, ir.Node]:
+    """The node of a graph that holds it, for each node of its subgraphs."""
+    return {inner: node for node in graph for inner in _inner(node)}
+
+
+def _inner(node: ir.Node) -> Iterator[ir.Node]:
+    return (inner for body in bodies(node) for inner in body.all_nodes())
+
+
+def _needed_only_by(
+    node: ir.Node, branch: ir.Value, owners: Mapping[ir.Node, ir.Node]
+) -> set[ir.Node]:
     """Nodes that are of no use once `node` does not read `branch`."""
-    needed: set[ir.Node] = set()
-    waiting = [value.producer() for value in graph.outputs]
+    dead: set[ir.Node] = set()
+
+    def idle(value: ir.Value) -> bool:
+        if value.is_graph_output():
+            return False
+        users = (user for user, _ in value.uses() if not (user is node and value is branch))
+        return all(owners.get(user, user) in dead for user in users)
+
+    waiting = [branch.producer()]
     while waiting:
         current = waiting.pop()
-        if current is None or current in needed or current.graph is not graph:
+        # It is asked again when the next of its readers is of no use.
+        if current is None or current in dead or not all(map(idle, current.outputs)):
             continue
-        needed.add(current)
-        inputs: Iterable[ir.Value | None] = current.inputs
-        if current is node:
-            inputs = [value for value in current.inputs if value is not branch]
-        waiting += [value.producer() for value in inputs if value is not None]
-        for attr in current.attributes.values():
-            if attr.type == ir.AttributeType.GRAPH:
-                for inner in attr.as_graph().all_nodes():
-                    waiting += [value.producer() for value in inner.inputs if value is not None]
-    return {other for other in graph if other not in needed}
+        dead.add(current)
+        read = [current.inputs, *(inner.inputs for inner in _inner(current))]
+        made = [value.producer() for values in read for value in values if value is not None]
+        waiting += [owners.get(maker, maker) for maker in made if maker is not None]
+    return dead
 
 
 def _next(value: ir.Value, by_node: dict[ir.Node, str]) -> list[str]:

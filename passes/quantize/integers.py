@@ -13,6 +13,7 @@ from onnxpress.graph import constant
 from onnxpress.layers import Layer, from_matrix, output_channel_axis, to_matrix
 from onnxpress.passes.quantize.equalizing import smoothing_factors
 from onnxpress.passes.quantize.rounding import Compensation, round_compensated
+from onnxpress.passes.quantize.tiles import gram_of, observed_power, tiled, untiled
 from onnxpress.passes.quantize.weights import QuantizedWeight, quantize_weight
 from onnxpress.pieces import row_blocks
 from onnxpress.reconstruction import output_energy, relative_error, repaired
@@ -61,7 +62,7 @@ def layer_energy(context: Context, layer: Layer) -> float:
     """E‖Wx‖² of the layer as it is."""
     moments = context.moments(layer)
     assert moments is not None
-    return output_energy(layer.read(), moments.gram, moments.second_moment)
+    return observed_power(layer.read(), moments)
 
 
 def static_integers(
@@ -113,7 +114,8 @@ def weight_only_integers(context: Context, layer: Layer) -> Rounded:
     moments = context.moments(layer) if observed else None
     if moments is None:
         return _nearest(layer, weight)
-    plain = moments.gram is not None and len(moments.gram) == 1 and moments.cross is None
+    whole = moments.gram is not None and len(moments.gram) == 1
+    plain = (whole or moments.tiles is not None) and moments.cross is None
     if plain and moments.rows and layer.array.size > _LARGE:
         return _rounded_by_rows(context, layer, weight, moments)
     return _rounded(context, layer, weight)
@@ -156,7 +158,9 @@ class _Goal:
     Attributes:
         weights: `[out, in]`, fitted to what the quantized network feeds the layer.
         drift: `[out]` what the bias has to take up for that.
-        gram: `[groups, in, in]` by which errors count; `None` where nothing was observed.
+        gram: `[groups, in, in]` by which errors count, or of a wide layer `[tiles, in / tiles,
+            in / tiles]`; `None` where nothing was observed.
+        tiles: how many; 1 of a layer that is not wide.
         biased: whether a bias takes up means.
         keeps_zeros: zeros that were made on purpose are worth more than what rounding them away
             gains.
@@ -165,6 +169,7 @@ class _Goal:
     weights: npt.NDArray[np.float64]
     drift: npt.NDArray[np.float64]
     gram: npt.NDArray[np.float64] | None
+    tiles: int
     biased: bool
     keeps_zeros: bool
 
@@ -174,14 +179,14 @@ def _goal(context: Context, layer: Layer) -> _Goal:
     moments = context.moments(layer) if compensable(layer) else None
     matrix = layer.read().astype(np.float64)
     biased = moments is not None and takes_bias(layer)
-    gram = None
+    gram, tiles = None, 1
     if moments is not None and moments.rows:
-        gram = moments.centred_gram if biased else moments.gram
+        gram, tiles = gram_of(moments, centred=biased)
     pruned = bool((matrix == 0).mean() > _PRUNED_SHARE)
     target, drift = repaired(matrix, moments, biased=biased)
     if pruned:
         target = np.where(matrix == 0, 0.0, target)
-    return _Goal(target, drift, gram, biased, pruned)
+    return _Goal(target, drift, gram, tiles, biased, pruned)
 
 
 @memoised
@@ -206,11 +211,17 @@ def _compensated(
     assert gram is not None
     if factors.size > 1:
         # All rows of a group have the factors of the group.
-        of_group = factors[:: len(factors) // len(gram)]
+        rows = tiled(factors, goal.tiles)
+        of_group = rows[:: len(rows) // len(gram)]
         gram = gram / (of_group[:, :, None] * of_group[:, None, :])
-    return round_compensated(
-        goal.weights * factors, scales, gram, highest, keep_zeros=goal.keeps_zeros
-    ).astype(np.int8)
+    found = round_compensated(
+        tiled(goal.weights * factors, goal.tiles),
+        np.tile(scales, goal.tiles),
+        gram,
+        highest,
+        keep_zeros=goal.keeps_zeros,
+    )
+    return untiled(found, goal.tiles).astype(np.int8)
 
 
 def _rounded(
@@ -248,9 +259,9 @@ def _rounded(
         grouped = delta.reshape(len(moments.mean), -1, delta.shape[1])
         offset = goal.drift - (grouped @ moments.mean[:, :, None]).reshape(-1)
     if not goal.biased:
-        lost = output_energy(delta, moments.gram, moments.second_moment)
+        lost = observed_power(delta, moments)
     elif goal.gram is not None:
-        lost = output_energy(delta, goal.gram)
+        lost = output_energy(tiled(delta, goal.tiles), goal.gram)
     else:
         # The variance of the inputs is all that is left once the mean is taken up.
         second = np.maximum(moments.second_moment - moments.mean**2, 0.0)
@@ -266,9 +277,10 @@ def _rounded_by_rows(
     Outputs do not depend on each other, but for the order in which products are summed.
     """
     biased = takes_bias(layer)
-    gram = moments.centred_gram if biased else moments.gram
+    gram, tiles = gram_of(moments, centred=biased)
+    raw, _ = gram_of(moments, centred=False)
     assert gram is not None
-    assert moments.gram is not None
+    assert raw is not None
     assert weight.zero_point == 0
     matrix = layer.read()
     nearest = _matrix(layer, weight.values)  # type: ignore[arg-type] # which only moves them
@@ -277,7 +289,7 @@ def _rounded_by_rows(
     keep_zeros = zeros > _PRUNED_SHARE * matrix.size
     # For errors, which are added up and compared, single precision is enough, of numbers near 1.
     size = max(float(moments.second_moment.mean()), float(np.finfo(np.float64).tiny))
-    single, inputs = (np.asarray(g / size, np.float32) for g in (gram, moments.gram))
+    single, inputs = (np.asarray(g / size, np.float32) for g in (gram, raw))
     compensation = None if context.draft else Compensation.of(gram)
     integers = np.empty(matrix.shape, np.int8)
     offset = np.zeros(len(matrix))
@@ -286,22 +298,25 @@ def _rounded_by_rows(
         w, scales = matrix[rows].astype(np.float64), steps[rows].astype(np.float64)
         found = np.asarray(nearest[rows], np.float64)
         if compensation is not None:
-            found = compensation.rounded(w, scales, weight.highest, keep_zeros=keep_zeros)
+            parts = compensation.rounded(
+                tiled(w, tiles), np.tile(scales, tiles), weight.highest, keep_zeros=keep_zeros
+            )
+            found = untiled(parts, tiles)
         integers[rows] = found
         delta = found * scales[:, None] - w
         offset[rows] = -(delta @ moments.mean[0])
-        lost += _energy(delta, single)
-        energy += _energy(w, inputs)
+        lost += _energy(tiled(delta, tiles), single)
+        energy += _energy(tiled(w, tiles), inputs)
     stored = from_matrix(integers, layer.shape, layer.uses[0], layer.groups)  # type: ignore[arg-type] # likewise
     values = np.asarray(stored, np.int8)
     error = max(lost, 0.0) / energy if energy > 0 else 0.0
     return Rounded(replace(weight, values=values), offset if biased else None, error)
 
 
-def _energy(rows: npt.NDArray[np.float64], gram: npt.NDArray[np.float32]) -> float:
-    """As `output_energy` of a layer of one group."""
-    r = rows.astype(np.float32)
-    return float(np.einsum("oi,oi->", r @ gram[0], r, dtype=np.float64))
+def _energy(rows: npt.NDArray[np.floating], gram: npt.NDArray[np.float32]) -> float:
+    """As `output_energy`, in single precision."""
+    r = rows.astype(np.float32).reshape(len(gram), -1, rows.shape[1])
+    return float(np.einsum("goi,goi->", r @ gram, r, dtype=np.float64))
 
 
 def _smoothed_weight(
