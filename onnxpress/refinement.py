@@ -53,6 +53,10 @@ HELD_BYTES = 256_000_000
 """In memory, of the activations of both networks between two blocks; more goes to files."""
 
 
+PART_BYTES = 64_000_000
+"""Of weights that are run at once between two levels, where they are in several blocks."""
+
+
 class UnfinishedError(Exception):
     """The time was over before every layer was fitted again."""
 
@@ -178,6 +182,9 @@ class _Networks:
         self._blocks, self._passed = blocks.blocks, 0
         self._told = False
 
+    def _weight_bytes(self, end: int) -> int:
+        return sum(block.weight_bytes for block in self._blocks[self._passed : end])
+
     def rewritten(self, model: ir.Model) -> None:
         """Go on with another model, which computes the same up to where it stands."""
         self._after.parts = Parts(model)
@@ -195,8 +202,7 @@ class _Networks:
             end: how many blocks have no layer left that is to be fitted.
             final: names of tensors that depend on no such layer, and so may be held.
         """
-        # Block by block up to the last of them, so that a session holds one.
-        while self._passed < end - 1:
+        while self._passed < end - 1 and self._weight_bytes(end) > PART_BYTES:
             names = self._blocks[self._passed].outputs
             self._passed += 1
             for side in (self._before, self._after):

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from bodies import if_model, nested_model
-from generated import initialized
+from generated import initialized, rewritten_fully
 from refitting import from_the_start, refined_decisions, rewriting
 
 from onnxpress import model_file
@@ -24,7 +24,7 @@ from onnxpress.passes.prune import Prune
 from onnxpress.passes.quantize import Quantize
 from onnxpress.passes.sparsify import Sparsify
 from onnxpress.pool import Pool
-from onnxpress.refinement import UnfinishedError, refitted
+from onnxpress.refinement import PART_BYTES, UnfinishedError, refitted
 from onnxpress.runtime import Array, Session
 from onnxpress.statistics import Statistics
 from onnxpress.targets import load_target
@@ -70,9 +70,13 @@ def bytes_of(model: ir.Model) -> bytes:
     return model_file.to_bytes(model)
 
 
+@pytest.mark.parametrize("most", [0, PART_BYTES])
 @pytest.mark.parametrize(("pass_name", "name"), CASES)
-def test_a_walk_gives_the_bytes_of_runs_from_the_start(pass_name: str, name: str) -> None:
-    """With blocks of a level, of a few, and one block."""
+def test_a_walk_gives_the_bytes_of_runs_from_the_start(
+    pass_name: str, name: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With blocks of a level, of a few, and one block; run one by one and together."""
+    monkeypatch.setattr("onnxpress.refinement.PART_BYTES", most)
     pass_, model = PASSES[pass_name], SAMPLE_MODELS[name]()
     samples = random_samples(Session(model), 12, seed=1)
     pool = Pool((pass_,))
@@ -116,8 +120,8 @@ def test_what_waits_on_disk_changes_no_byte(limit: int) -> None:
     assert bytes_of(fitted(model, held_bytes=limit)) == bytes_of(fitted(model))
 
 
-def test_the_nodes_that_are_run_grow_as_the_network_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of all sessions together; runs from the start for each level would be four times as many."""
+def test_each_node_of_both_networks_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However deep: once over all samples, and over one to see how large tensors are."""
     run = 0
     results = Session._results
 
@@ -128,12 +132,17 @@ def test_the_nodes_that_are_run_grow_as_the_network_does(monkeypatch: pytest.Mon
         return results(session, *args, **options)
 
     monkeypatch.setattr(Session, "_results", counted)
-    nodes = []
     for blocks in (6, 12):
+        run, count = 0, 16
+        model = stacked(blocks)
+        plain = rewritten_fully(
+            Quantize(form="static"), model, random_samples(Session(model), 2, seed=1)
+        )
+        both = len(model.graph) + len(plain.graph)
         run = 0
-        fitted(stacked(blocks))
-        nodes.append(run)
-    assert nodes[1] < 2.4 * nodes[0]
+        fitted(model, count)
+        statistics = count * len(model.graph)
+        assert run - statistics < 1.2 * count * both, blocks
 
 
 def test_layers_that_are_fed_nan_keep_what_they_had_and_the_node_is_named(
