@@ -125,12 +125,13 @@ def test_a_part_of_many_outputs_chooses_as_well_as_all(
     rng = np.random.default_rng(seed)
     weight = rng.standard_normal((700, 48)) * np.geomspace(0.1, 1, 700)[:, None]
     x, other = (rng.standard_normal((rows, 48)) for rows in (120, 2000))
-    change = np.eye(48) + 0.05 * rng.standard_normal((48, 48))
-    moments, wanted = in_halves(x @ change, x), other @ weight.T
+    change = np.eye(48) + 0.1 * rng.standard_normal((48, 48))
+    noise, another = (0.3 * rng.standard_normal(rows.shape) for rows in (x, other))
+    moments, wanted = in_halves(x @ change + noise, x), other @ weight.T
 
     def lost() -> float:
         found, offset = repaired(weight, moments, biased=True)
-        return float(np.square(other @ change @ found.T + offset - wanted).sum())
+        return float(np.square((other @ change + another) @ found.T + offset - wanted).sum())
 
     by_some = lost()
     monkeypatch.setattr("onnxpress.reconstruction._OUTPUTS", 700)
