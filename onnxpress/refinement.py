@@ -64,8 +64,10 @@ class UnfinishedError(Exception):
 class Rewrite(Protocol):
     """Carries decisions out."""
 
-    def __call__(self, statistics: Statistics, /, *, observed: bool) -> ir.Model:
-        """A new model, by some statistics; `observed`: as `Context` says."""
+    def __call__(
+        self, statistics: Statistics, /, *, observed: bool, idle: frozenset[str] = frozenset()
+    ) -> ir.Model:
+        """A new model, by some statistics; `observed` and `idle`: as `Context` says."""
 
 
 def refitted(
@@ -122,7 +124,8 @@ def refitted(
             found = networks.observed(level, later, *at[number])
             statistics = replace(statistics, layers={**statistics.layers, **found})
             if later:
-                networks.rewritten(rewrite(statistics, observed=True))
+                idle = networks.idle(levels[number + 1], *at[number + 1])
+                networks.rewritten(rewrite(statistics, observed=True, idle=idle))
     except ModelError as error:
         logger.warning("layers are not fitted again: %s", error)
         return rewrite(context.statistics, observed=False)
@@ -181,9 +184,19 @@ class _Networks:
         self._after = _Side(after, layers, walks[1])
         self._blocks, self._passed = blocks.blocks, 0
         self._told = False
+        named = (value.name for node in blocks.typed.graph.all_nodes() for value in node.outputs)
+        self._tensors = frozenset(name for name in named if name)
 
     def _weight_bytes(self, end: int) -> int:
         return sum(block.weight_bytes for block in self._blocks[self._passed : end])
+
+    def idle(self, level: Sequence[Layer], end: int, final: frozenset[str]) -> frozenset[str]:
+        """Names of tensors that are not computed on the way to a level, as for `observed`."""
+        before = self._before
+        crossing = {name for block in self._blocks[self._passed : end] for name in block.outputs}
+        reached = {before.sources.get(input_key(layer)) for layer in level}
+        wanted = [before.parts.values[name] for name in (crossing & final) | reached if name]
+        return self._tensors - before.parts.computed(self._after.walk.held.names(), wanted)
 
     def rewritten(self, model: ir.Model) -> None:
         """Go on with another model, which computes the same up to where it stands."""

@@ -29,8 +29,11 @@ def rewriting(
     names = {name for decision in decisions for name in decision.layers}
     layers = [layer for layer in context.layers if layer.name in names]
 
-    def rewrite(seen: Statistics, *, observed: bool) -> ir.Model:
-        return pool.rewrite(replace(context, statistics=seen, observed=observed), decisions)
+    def rewrite(
+        seen: Statistics, *, observed: bool, idle: frozenset[str] = frozenset()
+    ) -> ir.Model:
+        given = replace(context, statistics=seen, observed=observed, idle=idle)
+        return pool.rewrite(given, decisions)
 
     return layers, rewrite
 

@@ -24,7 +24,7 @@ from onnxpress.passes.prune import Prune
 from onnxpress.passes.quantize import Quantize
 from onnxpress.passes.sparsify import Sparsify
 from onnxpress.pool import Pool
-from onnxpress.refinement import PART_BYTES, UnfinishedError, refitted
+from onnxpress.refinement import PART_BYTES, Rewrite, UnfinishedError, refitted
 from onnxpress.runtime import Array, Session
 from onnxpress.statistics import Statistics
 from onnxpress.targets import load_target
@@ -145,6 +145,34 @@ def test_each_node_of_both_networks_is_run_once(monkeypatch: pytest.MonkeyPatch)
         assert run - statistics < 1.2 * count * both, blocks
 
 
+def test_what_is_not_run_is_not_rewritten() -> None:
+    """However deep a network is, a level adds the pairs and integers of its own layers to it."""
+    most = []
+    for blocks in (4, 8):
+        model, added = stacked(blocks), [0]
+        pool = Pool((Quantize(form="static", refinement=True),))
+        samples = random_samples(Session(model), 4, seed=1)
+        context = pool.context(model, load_target("cpu"), samples, threads=1)
+        layers, rewrite = rewriting(pool, context, refined_decisions(pool, context))
+
+        def counted(
+            seen: Statistics,
+            *,
+            observed: bool,
+            idle: frozenset[str] = frozenset(),
+            own: Rewrite = rewrite,
+            counts: list[int] = added,
+        ) -> ir.Model:
+            found = own(seen, observed=observed, idle=idle)
+            pairs = [node for node in found.graph if node.op_type == "DequantizeLinear"]
+            counts.append(len(pairs) if idle else 0)
+            return found
+
+        refitted(context, layers, samples, counted, threads=1)
+        most.append(max(added))
+    assert 0 < most[0] == most[1], most
+
+
 def test_layers_that_are_fed_nan_keep_what_they_had_and_the_node_is_named(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -160,8 +188,10 @@ def test_layers_that_are_fed_nan_keep_what_they_had_and_the_node_is_named(
     context = Context(model, load_target("cpu"), Statistics())
     asked: list[Statistics] = []
 
-    def rewrite(statistics: Statistics, *, observed: bool) -> ir.Model:
-        del observed
+    def rewrite(
+        statistics: Statistics, *, observed: bool, idle: frozenset[str] = frozenset()
+    ) -> ir.Model:
+        del observed, idle
         asked.append(statistics)
         return model.clone()
 
@@ -191,8 +221,8 @@ def test_a_network_that_does_not_run_is_not_fitted_again_and_this_is_said(
     samples = random_samples(Session(model), 2, seed=1)
     context = Context(model, load_target("cpu"), Statistics())
 
-    def rewrite(_: Statistics, *, observed: bool) -> ir.Model:
-        del observed
+    def rewrite(_: Statistics, *, observed: bool, idle: frozenset[str] = frozenset()) -> ir.Model:
+        del observed, idle
         return broken
 
     found = refitted(context, find_layers(model), samples, rewrite, threads=1)
