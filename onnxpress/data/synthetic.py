@@ -39,9 +39,10 @@ def random_samples(
 ) -> Samples:
     """Random inputs that the model accepts; dynamic dimensions are found by trying.
 
-    Floats are normal, integers 0 or 1 (valid indices almost everywhere), or words of the whole
-    table that they are looked up in, if the model runs on these. Dimensions of the same name get
-    the same size; a dynamic first dimension is a batch of one.
+    Floats are normal, integers 0 or 1 (valid indices almost everywhere). If the model runs on
+    these, integers are words of the whole table that they are looked up in, and what is called a
+    length is at least half of what there is. Dimensions of the same name get the same size; a
+    dynamic first dimension is a batch of one.
 
     Args:
         session: of the model.
@@ -62,24 +63,29 @@ def random_samples(
             raise DataError(f"input {spec} cannot be made up at random; give --evaluation data")
     failure = "it has no inputs"
     rows = {} if model is None else rows_looked_up(model)
-    bounds = [rows, {}] if rows else [{}]
+    lengths = {spec.name for spec in session.inputs if _is_length(spec)} - rows.keys()
+    bounds = [(rows, lengths)] if rows or lengths else []
+    bounds += [({}, lengths)] if rows and lengths else []
     started = time.monotonic()
-    for most, sizes in itertools.product(bounds, list(_size_trials(session.inputs))):
+    trials = itertools.product([*bounds, ({}, set())], list(_size_trials(session.inputs)))
+    for (most, counts), sizes in trials:
         large = next((s for s in session.inputs if _elements(s, sizes) > _MOST_ELEMENTS), None)
         if large is not None:
             failure = f"input {large} would have {_elements(large, sizes):,} elements"
             continue
         rng = np.random.default_rng(seed)
+        ends = {name: (0, most[name]) for name in most}
+        ends |= dict.fromkeys(counts, _about(_longest(session.inputs, sizes)))
         feeds = tuple(
             {
-                spec.name: _random_input(spec, sizes, most.get(spec.name, 2), rng)
+                spec.name: _random_input(spec, sizes, ends.get(spec.name, (0, 2)), rng)
                 for spec in session.inputs
             }
             for _ in range(number)
         )
         try:
             # Any index may be the one that is out of bounds.
-            for feed in feeds[: number if most else 1]:
+            for feed in feeds[: number if ends else 1]:
                 session.run(feed, most_s=MOST_SECONDS)
         except ModelError as error:
             failure = str(error)[:300]
@@ -188,11 +194,30 @@ def _elements(spec: InputSpec, sizes: Mapping[str, int]) -> int:
     return math.prod(_shape(spec, sizes))
 
 
+def _is_length(spec: InputSpec) -> bool:
+    """Whether an input says how much of another counts: one whole number for each sample.
+
+    Nobody has to call it a length, but those who do mean it: 0 or 1 would leave nothing to compare.
+    """
+    whole = spec.dtype.startswith(("int", "uint"))
+    return whole and len(spec.shape) <= 1 and "len" in spec.name.lower()
+
+
+def _longest(inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> int:
+    """The largest dimension that is no batch."""
+    return max((size for spec in inputs for size in _shape(spec, sizes)[1:]), default=1)
+
+
+def _about(most: int) -> tuple[int, int]:
+    """From half of it to all of it, as a range whose end does not belong to it."""
+    return -(-most // 2), most + 1
+
+
 def _random_input(
-    spec: InputSpec, sizes: Mapping[str, int], below: int, rng: np.random.Generator
+    spec: InputSpec, sizes: Mapping[str, int], ends: tuple[int, int], rng: np.random.Generator
 ) -> Array:
     shape = _shape(spec, sizes)
     kind = np.dtype(spec.dtype)
     if kind.kind == "f":
         return np.asarray(rng.standard_normal(shape).astype(kind))
-    return np.asarray(rng.integers(0, below, shape).astype(kind))
+    return np.asarray(rng.integers(*ends, shape).astype(kind))

@@ -37,3 +37,40 @@ def test_words_that_the_model_does_not_take_are_not_made_up() -> None:
     )
     feeds = random_samples(Session(model), 4, 0, model).feeds
     assert max(feed["ids"].max() for feed in feeds) <= 1
+
+
+MASKED = """k = Constant <value_ints = [1]> ()
+    r = Shape (x)
+    t = Constant <value_ints = [1]> ()
+    e = Gather (r, t)
+    c = Squeeze (e)
+    z = Constant <value_int = 0> ()
+    o = Constant <value_int = 1> ()
+    p = Range (z, c, o)
+    l = Unsqueeze (lens, k)
+    i = Less (p, l)
+    f = Cast <to = 1> (i)
+    y = Mul (x, f)"""
+
+
+def test_lengths_leave_something_of_what_they_are_of() -> None:
+    """With 0 or 1 of 64 numbers there was nothing to compare: constant features, "identical"."""
+    model = model_of("float[b, s] x, int64[b] lens", "float[b, s] y", MASKED)
+    feeds = random_samples(Session(model), 8, 0, model).feeds
+    longest = feeds[0]["x"].shape[1]
+    lengths = {int(feed["lens"][0]) for feed in feeds}
+    assert len(lengths) > 1
+    assert longest / 2 <= min(lengths)
+    assert max(lengths) <= longest
+
+
+def test_lengths_that_the_model_does_not_take_are_not_made_up() -> None:
+    model = model_of(
+        "float[b, s] x, int64[b] lens",
+        "float[b] y",
+        "a = Gather (table, lens)\n r = ReduceSum <keepdims = 0> (x)\n y = Mul (a, r)",
+        table=(2,),
+    )
+    for known in (None, model):
+        feeds = random_samples(Session(model), 4, 0, known).feeds
+        assert max(int(feed["lens"][0]) for feed in feeds) <= 1
