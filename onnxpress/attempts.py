@@ -25,9 +25,10 @@ from onnxpress.conversion import convert_form
 from onnxpress.conversion.half_range import Magnitudes
 from onnxpress.judge import Evaluator, Measurement
 from onnxpress.original import Run
+from onnxpress.pooled import SMALL_BYTES
 from onnxpress.result import StageResult
 from onnxpress.runtime import Latency, Session
-from onnxpress.stages import SMALL_BYTES, Variant, run_stages
+from onnxpress.stages import Variant, run_stages
 from onnxpress.statistics.magnitudes import observe_magnitudes
 from onnxpress.validation import Validation, check_model
 
@@ -173,7 +174,7 @@ def best_attempt(run: Run, share: float = 1.0) -> Attempt:
     if slower and searched and not half and _changes_kernels(best.stages):
         run.request.progress("slower than the original: only forms that keep the kernels")
         return _attempt(run, Variant(kernel_preserving_only=True, share=share))
-    return _fitted(run, variant, best) if variant.rough else best
+    return _fitted(run, variant, best) if variant.rough and _refines(best.stages) else best
 
 
 def _fitted(run: Run, variant: Variant, best: Attempt) -> Attempt:
@@ -194,7 +195,9 @@ def _attempt(run: Run, variant: Variant, timed: Latency | None = None) -> Attemp
         model, run.target, run.recipe.conversion, feeds, lambda halved: _magnitudes(run, halved)
     )
     run.request.progress("measuring")
-    known = [stage.measurement for stage in stages if stage.model is current]
+    # Behind the last pass that loses something nothing changes an answer.
+    alike = variant.rough and current is model
+    known = [stage.measurement for stage in stages if alike or stage.model is current]
     whole = [m for m in known if m is not None and m.samples == len(evaluator.samples)]
     open_ = [stage.session for stage in stages if stage.model is current and stage.session]
     session = open_[-1] if open_ else Session(current, threads=run.request.threads)
@@ -227,6 +230,12 @@ def _magnitudes(run: Run, model: ir.Model) -> Magnitudes:
         made_up=run.evaluator.made_up and run.calibration is None,
         threads=run.request.threads,
     )
+
+
+def _refines(stages: Sequence[StageResult]) -> bool:
+    """Whether the last pool that loses something took anything that it would fit again."""
+    last = max(stage.pass_.stage for stage in stages if stage.pass_.stage.loses)
+    return any(s.decisions and s.pass_.refines for s in stages if s.pass_.stage == last)
 
 
 def _has_another_way(run: Run) -> bool:

@@ -98,13 +98,16 @@ def weighing(width: int) -> ir.Model:
     return initialized(text)
 
 
-def tried(monkeypatch: pytest.MonkeyPatch, alone: int, fitted: int) -> list[tuple[bool, ...]]:
+def tried(
+    monkeypatch: pytest.MonkeyPatch, alone: int, fitted: int, *, refining: bool = True
+) -> list[tuple[bool, ...]]:
     """What is tried: without `prune`? rough? what was taken, fitted again? Last, what is given.
 
     Args:
         monkeypatch: puts attempts from a table in the place of those that are carried out.
         alone: the width of the model without `prune`; with, it is 16.
         fitted: the larger, the nearer it is fitted again; rough models are at 0.
+        refining: whether the last pass fits again at all.
     """
     asked: list[tuple[bool, ...]] = []
 
@@ -112,7 +115,8 @@ def tried(monkeypatch: pytest.MonkeyPatch, alone: int, fitted: int) -> list[tupl
         asked.append((bool(variant.skipped), variant.rough, bool(variant.taken)))
         model = weighing(alone if variant.skipped else 16)
         decision = Decision("a", Candidate({}, 0.1, 10, keeps_kernels=True))
-        stages = (StageResult(Prune(), model, (decision,)), StageResult(Quantize(), model))
+        last = Quantize(refinement=refining)
+        stages = (StageResult(Prune(), model, (decision,)), StageResult(last, model, (decision,)))
         measurement = Measurement({}, (), fitted if variant.taken else 0, "made")
         assert bool(timed) is bool(variant.taken), "what has been timed is as fast fitted again"
         latency = timed or Latency(1.0, 1.0, 1.0, 1.0, 1.0)
@@ -129,6 +133,13 @@ def test_only_the_way_that_is_taken_is_fitted_again(
 ) -> None:
     both = [(False, True, False), (True, True, False)]
     assert tried(monkeypatch, alone, fitted=1) == [*both, (alone < 16, False, True), (True,)]
+
+
+def test_where_nothing_is_fitted_again_nothing_is_carried_out_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    *asked, _ = tried(monkeypatch, 8, fitted=1, refining=False)
+    assert asked == [(False, True, False), (True, True, False)]
 
 
 def test_what_is_farther_once_it_is_fitted_again_stays_as_it_was(
