@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnxpress import model_file
 from onnxpress.contract import Context, Decision, Pass, Skip
 from onnxpress.errors import PassError, RecipeError, nearest
-from onnxpress.original import Run
+from onnxpress.original import Latest, Run
 from onnxpress.pool import Observe, Pool
 from onnxpress.result import StageResult
 from onnxpress.search import (
@@ -65,11 +65,17 @@ def _observed(
 
 
 def _findings(run: Run, pool: Pool, model: ir.Model) -> Findings:
-    """What is known of a model that comes again, where it is small; what is not is forgotten."""
-    kept = any(model is one for one in run.raised.values())
-    if not kept or model_file.weight_bytes(model) > SMALL_BYTES:
+    """What is known of a small model that may come again: before any pool, or before the last."""
+    if model_file.weight_bytes(model) > SMALL_BYTES:
         return Findings()
-    return run.findings.setdefault((pool.names, id(model)), Findings())
+    if any(model is one for one in run.raised.values()):
+        return run.findings.setdefault((pool.names, id(model)), Findings())
+    latest = run.latest.get(pool.names)
+    if latest is None or latest.model is not model:
+        latest = Latest(model, Findings())
+        run.latest.clear()
+        run.latest[pool.names] = latest
+    return latest.findings
 
 
 def fitted(
