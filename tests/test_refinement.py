@@ -90,6 +90,24 @@ def test_a_walk_gives_the_bytes_of_runs_from_the_start(
     assert bytes_of(pool.rewrite_refined(context, decisions, samples, threads=1)) == wanted
 
 
+def test_what_a_level_is_fed_is_not_held_before_it_is_final() -> None:
+    """The weight `w` is of the second level by its second reader, and observed at its first."""
+    model = initialized(
+        """<ir_version: 10, opset_import: ["" : 18]>
+        g (float[4, 64] x, float[64, 64] a, float[64, 64] b, float[64, 64] w, float[64, 64] d)
+            => (float[4, 64] y) {
+        p = MatMul (x, a)  q = Relu (p)  h = MatMul (q, b)  r = Relu (h)
+        k = MatMul (r, w)  m = MatMul (q, w)  s = Add (k, m)  y = MatMul (s, d) }"""
+    )
+    pool = Pool((Quantize(form="weight_only", refinement=True),))
+    samples = random_samples(Session(model), 12, seed=1)
+    context = pool.context(model, load_target("cpu"), samples, threads=1)
+    layers, rewrite = rewriting(pool, context, refined_decisions(pool, context))
+    assert [len(level) for level in levels_of(context.model.graph, layers)] == [1, 2, 1]
+    wanted = bytes_of(from_the_start(context, layers, samples, rewrite))
+    assert bytes_of(refitted(context, layers, samples, rewrite, threads=1)) == wanted
+
+
 def stacked(blocks: int, width: int = 32) -> ir.Model:
     """So many residual blocks of two layers."""
     steps, weights, last = [], [], "x"
