@@ -192,10 +192,12 @@ def load_sets(request: Request, original: Original, recipe: Recipe) -> SampleSet
     return SampleSets(looked_at, selection, judged, held_out)
 
 
-def load_sets_unrun(request: Request, model: ir.Model, recipe: Recipe) -> SampleSets | None:
-    """As `load_sets`, of a model that is not opened: what was given, and all of it to judge on.
+def load_sets_unrun(
+    request: Request, model: ir.Model, recipe: Recipe, *, choosing: bool
+) -> SampleSets | None:
+    """As `load_sets`, of a model that is not opened; `None` where nothing was given.
 
-    `None` where nothing was given.
+    Without `choosing` all samples that no pass looks at are there to judge on.
 
     Raises:
         DataError: samples that do not fit the model.
@@ -210,7 +212,12 @@ def load_sets_unrun(request: Request, model: ir.Model, recipe: Recipe) -> Sample
     else:
         return None
     _require_known(recipe, looked_at)
-    return SampleSets(looked_at, judged, judged, request.evaluation is None)
+    chosen = judged
+    if choosing:
+        bounded = request.budget.confidence is not None
+        most = _SELECTION_MOST_FOR_BOUNDS if bounded else _SELECTION_MOST
+        chosen, judged = _selection(judged, recipe.seed, most)
+    return SampleSets(looked_at, chosen, judged, request.evaluation is None)
 
 
 def _inputs(model: ir.Model) -> list[InputSpec]:

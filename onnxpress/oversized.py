@@ -4,28 +4,27 @@ No session of the whole is opened. Rewrites that change no answer are carried ou
 and onnxruntime is shown the graph without its weights; a lossy pass that is named does what its
 settings ask for, or takes the nearest of the forms that save most (`unsearched`). Without samples
 it goes by its weights alone. With samples the model is run block by block (`blockwise`): each layer
-is observed while its block is open, and the original and the result are compared on samples that no
-choice has seen. Weights stay in their file, are read one after the other, and what is made of them
-goes into temporary files (`spill`) until it is written.
+is observed while its block is open, what no setting says is searched in a few walks (`walked`), and
+the original and the result are compared on samples that no choice has seen. Weights stay in their
+file, are read one after the other, and what is made of them goes into temporary files (`spill`)
+until it is written.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnxpress.blockwise import Blockwise, observed, recorded
-from onnxpress.contract import Context, Observations, Stage
+from onnxpress.blockwise import Blockwise, recorded
+from onnxpress.contract import Stage
 from onnxpress.conversion import fix_shapes
-from onnxpress.data import require_runnable
-from onnxpress.enforcement import observed_by
 from onnxpress.errors import UsageError
 from onnxpress.judge import Evaluator, judgement
 from onnxpress.layers import FLOAT_TYPES
 from onnxpress.lossless import lossless, require_selected
-from onnxpress.original import Original, SampleSets, custom_operators, load_sets_unrun
-from onnxpress.pool import Pool, pools_of
+from onnxpress.original import Original, custom_operators, load_sets_unrun
+from onnxpress.pool import pools_of
 from onnxpress.recipe import Recipe
 from onnxpress.request import Plan, Request
 from onnxpress.result import Result, StageResult
@@ -34,12 +33,12 @@ from onnxpress.selectable import selectable_sites
 from onnxpress.selection import NO_PINS, Pins
 from onnxpress.shedding import kept_small
 from onnxpress.spill import spill
-from onnxpress.statistics import Statistics
 from onnxpress.targets import load_target
 from onnxpress.unmeasured import result_of, stamped
 from onnxpress.unsearched import carried_out, size_in_words
 from onnxpress.untreated import odd_numbers
 from onnxpress.validation import Validation
+from onnxpress.walked import RunsByBlocks, judges, open_pools
 
 __all__ = ["needed_bytes", "without_room"]
 
@@ -49,9 +48,12 @@ and a candidate, whose kernels pack them anew, and what passes work out."""
 _FLOAT_BYTES = 4
 _HOW_RUN = "run block by block and never as a whole, so that no latency was measured"
 _NOT_NAMED = (
-    "left out: no choice can be tried on a model of this size; named, it goes by the errors that "
-    "it predicts"
+    "left out: without samples no choice can be tried on a model of this size; named, it goes by "
+    "the errors that it predicts"
 )
+_LESS = (0.5, 0.0)
+"""Shares of the budget, one after the other, where it does not hold on untouched samples."""
+_REFUSED = "left out: on untouched samples what it did broke the budget"
 
 
 def needed_bytes(model: ir.Model) -> int:
@@ -65,32 +67,6 @@ def needed_bytes(model: ir.Model) -> int:
             elif tensor is not None:
                 total += tensor.nbytes
     return _COPIES * total
-
-
-@dataclass(frozen=True)
-class _Samples:
-    """What runs by blocks tell of a model.
-
-    Attributes:
-        sets: the samples; `None` where none are used.
-        means: how models are run.
-        notes: what to say of the runs, which grows.
-    """
-
-    sets: SampleSets | None
-    means: Blockwise
-    notes: list[str] = field(default_factory=list)
-
-    def statistics(self, pool: Pool, context: Context) -> Statistics | None:
-        """What the passes of a pool want to see; `None` where nothing can be."""
-        if self.sets is None or self.sets.calibration is None:
-            return None
-        wanted = Observations.union(observed_by(pass_, context) for pass_ in pool.passes)
-        if not (wanted.tensors or wanted.layers):
-            return None
-        found, notes = observed(context, wanted, self.sets.calibration, self.means)
-        self.notes.extend(note for note in notes if note not in self.notes)
-        return found
 
 
 def without_room(
@@ -122,16 +98,30 @@ def without_room(
     refusal = _refusal_of(original, model)
     means = Blockwise(most_bytes, request.threads, request.progress)
     unused = _why_unused(model, original, means)
-    samples = _Samples(None if unused else load_sets_unrun(request, model, recipe), means)
-    judge = _judge(model, samples, request)
-    stages = _stages(model, original, plan, request, samples, refusal)
-    final = stages[-1].model.clone() if stages else model.clone()
+    choosing = bool(open_pools(recipe))
+    sets = None if unused else load_sets_unrun(request, model, recipe, choosing=choosing)
+    judge, search = (None, None) if sets is None else judges(model, sets, means, request, started)
+    samples = RunsByBlocks(sets, means, search)
+
+    def followed(samples: RunsByBlocks) -> tuple[list[StageResult], ir.Model, Validation | None]:
+        stages = _stages(model, original, plan, request, samples, refusal)
+        final = (stages[-1].model if stages else model).clone()
+        return stages, final, None if judge is None else _judged(judge, final, means)
+
+    stages, final, validation = followed(samples)
+    for share in _LESS:
+        tried = any(stage.tried for stage in stages)
+        if judge is None or validation is None or validation.within_budget or not tried:
+            break
+        rest = f"{share:.0%} of the budget was spent anew" if share else "nothing is lost"
+        samples.notes.append(f"on untouched samples {judge.broken(validation.measurement)}; {rest}")
+        judge.looks += 1
+        stages, final, validation = followed(replace(samples, share=share))
     if samples.sets is not None:
         recipe = replace(recipe, calibration=samples.sets.calibration_source)
     done = stamped(original, final, recipe, stages)
     lossy = [stage for stage in stages if stage.pass_.stage.loses and stage.decisions]
     grown = kept_small(final, original.model, original.nbytes, shed=not lossy)
-    validation = None if judge is None else _judged(judge, final, means)
     how = _HOW_RUN if judge else "nothing was run and compared"
     warnings = [
         f"{how}: {room}; {_shown(final, refusal)}",
@@ -155,7 +145,7 @@ def _stages(
     original: Original,
     plan: Plan,
     request: Request,
-    samples: _Samples,
+    samples: RunsByBlocks,
     refusal: Callable[[ir.Model], str | None],
 ) -> list[StageResult]:
     """What every pass of a plan did, in order."""
@@ -163,6 +153,7 @@ def _stages(
     stages: list[StageResult] = []
     pins: Pins | None = None
     decided = {stage.pass_.name: stage.decisions for stage in recipe.stages}
+    to_search, done = _to_search(recipe), 0
     for pool in pools_of([stage.pass_ for stage in recipe.stages]):
         request.progress(pool.names)
         if pool.stage == Stage.LOSSLESS:
@@ -174,9 +165,14 @@ def _stages(
             pins = Pins.of(recipe.selection, selectable_sites(model, original.model))
         given = [decided[pass_.name] for pass_ in pool.passes]
         known = None if None in given else tuple(d for own in given for d in own or ())
-        if known is None and pool.stage.loses and not request.named:
-            stages += [StageResult(pass_, model, note=_NOT_NAMED) for pass_ in pool.passes]
+        searched = pool.names in to_search
+        unknown = known is None and pool.stage.loses and not request.named
+        if (searched and not samples.share) or (unknown and samples.search is None):
+            note = _NOT_NAMED if samples.share else _REFUSED
+            stages += [StageResult(pass_, model, note=note) for pass_ in pool.passes]
             continue
+        done += searched
+        search = samples.search_with(done / len(to_search)) if searched else None
         own = replace(pool, pins=pins if pool.stage.loses else NO_PINS)
         most = samples.means.most_bytes
         stages += carried_out(
@@ -188,9 +184,17 @@ def _stages(
             known,
             samples.statistics,
             request.progress,
+            search,
         )
         model = stages[-1].model
     return stages
+
+
+def _to_search(recipe: Recipe) -> set[str]:
+    """Names of pools that are open, and that no recipe has decided on."""
+    undecided = {stage.pass_.name for stage in recipe.stages if stage.decisions is None}
+    pools = open_pools(recipe)
+    return {pool.names for pool in pools if undecided & {pass_.name for pass_ in pool.passes}}
 
 
 def _why_unused(model: ir.Model, original: Original, means: Blockwise) -> str:
@@ -198,16 +202,6 @@ def _why_unused(model: ir.Model, original: Original, means: Blockwise) -> str:
     if custom_operators(original.model):
         return "onnxruntime does not know a custom operator"
     return structural_refusal(model, name=original.source) or means.refusal(model)
-
-
-def _judge(model: ir.Model, samples: _Samples, request: Request) -> Evaluator | None:
-    """What judges on samples that no choice sees; `None` without samples."""
-    if samples.sets is None:
-        return None
-    judged, means = samples.sets.evaluation, samples.means
-    answers = recorded("the original", model, judged, means)
-    require_runnable(answers, judged)
-    return Evaluator(answers, judged, request.budget, model=model, most_bytes=means.held_bytes)
 
 
 def _judged(judge: Evaluator, model: ir.Model, means: Blockwise) -> Validation:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnxpress.pieces import pieces
+from onnxpress.pieces import pieces, row_blocks
 from onnxpress.statistics import LayerStatistics
 
 __all__ = [
@@ -51,7 +51,12 @@ def output_energy(
         return sum(
             float(np.square(piece, dtype=np.float64).sum()) for piece in pieces(np.asarray(weights))
         )
-    w = np.asarray(weights, np.float64)
+    w = np.asarray(weights)
+    if gram is not None and len(gram) == 1:
+        # Of a large weight there is no copy in double precision.
+        rows = (np.asarray(w[block], np.float64)[None] for block in row_blocks(w))
+        return sum(float(np.einsum("goi,goi->", one @ gram, one)) for one in rows)
+    w = np.asarray(w, np.float64)
     if gram is not None:
         grouped = w.reshape(len(gram), -1, w.shape[1])
         return float(np.einsum("goi,goi->", grouped @ gram, grouped))
@@ -235,13 +240,11 @@ class LowRank:
         kept = self.basis[:, :rank]
         return kept.T @ self.weights, kept
 
-    def bias_shift(self, rank: int) -> Float64:
-        """`[out]` (I − U_r·U_rᵀ)·W·μ, to be added to the bias; zeros without a mean."""
+    def bias_shift(self, first: Weights, second: Weights) -> Float64:
+        """`[out]` (W − second·first)·μ, to be added to the bias; zeros without a mean."""
         if self.mean is None:
             return np.zeros(len(self.basis))
-        kept = self.basis[:, :rank]
-        mean_output = self.weights @ self.mean
-        return mean_output - kept @ (kept.T @ mean_output)
+        return np.asarray(self.weights @ self.mean - second @ (first @ self.mean), np.float64)
 
 
 def low_rank(weights: Weights, gram: Float64 | None, mean: Float64 | None) -> LowRank:

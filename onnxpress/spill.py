@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnxpress.mapped import MappedTensor, Mapping, placed
 from onnxpress.temporary import TemporaryFolder, no_room
 
-__all__ = ["Spill", "kept", "spill", "spill_of"]
+__all__ = ["Spill", "kept", "spill", "spill_of", "spilled_apart"]
 
 _KEY = "onnxpress.spill"
 _LEAST_BYTES = 65_536
@@ -83,6 +83,13 @@ def spill(model: ir.Model) -> None:
     """Let everything that is made for the model or its clones from now on go into files."""
     if _KEY not in model.graph.meta:
         model.graph.meta[_KEY] = Spill()
+
+
+def spilled_apart(model: ir.Model) -> ir.Model:
+    """A clone for which new weights go into files of its own, gone when it and its clones are."""
+    found = model.clone()
+    found.graph.meta[_KEY] = Spill()
+    return found
 
 
 def spill_of(graph: ir.Graph) -> Spill | None:

@@ -1,8 +1,8 @@
-"""What a pool does to a model without trials: no choice is measured, only predicted."""
+"""What a pool does above the memory budget: without trials, or by the few that a search takes."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -11,11 +11,11 @@ from onnxpress.errors import PassError
 from onnxpress.memory import Memory
 from onnxpress.pool import Pool, PoolOffer
 from onnxpress.result import StageResult
-from onnxpress.search import strongest, told_how
+from onnxpress.search import Trial, strongest, told_how
 from onnxpress.statistics import Statistics
 from onnxpress.targets import Target
 
-__all__ = ["carried_out", "size_in_words"]
+__all__ = ["Search", "Searched", "carried_out", "size_in_words"]
 
 _WORKING_BYTES = 8
 """Of an element while its layer is worked on, in double precision."""
@@ -23,9 +23,31 @@ _REMEMBERED_BYTES = 64_000_000
 """Of what passes have worked out already."""
 _ABOUT = 0.9
 """Of the bytes that a site can save: forms of integers differ by their scales."""
-_NO_AMOUNT = "above --max-memory nothing is tried: say how much, as with --ratio"
+_NO_AMOUNT = (
+    "above --max-memory nothing is tried without samples to choose by: say how much, as with "
+    "--ratio, or give samples"
+)
+_RESTORED = "restored: the budget would break"
 _REACHED = 0.99
 """Of a quota: steps are whole percents of a layer."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search found.
+
+    Attributes:
+        trial: the choice that is taken, or `None`.
+        note: what to say of it, or of none.
+        tried: how many choices were measured.
+    """
+
+    trial: Trial | None
+    note: str = ""
+    tried: int = 0
+
+
+Search = Callable[[Pool, Context, PoolOffer], Searched]
 
 
 def carried_out(
@@ -37,10 +59,11 @@ def carried_out(
     decided: tuple[Decision, ...] | None,
     observe: Callable[[Pool, Context], Statistics | None],
     progress: Callable[[str], None] = lambda _: None,
+    search: Search | None = None,
 ) -> list[StageResult]:
     """What the passes of a pool do to a model: what their settings ask for, or the nearest forms.
 
-    Amounts that no setting names are left: how much would be too much only runs could tell.
+    Amounts that no setting names are searched, or left: how much is too much only runs can tell.
 
     Args:
         pool: the passes.
@@ -52,52 +75,111 @@ def carried_out(
         observe: gives statistics of the model of a context; `None`: its weights are all that is
             known.
         progress: told what is being done.
+        search: finds how much, where no setting says it; `None`: nothing is tried.
     """
     try:
         context = pool.context(model, target, seed=seed)
-        if decided is None and pool.stage < Stage.SPARSITY and not told_how(pool):
+        amount = pool.stage < Stage.SPARSITY and not told_how(pool)
+        if decided is None and amount and search is None:
             return [StageResult(p, model, note=_NO_AMOUNT) for p in pool.passes]
-        memory = Memory(_REMEMBERED_BYTES)
-        large = {
-            weight.name: Skip(weight.name, _too_large(weight.nbytes, most_bytes))
-            for weight in context.weights
-            if _WORKING_BYTES * _elements(weight.weight) > most_bytes
-        }
-        layers = tuple(layer for layer in context.layers if layer.name not in large)
-        context = replace(context, layers=layers, memory=memory) if layers else context
+        context, large = _workable(context, most_bytes)
         statistics = observe(pool, context)
         context = replace(context, statistics=statistics, base_statistics=statistics)
         progress(f"{pool.names}: what could be done, layer by layer")
         if decided is not None:
             decisions, left = pool.permitted(context, decided)
-            failures: Sequence[PassError] = ()
+            done = _Done(_rewritten(pool, context, decisions, progress), decisions, left)
         else:
-            offer = _without(pool.offer(context), large)
-            if pool.stage == Stage.QUANTIZATION and pool.quota(context) is None:
-                offer = _nearest(offer)
-            decisions, left = strongest(pool, context, offer), offer.left
-            failures = offer.failures
-        progress(f"{pool.names}: {len(decisions)} sites are rewritten")
-        rewritten = pool.rewrite(context, decisions) if decisions else model
+            done = _chosen(pool, context, _without(pool.offer(context), large), search, progress)
     except PassError as error:
         return [StageResult(p, model, note=str(error), failed=True) for p in pool.passes]
-    failed = {failure.pass_name: str(failure) for failure in failures}
-    short = _short_of(pool, context, decisions)
+    failed = {failure.pass_name: str(failure) for failure in done.failures}
+    note = done.note or _short_of(pool, context, done.decisions)
     found = []
     for pass_ in pool.passes:
-        own = tuple(d for d in decisions if d.candidate.pass_name in (pass_.name, ""))
-        skips = tuple(skip for name, skip in left if name == pass_.name)
+        own = tuple(d for d in done.decisions if d.candidate.pass_name in (pass_.name, ""))
+        skips = tuple(skip for name, skip in done.left if name == pass_.name)
         found.append(
             StageResult(
                 pass_,
-                rewritten,
+                done.model or model,
                 own,
                 skips,
-                failed.get(pass_.name) or (short if own else _why_nothing(skips)),
+                failed.get(pass_.name) or (note if own else done.note or _why_nothing(skips)),
                 failed=pass_.name in failed,
+                tried=done.tried,
             )
         )
     return found
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What became of a pool.
+
+    Attributes:
+        model: that was rewritten; `None` where nothing was.
+        decisions: that were carried out.
+        left: sites that a pass leaves alone, with its name and reason.
+        failures: of passes that broke their contract.
+        note: what to say of the choice.
+        tried: how many choices were measured.
+    """
+
+    model: ir.Model | None
+    decisions: tuple[Decision, ...]
+    left: tuple[tuple[str, Skip], ...]
+    failures: tuple[PassError, ...] = ()
+    note: str = ""
+    tried: int = 0
+
+
+def _workable(context: Context, most_bytes: int) -> tuple[Context, dict[str, Skip]]:
+    """The context without weights that take too much memory to work on, and these."""
+    large = {
+        weight.name: Skip(weight.name, _too_large(weight.nbytes, most_bytes))
+        for weight in context.weights
+        if _WORKING_BYTES * _elements(weight.weight) > most_bytes
+    }
+    layers = tuple(layer for layer in context.layers if layer.name not in large)
+    memory = Memory(_REMEMBERED_BYTES)
+    return (replace(context, layers=layers, memory=memory) if layers else context), large
+
+
+def _chosen(
+    pool: Pool,
+    context: Context,
+    offer: PoolOffer,
+    search: Search | None,
+    progress: Callable[[str], None],
+) -> _Done:
+    """What is searched, else the strongest of all that is offered."""
+    if pool.stage == Stage.QUANTIZATION and pool.quota(context) is None:
+        offer = _nearest(offer)
+    if search is None:
+        decisions = strongest(pool, context, offer)
+        made = _rewritten(pool, context, decisions, progress)
+        return _Done(made, decisions, offer.left, offer.failures)
+    found = search(pool, context, offer)
+    if found.trial is None:
+        restored = tuple(
+            (proposal.candidates[0].pass_name, Skip(proposal.site, _RESTORED))
+            for proposal in offer.proposals
+        )
+        left = (*offer.left, *restored)
+        return _Done(None, (), left, offer.failures, found.note, found.tried)
+    decisions, made = found.trial.decisions, found.trial.model
+    return _Done(made, decisions, offer.left, offer.failures, found.note, found.tried)
+
+
+def _rewritten(
+    pool: Pool,
+    context: Context,
+    decisions: Sequence[Decision],
+    progress: Callable[[str], None],
+) -> ir.Model | None:
+    progress(f"{pool.names}: {len(decisions)} sites are rewritten")
+    return pool.rewrite(context, decisions) if decisions else None
 
 
 def _short_of(pool: Pool, context: Context, decisions: Sequence[Decision]) -> str:
@@ -122,7 +204,8 @@ def _nearest(offer: PoolOffer) -> PoolOffer:
 
     def first(proposal: Proposal) -> Proposal:
         most = max(c.saved_bytes for c in proposal.candidates)
-        about = [c for c in proposal.candidates if c.saved_bytes >= _ABOUT * most]
+        # Of small weights every form may be larger than what it replaces.
+        about = [c for c in proposal.candidates if c.saved_bytes >= min(_ABOUT * most, most)]
         taken = min(about, key=lambda c: c.predicted_error)
         others = [c for c in proposal.candidates if c is not taken]
         return replace(proposal, candidates=(taken, *others))

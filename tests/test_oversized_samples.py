@@ -310,15 +310,6 @@ def test_prune_solves_large_layers_some_outputs_at_a_time(
     assert stage.decisions, "by magnitude where what readers tell takes too much memory"
 
 
-def test_amounts_that_no_setting_names_are_left_where_none_can_be_tried(decoder: Path) -> None:
-    data = drawn(decoder, 8)
-    for name in ("prune", "factorize"):
-        result = onnxpress.optimize(decoder, calibration=data, passes=[name], max_memory=SMALL)
-        (stage,) = (stage for stage in result.stages if stage.pass_.name == name)
-        assert not stage.decisions
-        assert "say how much" in stage.note
-
-
 def test_of_forms_that_save_as_much_the_nearest_is_taken(decoder: Path) -> None:
     """Static integers round what layers read as well, and no run can take that back."""
     data = drawn(decoder, 8)

@@ -43,7 +43,7 @@ def test_low_rank_predicts_its_own_error(out: int, inputs: int, rows: int, seed:
     for rank in range(1, min(out, inputs) + 1):
         first, second = found.factors(rank)
         y = x @ w.T
-        changed = x @ (second @ first).T + found.bias_shift(rank)
+        changed = x @ (second @ first).T + found.bias_shift(first, second)
         power = np.square(y - y.mean(axis=0)).sum()
         if power > 1e-9 * np.square(y).sum():
             measured = np.square(y - changed).sum() / power

@@ -8,18 +8,21 @@ is weighed. `costliest` tells afterwards which decisions cost most, within an
 `allowance` of time.
 """
 
-from onnxpress.search.allocation import strongest
+from onnxpress.search.allocation import allocate, strongest
 from onnxpress.search.allowance import Allowance
+from onnxpress.search.bisection import bisected
 from onnxpress.search.costliest import Cost
 from onnxpress.search.findings import Findings
 from onnxpress.search.objective import GOALS, Goal, Objective
 from onnxpress.search.stage import PoolResult, fit_stage, search_stage
-from onnxpress.search.trial import SearchOptions, Trial
-from onnxpress.search.worth import told_how
+from onnxpress.search.strategy import choose
+from onnxpress.search.trial import Choice, SearchOptions, Trial
+from onnxpress.search.worth import hardly_gains, told_how
 
 __all__ = [
     "GOALS",
     "Allowance",
+    "Choice",
     "Cost",
     "Findings",
     "Goal",
@@ -27,7 +30,11 @@ __all__ = [
     "PoolResult",
     "SearchOptions",
     "Trial",
+    "allocate",
+    "bisected",
+    "choose",
     "fit_stage",
+    "hardly_gains",
     "search_stage",
     "strongest",
     "told_how",

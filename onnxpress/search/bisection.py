@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnxpress.search.trial import Choice, Trial, Trials
+from onnxpress.search.trial import Choice, Measures, Trial
 
 __all__ = ["Spending", "bisected"]
 
@@ -40,7 +40,7 @@ class Spending:
     holds: bool
 
 
-def bisected(trials: Trials, ladder: Sequence[Choice], seen: list[Spending]) -> Trial | None:
+def bisected(trials: Measures, ladder: Sequence[Choice], seen: list[Spending]) -> Trial | None:
     """The strongest choice that holds, where the last is known not to.
 
     Args:
@@ -58,7 +58,7 @@ def bisected(trials: Trials, ladder: Sequence[Choice], seen: list[Spending]) -> 
 
 
 def _highest(
-    trials: Trials,
+    trials: Measures,
     ladder: Sequence[Choice],
     seen: list[Spending],
     measure: Callable[[Choice], Trial],

@@ -17,7 +17,7 @@ from onnxpress.runtime import Clock, Latency, compare_latency
 from onnxpress.search.allowance import Allowance
 from onnxpress.search.objective import Objective
 
-__all__ = ["Choice", "Clocked", "SearchOptions", "Trial", "Trials"]
+__all__ = ["Choice", "Clocked", "Measures", "SearchOptions", "Trial", "Trials"]
 
 Choice = tuple[Decision, ...]
 
@@ -96,22 +96,10 @@ class Clocked:
     latency: Latency
 
 
-class Trials(Protocol):
-    """What a strategy asks of choices."""
+class Measures(Protocol):
+    """What a bisection asks of choices."""
 
     options: SearchOptions
-
-    @property
-    def tried(self) -> int:
-        """How many choices were measured."""
-
-    @property
-    def min_sqnr(self) -> float:
-        """In dB, what stands for the whole budget in `noise`."""
-
-    @property
-    def numbers(self) -> int:
-        """Of one sample, in the smallest output that `noise` may be about."""
 
     @property
     def allowed(self) -> float:
@@ -132,11 +120,27 @@ class Trials(Protocol):
     def spent(self, trial: Trial) -> float:
         """Of the budget's share; more than 1 does not hold."""
 
-    def refined(self, trial: Trial) -> Trial:
-        """The trial, or the same fitted on its own activations where that is nearer."""
-
     def holds(self, trial: Trial) -> bool:
         """Whether the budget's share holds."""
+
+
+class Trials(Measures, Protocol):
+    """What a strategy asks of choices."""
+
+    @property
+    def tried(self) -> int:
+        """How many choices were measured."""
+
+    @property
+    def min_sqnr(self) -> float:
+        """In dB, what stands for the whole budget in `noise`."""
+
+    @property
+    def numbers(self) -> int:
+        """Of one sample, in the smallest output that `noise` may be about."""
+
+    def refined(self, trial: Trial) -> Trial:
+        """The trial, or the same fitted on its own activations where that is nearer."""
 
     def clearly_fails(self, decisions: Choice) -> bool:
         """Whether a few samples show already that the budget's share does not hold."""

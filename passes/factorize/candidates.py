@@ -119,6 +119,9 @@ def _unknown(context: Context, layer: Layer, wanted: Wanted) -> str | None:
         # Random indices read rows that real ones hardly meet.
         return guess if context.statistics is None else None
     moments = context.moments(layer)
+    if moments is not None and moments.rows and moments.gram is None:
+        inputs = layer.read().shape[1]
+        return f"how its {inputs:,} inputs go together takes too much memory; name a rank or ratio"
     if moments is None or moments.gram is None:
         return guess
     centred = moments.centred_gram

@@ -31,6 +31,7 @@ from onnxpress.passes.factorize.fitting import (
     Floats,
     biased_in,
     components_of,
+    drift_of,
     energy_scale,
     factored,
     joint_components,
@@ -177,8 +178,7 @@ def _write_pair(context: Context, layer: Layer, rank: int, weighting: str) -> No
     first, second = components.factors(rank)
     offset = np.zeros(len(second))
     if biased_in(layer, weighting):
-        _, drift = wanted_of(context, layer, weighting)
-        offset = drift + components.bias_shift(rank)
+        offset = drift_of(context, layer, weighting) + components.bias_shift(first, second)
     kernel = layer.shape[2:]
     if layer.op_type == "Conv":
         ones = (1,) * len(kernel)
@@ -202,7 +202,7 @@ def _write_pair(context: Context, layer: Layer, rank: int, weighting: str) -> No
 def _write_shared(context: Context, layers: Sequence[Layer], rank: int, weighting: str) -> None:
     components = joint_components(context, layers, weighting)
     first, second = components.factors(rank)
-    shift = components.bias_shift(rank)
+    shift = components.bias_shift(first, second)
     biased = all(biased_in(layer, weighting) for layer in layers)
     seconds: list[Floats] = []
     start = 0
@@ -211,7 +211,7 @@ def _write_shared(context: Context, layers: Sequence[Layer], rank: int, weightin
         scale = energy_scale(context, layer)
         seconds.append(second[start:end] * scale)
         if biased:
-            _, drift = wanted_of(context, layer, weighting)
+            drift = drift_of(context, layer, weighting)
             shift_bias(context.names, layer.graph, layer.node, drift + shift[start:end] * scale)
         start = end
     write_shared(context.names, layers, first, seconds)

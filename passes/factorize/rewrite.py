@@ -205,7 +205,7 @@ def _stem(node: ir.Node) -> str:
 def _weight(names: Names, layer: Layer, which: str, array: Floats) -> ir.Value:
     stored = layer.weight.const_value
     assert stored is not None
-    typed = np.ascontiguousarray(array.astype(stored.numpy().dtype))
+    typed = np.ascontiguousarray(array, stored.numpy().dtype)
     return add_initializer(names, layer.graph, f"{layer.name}_factor_{which}", typed)
 
 

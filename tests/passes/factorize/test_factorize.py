@@ -21,6 +21,7 @@ from onnxpress.passes.factorize import Factorize
 from onnxpress.passes.simplify import simplify
 from onnxpress.pool import Pool
 from onnxpress.runtime import Array, Session
+from onnxpress.statistics import row_sums
 from onnxpress.targets import load_target
 
 
@@ -250,3 +251,18 @@ def test_fewer_samples_than_inputs_still_give_a_layer_that_generalizes(models: P
     )
     assert result.validation is not None
     assert result.validation.measurement.worst_sqnr_db > 8
+
+
+def test_rank_of_a_layer_too_wide_to_be_observed_has_to_be_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = with_weight(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[n, 64] x, float[64, 64] w) => (float[n, 64] y) { y = MatMul (x, w) }"""
+    )
+    monkeypatch.setattr(row_sums, "GRAM_LIMIT", 32)
+    samples = random_samples(Session(model), 8, seed=1)
+    pool, named = Pool((Factorize(),)), Pool((Factorize(rank=8),))
+    (skip,) = pool.offer(pool.context(model, load_target("cpu"), samples)).left
+    assert "how its 64 inputs go together" in skip[1].reason
+    assert named.offer(named.context(model, load_target("cpu"), samples)).proposals
