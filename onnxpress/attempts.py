@@ -2,6 +2,9 @@
 
 An early pass may spend budget that the last one would use better, so the whole chain is weighed
 against the last pass alone; what each stage gained in time may be lost again by all together.
+Fitting the last pass's layers again changes neither size nor speed and takes longer than all else,
+so only the way that is taken is fitted. (Earlier passes are: the nearer they stay, the more is left
+for those behind.)
 
 What chooses does not judge: the choice is judged on samples that it has not seen. Where it breaks
 the budget there, it is made again with so much less of the budget as it spent too much, or as what
@@ -22,9 +25,10 @@ from onnxpress.conversion import convert_form
 from onnxpress.conversion.half_range import Magnitudes
 from onnxpress.judge import Evaluator, Measurement
 from onnxpress.original import Run
+from onnxpress.pooled import SMALL_BYTES
 from onnxpress.result import StageResult
 from onnxpress.runtime import Latency, Session
-from onnxpress.stages import SMALL_BYTES, Variant, run_stages
+from onnxpress.stages import Variant, run_stages
 from onnxpress.statistics.magnitudes import observe_magnitudes
 from onnxpress.validation import Validation, check_model
 
@@ -148,33 +152,42 @@ def best_attempt(run: Run, share: float = 1.0) -> Attempt:
     if share == 0:
         return _attempt(run, Variant(lossless_only=True))
     objective = run.options.objective
-    tries = [_attempt(run, Variant(share=share))]
-    skipped = _worth_skipping(run, tries[0].stages)
+    # Only where there is another way is it settled later which of them is fitted again.
+    rough = _has_another_way(run)
+    first = Variant(share=share, rough=rough)
+    tries = [(first, _attempt(run, first))]
+    skipped = _worth_skipping(run, tries[0][1].stages)
 
-    def order(attempt: Attempt) -> tuple[bool, float]:
+    def order(found: tuple[Variant, Attempt]) -> tuple[bool, float]:
         # A broken budget is worse than anything.
+        attempt = found[1]
         size = float(model_file.weight_bytes(attempt.model))
         return not attempt.within, objective.cost(size, attempt.latency.median_ms)
 
     if skipped and not run.options.out_of_time():
-        # A search of a small model is as good as free the second time, fitting again is not.
-        rough = model_file.weight_bytes(run.original.model) < SMALL_BYTES
-        other = _attempt(run, Variant(skipped, share=share, rough=rough))
-        if rough and order(other) < order(tries[0]):
-            other = _attempt(run, Variant(skipped, share=share))
-        tries.append(other)
-    best = min(tries, key=order)
+        other = Variant(skipped, share=share, rough=True)
+        tries.append((other, _attempt(run, other)))
+    variant, best = min(tries, key=order)
     slower = not objective.accepts_slower and best.latency.high < 1
     half = run.recipe.conversion.float16 != "no"
     searched = any(stage.decisions is None for stage in run.recipe.stages)
     if slower and searched and not half and _changes_kernels(best.stages):
         run.request.progress("slower than the original: only forms that keep the kernels")
-        best = _attempt(run, Variant(kernel_preserving_only=True, share=share))
-    return best
+        return _attempt(run, Variant(kernel_preserving_only=True, share=share))
+    return _fitted(run, variant, best) if variant.rough and _refines(best.stages) else best
 
 
-def _attempt(run: Run, variant: Variant) -> Attempt:
-    """Run the stages, measure and time what comes out."""
+def _fitted(run: Run, variant: Variant, best: Attempt) -> Attempt:
+    """A rough attempt with its layers fitted again, where that is nearer."""
+    again = replace(variant, rough=False, taken=best.stages)
+    found = _attempt(run, again, best.latency)
+    noise = run.evaluator.noise
+    nearer = noise(found.measurement) <= noise(best.measurement)
+    return found if nearer and (found.within or not best.within) else best
+
+
+def _attempt(run: Run, variant: Variant, timed: Latency | None = None) -> Attempt:
+    """Run the stages, measure and time what comes out, where its time is not known."""
     model, stages = run_stages(run, variant)
     evaluator = run.evaluator
     feeds = evaluator.samples.feeds[:_COMPARED]
@@ -182,14 +195,16 @@ def _attempt(run: Run, variant: Variant) -> Attempt:
         model, run.target, run.recipe.conversion, feeds, lambda halved: _magnitudes(run, halved)
     )
     run.request.progress("measuring")
-    known = [stage.measurement for stage in stages if stage.model is current]
+    # Behind the last pass that loses something nothing changes an answer.
+    alike = variant.rough and current is model
+    known = [stage.measurement for stage in stages if alike or stage.model is current]
     whole = [m for m in known if m is not None and m.samples == len(evaluator.samples)]
     open_ = [stage.session for stage in stages if stage.model is current and stage.session]
     session = open_[-1] if open_ else Session(current, threads=run.request.threads)
     measurement = whole[-1] if whole else evaluator.measure(session)
     original = run.original.session
     assert original is not None
-    latency = run.request.clock(original, session, feeds[0])
+    latency = timed or run.request.clock(original, session, feeds[0])
     small = model_file.weight_bytes(current) < SMALL_BYTES
     return Attempt(
         current,
@@ -217,12 +232,24 @@ def _magnitudes(run: Run, model: ir.Model) -> Magnitudes:
     )
 
 
+def _refines(stages: Sequence[StageResult]) -> bool:
+    """Whether the last pool that loses something took anything that it would fit again."""
+    last = max(stage.pass_.stage for stage in stages if stage.pass_.stage.loses)
+    return any(s.decisions and s.pass_.refines for s in stages if s.pass_.stage == last)
+
+
+def _has_another_way(run: Run) -> bool:
+    """Whether a part of the plan may be left out, if it should turn out to have acted."""
+    searched = all(stage.decisions is None for stage in run.recipe.stages)
+    stages = {s.pass_.stage for s in run.recipe.stages if s.pass_.stage.loses}
+    return searched and len(stages) > 1 and not run.request.named
+
+
 def _worth_skipping(run: Run, stages: Sequence[StageResult]) -> frozenset[str]:
     """All lossy passes that acted before the last stage: they may have spent what it needs."""
-    searched = all(stage.decisions is None for stage in run.recipe.stages)
-    lossy = [stage for stage in stages if stage.pass_.stage.loses]
-    if run.request.named or not searched or not lossy:
+    if not _has_another_way(run):
         return frozenset()
+    lossy = [stage for stage in stages if stage.pass_.stage.loses]
     last = max(stage.pass_.stage for stage in lossy)
     return frozenset(s.pass_.name for s in lossy if s.decisions and s.pass_.stage != last)
 

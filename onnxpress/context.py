@@ -42,6 +42,8 @@ class Context:
             the best values.
         observed: a rewrite is wanted to be run and observed: a tensor that keeps its name has to
             stand for what it did before, so that nothing may be folded through it.
+        idle: names of tensors of `base` that nothing will compute, where a rewrite is to be run and
+            observed: what they alone follow from may be left as it is.
         layers: the model's layers with a constant weight; found if not given.
         base: the model that was proposed on, which nobody changes; `model` if not given.
         base_statistics: of `base`, before any refinement; `statistics` if not given.
@@ -59,6 +61,7 @@ class Context:
     seed: int = 0
     draft: bool = False
     observed: bool = False
+    idle: frozenset[str] = frozenset()
     survey: bool = False
     shapes_only: bool = False
     layers: tuple[Layer, ...] = ()
@@ -98,6 +101,12 @@ class Context:
         """What was observed of the layer's inputs in `base`, whatever is refined since."""
         known = self.base_statistics
         return None if known is None else known.layers.get(layer.name)
+
+    def is_idle(self, layer: Layer) -> bool:
+        """Whether nothing that the layer computes will be run (`idle`)."""
+        return bool(self.idle) and all(
+            output.name in self.idle for use in layer.uses for output in use.node.outputs
+        )
 
     def multiply_adds(self, layer: Layer) -> float:
         """Of one run; of one application of the weight where the layer was not observed."""

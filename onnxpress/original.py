@@ -29,6 +29,7 @@ from onnxpress.shared_statistics import SharedStatistics
 from onnxpress.targets import Target
 
 __all__ = [
+    "Latest",
     "Original",
     "Run",
     "SampleSets",
@@ -293,6 +294,19 @@ def _made_up(session: Session, seed: int, original: Original) -> Samples:
     return samples
 
 
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """What the latest search of a changed model found out.
+
+    Attributes:
+        model: held, so that it is known when it comes again.
+        findings: about it.
+    """
+
+    model: ir.Model
+    findings: Findings
+
+
 @dataclass(frozen=True)
 class Run:
     """What every stage needs.
@@ -310,6 +324,7 @@ class Run:
             and of the model it was given, which all live as long as the run.
         raised: likewise, by opset and model.
         findings: what searches found out about a raised model that is small, by pool and model.
+        latest: and about the last one that was changed, by pool: it is fitted again.
     """
 
     request: Request
@@ -323,3 +338,4 @@ class Run:
     lossless: dict[tuple[int, int], StageResult] = field(default_factory=dict)
     raised: dict[tuple[int, int], ir.Model] = field(default_factory=dict)
     findings: dict[tuple[str, int], Findings] = field(default_factory=dict)
+    latest: dict[str, Latest] = field(default_factory=dict)

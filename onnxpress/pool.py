@@ -267,10 +267,11 @@ class Pool:
         names = {name for decision in decisions for name in decision.layers}
         chosen = [layer for layer in context.layers if layer.name in names]
 
-        def carried_out(statistics: Statistics, *, observed: bool) -> ir.Model:
-            return self.rewrite(
-                replace(context, statistics=statistics, observed=observed), decisions
-            )
+        def carried_out(
+            statistics: Statistics, *, observed: bool, idle: frozenset[str] = frozenset()
+        ) -> ir.Model:
+            given = replace(context, statistics=statistics, observed=observed, idle=idle)
+            return self.rewrite(given, decisions)
 
         return refitted(context, chosen, samples, carried_out, threads=threads, over=over)
 

@@ -1,10 +1,11 @@
 """Layers fitted again to what the rewritten network really feeds them, in one walk through it.
 
 Both networks, the one before and the rewritten one, go over all calibration samples block by block
-(`blocks`). Within a block, level after level: what the rewritten network gives a level's layers is
-observed beside what the network before gives them, and the decisions are carried out anew with
-these statistics. At the end of the block both are run up to the next boundary, where the tensors
-that cross are held for every sample. So a level costs a run of its block, not of the network.
+(`blocks`), and within a block level after level: what the rewritten network gives a level's layers
+is observed beside what the network before gives them, and the decisions are carried out anew with
+these statistics. What was observed is held for every sample, and so are the tensors that cross the
+boundary of a block, as far as what follows needs them. So both networks are run once, from where
+they stand to the next level.
 
 What a level is fed follows from the layers before it alone, and what is drawn of it from the seed
 and the layers' names. onnxruntime runs nodes as they stand, integers between their QuantizeLinear
@@ -13,18 +14,28 @@ makes much of little. So the bytes are the same for blocks of any size.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 import onnx_ir as ir
 
-from onnxpress.blocks import Cut, Parts, Walk, cut, first_nan, observed_bytes
+from onnxpress.blocks import (
+    Cut,
+    PartFeeds,
+    Parts,
+    Walk,
+    cut,
+    first_nan,
+    has_nan,
+    observed_bytes,
+)
 from onnxpress.contract import Context
 from onnxpress.data import Samples
 from onnxpress.errors import ModelError
-from onnxpress.graph import bodies
 from onnxpress.layers import Layer
+from onnxpress.levels import boundaries, levels_of
+from onnxpress.runtime import Array
 from onnxpress.statistics import (
     LayerStatistics,
     Observations,
@@ -34,12 +45,16 @@ from onnxpress.statistics import (
     outermost,
 )
 
-__all__ = ["Rewrite", "UnfinishedError", "levels_of", "refitted"]
+__all__ = ["Rewrite", "UnfinishedError", "refitted"]
 
 logger = logging.getLogger(__name__)
 
 HELD_BYTES = 256_000_000
 """In memory, of the activations of both networks between two blocks; more goes to files."""
+
+
+PART_BYTES = 64_000_000
+"""Of weights that are run at once between two levels, where they are in several blocks."""
 
 
 class UnfinishedError(Exception):
@@ -49,8 +64,10 @@ class UnfinishedError(Exception):
 class Rewrite(Protocol):
     """Carries decisions out."""
 
-    def __call__(self, statistics: Statistics, /, *, observed: bool) -> ir.Model:
-        """A new model, by some statistics; `observed`: as `Context` says."""
+    def __call__(
+        self, statistics: Statistics, /, *, observed: bool, idle: frozenset[str] = frozenset()
+    ) -> ir.Model:
+        """A new model, by some statistics; `observed` and `idle`: as `Context` says."""
 
 
 def refitted(
@@ -98,17 +115,17 @@ def refitted(
     if blocks.note:
         logger.debug("%s", blocks.note)
     networks = _Networks(context, layers, samples, blocks, model, threads, held_bytes)
-    ends = _ends(context.model.graph, levels, blocks)
+    at = boundaries(context.model.graph, levels, blocks)
     try:
         for number, level in enumerate(levels):
             if over():
                 raise UnfinishedError
-            found = networks.observed(level)
-            statistics = replace(statistics, layers={**statistics.layers, **found})
             later = [layer for rest in levels[number + 1 :] for layer in rest]
+            found = networks.observed(level, later, *at[number])
+            statistics = replace(statistics, layers={**statistics.layers, **found})
             if later:
-                networks.after_parts = Parts(rewrite(statistics, observed=True))
-                networks.advance(ends[number], later)
+                idle = networks.idle(levels[number + 1], *at[number + 1])
+                networks.rewritten(rewrite(statistics, observed=True, idle=idle))
     except ModelError as error:
         logger.warning("layers are not fitted again: %s", error)
         return rewrite(context.statistics, observed=False)
@@ -117,34 +134,37 @@ def refitted(
     return rewrite(statistics, observed=False)
 
 
-def _ends(graph: ir.Graph, levels: Sequence[Sequence[Layer]], blocks: Cut) -> list[int]:
-    """After each level, how many blocks have no layer left that is still to be fitted."""
-    places: dict[ir.Node, int] = {}
+class _Side:
+    """One of both networks on its way.
 
-    def enter(nodes: Iterable[ir.Node], place: int) -> None:
-        for node in nodes:
-            places[node] = place
-            for body in bodies(node):
-                enter(body, place)
+    Attributes:
+        walk: what is held of it.
+        parts: of it as it is now.
+        sources: by the keys of layers, the tensors that have to be reached to observe them.
+    """
 
-    for place, node in enumerate(graph):
-        enter((node,), place)
-    number = [n for n, block in enumerate(blocks.blocks) for _ in range(block.start, block.stop)]
-    ends: list[int] = []
-    nearest = len(blocks.blocks)
-    for level in reversed(levels):
-        ends.append(nearest)
-        first = (places[use.node] for layer in level for use in layer.uses)
-        nearest = min(nearest, number[min(first)])
-    return ends[::-1]
+    def __init__(self, model: ir.Model, layers: Sequence[Layer], walk: Walk) -> None:
+        self.walk, self.parts = walk, Parts(model)
+        self.sources = outermost(model, [input_key(layer) for layer in layers])
+
+    def advance(self, names: Iterable[str], later: Sequence[Layer]) -> str:
+        """To a boundary, as `Walk` does."""
+        return self.walk.advance(self.parts, names, self._named(map(input_key, later)))
+
+    def needed(self, names: Iterable[str], later: Sequence[Layer]) -> frozenset[str]:
+        """What has to be held for later layers, of what is and of some tensors."""
+        return self.walk.needed(self.parts, names, self._named(map(input_key, later)))
+
+    def part(self, keys: Iterable[str], names: Iterable[str]) -> tuple[ir.Model, PartFeeds]:
+        """What gives the inputs of some layers, and some tensors; and what to run it on."""
+        return self.walk.part(self.parts, sorted({*self._named(keys), *names}))
+
+    def _named(self, keys: Iterable[str]) -> list[str]:
+        return sorted({self.sources[key] for key in keys if key in self.sources})
 
 
 class _Networks:
-    """Both networks on their way.
-
-    Attributes:
-        after_parts: of the rewritten one as it is now.
-    """
+    """Both networks on their way."""
 
     def __init__(
         self,
@@ -157,56 +177,92 @@ class _Networks:
         held_bytes: int,
     ) -> None:
         self._seed, self._threads = context.seed, threads
-        self._before = Walk(samples.feeds, threads=threads, limit_bytes=held_bytes // 2)
-        self._after = Walk(samples.feeds, threads=threads, limit_bytes=held_bytes // 2)
+        walks = [
+            Walk(samples.feeds, threads=threads, limit_bytes=held_bytes // 2) for _ in range(2)
+        ]
+        self._before = _Side(blocks.typed, layers, walks[0])
+        self._after = _Side(after, layers, walks[1])
         self._blocks, self._passed = blocks.blocks, 0
-        self._before_parts, self.after_parts = Parts(blocks.typed), Parts(after)
-        keys = [input_key(layer) for layer in layers]
-        self._in_before, self._in_after = outermost(blocks.typed, keys), outermost(after, keys)
         self._told = False
+        named = (value.name for node in blocks.typed.graph.all_nodes() for value in node.outputs)
+        self._tensors = frozenset(name for name in named if name)
 
-    def observed(self, level: Sequence[Layer]) -> dict[str, LayerStatistics]:
+    def _weight_bytes(self, end: int) -> int:
+        return sum(block.weight_bytes for block in self._blocks[self._passed : end])
+
+    def idle(self, level: Sequence[Layer], end: int, final: frozenset[str]) -> frozenset[str]:
+        """Names of tensors that are not computed on the way to a level, as for `observed`."""
+        before = self._before
+        crossing = {name for block in self._blocks[self._passed : end] for name in block.outputs}
+        reached = {before.sources.get(input_key(layer)) for layer in level}
+        wanted = [before.parts.values[name] for name in (crossing & final) | reached if name]
+        return self._tensors - before.parts.computed(self._after.walk.held.names(), wanted)
+
+    def rewritten(self, model: ir.Model) -> None:
+        """Go on with another model, which computes the same up to where it stands."""
+        self._after.parts = Parts(model)
+
+    def observed(
+        self, level: Sequence[Layer], later: Sequence[Layer], end: int, final: frozenset[str]
+    ) -> dict[str, LayerStatistics]:
         """Of what the rewritten network feeds a level, beside what the one before does.
 
         A layer that is fed NaN is left out, and so keeps the statistics it had.
+
+        Args:
+            level: of layers.
+            later: layers behind, which will be observed.
+            end: how many blocks have no layer left that is to be fitted.
+            final: names of tensors that depend on no such layer, and so may be held.
         """
-        keys = sorted({input_key(layer) for layer in level} & self._in_after.keys())
-        model, feeds = self._after.part(self.after_parts, _named(self._in_after, keys))
-        reference, beside = self._before.part(self._before_parts, _named(self._in_before, keys))
-        wanted = Observations(layers=frozenset(layer.name for layer in level), gram=True)
+        while self._passed < end - 1 and self._weight_bytes(end) > PART_BYTES:
+            names = self._blocks[self._passed].outputs
+            self._passed += 1
+            for side in (self._before, self._after):
+                self._tell(side.advance(names, [*level, *later]), self._passed)
+        keys = {input_key(layer) for layer in level} & self._after.sources.keys()
+        sides = (self._after, self._before)
+        here = {key for key in keys if self._before.sources.get(key) == key}
+        offered = sorted(final & {*here, *(self._blocks[end - 1].outputs if end else ())})
+        needed = [side.needed(offered, later) for side in sides]
+        new = [own - side.walk.held.names() for side, own in zip(sides, needed, strict=True)]
+        after, before = (side.part(keys, own) for side, own in zip(sides, new, strict=True))
+        broken = False
+
+        def hold(name: str, *arrays: Array | None) -> None:
+            nonlocal broken
+            for side, own, array in zip(sides, new, arrays, strict=True):
+                if name in own:
+                    assert array is not None
+                    side.walk.held.add(name, array)
+                    broken = broken or has_nan(array)
+
         found = collect(
-            model,
+            after[0],
             level,
-            feeds,
-            wanted,
-            reference=reference,
-            reference_samples=beside,
+            after[1],
+            Observations(layers=frozenset(layer.name for layer in level), gram=True),
+            reference=before[0],
+            reference_samples=before[1],
             seed=self._seed,
             threads=self._threads,
             optimize=False,
+            passing=new[0] | new[1],
+            take=hold,
         ).layers
         finite = {name: one for name, one in found.items() if one.is_finite}
-        if len(finite) < len(found):
-            self._tell(first_nan(model, feeds, threads=self._threads), self._passed + 1)
+        if broken or len(finite) < len(found):
+            for model, feeds in (before, after):
+                self._tell(first_nan(model, feeds, threads=self._threads), self._passed + 1)
+        for side, own in zip(sides, needed, strict=True):
+            side.walk.keep(own)
+        self._passed = max(self._passed, end)
         return finite
-
-    def advance(self, end: int, later: Sequence[Layer]) -> None:
-        """Take both over the first blocks, as many as `end` says, with all that later layers need.
-
-        Block by block, so that a session holds one.
-        """
-        keys = [input_key(layer) for layer in later]
-        before, after = _named(self._in_before, keys), _named(self._in_after, keys)
-        while self._passed < end:
-            names = self._blocks[self._passed].outputs
-            self._passed += 1
-            self._tell(self._before.advance(self._before_parts, names, before), self._passed)
-            self._tell(self._after.advance(self.after_parts, names, after), self._passed)
 
     def close(self) -> None:
         """Free what is held."""
-        self._before.held.close()
-        self._after.held.close()
+        self._before.walk.held.close()
+        self._after.walk.held.close()
 
     def _tell(self, origin: str, block: int) -> None:
         """Of the first NaN; what follows from it need not be said."""
@@ -219,36 +275,3 @@ class _Networks:
                 len(self._blocks),
                 origin,
             )
-
-
-def _named(sources: Mapping[str, str], keys: Iterable[str]) -> list[str]:
-    return sorted({sources[key] for key in keys if key in sources})
-
-
-def levels_of(graph: ir.Graph, layers: Sequence[Layer]) -> list[list[Layer]]:
-    """The layers by how many of them come before on the longest way.
-
-    However many there are: of layers that feed each other and are fitted at once, each makes up for
-    what the one before makes up for too, and nothing is left of the network.
-    """
-    depths: dict[ir.Value, int] = {}
-    own = {use.node for layer in layers for use in layer.uses}
-    found: dict[int, list[Layer]] = {}
-
-    def deepest(values: Iterable[ir.Value | None]) -> int:
-        return max((depths.get(value, 0) for value in values if value is not None), default=0)
-
-    def descend(graph: ir.Graph) -> None:
-        for node in graph:
-            depth = deepest(node.inputs)
-            for body in bodies(node):
-                depths.update(dict.fromkeys(body.inputs, deepest(node.inputs)))
-                descend(body)
-                depth = max(depth, deepest(body.outputs))
-            depths.update(dict.fromkeys(node.outputs, depth + (node in own)))
-
-    descend(graph)
-    for layer in layers:
-        depth = min(depths.get(use.node.outputs[0], 0) for use in layer.uses)
-        found.setdefault(depth, []).append(layer)
-    return [found[depth] for depth in sorted(found)]

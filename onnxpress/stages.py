@@ -6,27 +6,21 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from onnxpress import model_file
-from onnxpress.contract import Context, Decision, Pass, Skip, Stage
+from onnxpress.contract import Decision, Pass, Stage
 from onnxpress.conversion.opset import raise_opset
 from onnxpress.enforcement import opset_needed_by
-from onnxpress.errors import PassError, RecipeError, nearest
 from onnxpress.lossless import difference_of, lossless_stage
 from onnxpress.original import Run
-from onnxpress.pool import Observe, Pool, pools_of
+from onnxpress.pool import Pool, pools_of
+from onnxpress.pooled import fitted, replayed, searched
 from onnxpress.result import StageResult
 from onnxpress.runtime import Session
-from onnxpress.search import Findings, PoolResult, SearchOptions, search_stage
 from onnxpress.selectable import selectable_sites
 from onnxpress.selection import NO_PINS, Pins
-from onnxpress.statistics import Statistics
 
-__all__ = ["SMALL_BYTES", "Variant", "run_stages"]
+__all__ = ["Variant", "run_stages"]
 
 logger = logging.getLogger(__name__)
-
-SMALL_BYTES = 32_000_000
-"""Of weights: what was worked out of a larger model is not kept for a second search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +32,9 @@ class Variant:
         kernel_preserving_only: only candidates that leave the kernels alone.
         lossless_only: nothing that spends of the budget.
         share: of the budget that may be spent in all.
-        rough: nothing is fitted again or explained: what comes out is as large and as fast.
+        rough: what the last pool takes is not fitted again or explained: what comes out is as
+            large and as fast.
+        taken: by a rough search, which is left to be fitted again; without, it is searched.
     """
 
     skipped: frozenset[str] = frozenset()
@@ -46,6 +42,7 @@ class Variant:
     lossless_only: bool = False
     share: float = 1.0
     rough: bool = False
+    taken: tuple[StageResult, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,26 +92,29 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
             for pass_ in step.pool.passes:
                 found.append(_lossless(run, pass_, current, again=not done))
                 current = found[-1].model
+        elif variant.taken and done < len(lossy):
+            found = list(variant.taken[len(results) :][: len(step.pool.passes)])
         elif step.decisions is not None and not variant.kernel_preserving_only:
             pool = replace(step.pool, pins=pins) if step.loses else step.pool
             observers = _lossy_passes(steps[unchanged_since:])
-            replayed = _replayed(run, pool, current, step.decisions, observers)
-            found = _by_pass(step.pool, replayed, current)
+            found = replayed(run, pool, current, step.decisions, observers)
         else:
             share = variant.share * (done / len(lossy) if step.loses else 1.0)
             pool = replace(step.pool, pins=pins) if step.loses else step.pool
+            rough = variant.rough and step.loses and done == len(lossy)
             later = [other for other in lossy[done:] if other.decisions is None]
             options = replace(
                 run.options,
                 share=share,
                 kernel_preserving_only=variant.kernel_preserving_only,
-                refining=not variant.rough,
-                explaining=None if variant.rough else run.options.explaining,
+                refining=not rough,
+                explaining=None if rough else run.options.explaining,
             )
             options = options.with_part_of_time(1 + len(later))
             observers = _lossy_passes(steps[unchanged_since:])
-            searched = _searched(run, pool, current, options, observers)
-            found = _by_pass(step.pool, searched, current)
+            own = variant.taken[len(results) :][: len(pool.passes)] if step.loses else ()
+            act = fitted if own else searched
+            found = act(run, pool, current, options, observers, own)
         results += found
         if step.loses and found[-1].model is not current:
             unchanged_since = place + 1
@@ -200,158 +200,6 @@ def _spent(run: Run, model: ir.Model, results: Sequence[StageResult]) -> str:
         "the simplified model, which computes the same but for rounding, does not keep within "
         f"{run.evaluator.described}"
     )
-
-
-def _searched(
-    run: Run, pool: Pool, model: ir.Model, options: SearchOptions, observers: Sequence[Pass]
-) -> PoolResult:
-    """Choose among the candidates of a pool; `observers` may look at the same model."""
-    run.request.progress(f"{pool.names}: statistics")
-    # Half of the time: what was seen has to be used too.
-    over = options.with_part_of_time(2).out_of_time
-
-    def observe(context: Context, passes: Sequence[Pass]) -> Statistics | None:
-        return run.statistics.of(model, context, passes, observers, over)
-
-    def open_context(of: Pool) -> Context:
-        return _context(run, of, model, observe)
-
-    def findings_of(of: Pool) -> Findings:
-        kept = any(model is one for one in run.raised.values())
-        if not kept or model_file.weight_bytes(model) > SMALL_BYTES:
-            return Findings()
-        return run.findings.setdefault((of.names, id(model)), Findings())
-
-    return search_stage(pool, open_context, model, run.evaluator, options, findings_of)
-
-
-def _context(run: Run, pool: Pool, model: ir.Model, observe: Observe | None) -> Context:
-    return pool.context(
-        model,
-        run.target,
-        None if observe is None else run.statistics.samples,
-        seed=run.recipe.seed,
-        threads=run.request.threads,
-        observe=observe,
-    )
-
-
-def _replayed(
-    run: Run,
-    pool: Pool,
-    model: ir.Model,
-    decisions: tuple[Decision, ...],
-    observers: Sequence[Pass],
-) -> PoolResult:
-    """Carry out what a recipe says; without passes that fail."""
-
-    def observe(context: Context, passes: Sequence[Pass]) -> Statistics | None:
-        return run.statistics.of(model, context, passes, observers)
-
-    failures: list[PassError] = []
-    left: tuple[tuple[str, Skip], ...] = ()
-    current: Pool | None = pool
-    while current is not None and decisions:
-        names = {pass_.name for pass_ in current.passes}
-        own = tuple(d for d in decisions if d.candidate.pass_name in names)
-        acting = {d.candidate.pass_name for d in own}
-        wanted = any(p.rewrites_from_statistics and p.name in acting for p in current.passes)
-        try:
-            context = _context(run, current, model, observe if wanted else None)
-            _require_sites(context, own, current)
-            own, left = current.permitted(context, own)
-            rewritten = current.rewrite_refined(
-                context, own, run.calibration, threads=run.request.threads
-            )
-            return PoolResult(current, rewritten, own, left, failures=tuple(failures))
-        except PassError as error:
-            _require_parameters(error)
-            failures.append(error)
-            current = current.without([error])
-    return PoolResult(pool, model, failures=tuple(failures))
-
-
-def _require_parameters(failure: PassError) -> None:
-    """Refuse a decision whose parameters its pass cannot read.
-
-    Raises:
-        RecipeError: one is missing or of another type or value.
-    """
-    cause: BaseException = failure
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    if isinstance(cause, KeyError | TypeError | ValueError):
-        raise RecipeError(
-            f"the recipe's decision cannot be carried out: {failure}; if it was written or changed "
-            "by hand, compare its parameters with those of a recipe that onnxpress wrote"
-        ) from failure
-
-
-def _require_sites(context: Context, decisions: Sequence[Decision], pool: Pool) -> None:
-    """Refuse decisions about what the model does not have.
-
-    Raises:
-        RecipeError: a site is neither a layer, tensor or node nor offered by the pass.
-    """
-    graphs = (context.model.graph, *context.model.graph.subgraphs())
-    known = {layer.name for layer in context.layers}
-    for graph in graphs:
-        known.update(graph.initializers)
-        for node in graph:
-            known.update((node.name or "", *(value.name or "" for value in node.outputs)))
-    unknown = [d for d in decisions if d.site not in known or not known.issuperset(d.layers)]
-    if not unknown:
-        return
-    offer = pool.offer(context)
-    offered = {item.site for item in offer.proposals} | {skip.site for _, skip in offer.left}
-    for decision in unknown:
-        if decision.site not in offered:
-            raise RecipeError(
-                f"the recipe decides for {decision.candidate.pass_name} about {decision.site!r}, "
-                f"which the model does not have{nearest(decision.site, sorted(known | offered))}; "
-                "remove the decision, or use the recipe with the model it was made for"
-            )
-
-
-def _by_pass(pool: Pool, result: PoolResult, before: ir.Model) -> list[StageResult]:
-    """What each pass of a pool did, those that failed included.
-
-    Candidates say what each saves alone; where two cut the same layer, together they save less,
-    and what was saved is shared out.
-    """
-    claimed = sum(decision.candidate.saved_bytes for decision in result.decisions)
-    made = model_file.weight_bytes(before) - model_file.weight_bytes(result.model)
-    share = max(made, 0) / claimed if claimed > max(made, 0) else 1.0
-    decisions = [_scaled(decision, share) for decision in result.decisions]
-    failed = {failure.pass_name: str(failure) for failure in result.failures}
-    found = []
-    for pass_ in pool.passes:
-        own = tuple(d for d in decisions if d.candidate.pass_name in (pass_.name, ""))
-        note = result.note
-        if result.decisions and not own:
-            note = "candidates of other passes were taken for its sites"
-        found.append(
-            StageResult(
-                pass_,
-                result.model,
-                own,
-                tuple(skip for name, skip in result.left if name == pass_.name),
-                failed.get(pass_.name, note),
-                result.measurement,
-                result.latency,
-                result.tried,
-                failed=pass_.name in failed,
-                costliest=tuple(c for c in result.costliest if c.pass_name == pass_.name),
-            )
-        )
-    return found
-
-
-def _scaled(decision: Decision, share: float) -> Decision:
-    if share == 1.0 or decision.candidate.saved_bytes <= 0:
-        return decision
-    saved = int(decision.candidate.saved_bytes * share)
-    return replace(decision, candidate=replace(decision.candidate, saved_bytes=saved))
 
 
 def _raised(run: Run, model: ir.Model, lossy: Sequence[_Step]) -> ir.Model:

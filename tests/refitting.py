@@ -7,8 +7,9 @@ import onnx_ir as ir
 
 from onnxpress.contract import Context, Decision, Layer
 from onnxpress.data import Samples
+from onnxpress.levels import levels_of
 from onnxpress.pool import Pool
-from onnxpress.refinement import Rewrite, levels_of
+from onnxpress.refinement import Rewrite
 from onnxpress.search.allocation import strongest
 from onnxpress.statistics import Observations, Statistics, collect
 
@@ -28,8 +29,11 @@ def rewriting(
     names = {name for decision in decisions for name in decision.layers}
     layers = [layer for layer in context.layers if layer.name in names]
 
-    def rewrite(seen: Statistics, *, observed: bool) -> ir.Model:
-        return pool.rewrite(replace(context, statistics=seen, observed=observed), decisions)
+    def rewrite(
+        seen: Statistics, *, observed: bool, idle: frozenset[str] = frozenset()
+    ) -> ir.Model:
+        given = replace(context, statistics=seen, observed=observed, idle=idle)
+        return pool.rewrite(given, decisions)
 
     return layers, rewrite
 

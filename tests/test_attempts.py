@@ -1,17 +1,30 @@
 """How much less of the budget a choice gets that broke on samples it had not seen."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import onnx_ir as ir
 import pytest
 from clocks import BY_WORK
+from generated import initialized
 
 import onnxpress
-from onnxpress.attempts import seen_share
+from onnxpress.attempts import Attempt, best_attempt, seen_share
+from onnxpress.contract import Candidate, Context, Decision
 from onnxpress.judge import Measurement
 from onnxpress.judge.measurement import ProbeFigure
+from onnxpress.original import Run
+from onnxpress.passes.prune import Prune
+from onnxpress.passes.quantize import Quantize
+from onnxpress.recipe import RecipeStage
 from onnxpress.refinement import refitted
+from onnxpress.result import StageResult
+from onnxpress.runtime import Latency
+from onnxpress.search import SearchOptions
+from onnxpress.stages import Variant
 
 
 def measured(**levels: float) -> Measurement:
@@ -62,3 +75,95 @@ def test_way_that_loses_is_not_fitted_again(
     acted = [s for s in result.stages if s.pass_.stage.loses and s.decisions and s.pass_.refines]
     assert len(acted) > 1, "the way without the early passes was followed too, and lost"
     assert len(refits) == len(acted)
+
+
+def a_run() -> Run:
+    """Of two passes, with as much of it as decides which way is taken."""
+    recipe = SimpleNamespace(
+        stages=[RecipeStage(Prune(), None), RecipeStage(Quantize(), None)],
+        conversion=SimpleNamespace(float16="no"),
+    )
+    evaluator = SimpleNamespace(noise=lambda measurement: -measurement.samples)
+    request = SimpleNamespace(named=False, progress=lambda _: None)
+    found = SimpleNamespace(
+        recipe=recipe, evaluator=evaluator, request=request, options=SearchOptions()
+    )
+    return cast("Run", found)
+
+
+def weighing(width: int) -> ir.Model:
+    text = f"""<ir_version: 10, opset_import: ["" : 18]>
+        g (float[1, {width}] x, float[{width}, {width}] a) => (float[1, {width}] y) {{
+        y = MatMul (x, a) }}"""
+    return initialized(text)
+
+
+def tried(
+    monkeypatch: pytest.MonkeyPatch, alone: int, fitted: int, *, refining: bool = True
+) -> list[tuple[bool, ...]]:
+    """What is tried: without `prune`? rough? what was taken, fitted again? Last, what is given.
+
+    Args:
+        monkeypatch: puts attempts from a table in the place of those that are carried out.
+        alone: the width of the model without `prune`; with, it is 16.
+        fitted: the larger, the nearer it is fitted again; rough models are at 0.
+        refining: whether the last pass fits again at all.
+    """
+    asked: list[tuple[bool, ...]] = []
+
+    def attempt(_: Run, variant: Variant, timed: Latency | None = None) -> Attempt:
+        asked.append((bool(variant.skipped), variant.rough, bool(variant.taken)))
+        model = weighing(alone if variant.skipped else 16)
+        decision = Decision("a", Candidate({}, 0.1, 10, keeps_kernels=True))
+        last = Quantize(refinement=refining)
+        stages = (StageResult(Prune(), model, (decision,)), StageResult(last, model, (decision,)))
+        measurement = Measurement({}, (), fitted if variant.taken else 0, "made")
+        assert bool(timed) is bool(variant.taken), "what has been timed is as fast fitted again"
+        latency = timed or Latency(1.0, 1.0, 1.0, 1.0, 1.0)
+        return Attempt(model, stages, within=True, measurement=measurement, latency=latency)
+
+    monkeypatch.setattr("onnxpress.attempts._attempt", attempt)
+    given = best_attempt(a_run())
+    return [*asked, (given.measurement.samples > 0,)]
+
+
+@pytest.mark.parametrize("alone", [8, 32])
+def test_only_the_way_that_is_taken_is_fitted_again(
+    alone: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = [(False, True, False), (True, True, False)]
+    assert tried(monkeypatch, alone, fitted=1) == [*both, (alone < 16, False, True), (True,)]
+
+
+def test_where_nothing_is_fitted_again_nothing_is_carried_out_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    *asked, _ = tried(monkeypatch, 8, fitted=1, refining=False)
+    assert asked == [(False, True, False), (True, True, False)]
+
+
+def test_what_is_farther_once_it_is_fitted_again_stays_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    *_, given = tried(monkeypatch, 8, fitted=-1)
+    assert given == (False,)
+
+
+def test_what_a_pass_fails_to_fit_again_stays_and_this_is_said(
+    models: Path, small_data: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite = Quantize.rewrite
+
+    def broken(self: Quantize, context: Context, decisions: Sequence[Decision]) -> None:
+        assert not any(decision.candidate.refined for decision in decisions)
+        rewrite(self, context, decisions)
+
+    monkeypatch.setattr(Quantize, "rewrite", broken)
+    calibration, evaluation = small_data
+    result = onnxpress.optimize(
+        models / "fashion_mlp.onnx", calibration=calibration, evaluation=evaluation, clock=BY_WORK
+    )
+    (quantized,) = [stage for stage in result.stages if stage.pass_.name == "quantize"]
+    assert quantized.decisions
+    assert "rewrite failed: AssertionError" in quantized.note
+    assert quantized.note.endswith("what was taken is not fitted again")

@@ -118,6 +118,27 @@ def test_what_both_halves_show_is_fitted() -> None:
     assert np.square(own @ found.T + offset - wanted).sum() < 1e-3 * before
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_part_of_many_outputs_chooses_as_well_as_all(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((700, 48)) * np.geomspace(0.1, 1, 700)[:, None]
+    x, other = (rng.standard_normal((rows, 48)) for rows in (120, 2000))
+    change = np.eye(48) + 0.1 * rng.standard_normal((48, 48))
+    noise, another = (0.3 * rng.standard_normal(rows.shape) for rows in (x, other))
+    moments, wanted = in_halves(x @ change + noise, x), other @ weight.T
+
+    def lost() -> float:
+        found, offset = repaired(weight, moments, biased=True)
+        return float(np.square((other @ change + another) @ found.T + offset - wanted).sum())
+
+    by_some = lost()
+    monkeypatch.setattr("onnxpress.reconstruction._OUTPUTS", 700)
+    assert by_some != lost(), "the choice was by some"
+    assert by_some == pytest.approx(lost(), rel=0.02)
+
+
 def test_both_halves_are_the_whole() -> None:
     x = np.random.default_rng(1).standard_normal((20, 3))
     whole, half = statistics_of(x, x + 1), statistics_of(x[:8], x[:8] + 1)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from bodies import if_model, nested_model
-from generated import initialized
+from generated import initialized, rewritten_fully
 from refitting import from_the_start, refined_decisions, rewriting
 
 from onnxpress import model_file
@@ -18,12 +18,13 @@ from onnxpress.contract import Context, Pass
 from onnxpress.data import Samples, random_samples
 from onnxpress.errors import OutputError
 from onnxpress.layers import find_layers
+from onnxpress.levels import levels_of
 from onnxpress.passes.factorize import Factorize
 from onnxpress.passes.prune import Prune
 from onnxpress.passes.quantize import Quantize
 from onnxpress.passes.sparsify import Sparsify
 from onnxpress.pool import Pool
-from onnxpress.refinement import UnfinishedError, levels_of, refitted
+from onnxpress.refinement import PART_BYTES, Rewrite, UnfinishedError, refitted
 from onnxpress.runtime import Array, Session
 from onnxpress.statistics import Statistics
 from onnxpress.targets import load_target
@@ -69,9 +70,13 @@ def bytes_of(model: ir.Model) -> bytes:
     return model_file.to_bytes(model)
 
 
+@pytest.mark.parametrize("most", [0, PART_BYTES])
 @pytest.mark.parametrize(("pass_name", "name"), CASES)
-def test_a_walk_gives_the_bytes_of_runs_from_the_start(pass_name: str, name: str) -> None:
-    """With blocks of a level, of a few, and one block."""
+def test_a_walk_gives_the_bytes_of_runs_from_the_start(
+    pass_name: str, name: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With blocks of a level, of a few, and one block; run one by one and together."""
+    monkeypatch.setattr("onnxpress.refinement.PART_BYTES", most)
     pass_, model = PASSES[pass_name], SAMPLE_MODELS[name]()
     samples = random_samples(Session(model), 12, seed=1)
     pool = Pool((pass_,))
@@ -83,6 +88,24 @@ def test_a_walk_gives_the_bytes_of_runs_from_the_start(pass_name: str, name: str
         found = refitted(context, layers, samples, rewrite, threads=1, budget_bytes=budget)
         assert bytes_of(found) == wanted
     assert bytes_of(pool.rewrite_refined(context, decisions, samples, threads=1)) == wanted
+
+
+def test_what_a_level_is_fed_is_not_held_before_it_is_final() -> None:
+    """The weight `w` is of the second level by its second reader, and observed at its first."""
+    model = initialized(
+        """<ir_version: 10, opset_import: ["" : 18]>
+        g (float[4, 64] x, float[64, 64] a, float[64, 64] b, float[64, 64] w, float[64, 64] d)
+            => (float[4, 64] y) {
+        p = MatMul (x, a)  q = Relu (p)  h = MatMul (q, b)  r = Relu (h)
+        k = MatMul (r, w)  m = MatMul (q, w)  s = Add (k, m)  y = MatMul (s, d) }"""
+    )
+    pool = Pool((Quantize(form="weight_only", refinement=True),))
+    samples = random_samples(Session(model), 12, seed=1)
+    context = pool.context(model, load_target("cpu"), samples, threads=1)
+    layers, rewrite = rewriting(pool, context, refined_decisions(pool, context))
+    assert [len(level) for level in levels_of(context.model.graph, layers)] == [1, 2, 1]
+    wanted = bytes_of(from_the_start(context, layers, samples, rewrite))
+    assert bytes_of(refitted(context, layers, samples, rewrite, threads=1)) == wanted
 
 
 def stacked(blocks: int, width: int = 32) -> ir.Model:
@@ -115,8 +138,8 @@ def test_what_waits_on_disk_changes_no_byte(limit: int) -> None:
     assert bytes_of(fitted(model, held_bytes=limit)) == bytes_of(fitted(model))
 
 
-def test_the_nodes_that_are_run_grow_as_the_network_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of all sessions together; runs from the start for each level would be four times as many."""
+def test_each_node_of_both_networks_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However deep: once over all samples, and over one to see how large tensors are."""
     run = 0
     results = Session._results
 
@@ -127,12 +150,45 @@ def test_the_nodes_that_are_run_grow_as_the_network_does(monkeypatch: pytest.Mon
         return results(session, *args, **options)
 
     monkeypatch.setattr(Session, "_results", counted)
-    nodes = []
     for blocks in (6, 12):
+        run, count = 0, 16
+        model = stacked(blocks)
+        plain = rewritten_fully(
+            Quantize(form="static"), model, random_samples(Session(model), 2, seed=1)
+        )
+        both = len(model.graph) + len(plain.graph)
         run = 0
-        fitted(stacked(blocks))
-        nodes.append(run)
-    assert nodes[1] < 2.4 * nodes[0]
+        fitted(model, count)
+        statistics = count * len(model.graph)
+        assert run - statistics < 1.2 * count * both, blocks
+
+
+def test_what_is_not_run_is_not_rewritten() -> None:
+    """However deep a network is, a level adds the pairs and integers of its own layers to it."""
+    most = []
+    for blocks in (4, 8):
+        model, added = stacked(blocks), [0]
+        pool = Pool((Quantize(form="static", refinement=True),))
+        samples = random_samples(Session(model), 4, seed=1)
+        context = pool.context(model, load_target("cpu"), samples, threads=1)
+        layers, rewrite = rewriting(pool, context, refined_decisions(pool, context))
+
+        def counted(
+            seen: Statistics,
+            *,
+            observed: bool,
+            idle: frozenset[str] = frozenset(),
+            own: Rewrite = rewrite,
+            counts: list[int] = added,
+        ) -> ir.Model:
+            found = own(seen, observed=observed, idle=idle)
+            pairs = [node for node in found.graph if node.op_type == "DequantizeLinear"]
+            counts.append(len(pairs) if idle else 0)
+            return found
+
+        refitted(context, layers, samples, counted, threads=1)
+        most.append(max(added))
+    assert 0 < most[0] == most[1], most
 
 
 def test_layers_that_are_fed_nan_keep_what_they_had_and_the_node_is_named(
@@ -150,8 +206,10 @@ def test_layers_that_are_fed_nan_keep_what_they_had_and_the_node_is_named(
     context = Context(model, load_target("cpu"), Statistics())
     asked: list[Statistics] = []
 
-    def rewrite(statistics: Statistics, *, observed: bool) -> ir.Model:
-        del observed
+    def rewrite(
+        statistics: Statistics, *, observed: bool, idle: frozenset[str] = frozenset()
+    ) -> ir.Model:
+        del observed, idle
         asked.append(statistics)
         return model.clone()
 
@@ -181,8 +239,8 @@ def test_a_network_that_does_not_run_is_not_fitted_again_and_this_is_said(
     samples = random_samples(Session(model), 2, seed=1)
     context = Context(model, load_target("cpu"), Statistics())
 
-    def rewrite(_: Statistics, *, observed: bool) -> ir.Model:
-        del observed
+    def rewrite(_: Statistics, *, observed: bool, idle: frozenset[str] = frozenset()) -> ir.Model:
+        del observed, idle
         return broken
 
     found = refitted(context, find_layers(model), samples, rewrite, threads=1)

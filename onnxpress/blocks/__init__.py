@@ -4,6 +4,17 @@ from onnxpress.blocks.cutting import Block, Cut, cut
 from onnxpress.blocks.extracting import Parts
 from onnxpress.blocks.holding import Held
 from onnxpress.blocks.sizes import observed_bytes
-from onnxpress.blocks.walking import Walk, first_nan
+from onnxpress.blocks.walking import PartFeeds, Walk, first_nan, has_nan
 
-__all__ = ["Block", "Cut", "Held", "Parts", "Walk", "cut", "first_nan", "observed_bytes"]
+__all__ = [
+    "Block",
+    "Cut",
+    "Held",
+    "PartFeeds",
+    "Parts",
+    "Walk",
+    "cut",
+    "first_nan",
+    "has_nan",
+    "observed_bytes",
+]

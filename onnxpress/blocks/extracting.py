@@ -45,6 +45,18 @@ class Parts:
         """Names of the known tensors that are enough to compute what is wanted."""
         return frozenset(v.name or "" for v in self._needed(known, wanted)[1] if v.name in known)
 
+    def computed(self, known: Container[str], wanted: Iterable[ir.Value]) -> frozenset[str]:
+        """Names of all tensors that are computed, in bodies too, from known ones to wanted ones."""
+        nodes, waiting = self._needed(known, wanted)[0], list[ir.Node]()
+        names: set[str] = set()
+        waiting += nodes
+        while waiting:
+            node = waiting.pop()
+            names.update(value.name or "" for value in node.outputs)
+            for body in bodies(node):
+                waiting.extend(body)
+        return frozenset(names)
+
     def part(self, known: Container[str], wanted: Iterable[ir.Value]) -> ir.Model:
         """A model that takes known tensors, and inputs of the model, and gives what is wanted.
 

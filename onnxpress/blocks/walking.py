@@ -18,7 +18,7 @@ from onnxpress.errors import ModelError
 from onnxpress.graph import node_label
 from onnxpress.runtime import Array, Feed, Session
 
-__all__ = ["PartFeeds", "Walk", "first_nan"]
+__all__ = ["PartFeeds", "Walk", "first_nan", "has_nan"]
 
 logger = logging.getLogger(__name__)
 
@@ -101,11 +101,8 @@ class Walk:
             ModelError: onnxruntime fails on the network.
             OutputError: the disk is full.
         """
-        known = self.held.names()
-        offered = [parts.values[name] for name in names if name in parts.values]
-        can = {value.name or "" for value in offered if value.producer() and _is_tensor(value)}
-        needed = parts.frontier(known | can, [parts.values[name] for name in later])
-        new = sorted(needed - known)
+        needed = self.needed(parts, names, later)
+        new = sorted(needed - self.held.names())
         origin = ""
         if new:
             model, feeds = self.part(parts, new)
@@ -114,11 +111,22 @@ class Walk:
             for feed in feeds:
                 for name, array in session.run(feed, new).items():
                     self.held.add(name, array)
-                    broken = broken or _has_nan(array)
+                    broken = broken or has_nan(array)
             origin = first_nan(model, feeds, threads=self._threads) if broken else ""
-        for name in sorted(known - needed):
-            self.held.drop(name)
+        self.keep(needed)
         return origin
+
+    def needed(self, parts: Parts, names: Iterable[str], later: Iterable[str]) -> frozenset[str]:
+        """Which tensors have to be held to go on from a boundary, as for `advance`."""
+        known = self.held.names()
+        offered = [parts.values[name] for name in names if name in parts.values]
+        can = {value.name or "" for value in offered if value.producer() and _is_tensor(value)}
+        return parts.frontier(known | can, [parts.values[name] for name in later])
+
+    def keep(self, needed: frozenset[str]) -> None:
+        """Forget what is held beside."""
+        for name in sorted(self.held.names() - needed):
+            self.held.drop(name)
 
 
 def _is_tensor(value: ir.Value) -> bool:
@@ -126,7 +134,8 @@ def _is_tensor(value: ir.Value) -> bool:
     return bool(value.name) and (value.type is None or isinstance(value.type, ir.TensorType))
 
 
-def _has_nan(array: Array) -> bool:
+def has_nan(array: Array) -> bool:
+    """Whether there is one in it."""
     return array.dtype.kind == "f" and bool(np.isnan(array.astype(np.float64, copy=False)).any())
 
 
@@ -150,12 +159,12 @@ def first_nan(model: ir.Model, feeds: Iterable[Feed], *, threads: int = 0) -> st
     try:
         session = Session(copy, threads=threads, arena=False, optimize=False)
         for number, feed in enumerate(feeds, 1):
-            if any(map(_has_nan, feed.values())):
+            if any(map(has_nan, feed.values())):
                 continue
             found = session.run(feed, [value.name or "" for value in made])
             for value in made:
                 node = value.producer()
-                if node is not None and _has_nan(found[value.name or ""]):
+                if node is not None and has_nan(found[value.name or ""]):
                     return f"{node_label(node)} with sample {number}"
     except ModelError as error:
         logger.info("where NaN comes from is not known: %s", error)

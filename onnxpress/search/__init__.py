@@ -14,7 +14,7 @@ from onnxpress.search.bisection import bisected
 from onnxpress.search.costliest import Cost
 from onnxpress.search.findings import Findings
 from onnxpress.search.objective import GOALS, Goal, Objective
-from onnxpress.search.stage import PoolResult, search_stage
+from onnxpress.search.stage import PoolResult, fit_stage, search_stage
 from onnxpress.search.strategy import choose
 from onnxpress.search.trial import Choice, SearchOptions, Trial
 from onnxpress.search.worth import hardly_gains, told_how
@@ -33,6 +33,7 @@ __all__ = [
     "allocate",
     "bisected",
     "choose",
+    "fit_stage",
     "hardly_gains",
     "search_stage",
     "strongest",

@@ -9,14 +9,16 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from onnxpress.contract import Decision
+from onnxpress.contract import Context, Decision
 from onnxpress.errors import PassError
+from onnxpress.pool import Pool
 from onnxpress.search.allowance import Allowance
+from onnxpress.search.measured import MeasuredTrials
 from onnxpress.search.trial import Trials
 
-__all__ = ["Cost", "costliest"]
+__all__ = ["Cost", "costliest", "named_costs"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,22 @@ class Cost:
     sqnr_db: float
     restored_sqnr_db: float
     keep: str = ""
+
+
+def named_costs(
+    trials: MeasuredTrials,
+    pool: Pool,
+    context: Context,
+    decisions: Sequence[Decision],
+    samples: int,
+) -> tuple[Cost, ...]:
+    """As `costliest` within the allowance of a search, each with what `--keep` restores it by."""
+    allowance = trials.options.explaining
+    if allowance is None:
+        return ()
+    found = costliest(trials, decisions, samples, allowance, trials.quickest_s)
+    by_site = {decision.site: decision for decision in decisions}
+    return tuple(replace(cost, keep=pool.keeping(context, by_site[cost.site])) for cost in found)
 
 
 def costliest(

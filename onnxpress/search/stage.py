@@ -12,7 +12,7 @@ from onnxpress.errors import PassError
 from onnxpress.judge import Evaluator, Measurement
 from onnxpress.pool import Pool, PoolOffer
 from onnxpress.runtime import Latency
-from onnxpress.search.costliest import Cost, costliest
+from onnxpress.search.costliest import Cost, named_costs
 from onnxpress.search.findings import Findings
 from onnxpress.search.layer_timing import keep_faster
 from onnxpress.search.measured import MeasuredTrials
@@ -22,7 +22,7 @@ from onnxpress.search.trial import SearchOptions, Trial
 from onnxpress.search.worth import hardly_gains, told_how
 from onnxpress.untreated import why_no_layer
 
-__all__ = ["PoolResult", "search_stage"]
+__all__ = ["PoolResult", "fit_stage", "search_stage"]
 
 _KEPT_BYTES = 256_000_000
 """Of what passes remembered of a model, for the next search of it."""
@@ -93,7 +93,7 @@ def search_stage(
                 trials = MeasuredTrials(current, context, evaluator, options, findings)
                 found = _searched(trials, current, context, offer, evaluator, findings)
                 model = before if found.model is context.model else found.model
-                costs = _costs(trials, current, context, found.decisions, evaluator.screening)
+                costs = named_costs(trials, current, context, found.decisions, evaluator.screening)
                 small = context.memory.nbytes <= _KEPT_BYTES
                 if small and not options.out_of_time():
                     findings.context, findings.offer = context, offer
@@ -106,6 +106,37 @@ def search_stage(
         # A failure that no pass of the pool owns to would come again.
         current = None if rest == current else rest
     return PoolResult(pool, before, note="; ".join(map(str, failures)), failures=tuple(failures))
+
+
+def fit_stage(
+    pool: Pool,
+    open_context: Callable[[Pool], Context],
+    plain: Trial,
+    evaluator: Evaluator,
+    options: SearchOptions,
+    findings: Findings,
+) -> PoolResult:
+    """What a search took, fitted again: the nearer of both.
+
+    Args:
+        pool: the passes.
+        open_context: a context of the model before, with statistics.
+        plain: what was taken.
+        evaluator: judges.
+        options: what the search has to respect.
+        findings: of the pool, about the model before.
+
+    Raises:
+        PassError: a pass fails.
+    """
+    context = findings.context or open_context(pool)
+    trials = MeasuredTrials(pool, context, evaluator, options, findings)
+    best = trials.refined(plain)
+    assert best.model is not None
+    costs = named_costs(trials, pool, context, best.decisions, evaluator.screening)
+    return PoolResult(
+        pool, best.model, best.decisions, measurement=best.measurement, costliest=costs
+    )
 
 
 def _searched(
@@ -170,22 +201,6 @@ def _searched(
         best.latency,
         trials.tried,
     )
-
-
-def _costs(
-    trials: MeasuredTrials,
-    pool: Pool,
-    context: Context,
-    decisions: Sequence[Decision],
-    samples: int,
-) -> tuple[Cost, ...]:
-    """Decisions that cost most, each with a name that `--keep` restores it by."""
-    allowance = trials.options.explaining
-    if allowance is None:
-        return ()
-    found = costliest(trials, decisions, samples, allowance, trials.quickest_s)
-    by_site = {decision.site: decision for decision in decisions}
-    return tuple(replace(cost, keep=pool.keeping(context, by_site[cost.site])) for cost in found)
 
 
 def _taken(

@@ -16,7 +16,7 @@ from typing import Protocol
 import onnx_ir as ir
 
 from onnxpress.layers import Layer
-from onnxpress.runtime import Feed
+from onnxpress.runtime import Array, Feed
 from onnxpress.statistics.exposing import Observer, input_key
 from onnxpress.statistics.reduction import Reduction
 from onnxpress.statistics.store import Statistics
@@ -31,6 +31,10 @@ RUN_BYTES = 192_000_000
 """Of tensors of one run that are held at a time, about."""
 FEWEST_FETCHED = 16
 """Tensors of a run while nothing is known of their sizes."""
+
+
+Take = Callable[[str, Array | None, Array | None], None]
+"""Told a name, and a tensor of a model and of its reference."""
 
 
 class Feeds(Protocol):
@@ -88,6 +92,8 @@ def collect(
     threads: int = 0,
     optimize: bool = True,
     over: Callable[[], bool] = lambda: False,
+    passing: frozenset[str] = frozenset(),
+    take: Take = lambda *_: None,
 ) -> Statistics:
     """Run `model` over `samples` and reduce what `wanted` names.
 
@@ -103,21 +109,22 @@ def collect(
         threads: of onnxruntime.
         optimize: whether onnxruntime may fuse nodes (`Observer`).
         over: asked after each sample from the eighth on: whether to end with what was seen.
+        passing: names of tensors of the main graph that `take` is given, sample after sample.
+        take: told a name, and the tensor in both models; `None` where one does not have it.
     """
     read = {layer.name: input_key(layer) for layer in layers if layer.name in wanted.layers}
-    observer = Observer(
-        model, sorted({*wanted.tensors, *read.values()}), threads=threads, optimize=optimize
-    )
+    names = sorted({*wanted.tensors, *read.values(), *passing})
+    observer = Observer(model, names, threads=threads, optimize=optimize)
     watched: dict[str, list[Layer]] = {}
     for layer in layers:
         if read.get(layer.name) in observer.names:
             watched.setdefault(read[layer.name], []).append(layer)
-    names = sorted(observer.names)
-    other = (
-        None
-        if reference is None
-        else Observer(reference, names, threads=threads, optimize=optimize)
-    )
+    seen = watched.keys() | (wanted.tensors & observer.names)
+    other = None
+    if reference is not None:
+        beside = sorted(observer.names | passing)
+        other = Observer(reference, beside, threads=threads, optimize=optimize)
+    names = sorted(observer.names | (passing & other.names if other is not None else frozenset()))
     reduction = Reduction(
         wanted.tensors & observer.names,
         watched,
@@ -129,15 +136,18 @@ def collect(
     chunks: list[list[str]] = []
     done = 0
     feeds = zip(samples, reference_samples or samples, strict=True)
-    for done, (feed, beside) in enumerate(feeds, 1):
+    for done, (feed, other_feed) in enumerate(feeds, 1):
         sizes: dict[str, int] = {}
         for chunk in chunks or _growing_chunks(names, sizes):
             arrays = observer.run(feed, chunk)
-            theirs = {} if other is None else other.run(beside, chunk)
+            theirs = {} if other is None else other.run(other_feed, chunk)
             for name in chunk:
                 given = arrays.get(name, [])
                 sizes[name] = sum(array.nbytes for array in given)
-                reduction.hold(name, given, theirs.get(name), done)
+                if name in seen:
+                    reduction.hold(name, given, theirs.get(name), done)
+                if name in passing:
+                    take(name, *(found.get(name, [None])[0] for found in (arrays, theirs)))
         chunks = chunks or chunks_of(names, sizes, RUN_BYTES)
         if FEWEST_SAMPLES <= done < len(samples) and over():
             logger.warning("time is short: statistics are of %d of %d samples", done, len(samples))

@@ -51,6 +51,7 @@ class Pairs:
         self._readers: dict[ir.Value, list[ir.Node]] = {}
         self._integer: dict[ir.Value, ir.Node] = {}
         self._wide: set[ir.Node] = set()
+        self._smoothed: dict[ir.Value, ir.Value] = {}
 
     def want_input(self, layer: Layer, parameters: Parameters, *, wide: bool) -> None:
         """The layer reads its input through a pair."""
@@ -87,7 +88,7 @@ class Pairs:
 
     def widen(self, smoothed: Sequence[Smoothed]) -> None:
         """Settle who computes in 16 bits; `smoothed`: divisions between tensors and layers."""
-        before = {found.node.outputs[0]: found.value for found in smoothed}
+        self._smoothed = before = {found.node.outputs[0]: found.value for found in smoothed}
         reads = {node: value for value, nodes in self._readers.items() for node in nodes}
         waiting = [reads[node] for node in self._wide]
         while waiting:
@@ -124,6 +125,8 @@ class Pairs:
     def insert(self) -> None:
         """Put every pair into the graph."""
         for value in self._ranges:
+            if self._context.idle and self._is_idle(value):
+                continue
             producer = self._integer.get(value)
             readers = self._readers.get(value, [])
             if producer is None:
@@ -144,6 +147,13 @@ class Pairs:
             if is_output:
                 self._replace_output(value, first)
             _drop_idle(first)
+
+    def _is_idle(self, value: ir.Value) -> bool:
+        """Whether nothing that reads it is computed, nor it, unless that is new."""
+        idle = self._context.idle
+        around = [output for node, _ in value.uses() for output in node.outputs]
+        own = () if value in self._smoothed else (value,)
+        return all(one.name in idle for one in (*own, *around))
 
     def _range(self, value: ir.Value, *, wide: bool) -> Range:
         """As wanted, or the range of the other width."""

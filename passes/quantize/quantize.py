@@ -313,7 +313,8 @@ class Quantize(Pass):
         pairs.fill_outputs(layers, static)
         pairs.widen(smoothed)
         for layer in layers:
-            write_static(context, layer, static[layer.name], pairs.input_scale(layer))
+            if not context.is_idle(layer):
+                write_static(context, layer, static[layer.name], pairs.input_scale(layer))
         smoothed += write_dynamic(context, by_form.get("dynamic", {}))
         for weights in lstms:
             write_dynamic_lstm(context, weights)
@@ -326,11 +327,13 @@ class Quantize(Pass):
 
 def _write_weights(context: Context, names: Sequence[str]) -> None:
     """Put integers in the place of weights alone, whoever reads them."""
+    if not names:
+        return
     stored = {item.name: item for item in context.stored}
     for name in names:
         if name in stored:
             write_stored(context, stored[name])
-        else:
+        elif not context.is_idle(context.layer(name)):
             write_weight_only(context, context.layer(name))
 
 
