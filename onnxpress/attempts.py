@@ -178,7 +178,9 @@ def best_attempt(run: Run, share: float = 1.0) -> Attempt:
 
 
 def _fitted(run: Run, variant: Variant, best: Attempt) -> Attempt:
-    """A rough attempt with its layers fitted again, where that is nearer."""
+    """A rough attempt with its layers fitted again, where that is nearer and there is time."""
+    if run.options.out_of_time():
+        return best
     again = replace(variant, rough=False, taken=best.stages)
     found = _attempt(run, again, best.latency)
     noise = run.evaluator.noise

@@ -65,8 +65,11 @@ def _observed(
 
 
 def _findings(run: Run, pool: Pool, model: ir.Model) -> Findings:
-    """What is known of a small model that may come again: before any pool, or before the last."""
-    if model_file.weight_bytes(model) > SMALL_BYTES:
+    """What is known of a small model that may come again: before any pool, or before the last.
+
+    A pool that loses nothing does not: what is known for the one before it is not given up for it.
+    """
+    if not pool.stage.loses or model_file.weight_bytes(model) > SMALL_BYTES:
         return Findings()
     if any(model is one for one in run.raised.values()):
         return run.findings.setdefault((pool.names, id(model)), Findings())

@@ -84,7 +84,9 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
             note = "left out: with it, the later stages had less to gain from the budget"
             results.append(StageResult(step.pool.passes[0], current, note=note))
             continue
-        note = _left_out(run, variant, step, spent, last=done == len(lossy))
+        # What was taken stays, whatever the time is now.
+        last = done == len(lossy)
+        note = "" if variant.taken else _left_out(run, variant, step, spent, last=last)
         if note:
             found = [StageResult(pass_, current, note=note) for pass_ in step.pool.passes]
         elif step.pool.stage == Stage.LOSSLESS:

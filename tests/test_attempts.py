@@ -77,7 +77,7 @@ def test_way_that_loses_is_not_fitted_again(
     assert len(refits) == len(acted)
 
 
-def a_run() -> Run:
+def a_run(options: SearchOptions) -> Run:
     """Of two passes, with as much of it as decides which way is taken."""
     recipe = SimpleNamespace(
         stages=[RecipeStage(Prune(), None), RecipeStage(Quantize(), None)],
@@ -85,9 +85,7 @@ def a_run() -> Run:
     )
     evaluator = SimpleNamespace(noise=lambda measurement: -measurement.samples)
     request = SimpleNamespace(named=False, progress=lambda _: None)
-    found = SimpleNamespace(
-        recipe=recipe, evaluator=evaluator, request=request, options=SearchOptions()
-    )
+    found = SimpleNamespace(recipe=recipe, evaluator=evaluator, request=request, options=options)
     return cast("Run", found)
 
 
@@ -99,7 +97,12 @@ def weighing(width: int) -> ir.Model:
 
 
 def tried(
-    monkeypatch: pytest.MonkeyPatch, alone: int, fitted: int, *, refining: bool = True
+    monkeypatch: pytest.MonkeyPatch,
+    alone: int,
+    fitted: int,
+    *,
+    refining: bool = True,
+    options: SearchOptions = SearchOptions(),  # noqa: B008 - frozen
 ) -> list[tuple[bool, ...]]:
     """What is tried: without `prune`? rough? what was taken, fitted again? Last, what is given.
 
@@ -108,6 +111,7 @@ def tried(
         alone: the width of the model without `prune`; with, it is 16.
         fitted: the larger, the nearer it is fitted again; rough models are at 0.
         refining: whether the last pass fits again at all.
+        options: of the search.
     """
     asked: list[tuple[bool, ...]] = []
 
@@ -123,7 +127,7 @@ def tried(
         return Attempt(model, stages, within=True, measurement=measurement, latency=latency)
 
     monkeypatch.setattr("onnxpress.attempts._attempt", attempt)
-    given = best_attempt(a_run())
+    given = best_attempt(a_run(options))
     return [*asked, (given.measurement.samples > 0,)]
 
 
@@ -140,6 +144,35 @@ def test_where_nothing_is_fitted_again_nothing_is_carried_out_twice(
 ) -> None:
     *asked, _ = tried(monkeypatch, 8, fitted=1, refining=False)
     assert asked == [(False, True, False), (True, True, False)]
+
+
+def test_without_time_the_first_way_stays_as_it_was_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    over = SearchOptions(deadline=-1.0)
+    assert tried(monkeypatch, 8, fitted=1, options=over) == [(False, True, False), (False,)]
+
+
+def test_what_was_taken_stays_when_the_search_is_stopped_while_it_is_fitted_again(
+    models: Path, small_data: tuple[Path, Path]
+) -> None:
+    """Nothing lost is nearer than anything taken, but it is not what was found."""
+    stopped: list[str] = []
+
+    def progress(words: str) -> None:
+        stopped.extend([words] if "fitting again" in words else [])
+
+    result = onnxpress.optimize(
+        models / "fashion_mlp.onnx",
+        calibration=small_data[0],
+        evaluation=small_data[1],
+        clock=BY_WORK,
+        progress=progress,
+        stop=lambda: bool(stopped),
+    )
+    assert stopped
+    acted = {s.pass_.name for s in result.stages if s.pass_.stage.loses and s.decisions}
+    assert acted == {"factorize", "prune", "quantize"}
 
 
 def test_what_is_farther_once_it_is_fitted_again_stays_as_it_was(
