@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxpress.pieces import pieces, row_blocks
+from onnxpress.runtime import eigh, svd
 from onnxpress.statistics import LayerStatistics
 
 __all__ = [
@@ -269,14 +270,14 @@ def low_rank(weights: Weights, gram: Float64 | None, mean: Float64 | None) -> Lo
     # The left singular vectors of W·H½ are the eigenvectors of W·H_c·Wᵀ; the product is formed
     # only where it is the smaller (an embedding has thousands of columns, a classifier rows).
     if w.shape[0] <= w.shape[1]:
-        energies, basis = np.linalg.eigh((w if centred is None else w @ centred) @ w.T)
+        energies, basis = eigh((w if centred is None else w @ centred) @ w.T)
         energies, basis = np.maximum(energies[::-1], 0.0), basis[:, ::-1]
     else:
         rooted = w
         if centred is not None:
-            values, vectors = np.linalg.eigh(centred)
+            values, vectors = eigh(centred)
             rooted = w @ (vectors * np.sqrt(np.maximum(values, 0.0)))
-        basis, singular, _ = np.linalg.svd(rooted, full_matrices=False)
+        basis, singular, _ = svd(rooted)
         energies = singular**2
     # The sign of a singular vector is arbitrary: fix it, so that files are reproducible.
     signs = np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(basis.shape[1])])

@@ -18,7 +18,7 @@ from onnxpress.runtime.session import (
     Session,
     structural_refusal,
 )
-from onnxpress.runtime.threads import numpy_threads
+from onnxpress.runtime.threads import eigh, numpy_threads, svd
 
 __all__ = [
     "DEFAULT",
@@ -31,9 +31,11 @@ __all__ = [
     "Latency",
     "Session",
     "compare_latency",
+    "eigh",
     "executed_operators",
     "is_integer_operator",
     "numpy_threads",
     "seen_by_providers",
     "structural_refusal",
+    "svd",
 ]

@@ -3,7 +3,12 @@
 import contextlib
 from collections.abc import Iterator
 
-__all__ = ["numpy_threads"]
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["eigh", "numpy_threads", "svd"]
+
+_Floats = npt.NDArray[np.float64]
 
 
 @contextlib.contextmanager
@@ -21,3 +26,21 @@ def numpy_threads(threads: int) -> Iterator[None]:
 
     with threadpool_limits(limits=threads, user_api="blas"):
         yield
+
+
+def eigh(matrix: _Floats) -> tuple[_Floats, _Floats]:
+    """`numpy.linalg.eigh` in one thread.
+
+    Two threads of LAPACK wait for each other at every step: on two cores that others use, 128 rows
+    take 180 ms and not 1; on idle ones two are hardly faster.
+    """
+    with numpy_threads(1):
+        values, vectors = np.linalg.eigh(matrix)
+    return values, vectors
+
+
+def svd(matrix: _Floats) -> tuple[_Floats, _Floats, _Floats]:
+    """`numpy.linalg.svd` without the vectors that multiply zeros, in one thread, as `eigh`."""
+    with numpy_threads(1):
+        left, singular, right = np.linalg.svd(matrix, full_matrices=False)
+    return left, singular, right

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxpress.reconstruction import output_energy
+from onnxpress.runtime import eigh, svd
 
 __all__ = ["Effort", "Factored", "spatial", "tucker"]
 
@@ -66,7 +67,7 @@ def spatial(
     outputs, inputs, height, width = weight.shape
     root = _channel_scales(weight, gram)
     unfolded = (weight * root).transpose(1, 2, 0, 3).reshape(inputs * height, outputs * width)
-    left, singular, right = np.linalg.svd(unfolded, full_matrices=False)
+    left, singular, right = svd(unfolded)
     left = left[:, :rank] * np.sqrt(singular[:rank])
     columns = left.T.reshape(rank, inputs, height) / root[0, :, :, 0]
     rows = (np.sqrt(singular[:rank])[:, None] * right[:rank]).reshape(rank, outputs, width)
@@ -92,8 +93,8 @@ def tucker(
     scaled = weight * root
     by_output = scaled.reshape(outputs, -1)
     by_input = scaled.transpose(1, 0, 2, 3).reshape(inputs, -1)
-    back = np.linalg.eigh(by_output @ by_output.T)[1][:, ::-1][:, :rank]
-    inward = np.linalg.eigh(by_input @ by_input.T)[1][:, ::-1][:, :input_rank].T
+    back = eigh(by_output @ by_output.T)[1][:, ::-1][:, :rank]
+    inward = eigh(by_input @ by_input.T)[1][:, ::-1][:, :input_rank].T
     core = np.einsum("os,ocij,rc->srij", back, scaled, inward, optimize=True)
     # The scales are those of an input's channel alone here, so that they go into one factor.
     factors = [inward / root[0, :, 0, 0], core, back]

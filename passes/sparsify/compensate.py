@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxpress.reconstruction import damped_gram
+from onnxpress.runtime import eigh
 
 __all__ = ["Problem", "alternating", "columns", "solve_masked"]
 
@@ -67,7 +68,7 @@ class Problem:
         floor = np.maximum(power.mean(axis=1, keepdims=True) * 1e-8, np.finfo(np.float64).tiny)
         scales = np.sqrt(np.maximum(power, floor))
         scaled = gram / (scales[:, :, None] * scales[:, None, :])
-        values, vectors = np.linalg.eigh(scaled)
+        values, vectors = eigh(scaled)
         return cls(
             scales[:, None, :],
             (weights * scales[:, None, :]).astype(np.float32),
