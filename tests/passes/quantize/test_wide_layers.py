@@ -33,10 +33,9 @@ def observed(tiles: int) -> tuple[Context, LayerStatistics]:
     """Inputs that go together within a block alone, seen as a whole and in such blocks."""
     rng = np.random.default_rng(3)
     size = 48 // tiles
-    parts = [rng.standard_normal((5000, size)) @ rng.standard_normal((size, size)) + 0.3] * 1
-    parts += [
-        rng.standard_normal((5000, size)) @ rng.standard_normal((size, size)) - 0.2
-        for _ in range(tiles - 1)
+    parts = [
+        rng.standard_normal((5000, size)) @ rng.standard_normal((size, size)) + shift
+        for shift in (0.3, -0.2, -0.2)[:tiles]
     ]
     whole = statistics_of(np.concatenate(parts, axis=1))
     assert whole.gram is not None
