@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ _LARGEST_COUNT = (1 << 31) - 1
 """Of an attribute: onnxruntime gives up between two nodes, and not within one."""
 _MOST_INPUTS = 10_000
 """onnxruntime looks for each input in a list of all."""
+_LENGTH = re.compile(r"len(s|gths?)?($|[^a-z])")
 _SIZES = (64, 16, 224, 320, 576, 512, 288, 256, 1, 2, 32, 128, 1024)
 
 
@@ -200,7 +202,7 @@ def _is_length(spec: InputSpec) -> bool:
     Nobody has to call it a length, but those who do mean it: 0 or 1 would leave nothing to compare.
     """
     whole = spec.dtype.startswith(("int", "uint"))
-    return whole and len(spec.shape) <= 1 and "len" in spec.name.lower()
+    return whole and len(spec.shape) <= 1 and _LENGTH.search(spec.name.lower()) is not None
 
 
 def _longest(inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> int:

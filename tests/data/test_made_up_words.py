@@ -1,5 +1,6 @@
 """Random words come from the tables that they are looked up in."""
 
+import pytest
 from weights_anywhere import model_of
 
 from onnxpress.data import random_samples, rows_looked_up
@@ -74,3 +75,21 @@ def test_lengths_that_the_model_does_not_take_are_not_made_up() -> None:
     for known in (None, model):
         feeds = random_samples(Session(model), 4, 0, known).feeds
         assert max(int(feed["lens"][0]) for feed in feeds) <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "is_length"),
+    [("seq_length", True), ("xlen", True), ("lens_1", True), ("silence", False), ("talent", False)],
+)
+def test_only_the_word_itself_is_taken_for_a_length(name: str, *, is_length: bool) -> None:
+    model = model_of(
+        f"float[b, s] x, int64[b] {name}",
+        "float[b, s] y",
+        f"""c = Cast <to = 1> ({name})
+        k = Constant <value_ints = [1]> ()
+        u = Unsqueeze (c, k)
+        y = Mul (x, u)""",
+    )
+    feeds = random_samples(Session(model), 4, 0, model).feeds
+    most = max(int(feed[name][0]) for feed in feeds)
+    assert (most > 1) is is_length
