@@ -1,0 +1,32 @@
+"""The gradients of ONNX's operators: a function each, with its formula.
+
+x and y are a node's first input and output, dx and dy the gradients of the loss by them.
+"""
+
+from onnxpress.gradients.call import Rule
+from onnxpress.gradients.rules import (
+    activations,
+    convolution,
+    elementwise,
+    linear,
+    normalization,
+    pooling,
+    quantization,
+    reductions,
+    shapes,
+)
+
+__all__ = ["RULES"]
+
+RULES: dict[str, Rule] = {
+    **activations.RULES,
+    **convolution.RULES,
+    **elementwise.RULES,
+    **linear.RULES,
+    **normalization.RULES,
+    **pooling.RULES,
+    **quantization.RULES,
+    **reductions.RULES,
+    **shapes.RULES,
+}
+"""By operator of the standard domain, from opset 13 on."""

@@ -1,0 +1,144 @@
+"""Gradients of what moves values and computes none."""
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxpress.gradients.call import Call, Gradients, Rule
+from onnxpress.gradients.tape import Term
+
+__all__ = ["RULES"]
+
+_ADDING_OPSET = 16
+"""From which on ScatterElements and ScatterND add up what falls on the same place."""
+_TOO_OLD = f"opset {_ADDING_OPSET} first adds up what is scattered to one place"
+
+
+def _reshaped(call: Call) -> Gradients:
+    """Y is x in another shape: dx = dy in the shape of x."""
+    return [call.dy.like(call.x)]
+
+
+def _transpose(call: Call) -> Gradients | str:
+    """Y = x with its axes in another order: dx = dy with the inverse order."""
+    rank = call.x.rank
+    if rank is None:
+        return "the number of axes of its input is not known"
+    order = call.integers("perm", list(reversed(range(rank))))
+    return [call.dy.transpose([order.index(axis) for axis in range(rank)])]
+
+
+def _concat(call: Call) -> Gradients:
+    """Y = the inputs one behind the other: dy taken apart again."""
+    axis = call.integer("axis", 0)
+    if len(call.inputs) == 1:
+        return [call.dy]
+    sizes = [operand.size(axis) for operand in call.inputs]
+    return _split_by(call.dy, sizes, axis)
+
+
+def _split_by(term: Term, sizes: list[Term], axis: int) -> list[Term]:
+    """Parts of these sizes."""
+    tape = term.tape
+    found, start = [], tape.integers([0])
+    for size in sizes:
+        end = start + size
+        found.append(term.op("Slice", start, end, tape.integers([axis])))
+        start = end
+    return found
+
+
+def _split(call: Call) -> Gradients:
+    """y₁, y₂, … = parts of x: dx = their gradients one behind the other."""
+    tape = call.tape
+    parts = []
+    for value, gradient in zip(call.node.outputs, call.upstream, strict=True):
+        output = tape.term(value)
+        zeros = tape.zeros(output.shape(), output.dtype) if gradient is None else gradient
+        parts.append(zeros)
+    axis = call.integer("axis", 0)
+    return [parts[0] if len(parts) == 1 else parts[0].op("Concat", *parts[1:], axis=axis)]
+
+
+def _slice(call: Call) -> Gradients:
+    """Y = a part of x: dx = dy at its places, 0 elsewhere."""
+    x, tape = call.x, call.tape
+    size = x.op("Size")
+    first, step = (tape.array(np.asarray(number, np.int64)) for number in (0, 1))
+    places = tape.op("Range", first, size, step)
+    places = places.like(x).op("Slice", *(call.optional(index) for index in range(1, 5)))
+    flat = tape.zeros(size.reshape([1]), x.dtype)
+    found = flat.op("ScatterElements", places.reshape([-1]), call.dy.reshape([-1]), axis=0)
+    return [found.like(x)]
+
+
+def _gather(call: Call) -> Gradients | str:
+    """Y = entries of x along an axis: dx = dy added up at the entries it came from."""
+    x, tape = call.x, call.tape
+    if tape.opset < _ADDING_OPSET:
+        return _TOO_OLD
+    if x.rank is None:
+        return "the number of axes of its input is not known"
+    axis = call.integer("axis", 0) % x.rank
+    order = [axis, *(other for other in range(x.rank) if other != axis)]
+    sizes = [x.size(other) for other in range(x.rank)]
+    rows = [*sizes[:axis], tape.integers([-1]), *sizes[axis + 1 :]]
+    taken = call.dy.reshape(rows[0].op("Concat", *rows[1:], axis=0)).transpose(order)
+    moved = [sizes[other] for other in order]
+    zeros = tape.zeros(moved[0].op("Concat", *moved[1:], axis=0), x.dtype)
+    places = call.input(1).reshape([-1, 1]).cast(ir.DataType.INT64)
+    found = zeros.op("ScatterND", places, taken, reduction="add")
+    return [found.transpose([order.index(other) for other in range(x.rank)])]
+
+
+def _gather_elements(call: Call) -> Gradients | str:
+    """Y = an entry of x for each index along an axis: dx = dy added up at these entries."""
+    if call.tape.opset < _ADDING_OPSET:
+        return _TOO_OLD
+    zeros = call.tape.zeros(call.x.shape(), call.x.dtype)
+    axis = call.integer("axis", 0)
+    return [
+        zeros.op("ScatterElements", call.input(1), call.dy, axis=axis, reduction="add"),
+    ]
+
+
+def _pad(call: Call) -> Gradients | str:
+    """Y = x with a border of constants: dx = dy without it."""
+    mode = call.text("mode", "constant")
+    if mode != "constant":
+        return f"it pads with {mode} values"
+    return [call.dy.op("Pad", -call.input(1), None, call.optional(3)), None]
+
+
+def _expand(call: Call) -> Gradients:
+    """Y = x repeated: dx = dy summed over the repeats."""
+    return [call.dy.sum_to(call.x, call.y)]
+
+
+def _depth_to_space(call: Call) -> Gradients | str:
+    """Y = channels put into blocks: dx = dy's blocks as channels."""
+    if call.text("mode", "DCR") != "DCR":
+        return "its mode is CRD"
+    return [call.dy.op("SpaceToDepth", blocksize=call.integer("blocksize", 1))]
+
+
+def _space_to_depth(call: Call) -> Gradients:
+    """Y = blocks as channels: dx = dy's channels put into blocks."""
+    return [call.dy.op("DepthToSpace", blocksize=call.integer("blocksize", 1))]
+
+
+RULES: dict[str, Rule] = {
+    "Concat": _concat,
+    "DepthToSpace": _depth_to_space,
+    "Expand": _expand,
+    "Flatten": _reshaped,
+    "Gather": _gather,
+    "GatherElements": _gather_elements,
+    "Pad": _pad,
+    "Reshape": _reshaped,
+    "Slice": _slice,
+    "SpaceToDepth": _space_to_depth,
+    "Split": _split,
+    "Squeeze": _reshaped,
+    "Transpose": _transpose,
+    "Unsqueeze": _reshaped,
+}
