@@ -5,6 +5,6 @@
 - `reverse`: from a loss back to the parameters.
 """
 
-from onnxpress.gradients.reverse import Derivative, differentiate
+from onnxpress.gradients.reverse import Derivative, differentiate, take_as_inputs
 
-__all__ = ["Derivative", "differentiate"]
+__all__ = ["Derivative", "differentiate", "take_as_inputs"]

@@ -17,7 +17,7 @@ from onnxpress.gradients.rules import RULES
 from onnxpress.gradients.tape import Tape, Term
 from onnxpress.graph import bodies, is_standard, node_label
 
-__all__ = ["Derivative", "differentiate"]
+__all__ = ["Derivative", "differentiate", "take_as_inputs"]
 
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16}
 
@@ -75,13 +75,18 @@ def differentiate(model: ir.Model, loss: str, parameters: Iterable[str]) -> Deri
             gradient.value.type, gradient.value.shape = value.type, value.shape
             graph.outputs.append(gradient.value)
             gradients[name] = gradient.value.name or ""
-    for value in wanted.values():
-        del graph.initializers[value.name or ""]
-        value.const_value = None
-        if not value.is_graph_input():
-            graph.inputs.append(value)
+    take_as_inputs(model, wanted)
     RemoveUnusedNodesPass()(model)
     return Derivative(model, gradients, untrained, {node_label(n): r for n, r in missing.items()})
+
+
+def take_as_inputs(model: ir.Model, names: Iterable[str]) -> None:
+    """Let a model take initializers as inputs instead; it is changed."""
+    for name in names:
+        value = model.graph.initializers.pop(name)
+        value.const_value = None
+        if not value.is_graph_input():
+            model.graph.inputs.append(value)
 
 
 def _reads(node: ir.Node) -> set[ir.Value]:

@@ -5,7 +5,7 @@ operation appends a node. What is static is worked out here, what is not is left
 compute shapes as the graph runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +13,14 @@ import onnx_ir as ir
 
 from onnxpress.graph import Names, add_initializer, constant, standard_opset
 
-__all__ = ["CONTRIB", "Dim", "Tape", "Term"]
+__all__ = ["CONTRIB", "Attribute", "Dim", "Tape", "Term"]
 
 CONTRIB = "com.microsoft"
 """The domain of onnxruntime's own operators, which run every backward graph."""
 _MEANS_TAKE_AXES_AS_INPUT = 18
 
+Attribute = float | str | Sequence[int]
+"""Of a node: a number, a text or integers."""
 Dim = int | str | None
 """A size, a symbol that stands for one, or nothing known."""
 
@@ -48,9 +50,19 @@ class Tape:
         op_type: str,
         *inputs: "Term | None",
         domain: str = "",
-        **attributes: float | str | Sequence[int],
+        **attributes: Attribute,
     ) -> "Term":
         """The first output of a new node."""
+        return self.node(op_type, inputs, attributes, domain)
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence["Term | None"],
+        attributes: Mapping[str, Attribute],
+        domain: str = "",
+    ) -> "Term":
+        """Likewise, of lists."""
         node = ir.Node(
             domain,
             op_type,
@@ -143,11 +155,9 @@ class Term:
         found = constant(self.value)
         return None if found is None else [int(each) for each in found.reshape(-1)]
 
-    def op(
-        self, op_type: str, *others: "Term | None", **attributes: float | str | Sequence[int]
-    ) -> "Term":
+    def op(self, op_type: str, *others: "Term | None", **attributes: Attribute) -> "Term":
         """An operator of this and other terms."""
-        return self.tape.op(op_type, self, *others, **attributes)
+        return self.tape.node(op_type, [self, *others], attributes)
 
     def _with(self, op_type: str, other: "Term | float", *, turned: bool = False) -> "Term":
         term = other if isinstance(other, Term) else self.tape.number(other, self.dtype)

@@ -8,10 +8,9 @@ transposed convolution, cut to the input.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from onnxpress.gradients.call import Call, Gradients, Rule
-from onnxpress.gradients.tape import CONTRIB, Tape, Term
+from onnxpress.gradients.tape import CONTRIB, Attribute, Tape, Term
 
 __all__ = ["RULES", "Window", "input_gradient", "joined", "spatial_sizes", "window_of"]
 
@@ -181,7 +180,7 @@ def input_gradient(dy: Term, w: Term, x: Term, y: Term, window: Window) -> Term:
     """
     tape = dy.tape
     inputs, outputs = spatial_sizes(x).constant, spatial_sizes(y).constant
-    attributes: dict[str, Any] = {
+    attributes: dict[str, Attribute] = {
         "strides": window.strides,
         "dilations": window.dilations,
         "group": window.group,
@@ -196,8 +195,10 @@ def input_gradient(dy: Term, w: Term, x: Term, y: Term, window: Window) -> Term:
             n - span - reach for n, span, reach in zip(padded, spans, window.reach, strict=True)
         ]
     if pads is not None and left_over is not None:
-        return dy.op("ConvTranspose", w, pads=pads, output_padding=left_over, **attributes)
-    full = dy.op("ConvTranspose", w, **attributes)
+        return dy.tape.node(
+            "ConvTranspose", [dy, w], {**attributes, "pads": pads, "output_padding": left_over}
+        )
+    full = tape.node("ConvTranspose", [dy, w], attributes)
     cut = -window.begin
     rest = spatial_sizes(x) + window.begin - spatial_sizes(full)
     return full.op("Pad", joined(tape, [0, 0], cut, [0, 0], rest))

@@ -8,6 +8,8 @@ from onnxpress.gradients.call import Call, Gradients, Rule
 
 __all__ = ["RULES"]
 
+_FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16}
+
 
 def _add(call: Call) -> Gradients:
     """Y = a + b: da = dy, db = dy, summed where they were repeated."""
@@ -125,12 +127,11 @@ def _steps(call: Call) -> Gradients:
 
 
 def _cast(call: Call) -> Gradients:
-    """Y = x in another float type: dx = dy in the type of x."""
+    """Y = x in another type: dx = dy in the type of x; integers have theirs in float."""
     source, result = call.x.dtype, call.y.dtype
-    floats = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16}
-    if source not in floats or result not in floats:
+    if result not in _FLOATS:
         return [None]
-    return [call.dy if source == result else call.dy.cast(source)]
+    return [call.dy if source == result or source not in _FLOATS else call.dy.cast(source)]
 
 
 RULES: dict[str, Rule] = {
