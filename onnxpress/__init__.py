@@ -10,10 +10,21 @@ from onnxpress.version import __version__
 # its Python interface comes early enough. Processes that we start inherit this.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-__all__ = ["Budget", "Pass", "Result", "__version__", "load", "optimize", "save", "validate"]
+__all__ = [
+    "Budget",
+    "Pass",
+    "Result",
+    "__version__",
+    "distill",
+    "load",
+    "optimize",
+    "save",
+    "validate",
+]
 
 if TYPE_CHECKING:
     from onnxpress.contract import Pass
+    from onnxpress.distillation import distill
     from onnxpress.judge import Budget
     from onnxpress.model_file import load, save
     from onnxpress.pipeline import optimize
@@ -24,6 +35,7 @@ _HOMES = {
     "Budget": "judge",
     "Pass": "contract",
     "Result": "result",
+    "distill": "distillation",
     "load": "model_file",
     "optimize": "pipeline",
     "save": "model_file",

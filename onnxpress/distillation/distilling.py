@@ -182,7 +182,7 @@ def distill(
     why_not = _why_not(evaluator, trained, before, candidate)
     judged = pair.student if why_not else candidate
     return Distilled(
-        model=pair.student_model if why_not else model,
+        model=model_file.load(student) if why_not else model,
         better=not why_not,
         why_not=why_not,
         before=before,

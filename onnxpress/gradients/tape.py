@@ -205,10 +205,12 @@ class Term:
     def __and__(self, other: "Term") -> "Term":
         return self.op("And", other)
 
-    def where(self, yes: "Term", no: "Term | float") -> "Term":
-        """Of two terms, by this condition."""
-        other = no if isinstance(no, Term) else self.tape.number(no, yes.dtype)
-        return self.op("Where", yes, other)
+    def only(self, condition: "Term") -> "Term":
+        """This where a condition holds, else 0.
+
+        By a product: onnxruntime's Where takes eight times as long.
+        """
+        return self * condition.cast(self.dtype)
 
     def cast(self, dtype: ir.DataType) -> "Term":
         """In another element type."""

@@ -7,65 +7,59 @@ are: 0 for Relu at 0, and inside for the bounds of Clip.
 import math
 
 from onnxpress.gradients.call import Call, Gradients, Rule
-from onnxpress.gradients.tape import Term
 
 __all__ = ["RULES"]
 
 
 def _relu(call: Call) -> Gradients:
-    """Y = max(x, 0): dx = dy where y > 0; sign y is 0 or 1."""
-    return [call.dy * call.y.op("Sign")]
+    """Of y = max(x, 0): dx = dy where y > 0."""
+    return [call.dy.only(call.y > 0.0)]
 
 
 def _leaky_relu(call: Call) -> Gradients:
-    """Y = x > 0 ? x : αx: dx = x > 0 ? dy : α·dy."""
-    return [(call.x > 0.0).where(call.dy, call.dy * call.number("alpha", 0.01))]
+    """Of y = x > 0 ? x : αx: dx = dy·(x > 0 ? 1 : α)."""
+    alpha = call.number("alpha", 0.01)
+    return [call.dy * (alpha + (1 - alpha) * (call.x > 0.0).cast(call.x.dtype))]
 
 
 def _prelu(call: Call) -> Gradients:
-    """Y = x > 0 ? x : sx: dx = x > 0 ? dy : s·dy, ds = x > 0 ? 0 : x·dy."""
+    """Of y = x > 0 ? x : sx: dx = dy·(x > 0 ? 1 : s), ds = x > 0 ? 0 : x·dy."""
     x, slope = call.inputs
-    positive = x > 0.0
-    dx = positive.where(call.dy, call.dy * slope)
+    dx = call.dy * (slope + (1.0 - slope) * (x > 0.0).cast(x.dtype))
     ds = x.op("Min", call.tape.number(0.0, x.dtype)) * call.dy
     return [dx, ds.sum_to(slope, call.y)]
 
 
 def _clip(call: Call) -> Gradients:
-    """Y = min(max(x, low), high): dx = dy where low ≤ x ≤ high."""
-    low, high = call.optional(1), call.optional(2)
-    inside: Term | None = None if low is None else call.x >= low
-    if high is not None:
-        below = call.x <= high
-        inside = below if inside is None else inside & below
-    return [call.dy if inside is None else inside.where(call.dy, 0.0)]
+    """Of y = min(max(x, low), high): dx = dy where low ≤ x ≤ high, which is where y = x."""
+    return [call.dy.only(call.x.op("Equal", call.y))]
 
 
 def _sigmoid(call: Call) -> Gradients:
-    """Y = 1/(1 + e^(−x)): dx = dy·y·(1 − y)."""
+    """Of y = 1/(1 + e^(−x)): dx = dy·y·(1 − y)."""
     return [call.dy * call.y * (1.0 - call.y)]
 
 
 def _tanh(call: Call) -> Gradients:
-    """Y = tanh x: dx = dy·(1 − y²)."""
+    """Of y = tanh x: dx = dy·(1 − y²)."""
     return [call.dy * (1.0 - call.y * call.y)]
 
 
 def _hard_sigmoid(call: Call) -> Gradients:
-    """Y = min(max(αx + β, 0), 1): dx = α·dy where 0 < y < 1."""
+    """Of y = min(max(αx + β, 0), 1): dx = α·dy where 0 < y < 1."""
     inside = (call.y > 0.0) & (call.y < 1.0)
-    return [inside.where(call.dy * call.number("alpha", 0.2), 0.0)]
+    return [(call.dy * call.number("alpha", 0.2)).only(inside)]
 
 
 def _hard_swish(call: Call) -> Gradients:
-    """Y = x·h, h = min(max(x/6 + 1/2, 0), 1): dx = dy·(h + x/6 where 0 < h < 1)."""
+    """Of y = x·h, h = min(max(x/6 + 1/2, 0), 1): dx = dy·(h + x/6 where 0 < h < 1)."""
     h = call.x.op("HardSigmoid", alpha=1 / 6, beta=0.5)
     inside = (h > 0.0) & (h < 1.0)
-    return [call.dy * (h + inside.where(call.x / 6.0, 0.0))]
+    return [call.dy * (h + (call.x / 6.0).only(inside))]
 
 
 def _gelu(call: Call) -> Gradients:
-    """Y = x·Φ(x): dx = dy·(Φ(x) + x·φ(x)); with `approximate=tanh` that of its formula."""
+    """Of y = x·Φ(x): dx = dy·(Φ(x) + x·φ(x)); with `approximate=tanh` that of its formula."""
     if call.text("approximate", "none") == "tanh":
         return _tanh_gelu(call)
     x = call.x
@@ -75,7 +69,10 @@ def _gelu(call: Call) -> Gradients:
 
 
 def _tanh_gelu(call: Call) -> Gradients:
-    """Y = x/2·(1 + t), t = tanh u, u = √(2/π)·(x + 0.044715x³): dy·((1 + t)/2 + x/2·(1 − t²)u')."""
+    """Of y = x/2·(1 + tanh u), u = √(2/π)·(x + 0.044715x³); t = tanh u.
+
+    dx = dy·((1 + t)/2 + x/2·(1 − t²)·u').
+    """
     x = call.x
     factor = math.sqrt(2 / math.pi)
     square = x * x
@@ -85,29 +82,30 @@ def _tanh_gelu(call: Call) -> Gradients:
 
 
 def _elu(call: Call) -> Gradients:
-    """Y = x > 0 ? x : α(eˣ − 1): dx = x > 0 ? dy : dy·(y + α)."""
-    return [(call.x > 0.0).where(call.dy, call.dy * (call.y + call.number("alpha", 1.0)))]
+    """Of y = x > 0 ? x : α(eˣ − 1): dx = dy·(x > 0 ? 1 : y + α)."""
+    below = call.y.op("Min", call.tape.number(0.0, call.y.dtype)) + call.number("alpha", 1.0)
+    return [call.dy * (below + (1.0 - below).only(call.x > 0.0))]
 
 
 def _softplus(call: Call) -> Gradients:
-    """Y = ln(1 + eˣ): dx = dy·sigmoid x."""
+    """Of y = ln(1 + eˣ): dx = dy·sigmoid x."""
     return [call.dy * call.x.op("Sigmoid")]
 
 
 def _softsign(call: Call) -> Gradients:
-    """Y = x/(1 + |x|): dx = dy·(1 − |y|)²."""
+    """Of y = x/(1 + |x|): dx = dy·(1 − |y|)²."""
     root = 1.0 - call.y.op("Abs")
     return [call.dy * root * root]
 
 
 def _softmax(call: Call) -> Gradients:
-    """Y = eˣ/Σeˣ: dx = y·(dy − Σ dy·y)."""
+    """Of y = eˣ/Σeˣ: dx = y·(dy − Σ dy·y)."""
     weighted = call.dy * call.y
     return [weighted - call.y * weighted.sum([call.integer("axis", -1)], keep=True)]
 
 
 def _log_softmax(call: Call) -> Gradients:
-    """Y = x − ln Σeˣ: dx = dy − eʸ·Σ dy."""
+    """Of y = x − ln Σeˣ: dx = dy − eʸ·Σ dy."""
     total = call.dy.sum([call.integer("axis", -1)], keep=True)
     return [call.dy - call.y.op("Exp") * total]
 

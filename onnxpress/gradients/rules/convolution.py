@@ -6,7 +6,7 @@ transposed convolution, cut to the input.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from onnxpress.gradients.call import Call, Gradients, Rule
@@ -92,7 +92,7 @@ def joined(tape: Tape, *parts: Term | Sequence[int]) -> Term:
 
 
 def _conv(call: Call) -> Gradients | str:
-    """Y = w ⋆ x + b: dx by a transposed convolution, dw as `weight_gradient`, db = Σ dy."""
+    """Of y = w ⋆ x + b: dx by a transposed convolution, dw as `weight_gradient`, db = Σ dy."""
     x, w = call.input(0), call.input(1)
     kernel = _kernel(w)
     if kernel is None:
@@ -104,7 +104,7 @@ def _conv(call: Call) -> Gradients | str:
 
 
 def _conv_transpose(call: Call) -> Gradients | str:
-    """Y = the transposed convolution of x: dx = w ⋆ dy; dw as of w ⋆ dy, whose gradient x is."""
+    """Of y = the transposed convolution of x: dx = w ⋆ dy; dw as of w ⋆ dy, whose gradient x is."""
     x, w = call.input(0), call.input(1)
     kernel = _kernel(w)
     if kernel is None:
@@ -140,28 +140,39 @@ def weight_gradient(x: Term, dy: Term, w: Term, window: Window) -> Term:
         window: of the convolution.
     """
     tape, axes = x.tape, len(window.kernel)
+    outputs, inputs = _sizes(w)[:2]
+    if inputs == 1 and outputs == window.group:
+        # A product of one row by one column a channel is slower than the sum of products.
+        sums = [
+            (seen * dy).sum([0, *range(2, 2 + axes)]).reshape([-1, 1])
+            for seen in _met(x, dy, window)
+        ]
+        joint = sums[0] if len(sums) == 1 else sums[0].op("Concat", *sums[1:], axis=1)
+        return joint.reshape([outputs, 1, *window.kernel])
     swapped = [1, 0, *range(2, 2 + axes)]
-    inputs = x.transpose(swapped)
+    met = [
+        seen.reshape([window.group, inputs, -1]) for seen in _met(x.transpose(swapped), dy, window)
+    ]
+    columns = met[0] if len(met) == 1 else met[0].op("Concat", *met[1:], axis=1)
+    rows = dy.transpose(swapped).reshape([window.group, outputs // window.group, -1])
+    product = tape.op("FusedMatMul", rows, columns, domain=CONTRIB, transB=1)
+    apart = product.reshape([outputs, *window.kernel, inputs])
+    return apart.transpose([0, axes + 1, *range(1, axes + 1)])
+
+
+def _met(x: Term, dy: Term, window: Window) -> Iterator[Term]:
+    """For each place of the kernel the inputs that it meets, an input for each output."""
+    tape, axes = x.tape, len(window.kernel)
     if window.pads is None or any(window.pads):
-        pads = joined(tape, [0, 0], window.begin, [0, 0], window.end)
-        inputs = inputs.op("Pad", pads)
-    channels, spatial = _sizes(w), tape.integers(range(2, 2 + axes))
-    met = []
-    whole = (
-        window.strides == (1,) * axes and set(window.kernel) == {1} and not any(window.pads or [1])
-    )
-    spanned = (spatial_sizes(dy) - tape.integers([1])) * tape.integers(window.strides)
-    spanned = spanned + tape.integers([1])
+        x = x.op("Pad", joined(tape, [0, 0], window.begin, [0, 0], window.end))
+    elif set(window.strides) == {1} and set(window.kernel) == {1}:
+        yield x
+        return
+    spatial, strides = tape.integers(range(2, 2 + axes)), tape.integers(window.strides)
+    spanned = (spatial_sizes(dy) - tape.integers([1])) * strides + tape.integers([1])
     for place in itertools.product(*(range(size) for size in window.kernel)):
         offset = tape.integers([i * d for i, d in zip(place, window.dilations, strict=True)])
-        strides = tape.integers(window.strides)
-        seen = inputs if whole else inputs.op("Slice", offset, offset + spanned, spatial, strides)
-        met.append(seen.reshape([window.group, channels[1], -1]))
-    columns = met[0] if len(met) == 1 else met[0].op("Concat", *met[1:], axis=1)
-    rows = dy.transpose(swapped).reshape([window.group, channels[0] // window.group, -1])
-    product = tape.op("FusedMatMul", rows, columns, domain=CONTRIB, transB=1)
-    apart = product.reshape([channels[0], *window.kernel, channels[1]])
-    return apart.transpose([0, axes + 1, *range(1, axes + 1)])
+        yield x.op("Slice", offset, offset + spanned, spatial, strides)
 
 
 def _sizes(w: Term) -> list[int]:

@@ -7,7 +7,10 @@ __all__ = ["RULES"]
 
 
 def _gemm(call: Call) -> Gradients:
-    """Y = α·A'B' + β·C: dA' = α·dY·B'ᵀ, dB' = α·A'ᵀ·dY, dC = β·dY; a prime is transA or transB."""
+    """Of Y = α·A'B' + β·C: dA' = α·dY·B'ᵀ, dB' = α·A'ᵀ·dY, dC = β·dY.
+
+    A' and B' are turned by transA and transB.
+    """
     a, b, dy = call.input(0), call.input(1), call.dy
     alpha = call.number("alpha", 1.0)
     turned_a, turned_b = call.integer("transA", 0), call.integer("transB", 0)
@@ -26,7 +29,7 @@ def _gemm(call: Call) -> Gradients:
 
 
 def _matmul(call: Call) -> Gradients | str:
-    """Y = AB: dA = dY·Bᵀ, dB = Aᵀ·dY, summed over repeated matrices; vectors as in NumPy."""
+    """Of Y = AB: dA = dY·Bᵀ, dB = Aᵀ·dY, summed over repeated matrices; vectors as in NumPy."""
     a, b, dy = call.input(0), call.input(1), call.dy
     if a.rank is None or b.rank is None:
         return "the number of axes of its inputs is not known"

@@ -7,7 +7,7 @@ __all__ = ["RULES"]
 
 
 def _batch(call: Call) -> Gradients | str:
-    """Y = (x − μ)/σ·s + b, μ and σ fixed: dx = dy·s/σ, ds = Σ dy·(x − μ)/σ, db = Σ dy."""
+    """Of y = (x − μ)/σ·s + b, μ and σ fixed: dx = dy·s/σ, ds = Σ dy·(x − μ)/σ, db = Σ dy."""
     if call.integer("training_mode", 0):
         return "it takes its statistics from the batch"
     rank = call.x.rank
@@ -23,7 +23,7 @@ def _batch(call: Call) -> Gradients | str:
 
 
 def _layer(call: Call) -> Gradients | str:
-    """Y = s·z + b, z = (x − μ)/σ over the last axes: ds = Σ dy·z, db = Σ dy, dx as `_centred`."""
+    """Of y = s·z + b, z = (x − μ)/σ over the last axes: ds = Σ dy·z, db = Σ dy."""
     rank = call.x.rank
     if rank is None:
         return "the number of axes of its input is not known"
@@ -35,7 +35,7 @@ def _layer(call: Call) -> Gradients | str:
 
 
 def _instance(call: Call) -> Gradients | str:
-    """Y = s·z + b, z = (x − μ)/σ over the spatial axes: as `_layer`, s and b a channel."""
+    """Of y = s·z + b, z = (x − μ)/σ over the spatial axes: as `_layer`, s and b a channel."""
     rank = call.x.rank
     if rank is None:
         return "the number of axes of its input is not known"
@@ -46,7 +46,7 @@ def _instance(call: Call) -> Gradients | str:
 
 
 def _centred(x: Term, dz: Term, axes: list[int], epsilon: float) -> tuple[Term, Term]:
-    """Z = (x − μ)/σ: dx = (dz − mean(dz) − z·mean(dz·z))/σ; with it, z."""
+    """Of z = (x − μ)/σ: dx = (dz − mean(dz) − z·mean(dz·z))/σ; with it, z."""
     centred = x - x.mean(axes)
     deviation = ((centred * centred).mean(axes) + epsilon).op("Sqrt")
     z = centred / deviation

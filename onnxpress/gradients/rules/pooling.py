@@ -21,7 +21,7 @@ _ADDING_OPSET = 16
 
 
 def _average(call: Call) -> Gradients | str:
-    """Y = the mean of a window: dx = dy/n back to the whole window, n with or without padding.
+    """Of y = the mean of a window: dx = dy/n back to the whole window, n with or without padding.
 
     The sum of a window is the convolution of each plane with ones.
     """
@@ -48,7 +48,7 @@ def _counts(call: Call, ones: Term, window: Window) -> Term:
 
 
 def _maximum(call: Call) -> Gradients | str:
-    """Y = the largest of a window: dx = dy added up at the places it came from."""
+    """Of y = the largest of a window: dx = dy added up at the places it came from."""
     if call.tape.opset < _ADDING_OPSET:
         return f"opset {_ADDING_OPSET} first adds up what is scattered to one place"
     if call.integer("storage_order", 0):
@@ -62,7 +62,7 @@ def _maximum(call: Call) -> Gradients | str:
 
 
 def _global_maximum(call: Call) -> Gradients | str:
-    """Y = the largest of a plane: dx = dy where x is y; equal ones share it."""
+    """Of y = the largest of a plane: dx = dy where x is y; equal ones share it."""
     if call.x.rank is None:
         return "the number of axes of its input is not known"
     mask = call.x.op("Equal", call.y).cast(call.x.dtype)
@@ -70,7 +70,7 @@ def _global_maximum(call: Call) -> Gradients | str:
 
 
 def _resize(call: Call) -> Gradients | str:
-    """Y = R₁·x·R₂ᵀ, a matrix for each spatial axis: dx = R₁ᵀ·dy·R₂.
+    """Of y = R₁·x·R₂ᵀ, a matrix for each spatial axis: dx = R₁ᵀ·dy·R₂.
 
     The matrix of an axis is what the same operator makes of the identity.
     """

@@ -33,7 +33,7 @@ def _column(call: Call, term: Term) -> Term | None:
 
 
 def _dequantize(call: Call) -> Gradients | str:
-    """Y = (q − z)·s: dq = dy·s, ds = Σ dy·(q − z)."""
+    """Of y = (q − z)·s: dq = dy·s, ds = Σ dy·(q − z)."""
     scale = _column(call, call.input(1))
     if scale is None:
         return "its scales are of blocks"
@@ -46,7 +46,7 @@ def _dequantize(call: Call) -> Gradients | str:
 
 
 def _quantize(call: Call) -> Gradients | str:
-    """Q = round(x/s) + z, cut to its range: dx = dq/s inside, ds = −Σ dq·x/s² inside."""
+    """Of q = round(x/s) + z, cut to its range: dx = dq/s inside, ds = −Σ dq·x/s² inside."""
     scale = _column(call, call.input(1))
     if scale is None:
         return "its scales are of blocks"
@@ -58,7 +58,7 @@ def _quantize(call: Call) -> Gradients | str:
     point = None if zero is None else _column(call, zero)
     shifted = steps if point is None else steps + point.cast(scale.dtype)
     inside = (shifted >= low - 0.5) & (shifted <= high + 0.5)
-    passed = inside.where(call.dy / scale, 0.0)
+    passed = (call.dy / scale).only(inside)
     return [passed, _of_scale(call, -(passed * steps))]
 
 

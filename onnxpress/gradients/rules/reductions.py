@@ -29,19 +29,19 @@ def share(call: Call) -> Term:
 
 
 def _sum(call: Call) -> Gradients | str:
-    """Y = Σ x: dx = dy everywhere."""
+    """Of y = Σ x: dx = dy everywhere."""
     dx = _repeated(call, call.dy)
     return dx if isinstance(dx, str) else [dx]
 
 
 def _mean(call: Call) -> Gradients | str:
-    """Y = Σ x/n: dx = dy/n everywhere."""
+    """Of y = Σ x/n: dx = dy/n everywhere."""
     dx = _repeated(call, call.dy * share(call))
     return dx if isinstance(dx, str) else [dx]
 
 
 def _extreme(call: Call) -> Gradients | str:
-    """Y = max x or min x: dy to where x is y; equal ones share it."""
+    """Of y = max x or min x: dy to where x is y; equal ones share it."""
     y, dy = _repeated(call, call.y), _repeated(call, call.dy)
     axes = call.listed("axes", 1)
     if isinstance(y, str) or isinstance(dy, str) or axes is None or call.x.rank is None:
@@ -52,19 +52,19 @@ def _extreme(call: Call) -> Gradients | str:
 
 
 def _sum_square(call: Call) -> Gradients | str:
-    """Y = Σ x²: dx = 2·x·dy."""
+    """Of y = Σ x²: dx = 2·x·dy."""
     dy = _repeated(call, call.dy * 2.0)
     return dy if isinstance(dy, str) else [dy * call.x]
 
 
 def _l2(call: Call) -> Gradients | str:
-    """Y = √Σ x²: dx = dy·x/y."""
+    """Of y = √Σ x²: dx = dy·x/y."""
     ratio = _repeated(call, call.dy / call.y)
     return ratio if isinstance(ratio, str) else [ratio * call.x]
 
 
 def _log_sum_exp(call: Call) -> Gradients | str:
-    """Y = ln Σ eˣ: dx = dy·e^(x − y)."""
+    """Of y = ln Σ eˣ: dx = dy·e^(x − y)."""
     y, dy = _repeated(call, call.y), _repeated(call, call.dy)
     if isinstance(y, str) or isinstance(dy, str):
         return "its axes are not known"
@@ -72,7 +72,7 @@ def _log_sum_exp(call: Call) -> Gradients | str:
 
 
 def _global_average(call: Call) -> Gradients:
-    """Y = the mean over the spatial axes' n places: dx = dy/n everywhere."""
+    """Of y = the mean over the spatial axes' n places: dx = dy/n everywhere."""
     return [(call.dy * share(call)).expand(call.x)]
 
 

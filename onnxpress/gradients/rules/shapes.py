@@ -14,12 +14,12 @@ _TOO_OLD = f"opset {_ADDING_OPSET} first adds up what is scattered to one place"
 
 
 def _reshaped(call: Call) -> Gradients:
-    """Y is x in another shape: dx = dy in the shape of x."""
+    """Where y is x in another shape: dx = dy in the shape of x."""
     return [call.dy.like(call.x)]
 
 
 def _transpose(call: Call) -> Gradients | str:
-    """Y = x with its axes in another order: dx = dy with the inverse order."""
+    """Of y = x with its axes in another order: dx = dy with the inverse order."""
     rank = call.x.rank
     if rank is None:
         return "the number of axes of its input is not known"
@@ -28,7 +28,7 @@ def _transpose(call: Call) -> Gradients | str:
 
 
 def _concat(call: Call) -> Gradients:
-    """Y = the inputs one behind the other: dy taken apart again."""
+    """Of y = the inputs one behind the other: dy taken apart again."""
     axis = call.integer("axis", 0)
     if len(call.inputs) == 1:
         return [call.dy]
@@ -48,7 +48,7 @@ def _split_by(term: Term, sizes: list[Term], axis: int) -> list[Term]:
 
 
 def _split(call: Call) -> Gradients:
-    """y₁, y₂, … = parts of x: dx = their gradients one behind the other."""
+    """Of y₁, y₂, … = parts of x: dx = their gradients one behind the other."""
     tape = call.tape
     parts = []
     for value, gradient in zip(call.node.outputs, call.upstream, strict=True):
@@ -60,7 +60,7 @@ def _split(call: Call) -> Gradients:
 
 
 def _slice(call: Call) -> Gradients:
-    """Y = a part of x: dx = dy at its places, 0 elsewhere."""
+    """Of y = a part of x: dx = dy at its places, 0 elsewhere."""
     x, tape = call.x, call.tape
     size = x.op("Size")
     first, step = (tape.array(np.asarray(number, np.int64)) for number in (0, 1))
@@ -72,7 +72,7 @@ def _slice(call: Call) -> Gradients:
 
 
 def _gather(call: Call) -> Gradients | str:
-    """Y = entries of x along an axis: dx = dy added up at the entries it came from."""
+    """Of y = entries of x along an axis: dx = dy added up at the entries it came from."""
     x, tape = call.x, call.tape
     if tape.opset < _ADDING_OPSET:
         return _TOO_OLD
@@ -91,7 +91,7 @@ def _gather(call: Call) -> Gradients | str:
 
 
 def _gather_elements(call: Call) -> Gradients | str:
-    """Y = an entry of x for each index along an axis: dx = dy added up at these entries."""
+    """Of y = an entry of x for each index along an axis: dx = dy added up at these entries."""
     if call.tape.opset < _ADDING_OPSET:
         return _TOO_OLD
     zeros = call.tape.zeros(call.x.shape(), call.x.dtype)
@@ -102,7 +102,7 @@ def _gather_elements(call: Call) -> Gradients | str:
 
 
 def _pad(call: Call) -> Gradients | str:
-    """Y = x with a border of constants: dx = dy without it."""
+    """Of y = x with a border of constants: dx = dy without it."""
     mode = call.text("mode", "constant")
     if mode != "constant":
         return f"it pads with {mode} values"
@@ -110,19 +110,19 @@ def _pad(call: Call) -> Gradients | str:
 
 
 def _expand(call: Call) -> Gradients:
-    """Y = x repeated: dx = dy summed over the repeats."""
+    """Of y = x repeated: dx = dy summed over the repeats."""
     return [call.dy.sum_to(call.x, call.y)]
 
 
 def _depth_to_space(call: Call) -> Gradients | str:
-    """Y = channels put into blocks: dx = dy's blocks as channels."""
+    """Of y = channels put into blocks: dx = dy's blocks as channels."""
     if call.text("mode", "DCR") != "DCR":
         return "its mode is CRD"
     return [call.dy.op("SpaceToDepth", blocksize=call.integer("blocksize", 1))]
 
 
 def _space_to_depth(call: Call) -> Gradients:
-    """Y = blocks as channels: dx = dy's channels put into blocks."""
+    """Of y = blocks as channels: dx = dy's channels put into blocks."""
     return [call.dy.op("DepthToSpace", blocksize=call.integer("blocksize", 1))]
 
 

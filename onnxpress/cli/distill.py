@@ -1,0 +1,149 @@
+"""Train a small STUDENT towards its big TEACHER on unlabelled samples, without a framework.
+
+The student's weights, biases and norms learn to give the teacher's answers; zeros stay zero, and
+integers are rounded in every step. A fifth of the calibration samples chooses the best state,
+evaluation samples judge it. A student that does not get better is written as it was.
+
+Exit status: 0 better; 1 not better, or short of a budget that was asked for; 2 bad input; 130
+interrupted, the best so far written.
+"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from onnxpress.cli.exit_status import INTERRUPTED, NOT_MET
+from onnxpress.cli.interruption import interruptible
+from onnxpress.cli.json_output import STANDARD_OUTPUT, check_json, stage_json, write_json
+from onnxpress.cli.options import PATH, data_options, debug_option, json_option, threads_option
+from onnxpress.cli.progress import progress_line
+from onnxpress.distillation import distill
+from onnxpress.errors import OutputError, UsageError
+from onnxpress.judge import Budget
+from onnxpress.model_file import save
+from onnxpress.output_file import FileSet, check_output
+from onnxpress.report.distillation import distillation_document, print_distillation
+from onnxpress.report.printing import console_for
+
+__all__ = ["command"]
+
+
+@click.command("distill", help=__doc__)
+@click.option("--teacher", type=PATH, required=True, help="The model whose answers are right.")
+@click.option("--student", type=PATH, required=True, help="The model to be trained.")
+@data_options
+@click.option(
+    "-o",
+    "--out",
+    "output",
+    type=PATH,
+    metavar="FILE",
+    help="Where to write the student. Default: STUDENT with .distilled.onnx.",
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=1000, show_default=True, help="At most."
+)
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help="Seconds of training at most.",
+)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    default=0.01,
+    show_default=True,
+    help="Of the first steps, as a share of each weight's size.",
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="By which class scores are divided, so that small ones count.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of which samples train, and in which order.",
+)
+@json_option
+@threads_option
+@debug_option
+def command(
+    *,
+    teacher: Path,
+    student: Path,
+    calibration: str | None,
+    evaluation: str | None,
+    max_drop: float | None,
+    min_sqnr: float | None,
+    metric: str,
+    task: str | None,
+    outputs: dict[str, str],
+    confidence: float | None,
+    output: Path | None,
+    steps: int,
+    time_limit: float | None,
+    learning_rate: float,
+    temperature: float,
+    seed: int,
+    json_path: str | None,
+    threads: int,
+) -> None:
+    """Train, write, print; exit status 1 where the student is no better."""
+    if calibration is None:
+        raise UsageError("distill needs samples to train with: give --calibration DATA")
+    target = output or student.with_suffix(".distilled.onnx")
+    _check(target, json_path, [teacher, student, calibration, evaluation])
+    budget = Budget(max_drop, min_sqnr, metric, task, outputs, confidence)
+    with interruptible() as interruption, progress_line() as progress:
+        found = distill(
+            teacher,
+            student,
+            calibration=calibration,
+            evaluation=evaluation,
+            budget=budget,
+            steps=steps,
+            time_limit=time_limit,
+            learning_rate=learning_rate,
+            temperature=temperature,
+            seed=seed,
+            threads=threads,
+            progress=progress,
+            stop=interruption,
+        )
+    document = distillation_document(found)
+    written = [str(target)]
+    with FileSet() as files:
+        save(found.model, target, files=files)
+        if json_path not in (None, STANDARD_OUTPUT):
+            stage_json(document, Path(str(json_path)), files)
+            written.append(str(json_path))
+    if json_path == STANDARD_OUTPUT:
+        write_json(document, json_path)
+    else:
+        print_distillation(document, written=written, console=console_for())
+    if interruption.wanted:
+        sys.exit(INTERRUPTED)
+    asked = max_drop is not None or min_sqnr is not None
+    if not found.better or (asked and not found.after.within_budget):
+        sys.exit(NOT_MET)
+
+
+def _check(target: Path, json_path: str | None, read: list[Path | str | None]) -> None:
+    """Refuse before any work what cannot be written, or would overwrite what is read.
+
+    Raises:
+        OutputError: with which file it is.
+    """
+    for file in read:
+        path = None if file is None else Path(file)
+        check_output(target, source=path if path is not None and path.exists() else None)
+    check_json(json_path, [*read, target])
+    if json_path is not None and Path(json_path).resolve() == target.resolve():
+        raise OutputError(f"{json_path}: --json would overwrite the model; give it another name")
