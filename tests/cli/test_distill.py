@@ -1,0 +1,152 @@
+"""`onnxpress distill`: what is written, what is said, and the exit status."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from command_line import message, run
+from students import pruned, saved
+
+from onnxpress import model_file
+from onnxpress.layers import find_layers
+from onnxpress.runtime import Session
+
+STEPS = ("--steps", 60)
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(pruned("fashion_mlp", 0.8), tmp_path_factory.mktemp("student") / "student.onnx")
+
+
+@pytest.fixture
+def arguments(models: Path, student: Path, tmp_path: Path) -> list[object]:
+    """Of a run that gets better in a second."""
+    evaluation = tmp_path / "evaluation.npz"
+    with np.load(models / "fashion_evaluation.npz") as archive:
+        np.savez(evaluation, **{name: archive[name][:300] for name in archive.files})
+    return [
+        *("distill", "--teacher", models / "fashion_mlp.onnx", "--student", student),
+        *("--calibration", models / "fashion_calibration.npz", "--evaluation", evaluation),
+        *("-o", tmp_path / "out.onnx", *STEPS),
+    ]
+
+
+def test_pruned_student_comes_nearer_and_keeps_its_zeros(
+    arguments: list[object], student: Path, tmp_path: Path
+) -> None:
+    result = run(*arguments, "--json", "-")
+    assert result.exit_code == 0
+    document = json.loads(result.output)
+    assert document["better"]
+    assert document["after"]["worst_sqnr_db"] > document["before"]["worst_sqnr_db"] + 3
+    assert document["training"]["loss_best"] < document["training"]["loss_before"] / 4
+    before, after = (find_layers(model_file.load(f)) for f in (student, tmp_path / "out.onnx"))
+    for was, now in zip(before, after, strict=True):
+        assert not now.array[was.array == 0].any(), was.name
+        assert (now.array != was.array).any(), was.name
+
+
+def test_interface_and_file_size_stay(
+    arguments: list[object], student: Path, tmp_path: Path
+) -> None:
+    run(*arguments)
+    was, now = Session(student), Session(tmp_path / "out.onnx")
+    assert (was.inputs, was.output_names) == (now.inputs, now.output_names)
+    assert (tmp_path / "out.onnx").stat().st_size == student.stat().st_size
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_others(
+    arguments: list[object], tmp_path: Path
+) -> None:
+    contents = []
+    for seed in (0, 0, 1):
+        run(*arguments, "--seed", seed, "--threads", 1)
+        contents.append((tmp_path / "out.onnx").read_bytes())
+    assert contents[0] == contents[1] != contents[2]
+
+
+def test_figures_are_printed_within_80_columns(arguments: list[object]) -> None:
+    text = message(run(*arguments))
+    assert "accuracy %" in text
+    assert "followed logits: KL divergence of classes" in text
+    assert all(len(line) <= 80 for line in text.splitlines() if not line.startswith("wrote"))
+
+
+def test_student_that_is_no_worse_than_its_teacher_is_written_as_it_was(
+    arguments: list[object], models: Path, tmp_path: Path
+) -> None:
+    arguments[4] = models / "fashion_mlp.onnx"
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert "the student is written as it was" in " ".join(message(result).split())
+    given, written = (
+        model_file.load(f) for f in (models / "fashion_mlp.onnx", tmp_path / "out.onnx")
+    )
+    assert model_file.to_bytes(given) == model_file.to_bytes(written)
+
+
+def test_budget_that_was_asked_for_and_is_not_met_is_status_1(arguments: list[object]) -> None:
+    assert run(*arguments, "--min-sqnr", 60).exit_code == 1
+
+
+def test_time_limit_ends_the_steps(arguments: list[object]) -> None:
+    result = run(*arguments, "--steps", 100_000, "--time-limit", 1, "--json", "-")
+    assert json.loads(result.output)["training"]["ended"] == "the time was up"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"--teacher": "fashion_absent.onnx"}, "there is no such file"),
+        ({"--student": "renamed.onnx"}, "does not match its teacher"),
+        ({"--student": "classes.onnx"}, "same classes"),
+        ({"--calibration": "few.npz"}, "expected at least 8"),
+        ({"-o": "student.onnx", "--student": "student.onnx"}, "is the input itself"),
+        ({"--json": "out.onnx"}, "--json would overwrite"),
+        ({"--learning-rate": "0"}, "is not in the range"),
+    ],
+)
+def test_bad_input_is_status_2_and_says_what(
+    arguments: list[object], tmp_path: Path, change: dict[str, str], reason: str
+) -> None:
+    saved(pruned("fashion_mlp", 0.5), tmp_path / "student.onnx")
+    saved(_renamed(pruned("fashion_mlp", 0.5)), tmp_path / "renamed.onnx")
+    saved(_fewer_classes(pruned("fashion_mlp", 0.5)), tmp_path / "classes.onnx")
+    np.savez(tmp_path / "few.npz", image=np.zeros((3, 1, 28, 28), np.float32))
+    options = [*arguments, "--json", tmp_path / "found.json"]
+    for name, value in change.items():
+        options[options.index(name) + 1 if name in options else len(options) :] = (
+            [tmp_path / value, *options[options.index(name) + 2 :]]
+            if name in options
+            else [name, value]
+        )
+    result = run(*options)
+    assert result.exit_code == 2, message(result)
+    assert reason in " ".join(message(result).split())
+    assert not (tmp_path / "found.json").exists()
+
+
+def _renamed(model: ir.Model) -> ir.Model:
+    model.graph.outputs[0].name = "scores"
+    return model
+
+
+def _fewer_classes(model: ir.Model) -> ir.Model:
+    """With 9 classes, and outputs of no declared size."""
+    for value in model.graph.initializers.values():
+        array = value.const_value.numpy() if value.const_value is not None else None
+        if array is not None and array.shape[0] == 10:
+            value.const_value = ir.Tensor(np.ascontiguousarray(array[:9]), name=value.name)
+            value.shape = ir.Shape(array[:9].shape)
+    model.graph.outputs[0].shape = ir.Shape(["batch", "classes"])
+    return model
+
+
+def test_without_calibration_it_says_what_is_missing(arguments: list[object]) -> None:
+    place = arguments.index("--calibration")
+    result = run(*arguments[:place], *arguments[place + 2 :])
+    assert result.exit_code == 2
+    assert "give --calibration DATA" in message(result)
