@@ -53,7 +53,7 @@ __all__ = ["command"]
 @click.option(
     "--learning-rate",
     type=click.FloatRange(min=0, max=1, min_open=True),
-    default=0.01,
+    default=0.005,
     show_default=True,
     help="Of the first steps, as a share of each weight's size.",
 )

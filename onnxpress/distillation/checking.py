@@ -72,7 +72,9 @@ def compare_gradients(
     spread = largest[:: max(1, len(largest) // _MOST)][:_MOST]
     found = []
     for name in spread:
+        mask = parameters[name].mask
         gradient = here[gradients[name]].astype(np.float64)
+        gradient = gradient if mask is None else gradient * mask
         slope = float(np.linalg.norm(gradient))
         if not np.isfinite(slope) or slope == 0:
             found.append(Comparison(name, slope, np.nan if slope == 0 else np.inf))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
 
@@ -26,6 +27,7 @@ from onnxpress.errors import DataError, ModelError
 from onnxpress.gradients import Derivative, differentiate, take_as_inputs
 from onnxpress.graph import standard_opset
 from onnxpress.judge import Budget, Evaluator, Measurement, interface_problems
+from onnxpress.judge.measurement import drop_bounds
 from onnxpress.runtime import EXACT, Array, Session
 from onnxpress.validation import Validation, check_model
 
@@ -33,6 +35,8 @@ __all__ = ["Distilled", "distill"]
 
 _OPSET, _LEAST_OPSET = 18, 13
 _CHOOSING_SHARE, _JUDGING_SHARE = 0.2, 0.25
+_CONFIDENCE = 0.95
+"""That a metric fell, before a student counts as worse."""
 _FEWEST = 8
 _BATCH = 32
 _BATCH_ELEMENTS = 1_500_000
@@ -105,7 +109,7 @@ def distill(
     budget: Budget | None = None,
     steps: int = 1000,
     time_limit: float | None = None,
-    learning_rate: float = 0.01,
+    learning_rate: float = 0.005,
     temperature: float = 2.0,
     seed: int = 0,
     threads: int = 0,
@@ -324,13 +328,25 @@ def _why_not(
             f"samples held out of training; {trained.ended})"
         )
     after = evaluator.measure(candidate)
-    was, now = evaluator.spent(before), evaluator.spent(after)
-    if math.isnan(now) or now > was:
+    if _is_worse(before, after):
         return (
             "the judge finds the trained student worse on samples that no step has seen: "
             f"{_figures(after)}, before {_figures(before)}"
         )
     return ""
+
+
+def _is_worse(before: Measurement, after: Measurement) -> bool:
+    """Whether all figures say so that differ, or a metric does beyond chance on paired samples."""
+    signs = [before.worst_sqnr_db - after.worst_sqnr_db]
+    for was, now in zip(before.metrics, after.metrics, strict=True):
+        signs.append(now.drop - was.drop)
+        if was.rows.shape == now.rows.shape and was.rows.shape[1] == 3 and len(was.rows):
+            paired = np.column_stack([now.rows[:, 0], was.rows[:, 0], was.rows[:, 2]])
+            if drop_bounds(paired, _CONFIDENCE)[0] > 0:
+                return True
+    worse = any(sign > 0 or math.isnan(sign) for sign in signs)
+    return worse and not any(sign < 0 for sign in signs)
 
 
 def _figures(measurement: Measurement) -> str:

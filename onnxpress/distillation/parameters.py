@@ -2,7 +2,8 @@
 
 An integer weight behind DequantizeLinear, or behind Cast, is trained as a float that
 QuantizeLinear rounds to it in every step (straight through, arXiv:1308.3432): what is trained is
-what runs. Zeros of pruned weights stay zero.
+what runs. Zeros of pruned weights stay zero; of packed ones the table of the others is trained,
+which Gather puts in their places.
 """
 
 from collections.abc import Mapping
@@ -102,7 +103,7 @@ def trainable(student: ir.Model) -> Trainable:
     names = Names(model)
     parameters: dict[str, Parameter] = {}
     left: dict[str, str] = {}
-    behind = _behind_layers(graph)
+    behind, varying = _behind_layers(graph), _varying(graph)
     rounds = any(node.op_type == "QuantizeLinear" for node in graph)
     for value in list(graph.initializers.values()):
         name = value.name or ""
@@ -112,12 +113,14 @@ def trainable(student: ir.Model) -> Trainable:
             if _is_weight(value):
                 left[name] = "a body of If, Loop or Scan reads it"
             continue
-        if value.dtype == ir.DataType.FLOAT and _is_trained(value, behind):
+        packed = _is_packed(value, varying)
+        if value.dtype == ir.DataType.FLOAT and (packed or _is_trained(value, behind)):
             array = constant(value)
             assert array is not None
-            parameters[name] = Parameter(name, name, array.astype(np.float32), _mask(array, 32))
+            mask = array != 0 if packed else _mask(array, 32)
+            parameters[name] = Parameter(name, name, array.astype(np.float32), mask)
         elif value.dtype in _INTEGERS or value.dtype == ir.DataType.INT32:
-            made = _in_float(names, graph, value)
+            made = _in_float(names, graph, value, packed=packed)
             if made is not None:
                 parameters[made.name] = made
                 rounds = rounds or value.dtype in _INTEGERS
@@ -160,6 +163,25 @@ def _behind_layers(graph: ir.Graph) -> set[ir.Value]:
     return found
 
 
+def _varying(graph: ir.Graph) -> set[ir.Value]:
+    """What depends on an input."""
+    found = set(graph.inputs)
+    for node in graph:
+        if any(value in found for value in node.inputs):
+            found.update(node.outputs)
+    return found
+
+
+def _is_packed(value: ir.Value, varying: set[ir.Value]) -> bool:
+    """Whether a vector is the table from which constant places fetch a weight."""
+    uses = list(value.uses())
+    if len(uses) != 1 or value.shape is None or len(value.shape) != 1:
+        return False
+    node, index = uses[0]
+    fetched = is_standard(node) and node.op_type == "Gather" and index == 0
+    return fetched and node.inputs[1] not in varying
+
+
 def _mask(array: npt.NDArray[np.generic], bits: int) -> npt.NDArray[np.bool_] | None:
     """Where a weight may change; `None` for vectors, and where there is no more zero than usual."""
     if array.ndim < 2:
@@ -171,20 +193,29 @@ def _mask(array: npt.NDArray[np.generic], bits: int) -> npt.NDArray[np.bool_] | 
     return np.asarray(present, np.bool_)
 
 
-def _in_float(names: Names, graph: ir.Graph, value: ir.Value) -> Parameter | None:
+def _in_float(names: Names, graph: ir.Graph, value: ir.Value, *, packed: bool) -> Parameter | None:
     """Let integers be rounded from floats in every step; `None` where it is no weight."""
     uses = list(value.uses())
     if len(uses) != 1 or uses[0][1] != 0 or value.dtype is None:
         return None
     node = uses[0][0]
     array = constant(value)
-    if array is None or not is_standard(node) or node.op_type not in ("DequantizeLinear", "Cast"):
+    if array is None or not is_standard(node):
         return None
-    scale, zero = _steps(node, array)
+    scale: Floats | None = np.ones((), np.float32)
+    zero: Floats | None
+    if packed and value.dtype in _INTEGERS:
+        # What stands for all zeros comes first.
+        zero = array[0].astype(np.float32)
+    elif node.op_type in ("DequantizeLinear", "Cast"):
+        scale, zero = _steps(node, array)
+    else:
+        return None
     if scale is None or zero is None:
         return None
     start = ((array.astype(np.float32) - zero) * scale).astype(np.float32)
-    mask = _mask(array.astype(np.float32) - zero, 8)
+    centred = array.astype(np.float32) - zero
+    mask = centred != 0 if packed else _mask(centred, 8)
     shadow = add_initializer(names, graph, f"{value.name}_float", start)
     made = Parameter(shadow.name or "", value.name or "", start, mask, scale, zero, value.dtype)
     if value.dtype == ir.DataType.INT32:
@@ -194,7 +225,7 @@ def _in_float(names: Names, graph: ir.Graph, value: ir.Value) -> Parameter | Non
             return None
         node.outputs[0].replace_all_uses_with(shadow)
         return made
-    _round(names, graph, node, shadow)
+    _round(names, graph, node, shadow, zero)
     return made
 
 
@@ -221,16 +252,16 @@ def _steps(
     return steps.reshape(column), points.reshape(column) if points.ndim else points
 
 
-def _round(names: Names, graph: ir.Graph, node: ir.Node, shadow: ir.Value) -> None:
+def _round(names: Names, graph: ir.Graph, node: ir.Node, shadow: ir.Value, zero: Floats) -> None:
     """QuantizeLinear of a float before the node that reads integers."""
     integers = node.inputs[0]
     assert integers is not None
     assert integers.dtype is not None
     inputs: list[ir.Value | None]
-    if node.op_type == "Cast":
+    if node.op_type != "DequantizeLinear":
         kind = integers.dtype.numpy()
         one = add_initializer(names, graph, "distill_one", np.ones((), np.float32))
-        none = add_initializer(names, graph, "distill_zero", np.zeros((), kind))
+        none = add_initializer(names, graph, "distill_zero", zero.astype(kind))
         inputs, attributes = [shadow, one, none], []
     else:
         point = node.inputs[2] if len(node.inputs) > 2 else None

@@ -8,7 +8,7 @@ no step has seen.
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,8 @@ _WARM_UP = 0.05
 _LEAST_SCALE = 0.01
 """Of a parameter's size that its rate is relative to: biases may start at 0."""
 _CHECKS = 20
-_PATIENCE = 8
-"""Checks without a better state after which nothing more is hoped for."""
+_PATIENCE = 4
+"""Checks without a better state after which the rate is too high."""
 _MOST_HALVINGS = 5
 
 
@@ -141,6 +141,9 @@ def train(
 ) -> Trained:
     """Take steps until they are done, the time is up, or nothing gets better.
 
+    Where a loss is no number, or no state was better for some time, it goes back to the best state
+    with half the rate.
+
     Args:
         session: of the loss and its gradients.
         scoring: of the loss alone.
@@ -153,57 +156,103 @@ def train(
     """
     training, choosing = batches
     rng = np.random.default_rng(schedule.seed)
-    values = {name: parameter.start.copy() for name, parameter in parameters.items()}
-    optimizer = _Adam(parameters, values)
-    first = loss_on(scoring, choosing, values)
-    checks = [Check(0, math.nan, first)]
-    best = {name: value.copy() for name, value in values.items()}
-    since, halvings, recent = 0, 0, []
-    started, step, ended = time.monotonic(), 0, "all steps were taken"
+    run = _Run(parameters, schedule, loss_on(scoring, choosing, _starts(parameters)))
     every = max(1, min(schedule.steps // _CHECKS, 200))
-    while step < schedule.steps:
-        part = step / schedule.steps
-        spent = time.monotonic() - started
-        if schedule.seconds is not None:
-            part = max(part, spent / schedule.seconds)
-        if stop() or part >= 1:
-            ended = "it was stopped" if part < 1 else "the time was up"
-            break
-        loss, found = _gradient(session, training.draw(rng), values, gradients)
+    while not (ended := run.ended(stop)):
+        loss, found = _gradient(session, training.draw(rng), run.values, gradients)
         if not math.isfinite(loss):
-            halvings += 1
-            if halvings > _MOST_HALVINGS:
-                ended = "the loss was no number at any rate"
-                break
-            schedule = replace(schedule, rate=schedule.rate / 2)
-            for name, value in best.items():
-                values[name][...] = value
-            optimizer.restart()
+            run.step_back(no_number=True)
             continue
-        optimizer.step(found, schedule.rate * _at(part))
-        step += 1
-        recent.append(loss)
-        if step % every and step < schedule.steps:
-            continue
-        chosen = loss_on(scoring, choosing, values)
-        checks.append(Check(step, float(np.mean(recent)), chosen))
-        recent = []
-        since += 1
-        if chosen < min(check.chosen for check in checks[:-1]):
-            since = 0
-            best = {name: value.copy() for name, value in values.items()}
-        least = min(check.chosen for check in checks if math.isfinite(check.chosen))
-        left = (time.monotonic() - started) / step * (schedule.steps - step)
-        if schedule.seconds is not None:
-            left = min(left, schedule.seconds - spent)
-        progress(
-            f"step {step} of {schedule.steps}: loss {chosen:.3g}, best {least:.3g}, at first "
-            f"{first:.3g}; {left:.0f} s left"
+        run.step(loss, found)
+        if run.steps % every == 0 or run.steps == schedule.steps:
+            run.check(loss_on(scoring, choosing, run.values))
+            progress(run.words())
+    return Trained(run.best, tuple(run.checks), run.steps, ended, run.no_numbers)
+
+
+class _Run:
+    """The state of a training.
+
+    Attributes:
+        values: as they are.
+        best: as they were where the samples that choose were answered best.
+        checks: in order.
+        steps: taken.
+        no_numbers: how often a loss was none.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, Parameter], schedule: Schedule, first: float
+    ) -> None:
+        self.values = {name: value.copy() for name, value in _starts(parameters).items()}
+        self.best = _starts(parameters)
+        self.checks = [Check(0, math.nan, first)]
+        self.steps = self.no_numbers = 0
+        self._least = first
+        self._optimizer = _Adam(parameters, self.values)
+        self._schedule, self._rate = schedule, schedule.rate
+        self._since = self._halvings = 0
+        self._recent: list[float] = []
+        self._started = time.monotonic()
+
+    @property
+    def _part(self) -> float:
+        """Of the steps or of the time, 0 to 1."""
+        steps, seconds = self._schedule.steps, self._schedule.seconds
+        spent = 0.0 if seconds is None else (time.monotonic() - self._started) / seconds
+        return max(self.steps / steps, spent)
+
+    def ended(self, stop: Callable[[], bool]) -> str:
+        """Why no step is to follow, in words; empty where one is."""
+        if self.steps >= self._schedule.steps:
+            return "all steps were taken"
+        if stop():
+            return "it was stopped"
+        if self._part >= 1:
+            return "the time was up"
+        if self._halvings > _MOST_HALVINGS:
+            no_number = self.no_numbers > _MOST_HALVINGS // 2
+            return "the loss was no number at any rate" if no_number else "nothing got better"
+        return ""
+
+    def step(self, loss: float, gradients: Mapping[str, Floats]) -> None:
+        """Follow the gradients."""
+        self._optimizer.step(gradients, self._rate * _at(self._part))
+        self.steps += 1
+        self._recent.append(loss)
+
+    def check(self, chosen: float) -> None:
+        """Take note of the loss on the samples that choose."""
+        self.checks.append(Check(self.steps, float(np.mean(self._recent)), chosen))
+        self._recent = []
+        self._since += 1
+        if chosen < self._least:
+            self._since, self._least = 0, chosen
+            self.best = {name: value.copy() for name, value in self.values.items()}
+        elif self._since >= _PATIENCE:
+            self.step_back(no_number=False)
+
+    def step_back(self, *, no_number: bool) -> None:
+        """To the best state, with half the rate."""
+        self.no_numbers += int(no_number)
+        self._halvings += 1
+        self._since = 0
+        self._rate /= 2
+        for name, value in self.best.items():
+            self.values[name][...] = value
+        self._optimizer.restart()
+
+    def words(self) -> str:
+        """The loss, the best so far and the time left."""
+        left = (1 / max(self._part, 1e-9) - 1) * (time.monotonic() - self._started)
+        return (
+            f"step {self.steps} of {self._schedule.steps}: loss {self.checks[-1].chosen:.3g}, "
+            f"best {self._least:.3g}, at first {self.checks[0].chosen:.3g}; {left:.0f} s left"
         )
-        if since >= _PATIENCE:
-            ended = "nothing got better"
-            break
-    return Trained(best, tuple(checks), step, ended, halvings)
+
+
+def _starts(parameters: Mapping[str, Parameter]) -> dict[str, Floats]:
+    return {name: parameter.start for name, parameter in parameters.items()}
 
 
 def _at(part: float) -> float:

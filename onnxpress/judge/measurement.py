@@ -18,7 +18,7 @@ from onnxpress.judge.bounds import (
 from onnxpress.judge.fidelity import OutputFidelity
 from onnxpress.judge.metrics import WholeMetric
 
-__all__ = ["Measurement", "MetricFigure", "ProbeFigure", "pooled"]
+__all__ = ["Measurement", "MetricFigure", "ProbeFigure", "drop_bounds", "pooled"]
 
 Floats = npt.NDArray[np.float64]
 _RESAMPLES = 1000

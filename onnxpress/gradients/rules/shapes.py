@@ -1,7 +1,6 @@
 """Gradients of what moves values and computes none."""
 
 import numpy as np
-import onnx_ir as ir
 
 from onnxpress.gradients.call import Call, Gradients, Rule
 from onnxpress.gradients.tape import Term
@@ -9,7 +8,7 @@ from onnxpress.gradients.tape import Term
 __all__ = ["RULES"]
 
 _ADDING_OPSET = 16
-"""From which on ScatterElements and ScatterND add up what falls on the same place."""
+"""From which on ScatterElements adds up what falls on the same place."""
 _TOO_OLD = f"opset {_ADDING_OPSET} first adds up what is scattered to one place"
 
 
@@ -79,15 +78,15 @@ def _gather(call: Call) -> Gradients | str:
     if x.rank is None:
         return "the number of axes of its input is not known"
     axis = call.integer("axis", 0) % x.rank
-    order = [axis, *(other for other in range(x.rank) if other != axis)]
     sizes = [x.size(other) for other in range(x.rank)]
-    rows = [*sizes[:axis], tape.integers([-1]), *sizes[axis + 1 :]]
-    taken = call.dy.reshape(rows[0].op("Concat", *rows[1:], axis=0)).transpose(order)
-    moved = [sizes[other] for other in order]
-    zeros = tape.zeros(moved[0].op("Concat", *moved[1:], axis=0), x.dtype)
-    places = call.input(1).reshape([-1, 1]).cast(ir.DataType.INT64)
-    found = zeros.op("ScatterND", places, taken, reduction="add")
-    return [found.transpose([order.index(other) for other in range(x.rank)])]
+    sizes[axis] = tape.integers([-1])
+    shape = sizes[0] if len(sizes) == 1 else sizes[0].op("Concat", *sizes[1:], axis=0)
+    taken = call.dy.reshape(shape)
+    # onnxruntime's ScatterND loses what several threads add to one place.
+    column = [-1 if other == axis else 1 for other in range(x.rank)]
+    places = call.input(1).reshape(column).expand(taken)
+    zeros = tape.zeros(x.shape(), call.dy.dtype)
+    return [zeros.op("ScatterElements", places, taken, axis=axis, reduction="add")]
 
 
 def _gather_elements(call: Call) -> Gradients | str:
