@@ -31,7 +31,7 @@ from onnxpress.judge.measurement import drop_bounds
 from onnxpress.runtime import EXACT, Array, Session
 from onnxpress.validation import Validation, check_model
 
-__all__ = ["Distilled", "distill"]
+__all__ = ["Distilled", "derive", "distill"]
 
 _OPSET, _LEAST_OPSET = 18, 13
 _CHOOSING_SHARE, _JUDGING_SHARE = 0.2, 0.25
@@ -152,7 +152,7 @@ def distill(
     if not targets:
         raise ModelError(f"{teacher}: has no output of real numbers to be followed")
     progress("deriving gradients")
-    copy, derived, scoring = _derived(pair.student_model, targets, temperature)
+    copy, derived, scoring = derive(pair.student_model, targets, temperature)
     parameters = {name: copy.parameters[name] for name in derived.gradients}
     left = {**copy.left, **derived.untrained}
     if not parameters:
@@ -213,7 +213,7 @@ def _pair(teacher: str | Path, student: str | Path, threads: int) -> _Pair:
     teacher_model, student_model = (model_file.load(file) for file in (teacher, student))
     if student_model.functions:
         student_model = InlinePass()(student_model).model
-    LiftConstantsToInitializersPass(lift_all_constants=False)(student_model)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=1)(student_model)
     first = Session(Path(teacher), threads=threads, name=str(teacher))
     second = Session(Path(student), threads=threads, name=str(student))
     problems = interface_problems(first, second)
@@ -280,7 +280,7 @@ def _require_room(answers: Sequence[Mapping[str, Array]]) -> None:
         )
 
 
-def _derived(
+def derive(
     student: ir.Model, targets: Sequence[Target], temperature: float
 ) -> tuple[Trainable, Derivative, ir.Model]:
     """The student in float, its loss with gradients, and its loss alone.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from onnxpress.graph import (
     Names,
@@ -99,6 +100,8 @@ class Trainable:
 def trainable(student: ir.Model) -> Trainable:
     """What can be trained of a student, which is not changed."""
     model = student.clone()
+    # Axes that the conversion of the opset makes constants are read from initializers.
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=1)(model)
     graph = model.graph
     names = Names(model)
     parameters: dict[str, Parameter] = {}
@@ -125,7 +128,12 @@ def trainable(student: ir.Model) -> Trainable:
                 parameters[made.name] = made
                 rounds = rounds or value.dtype in _INTEGERS
         elif _is_weight(value):
-            left[name] = f"weights of type {value.dtype} are not trained"
+            floats = value.dtype == ir.DataType.FLOAT
+            left[name] = (
+                "an embedding is not trained"
+                if floats
+                else f"weights of type {value.dtype} are not trained"
+            )
     return Trainable(model, parameters, left, rounds)
 
 

@@ -142,7 +142,11 @@ class Term:
         """Sizes, as far as they are known; `None` where not even the rank is."""
         if self.value.shape is None:
             return None
-        return tuple(dim if isinstance(dim, int) else dim.value for dim in self.value.shape)
+        # Some exporters write -1 where nothing is known.
+        return tuple(
+            dim.value if not isinstance(dim, int) else dim if dim >= 0 else None
+            for dim in self.value.shape
+        )
 
     @property
     def rank(self) -> int | None:
