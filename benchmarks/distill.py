@@ -35,11 +35,11 @@ STUDENTS: dict[str, tuple[str, list[tuple[str, dict[str, Any]]]]] = {
     "mlp, sparsify 90%": ("fashion_mlp", [("sparsify", {"sparsity": 0.9})]),
     "mlp, 2:4 and int8": (
         "fashion_mlp",
-        [("sparsify", {"pattern": "2:4"}), ("quantize", {"form": "static"})],
+        [("sparsify", {"pattern": "2:4"}), ("quantize", {"form": "static"}), ("pack", {})],
     ),
     "cnn, 2:4 and int8": (
         "fashion_cnn",
-        [("sparsify", {"pattern": "2:4"}), ("quantize", {"form": "static"})],
+        [("sparsify", {"pattern": "2:4"}), ("quantize", {"form": "static"}), ("pack", {})],
     ),
     "cnn, prune to 30% of the multiply-adds": ("fashion_cnn", [("prune", {"ratio": 0.3})]),
     "mobile, prune to 50% of the multiply-adds": ("fashion_mobile", [("prune", {"ratio": 0.5})]),

@@ -297,9 +297,9 @@ def derive(
     copy = trainable(raised)
     add_loss(copy.model, targets, temperature)
     scoring = with_types(copy.model)
-    derivable = scoring.clone()
-    take_as_inputs(scoring, copy.parameters)
-    return copy, differentiate(derivable, LOSS, copy.parameters), scoring
+    derived = differentiate(scoring.clone(), LOSS, copy.parameters)
+    take_as_inputs(scoring, derived.gradients)
+    return copy, derived, scoring
 
 
 def _batches(

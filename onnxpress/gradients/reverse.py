@@ -27,7 +27,7 @@ class Derivative:
     """A graph that computes a loss and its gradient.
 
     Attributes:
-        model: takes the parameters as inputs beside its own, and gives the gradients beside its
+        model: takes what has a gradient as inputs beside its own, and gives the gradients beside its
             outputs.
         gradients: the output that holds the gradient of each parameter, by its name.
         untrained: why there is none of the others, by their names.
@@ -49,7 +49,7 @@ def differentiate(model: ir.Model, loss: str, parameters: Iterable[str]) -> Deri
     Args:
         model: of opset 13 at least, with inferred types and shapes; it is changed.
         loss: the name of an output that is one number.
-        parameters: names of initializers, which become inputs.
+        parameters: names of initializers; those that get a gradient become inputs.
     """
     graph = model.graph
     wanted = {name: graph.initializers[name] for name in parameters}
@@ -75,7 +75,7 @@ def differentiate(model: ir.Model, loss: str, parameters: Iterable[str]) -> Deri
             gradient.value.type, gradient.value.shape = value.type, value.shape
             graph.outputs.append(gradient.value)
             gradients[name] = gradient.value.name or ""
-    take_as_inputs(model, wanted)
+    take_as_inputs(model, gradients)
     RemoveUnusedNodesPass()(model)
     return Derivative(model, gradients, untrained, {node_label(n): r for n, r in missing.items()})
 

@@ -1,6 +1,8 @@
 """`onnxpress distill`: what is written, what is said, and the exit status."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,26 @@ from onnxpress import model_file
 from onnxpress.layers import find_layers
 from onnxpress.runtime import Session
 
-STEPS = ("--steps", 60)
+STEPS = ("--steps", 60, "--learning-rate", 0.02)
+INTERRUPTED = """
+import os, signal, sys
+# As a terminal starts a process; background jobs of a shell ignore the signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from onnxpress.cli import main
+from onnxpress.distillation import training
+
+usual, steps = training._Run.step, 0
+
+def interrupted(*arguments):
+    global steps
+    steps += 1
+    if steps == 30:
+        os.kill(os.getpid(), signal.SIGINT)
+    usual(*arguments)
+
+training._Run.step = interrupted
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +127,7 @@ def test_time_limit_ends_the_steps(arguments: list[object]) -> None:
         ({"--calibration": "few.npz"}, "expected at least 8"),
         ({"-o": "student.onnx", "--student": "student.onnx"}, "is the input itself"),
         ({"--json": "out.onnx"}, "--json would overwrite"),
-        ({"--learning-rate": "0"}, "is not in the range"),
+        ({"--temperature": "0"}, "is not in the range"),
     ],
 )
 def test_bad_input_is_status_2_and_says_what(
@@ -145,8 +166,61 @@ def _fewer_classes(model: ir.Model) -> ir.Model:
     return model
 
 
+def test_ctrl_c_writes_the_best_so_far_with_status_130(
+    arguments: list[object], tmp_path: Path
+) -> None:
+    found = tmp_path / "found.json"
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, *map(str, arguments), "--json", str(found)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 130, done.stderr
+    assert "the best so far is judged and written" in done.stderr
+    training = json.loads(found.read_text())["training"]
+    assert (training["steps"], training["ended"]) == (30, "it was stopped")
+    assert training["loss_best"] < training["loss_before"]
+    assert Session(tmp_path / "out.onnx").output_names == ("logits",)
+
+
 def test_without_calibration_it_says_what_is_missing(arguments: list[object]) -> None:
     place = arguments.index("--calibration")
     result = run(*arguments[:place], *arguments[place + 2 :])
     assert result.exit_code == 2
     assert "give --calibration DATA" in message(result)
+
+
+def test_weights_before_an_operator_without_a_rule_are_named_with_it(
+    models: Path, tmp_path: Path
+) -> None:
+    student = pruned("fashion_mlp", 0.8)
+    node = next(node for node in student.graph if node.op_type == "Gemm")
+    hidden = node.outputs[0]
+    hardmax = ir.Node("", "Mod", [hidden, _initializer(student)], [ir.AttrInt64("fmod", 1)])
+    hardmax.outputs[0].name = "wrapped"
+    hidden.replace_all_uses_with(hardmax.outputs[0])
+    hardmax.replace_input_with(0, hidden)
+    student.graph.insert_after(node, hardmax)
+    result = run(
+        *("distill", "--teacher", models / "fashion_mlp.onnx", "--student"),
+        saved(student, tmp_path / "student.onnx"),
+        *("--calibration", models / "fashion_calibration.npz", "-o", tmp_path / "out.onnx"),
+        *(*STEPS, "--json", "-"),
+    )
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.output)
+    assert list(document["missing"].values()) == ["its operator has no rule"]
+    assert set(document["left"]) == {"fc1.weight", "fc1.bias"}
+    assert "fc2.weight" in document["trained"]
+
+
+def _initializer(model: ir.Model) -> ir.Value:
+    value = ir.Value(
+        name="many",
+        type=ir.TensorType(ir.DataType.FLOAT),
+        shape=ir.Shape([]),
+        const_value=ir.Tensor(np.asarray(1e6, np.float32), name="many"),
+    )
+    model.graph.register_initializer(value)
+    return value
