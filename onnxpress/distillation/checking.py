@@ -18,7 +18,7 @@ from onnxpress.runtime import Session
 __all__ = ["Comparison", "compare_gradients", "require_agreement"]
 
 _MOST = 8
-_STEPS = (1e-2, 1e-3, 1e-4, 1e-5)
+_STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 """Of the parameter's norm; large ones cross kinks, small ones drown in noise."""
 _AGREE = 0.1
 _NOISE = 3e-6

@@ -27,7 +27,7 @@ class Derivative:
     """A graph that computes a loss and its gradient.
 
     Attributes:
-        model: takes what has a gradient as inputs beside its own, and gives the gradients beside its
+        model: takes what has a gradient as inputs beside its own, and gives gradients beside its
             outputs.
         gradients: the output that holds the gradient of each parameter, by its name.
         untrained: why there is none of the others, by their names.

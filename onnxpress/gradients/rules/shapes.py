@@ -82,7 +82,6 @@ def _gather(call: Call) -> Gradients | str:
     sizes[axis] = tape.integers([-1])
     shape = sizes[0] if len(sizes) == 1 else sizes[0].op("Concat", *sizes[1:], axis=0)
     taken = call.dy.reshape(shape)
-    # onnxruntime's ScatterND loses what several threads add to one place.
     column = [-1 if other == axis else 1 for other in range(x.rank)]
     places = call.input(1).reshape(column).expand(taken)
     zeros = tape.zeros(x.shape(), call.dy.dtype)
