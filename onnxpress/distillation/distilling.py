@@ -21,6 +21,7 @@ from onnxpress.data import Samples, load_samples, require_runnable
 from onnxpress.distillation.batches import Batches, laid_together, takes_several
 from onnxpress.distillation.checking import Comparison, compare_gradients, require_agreement
 from onnxpress.distillation.losses import LOSS, Target, add_loss, targets_of
+from onnxpress.distillation.mixing import mixed
 from onnxpress.distillation.parameters import Trainable, trainable, write_back
 from onnxpress.distillation.training import Schedule, Trained, train
 from onnxpress.errors import DataError, ModelError
@@ -28,7 +29,7 @@ from onnxpress.gradients import Derivative, differentiate, take_as_inputs
 from onnxpress.graph import standard_opset
 from onnxpress.judge import Budget, Evaluator, Measurement, interface_problems
 from onnxpress.judge.measurement import drop_bounds
-from onnxpress.runtime import EXACT, Array, Session
+from onnxpress.runtime import EXACT, Array, Feed, Session
 from onnxpress.validation import Validation, check_model
 
 __all__ = ["Distilled", "derive", "distill"]
@@ -145,7 +146,9 @@ def distill(
     progress("asking the teacher")
     evaluator = Evaluator(pair.teacher, judging, budget or Budget(), model=pair.teacher_model)
     before = evaluator.measure(pair.student)
-    answers = [pair.teacher.run(feed) for feed in (*training.feeds, *choosing.feeds)]
+    made_up = mixed(training.feeds, seed)
+    feeds = (*training.feeds, *made_up), choosing.feeds
+    answers = [pair.teacher.run(feed) for part in feeds for feed in part]
     _require_room(answers)
     _require_same_shapes(pair, training, answers[0])
     targets = targets_of(evaluator.readings, answers[: len(training)])
@@ -161,7 +164,7 @@ def distill(
     session = Session(derived.model, threads=threads, config=EXACT, name="the training graph")
     score = Session(scoring, threads=threads, config=EXACT, name="the training graph")
     together = takes_several((pair.teacher, pair.student), training.feeds)
-    batches = _batches((training, choosing), answers, targets, together=together)
+    batches = _batches(feeds, answers, targets, together=together)
     comparisons: list[Comparison] = []
     if not copy.rounds:
         progress("comparing gradients with finite differences")
@@ -303,7 +306,7 @@ def derive(
 
 
 def _batches(
-    parts: tuple[Samples, Samples],
+    parts: tuple[tuple[Feed, ...], tuple[Feed, ...]],
     answers: Sequence[Mapping[str, Array]],
     targets: Sequence[Target],
     *,
@@ -311,11 +314,14 @@ def _batches(
 ) -> tuple[Batches, Batches]:
     """Samples to train with and to choose by, each with the teacher's answers."""
     given = [{t.input: answer[t.output] for t in targets} for answer in answers]
-    elements = max(sum(array.size for array in feed.values()) for feed in parts[0].feeds)
-    size = max(1, min(_BATCH, _BATCH_ELEMENTS // max(elements, 1), len(parts[0])))
-    training = Batches(parts[0].feeds, tuple(given[: len(parts[0])]), size, together)
-    choosing = Batches(parts[1].feeds, tuple(given[len(parts[0]) :]), size, together)
-    return training, choosing
+    training, choosing = parts
+    elements = max(sum(array.size for array in feed.values()) for feed in training)
+    size = max(1, min(_BATCH, _BATCH_ELEMENTS // max(elements, 1), len(training)))
+    seen, held_out = given[: len(training)], given[len(training) :]
+    return (
+        Batches(training, tuple(seen), size, together),
+        Batches(choosing, tuple(held_out), size, together),
+    )
 
 
 def _why_not(
