@@ -20,8 +20,8 @@ import numpy as np
 
 import onnxpress
 from onnxpress import model_file, registry
-from onnxpress.distillation.distilling import derive
 from onnxpress.distillation.losses import targets_of
+from onnxpress.distillation.problem import derive
 from onnxpress.judge.reading import read_outputs
 from onnxpress.layers import find_layers
 from onnxpress.runtime import EXACT, Session

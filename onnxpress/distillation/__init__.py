@@ -1,7 +1,10 @@
 """Train a student towards its teacher, as ONNX graphs that onnxruntime runs.
 
+- `matching`: whether teacher and student match; samples for each purpose.
 - `parameters`: what is trained, also behind integers; `losses`: what it is held to.
-- `batches`, `training`: samples, steps, the best state; `checking`: whether gradients are right.
+- `batches`, `mixing`: samples laid together, and made of others where there are few.
+- `problem`: all of that as a loss with its gradients; `checking`: whether these are right.
+- `training`: steps, and the best state.
 - `distilling`: a teacher, a student and samples in, a better student and its judgement out.
 """
 

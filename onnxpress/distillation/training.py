@@ -16,6 +16,7 @@ import numpy.typing as npt
 from onnxpress.distillation.batches import Batches
 from onnxpress.distillation.losses import LOSS
 from onnxpress.distillation.parameters import Parameter
+from onnxpress.distillation.problem import Problem
 from onnxpress.runtime import Session
 
 __all__ = ["Check", "Schedule", "Trained", "loss_on", "train"]
@@ -129,11 +130,7 @@ class _Adam:
 
 
 def train(
-    session: Session,
-    scoring: Session,
-    gradients: Mapping[str, str],
-    parameters: Mapping[str, Parameter],
-    batches: tuple[Batches, Batches],
+    problem: Problem,
     schedule: Schedule,
     *,
     progress: Callable[[str], None] = lambda _: None,
@@ -145,27 +142,24 @@ def train(
     with half the rate.
 
     Args:
-        session: of the loss and its gradients.
-        scoring: of the loss alone.
-        gradients: the output of each parameter's.
-        parameters: what is trained.
-        batches: to train with, and to choose by.
+        problem: what is minimized over what.
         schedule: how long and how fast.
         progress: told the loss, the best so far and the time left.
         stop: asked before each step whether to end with the best so far.
     """
-    training, choosing = batches
+    training, choosing = problem.batches
     rng = np.random.default_rng(schedule.seed)
-    run = _Run(parameters, schedule, loss_on(scoring, choosing, _starts(parameters)))
+    first = loss_on(problem.scoring, choosing, _starts(problem.parameters))
+    run = _Run(problem.parameters, schedule, first)
     every = max(1, min(schedule.steps // _CHECKS, 200))
     while not (ended := run.ended(stop)):
-        loss, found = _gradient(session, training.draw(rng), run.values, gradients)
+        loss, found = _gradient(problem, training.draw(rng), run.values)
         if not math.isfinite(loss):
             run.step_back(no_number=True)
             continue
         run.step(loss, found)
         if run.steps % every == 0 or run.steps == schedule.steps:
-            run.check(loss_on(scoring, choosing, run.values))
+            run.check(loss_on(problem.scoring, choosing, run.values))
             progress(run.words())
     return Trained(run.best, tuple(run.checks), run.steps, ended, run.no_numbers)
 
@@ -263,18 +257,15 @@ def _at(part: float) -> float:
 
 
 def _gradient(
-    session: Session,
-    feeds: list[dict[str, npt.NDArray[np.generic]]],
-    values: Mapping[str, Floats],
-    gradients: Mapping[str, str],
+    problem: Problem, feeds: list[dict[str, npt.NDArray[np.generic]]], values: Mapping[str, Floats]
 ) -> tuple[float, dict[str, Floats]]:
     """The mean loss of some runs, and its gradients; NaN where one of them is no number."""
     total = 0.0
     sums: dict[str, Floats] = {}
     for feed in feeds:
-        found = session.run({**feed, **values})
+        found = problem.session.run({**feed, **values})
         total += float(found[LOSS]) / len(feeds)
-        for name, output in gradients.items():
+        for name, output in problem.gradients.items():
             part = found[output].astype(np.float32, copy=False) / np.float32(len(feeds))
             sums[name] = sums[name] + part if name in sums else part
     if not all(np.isfinite(gradient).all() for gradient in sums.values()):

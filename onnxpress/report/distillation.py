@@ -32,6 +32,7 @@ def distillation_document(found: Distilled) -> dict[str, Any]:
         "training": {
             "targets": list(found.targets),
             "samples": dict(zip(("training", "choosing", "judging"), found.samples, strict=True)),
+            "mixtures": found.made_up,
             "batch": found.batch,
             "steps": trained.steps,
             "ended": trained.ended,
@@ -92,7 +93,8 @@ def print_distillation(
     samples = training["samples"]
     print_text(
         f"{counted(training['steps'], 'step')} of {counted(training['batch'], 'sample')} in "
-        f"{found['seconds']:.0f} s; {training['ended']}; {samples['training']} samples trained, "
+        f"{found['seconds']:.0f} s; {training['ended']}; {samples['training']} samples and "
+        f"{training['mixtures']} mixtures of them trained, "
         f"{samples['choosing']} chose, {samples['judging']} judged",
         console,
         label="distill",

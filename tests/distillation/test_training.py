@@ -1,6 +1,7 @@
 """Losses, steps, and what happens where a loss is no number or a gradient is wrong."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from onnxpress.distillation.batches import Batches
 from onnxpress.distillation.checking import Comparison, compare_gradients, require_agreement
 from onnxpress.distillation.losses import LOSS, add_loss, targets_of
 from onnxpress.distillation.parameters import Parameter
-from onnxpress.distillation.training import Schedule, train
+from onnxpress.distillation.problem import Problem
+from onnxpress.distillation.training import Schedule, Trained, train
 from onnxpress.errors import ModelError
 from onnxpress.judge.kinds import Kind, Reading
 from onnxpress.runtime import Session
@@ -38,13 +40,34 @@ class Bowl:
         return {LOSS: np.asarray(loss, np.float32), "dw": 2 * difference}
 
 
-def trained(bowl: Bowl, *, steps: int = 300, mask: np.ndarray | None = None, **options: Any) -> Any:
+def problem_of(bowl: Any, mask: np.ndarray | None = None) -> Problem:
+    """Of one weight of four elements."""
     one = Batches(({"x": np.zeros((1, 1), np.float32)},), ({},), 1, together=True)
     parameters = {"w": Parameter("w", "w", np.ones((2, 2), np.float32), mask)}
     scoring: Any = Bowl()
-    session: Any = bowl
-    schedule = Schedule(steps, options.pop("rate", 0.05), None, 0)
-    return train(session, scoring, {"w": "dw"}, parameters, (one, one), schedule, **options)
+    return Problem(
+        bowl,
+        scoring,
+        {"w": "dw"},
+        parameters,
+        (one, one),
+        targets=(),
+        left={},
+        missing={},
+        rounds=False,
+        made_up=0,
+    )
+
+
+def trained(
+    bowl: Bowl,
+    *,
+    steps: int = 300,
+    rate: float = 0.05,
+    mask: np.ndarray | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Trained:
+    return train(problem_of(bowl, mask), Schedule(steps, rate, None, 0), stop=stop)
 
 
 def test_steps_lead_to_the_least_loss() -> None:

@@ -1,0 +1,97 @@
+"""A teacher and a student that match, and samples for each purpose."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
+
+from onnxpress import model_file
+from onnxpress.data import Samples, load_samples, require_runnable
+from onnxpress.errors import DataError, ModelError
+from onnxpress.judge import interface_problems
+from onnxpress.runtime import Array, Session
+
+__all__ = ["Pair", "matched", "require_same_shapes", "sample_sets"]
+
+_CHOOSING_SHARE, _JUDGING_SHARE = 0.2, 0.25
+_FEWEST = 8
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A teacher and a student that match.
+
+    Attributes:
+        teacher: a session.
+        student: a session.
+        teacher_model: the graph.
+        student_model: the graph, functions inlined and constants as initializers.
+    """
+
+    teacher: Session
+    student: Session
+    teacher_model: ir.Model
+    student_model: ir.Model
+
+
+def matched(teacher: str | Path, student: str | Path, threads: int) -> Pair:
+    """Both models, checked against each other.
+
+    Raises:
+        ModelError: they do not match, or one cannot be loaded.
+    """
+    teacher_model, student_model = (model_file.load(file) for file in (teacher, student))
+    if student_model.functions:
+        student_model = InlinePass()(student_model).model
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=1)(student_model)
+    first = Session(Path(teacher), threads=threads, name=str(teacher))
+    second = Session(Path(student), threads=threads, name=str(student))
+    problems = interface_problems(first, second)
+    if problems:
+        raise ModelError(
+            f"{student}: does not match its teacher {teacher}: {'; '.join(problems)}; expected the "
+            "same inputs and outputs"
+        )
+    return Pair(first, second, teacher_model, student_model)
+
+
+def sample_sets(
+    pair: Pair, calibration: object, evaluation: object, seed: int
+) -> tuple[Samples, Samples, Samples]:
+    """To train with, to choose by, to judge on; none in two of them.
+
+    Raises:
+        DataError: they do not fit or are too few.
+    """
+    given = load_samples(calibration, pair.teacher.inputs)  # type: ignore[arg-type]
+    if len(given) < _FEWEST:
+        raise DataError(
+            f"{given.source}: found {len(given)} sample(s); expected at least {_FEWEST} to train "
+            "with and to choose by; some hundreds do much better"
+        )
+    for session in (pair.teacher, pair.student):
+        require_runnable(session, given)
+    if evaluation is None:
+        given, judging = given.hold_out(_JUDGING_SHARE, seed)
+    else:
+        judging = load_samples(evaluation, pair.teacher.inputs)  # type: ignore[arg-type]
+        require_runnable(pair.teacher, judging)
+    training, choosing = given.parts((1 - _CHOOSING_SHARE, _CHOOSING_SHARE), seed)
+    return training, choosing, judging
+
+
+def require_same_shapes(pair: Pair, samples: Samples, answers: Mapping[str, Array]) -> None:
+    """Refuse a student whose answers have other shapes, as other classes have.
+
+    Raises:
+        ModelError: they differ.
+    """
+    own = pair.student.run(samples.feeds[0])
+    for name, array in answers.items():
+        if own[name].shape != array.shape:
+            raise ModelError(
+                f"the student's output {name!r} is {list(own[name].shape)} for a sample to which "
+                f"the teacher gives {list(array.shape)}; expected the same classes and sizes"
+            )

@@ -1,0 +1,187 @@
+"""What is minimized over what: the loss of a student with its gradients, and batches of samples."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxpress.blocks.sizes import with_types
+from onnxpress.conversion.opset import raise_opset
+from onnxpress.data import Samples
+from onnxpress.distillation.batches import Batches, laid_together, takes_several
+from onnxpress.distillation.checking import Comparison, compare_gradients, require_agreement
+from onnxpress.distillation.losses import LOSS, Target, add_loss, targets_of
+from onnxpress.distillation.matching import Pair, require_same_shapes
+from onnxpress.distillation.mixing import mixed
+from onnxpress.distillation.parameters import Parameter, Trainable, trainable
+from onnxpress.errors import DataError, ModelError
+from onnxpress.gradients import Derivative, differentiate, take_as_inputs
+from onnxpress.graph import standard_opset
+from onnxpress.judge import Reading
+from onnxpress.runtime import EXACT, Array, Feed, Session
+
+__all__ = ["Problem", "derive", "pose"]
+
+_OPSET, _LEAST_OPSET = 18, 13
+_BATCH = 32
+_BATCH_ELEMENTS = 1_500_000
+"""Of inputs that are run at once."""
+_COMPARED = 8
+"""Samples on which gradients are compared with differences."""
+_ANSWERS_BYTES = 1_500_000_000
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All that steps need.
+
+    Attributes:
+        session: of the loss and its gradients.
+        scoring: of the loss alone.
+        gradients: the output of each parameter's.
+        parameters: what is trained.
+        batches: to train with, and to choose by.
+        targets: what the outputs are held to.
+        left: why other weights are not trained, by name.
+        missing: nodes without a gradient, and why.
+        rounds: whether the student rounds what depends on them.
+        made_up: samples that are mixtures of others.
+    """
+
+    session: Session
+    scoring: Session
+    gradients: Mapping[str, str]
+    parameters: Mapping[str, Parameter]
+    batches: tuple[Batches, Batches]
+    targets: tuple[Target, ...]
+    left: Mapping[str, str]
+    missing: Mapping[str, str]
+    rounds: bool
+    made_up: int
+
+    def compared(self) -> list[Comparison]:
+        """Gradients against finite differences; none where values are rounded.
+
+        Raises:
+            ModelError: they disagree.
+        """
+        if self.rounds:
+            return []
+        training = self.batches[0]
+        both = zip(training.feeds[:_COMPARED], training.answers[:_COMPARED], strict=True)
+        feeds = [{**feed, **answers} for feed, answers in both]
+        shapes = [{name: array.shape for name, array in feed.items()} for feed in feeds]
+        alike = [feed for feed, own in zip(feeds, shapes, strict=True) if own == shapes[0]]
+        sample = laid_together(alike[: training.size] if training.together else alike[:1])
+        found = compare_gradients(self.session, self.gradients, self.parameters, sample)
+        require_agreement(found)
+        return found
+
+
+def pose(
+    pair: Pair,
+    training: Samples,
+    choosing: Samples,
+    readings: Mapping[str, Reading],
+    *,
+    temperature: float,
+    seed: int,
+    threads: int,
+) -> Problem:
+    """The loss of a student against the teacher's answers.
+
+    Args:
+        pair: teacher and student.
+        training: samples to train with.
+        choosing: samples to choose the best state by.
+        readings: of the teacher's outputs.
+        temperature: T of class scores.
+        seed: of samples that are made up.
+        threads: of onnxruntime.
+
+    Raises:
+        ModelError: no output can be followed, or nothing of the student can be trained.
+        DataError: the teacher's answers do not fit into memory.
+    """
+    made_up = mixed(training.feeds, seed)
+    feeds = (*training.feeds, *made_up), choosing.feeds
+    answers = [pair.teacher.run(feed) for part in feeds for feed in part]
+    _require_room(answers)
+    require_same_shapes(pair, training, answers[0])
+    targets = targets_of(readings, answers[: len(training)])
+    if not targets:
+        raise ModelError("the teacher has no output of real numbers to be followed")
+    copy, derived, scoring = derive(pair.student_model, targets, temperature)
+    left = {**copy.left, **derived.untrained}
+    if not derived.gradients:
+        reasons = sorted(set(left.values())) or ["no weight was found"]
+        raise ModelError(f"nothing of the student can be trained: {'; '.join(reasons)}")
+    together = takes_several((pair.teacher, pair.student), training.feeds)
+    return Problem(
+        Session(derived.model, threads=threads, config=EXACT, name="the training graph"),
+        Session(scoring, threads=threads, config=EXACT, name="the training graph"),
+        derived.gradients,
+        {name: copy.parameters[name] for name in derived.gradients},
+        _batches(feeds, answers, targets, together=together),
+        tuple(targets),
+        left,
+        derived.missing,
+        copy.rounds,
+        len(made_up),
+    )
+
+
+def derive(
+    student: ir.Model, targets: Sequence[Target], temperature: float
+) -> tuple[Trainable, Derivative, ir.Model]:
+    """The student in float, its loss with gradients, and its loss alone.
+
+    Raises:
+        ModelError: its opset is too old for gradients.
+    """
+    raised, reason = raise_opset(student, _OPSET)
+    if reason is not None and standard_opset(student) < _LEAST_OPSET:
+        raise ModelError(
+            f"the student has opset {standard_opset(student)}; gradients need {_LEAST_OPSET}, and "
+            f"{reason}; export it with a newer opset"
+        )
+    copy = trainable(raised)
+    add_loss(copy.model, targets, temperature)
+    scoring = with_types(copy.model)
+    derived = differentiate(scoring.clone(), LOSS, copy.parameters)
+    take_as_inputs(scoring, derived.gradients)
+    return copy, derived, scoring
+
+
+def _batches(
+    parts: tuple[tuple[Feed, ...], tuple[Feed, ...]],
+    answers: Sequence[Mapping[str, Array]],
+    targets: Sequence[Target],
+    *,
+    together: bool,
+) -> tuple[Batches, Batches]:
+    """Samples to train with and to choose by, each with the teacher's answers."""
+    given = [{t.input: answer[t.output] for t in targets} for answer in answers]
+    training, choosing = parts
+    elements = max(sum(array.size for array in feed.values()) for feed in training)
+    size = max(1, min(_BATCH, _BATCH_ELEMENTS // max(elements, 1), len(training)))
+    seen, held_out = given[: len(training)], given[len(training) :]
+    return (
+        Batches(training, tuple(seen), size, together),
+        Batches(choosing, tuple(held_out), size, together),
+    )
+
+
+def _require_room(answers: Sequence[Mapping[str, Array]]) -> None:
+    """Refuse more of the teacher's answers than memory is meant for.
+
+    Raises:
+        DataError: they are larger.
+    """
+    size = sum(array.nbytes for answer in answers for array in answer.values())
+    if size > _ANSWERS_BYTES:
+        fits = int(len(answers) * _ANSWERS_BYTES / size)
+        raise DataError(
+            f"the teacher's answers to {len(answers)} samples take {size / 1e9:.1f} GB; expected "
+            f"at most {_ANSWERS_BYTES / 1e9:.1f} GB; give about {fits} samples"
+        )
