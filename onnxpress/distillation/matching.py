@@ -8,6 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
 
 from onnxpress import model_file
+from onnxpress.conversion import settle_weights
 from onnxpress.data import Samples, load_samples, require_runnable
 from onnxpress.errors import DataError, ModelError
 from onnxpress.judge import interface_problems
@@ -43,6 +44,7 @@ def matched(teacher: str | Path, student: str | Path, threads: int) -> Pair:
         ModelError: they do not match, or one cannot be loaded.
     """
     teacher_model, student_model = (model_file.load(file) for file in (teacher, student))
+    student_model, _ = settle_weights(student_model, None)
     if student_model.functions:
         student_model = InlinePass()(student_model).model
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=1)(student_model)

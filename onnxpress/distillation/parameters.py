@@ -43,8 +43,12 @@ _PLACES: Mapping[str, tuple[int, ...]] = {
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Div")
 _MASKS = 1e4
 """What is as large is added to close a place, not to be learned."""
-_PRUNED_SHARE = {8: 0.1, 4: 0.45}
-"""Of zeros, by bits: more than rounding makes of dense weights."""
+_PRUNED_SHARE = 0.1
+_PRUNED_TIMES = 8
+"""Zeros of integers that are more than this share, and than so many times as many as 1 or -1, were
+pruned; rounding makes about as many of each."""
+_LEAST_SIZE = 0.01
+"""Biases may start at 0."""
 _INTEGERS = {ir.DataType.INT8: (-128, 127), ir.DataType.UINT8: (0, 255)}
 
 
@@ -69,6 +73,12 @@ class Parameter:
     scale: Floats | None = None
     zero: npt.NDArray[np.float32] | None = None
     dtype: ir.DataType = ir.DataType.FLOAT
+
+    @property
+    def size(self) -> float:
+        """What its rate is relative to: its root mean square, or a step where that is larger."""
+        steps = 0.0 if self.scale is None else float(np.mean(self.scale))
+        return max(float(np.sqrt(np.mean(np.square(self.start)))), steps, _LEAST_SIZE)
 
     def stored(self, values: Floats) -> npt.NDArray[np.generic]:
         """Trained values as the student stores them."""
@@ -120,7 +130,7 @@ def trainable(student: ir.Model) -> Trainable:
         if value.dtype == ir.DataType.FLOAT and (packed or _is_trained(value, behind)):
             array = constant(value)
             assert array is not None
-            mask = array != 0 if packed else _mask(array, 32)
+            mask = array != 0 if packed else _mask(array, integers=False)
             parameters[name] = Parameter(name, name, array.astype(np.float32), mask)
         elif value.dtype in _INTEGERS or value.dtype == ir.DataType.INT32:
             made = _in_float(names, graph, value, packed=packed)
@@ -190,15 +200,16 @@ def _is_packed(value: ir.Value, varying: set[ir.Value]) -> bool:
     return fetched and node.inputs[1] not in varying
 
 
-def _mask(array: npt.NDArray[np.generic], bits: int) -> npt.NDArray[np.bool_] | None:
-    """Where a weight may change; `None` for vectors, and where there is no more zero than usual."""
+def _mask(array: npt.NDArray[np.generic], *, integers: bool) -> npt.NDArray[np.bool_] | None:
+    """Where a weight may change; `None` for vectors, and where zeros are no sign of pruning."""
     if array.ndim < 2:
         return None
-    present = array != 0
-    zeros = 1 - present.mean()
-    if zeros == 0 or zeros < _PRUNED_SHARE.get(bits, 0):
-        return None
-    return np.asarray(present, np.bool_)
+    zeros = int(np.sum(array == 0))
+    if integers:
+        beside = max(int(np.sum(array == number)) for number in (1, -1))
+        if zeros < max(_PRUNED_SHARE * array.size, _PRUNED_TIMES * beside):
+            return None
+    return np.asarray(array != 0, np.bool_) if zeros else None
 
 
 def _in_float(names: Names, graph: ir.Graph, value: ir.Value, *, packed: bool) -> Parameter | None:
@@ -223,7 +234,7 @@ def _in_float(names: Names, graph: ir.Graph, value: ir.Value, *, packed: bool) -
         return None
     start = ((array.astype(np.float32) - zero) * scale).astype(np.float32)
     centred = array.astype(np.float32) - zero
-    mask = centred != 0 if packed else _mask(centred, 8)
+    mask = centred != 0 if packed else _mask(centred, integers=True)
     shadow = add_initializer(names, graph, f"{value.name}_float", start)
     made = Parameter(shadow.name or "", value.name or "", start, mask, scale, zero, value.dtype)
     if value.dtype == ir.DataType.INT32:

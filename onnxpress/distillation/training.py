@@ -26,8 +26,6 @@ Floats = npt.NDArray[np.float32]
 _MEAN_DECAY, _SQUARE_DECAY, _EPSILON = 0.9, 0.999, 1e-8
 _WARM_UP = 0.05
 """Of all steps: Adam's second moments are of few gradients at first."""
-_LEAST_SCALE = 0.01
-"""Of a parameter's size that its rate is relative to: biases may start at 0."""
 _CHECKS = 20
 _PATIENCE = 4
 """Checks without a better state after which the rate is too high."""
@@ -101,10 +99,7 @@ class _Adam:
     def __init__(self, parameters: Mapping[str, Parameter], values: dict[str, Floats]) -> None:
         self._values = values
         self._masks = {name: p.mask for name, p in parameters.items() if p.mask is not None}
-        self._scales = {
-            name: max(float(np.sqrt(np.mean(np.square(p.start)))), _LEAST_SCALE)
-            for name, p in parameters.items()
-        }
+        self._sizes = {name: parameter.size for name, parameter in parameters.items()}
         self.restart()
 
     def restart(self) -> None:
@@ -125,7 +120,7 @@ class _Adam:
             mean += (1 - _MEAN_DECAY) * gradient
             squares *= _SQUARE_DECAY
             squares += (1 - _SQUARE_DECAY) * np.square(gradient)
-            size = np.float32(rate * self._scales[name] * square / straight)
+            size = np.float32(rate * self._sizes[name] * square / straight)
             self._values[name] -= size * mean / (np.sqrt(squares) + _EPSILON)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from command_line import message, run
-from students import pruned, saved
+from students import coarse, pruned, saved
 
 from onnxpress import model_file
 from onnxpress.layers import find_layers
@@ -68,6 +68,29 @@ def test_pruned_student_comes_nearer_and_keeps_its_zeros(
     for was, now in zip(before, after, strict=True):
         assert not now.array[was.array == 0].any(), was.name
         assert (now.array != was.array).any(), was.name
+
+
+def test_integers_of_few_levels_come_nearer_and_stay_integers(
+    arguments: list[object], tmp_path: Path
+) -> None:
+    arguments[4] = saved(coarse("fashion_mlp", 7), tmp_path / "coarse.onnx")
+    result = run(*arguments, "--json", "-")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.output)
+    assert document["after"]["worst_sqnr_db"] > document["before"]["worst_sqnr_db"] + 2
+    assert document["warnings"][0].startswith("gradients go straight through rounding")
+    assert document["gradients"] == []
+    was, now = (
+        model_file.load(tmp_path / name).graph.initializers for name in ("coarse.onnx", "out.onnx")
+    )
+    changed = [name for name in was if name.endswith("_int8")]
+    assert changed
+    for name in changed:
+        before, after = was[name].const_value, now[name].const_value
+        assert before is not None
+        assert after is not None
+        assert after.dtype == ir.DataType.INT8
+        assert (after.numpy() != before.numpy()).any(), name
 
 
 def test_interface_and_file_size_stay(
