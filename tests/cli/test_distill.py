@@ -12,6 +12,7 @@ from command_line import message, run
 from students import coarse, pruned, saved
 
 from onnxpress import model_file
+from onnxpress.conversion import fix_shapes
 from onnxpress.layers import find_layers
 from onnxpress.runtime import Session
 
@@ -247,3 +248,18 @@ def _initializer(model: ir.Model) -> ir.Value:
     )
     model.graph.register_initializer(value)
     return value
+
+
+def test_models_of_a_fixed_batch_are_trained_sample_by_sample(
+    arguments: list[object], models: Path, tmp_path: Path
+) -> None:
+    teacher = model_file.load(models / "fashion_mlp.onnx")
+    student = pruned("fashion_mlp", 0.8)
+    for model, place, name in ((teacher, 2, "teacher"), (student, 4, "student")):
+        fixed = fix_shapes(model, ["image=1x1x28x28"])
+        arguments[place] = saved(fixed, tmp_path / f"{name}.onnx")
+    result = run(*arguments, "--steps", 10, "--json", "-")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.output)
+    assert document["training"]["loss_best"] < document["training"]["loss_before"]
+    assert Session(tmp_path / "out.onnx").inputs[0].shape == (1, 1, 28, 28)
