@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxpress.reconstruction import damped_gram
+from onnxpress.runtime import cholesky, inv
 
 __all__ = ["Compensation", "round_compensated"]
 
@@ -123,15 +124,15 @@ def _inverse_root(gram: Float64) -> Float64:
     With the order of rows and columns turned round, the Cholesky factor of H is an upper
     triangular R with RRᵀ = H; U is its inverse.
     """
-    root = np.linalg.cholesky(gram[:, ::-1, ::-1])[:, ::-1, ::-1]
-    return _inverted(np.asarray(root, np.float64))
+    root = cholesky(gram[:, ::-1, ::-1])[:, ::-1, ::-1]
+    return _inverted(root)
 
 
 def _inverted(upper: Float64) -> Float64:
     """The inverses of upper triangular matrices, by halves: a sixth of a general inverse's work."""
     size = upper.shape[1]
     if size <= _SMALL:
-        return np.asarray(np.linalg.inv(upper), np.float64)
+        return inv(upper)
     half = size // 2
     result = np.zeros_like(upper)
     first, last = _inverted(upper[:, :half, :half]), _inverted(upper[:, half:, half:])
