@@ -135,7 +135,7 @@ def tried(
 def test_only_the_way_that_is_taken_is_fitted_again(
     alone: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both = [(False, True, False), (True, True, False)]
+    both = [(True, True, False), (False, True, False)]
     assert tried(monkeypatch, alone, fitted=1) == [*both, (alone < 16, False, True), (True,)]
 
 
@@ -143,14 +143,14 @@ def test_where_nothing_is_fitted_again_nothing_is_carried_out_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     *asked, _ = tried(monkeypatch, 8, fitted=1, refining=False)
-    assert asked == [(False, True, False), (True, True, False)]
+    assert asked == [(True, True, False), (False, True, False)]
 
 
-def test_without_time_the_first_way_stays_as_it_was_found(
+def test_without_time_the_last_pass_alone_stays_as_it_was_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     over = SearchOptions(deadline=-1.0)
-    assert tried(monkeypatch, 8, fitted=1, options=over) == [(False, True, False), (False,)]
+    assert tried(monkeypatch, 32, fitted=1, options=over) == [(True, True, False), (False,)]
 
 
 def test_what_was_taken_stays_when_the_search_is_stopped_while_it_is_fitted_again(

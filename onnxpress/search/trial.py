@@ -58,10 +58,20 @@ class SearchOptions:
         """Whether the search has to take the best it has."""
         return self.stop() or time.monotonic() > self.deadline
 
-    def with_part_of_time(self, parts: int) -> "SearchOptions":
-        """The same with the first of so many equal parts of the time that is left."""
+    @property
+    def left_s(self) -> float:
+        """Seconds until the deadline."""
+        return self.deadline - time.monotonic()
+
+    def with_part_of_time(self, parts: int, kept_s: float = 0.0) -> "SearchOptions":
+        """The same with the first of so many equal parts of the time that is left.
+
+        Args:
+            parts: how many.
+            kept_s: seconds at the end that belong to none.
+        """
         now = time.monotonic()
-        return replace(self, deadline=now + (self.deadline - now) / parts)
+        return replace(self, deadline=now + (self.deadline - kept_s - now) / parts)
 
 
 @dataclass(frozen=True)
