@@ -1,7 +1,8 @@
 """How much less of the budget a choice gets that broke on samples it had not seen."""
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -103,6 +104,7 @@ def tried(
     *,
     refining: bool = True,
     options: SearchOptions = SearchOptions(),  # noqa: B008 - frozen
+    took: Callable[[], None] = lambda: None,
 ) -> list[tuple[bool, ...]]:
     """What is tried: without `prune`? rough? what was taken, fitted again? Last, what is given.
 
@@ -112,11 +114,13 @@ def tried(
         fitted: the larger, the nearer it is fitted again; rough models are at 0.
         refining: whether the last pass fits again at all.
         options: of the search.
+        took: is called for each way.
     """
     asked: list[tuple[bool, ...]] = []
 
     def attempt(_: Run, variant: Variant, timed: Latency | None = None) -> Attempt:
         asked.append((bool(variant.skipped), variant.rough, bool(variant.taken)))
+        took()
         model = weighing(alone if variant.skipped else 16)
         decision = Decision("a", Candidate({}, 0.1, 10, keeps_kernels=True))
         last = Quantize(refinement=refining)
@@ -151,6 +155,30 @@ def test_without_time_the_last_pass_alone_stays_as_it_was_found(
 ) -> None:
     over = SearchOptions(deadline=-1.0)
     assert tried(monkeypatch, 32, fitted=1, options=over) == [(True, True, False), (False,)]
+
+
+def test_the_chain_is_followed_where_as_much_time_is_left_as_the_last_pass_took(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a clock that says 30 s more each time a way ends."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    for limit, followed in ((59.0, False), (61.0, True)):
+        now[0] = 0.0
+        found = tried(
+            monkeypatch,
+            32,
+            fitted=1,
+            options=SearchOptions(deadline=limit),
+            took=lambda: now.__setitem__(0, now[0] + 30.0),
+        )
+        assert ((False, True, False) in found) is followed
+
+
+def test_what_the_last_pass_took_alone_is_kept_for_it_in_the_chain() -> None:
+    options = SearchOptions(deadline=1000.0 + time.monotonic())
+    early = options.with_part_of_time(2, kept_s=400.0)
+    assert early.left_s == pytest.approx(300.0, abs=1.0)
 
 
 def test_what_was_taken_stays_when_the_search_is_stopped_while_it_is_fitted_again(

@@ -85,6 +85,8 @@ def weighed(
     out by prediction. Most layers are harmless, so this takes far fewer runs than one for each.
     Candidates that are not `wanted` count as free of error, and so do carried ones, which are taken
     in any case: they are measured alone, and what groups lose is what they lose beyond.
+    What is known from another way to follow the plan is not measured again: what follows a layer
+    magnifies its error about as much where an early pass has changed the model.
 
     Args:
         trials: measure.
@@ -94,8 +96,19 @@ def weighed(
     allowed = 10 ** (-trials.min_sqnr / 10)
     carried = tuple(Decision(p.site, p.candidates[0]) for p in proposals if p.candidates[0].carried)
     measured: dict[tuple[str, int], float] = {}
+    known = trials.magnifications
+    groups: list[list[tuple[int, Decision]]] = []
     families = _families(proposals, wanted)
-    alone = trials.noise(carried, _SENSITIVITY_SAMPLES) if carried and families else 0.0
+    for family, members in families.items():
+        groups.append([])
+        for place, decision in members:
+            magnification = known.get((decision.site, *family))
+            if magnification is None:
+                groups[-1].append((place, decision))
+            else:
+                measured[decision.site, place] = magnification * _least(decision)
+    groups = [group for group in groups if group]
+    alone = trials.noise(carried, _SENSITIVITY_SAMPLES) if carried and groups else 0.0
 
     def halve(group: Sequence[tuple[int, Decision]], share: float | None = None) -> None:
         decisions = [decision for _, decision in group]
@@ -105,7 +118,7 @@ def weighed(
             # Where a metric decides, no more is known than that the whole fails.
             share = min(allowed, error) / _RESOLUTION
         if len(group) == 1 or error <= share:
-            predicted = [d.candidate.predicted_error + _TINY_ERROR for d in decisions]
+            predicted = [_least(decision) for decision in decisions]
             for (place, decision), part in zip(group, predicted, strict=True):
                 measured[decision.site, place] = error * part / sum(predicted)
             trials.options.progress(f"sensitivity of {len(measured)} candidates")
@@ -114,8 +127,12 @@ def weighed(
         halve(group[:middle], share)
         halve(group[middle:], share)
 
-    for group in families:
+    for group in groups:
         halve(group)
+    for family, members in families.items():
+        for place, decision in members:
+            magnification = measured[decision.site, place] / _least(decision)
+            known.setdefault((decision.site, *family), magnification)
     return [
         replace(
             proposal,
@@ -128,9 +145,14 @@ def weighed(
     ]
 
 
+def _least(decision: Decision) -> float:
+    """What is predicted of it, above zero."""
+    return decision.candidate.predicted_error + _TINY_ERROR
+
+
 def _families(
     proposals: Sequence[Proposal], wanted: Callable[[Candidate], bool]
-) -> list[list[tuple[int, Decision]]]:
+) -> dict[tuple[str, str, int], list[tuple[int, Decision]]]:
     """Candidates alike, with their places; of each site at most one in a list."""
     found: dict[tuple[str, str, int], list[tuple[int, Decision]]] = {}
     for proposal in proposals:
@@ -141,4 +163,4 @@ def _families(
                 decision = Decision(proposal.site, candidate)
                 found.setdefault((*family, times[family]), []).append((place, decision))
                 times[family] += 1
-    return list(found.values())
+    return found

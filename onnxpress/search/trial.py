@@ -17,9 +17,12 @@ from onnxpress.runtime import Clock, Latency, compare_latency
 from onnxpress.search.allowance import Allowance
 from onnxpress.search.objective import Objective
 
-__all__ = ["Choice", "Clocked", "Measures", "SearchOptions", "Trial", "Trials"]
+__all__ = ["Choice", "Clocked", "Magnifications", "Measures", "SearchOptions", "Trial", "Trials"]
 
 Choice = tuple[Decision, ...]
+Magnifications = dict[tuple[str, str, str, int], float]
+"""Noise at the outputs over what is predicted of a layer, by the site, the pass, the family of the
+candidate and its place among those of this family."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,8 @@ class Measures(Protocol):
 
 class Trials(Measures, Protocol):
     """What a strategy asks of choices."""
+
+    magnifications: Magnifications
 
     @property
     def tried(self) -> int:

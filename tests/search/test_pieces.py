@@ -207,6 +207,18 @@ def test_layers_are_told_apart_from_a_sixteenth_of_what_the_budget_allows(
     assert trials.weighed == looks
 
 
+def test_layers_that_were_weighed_in_another_way_are_not_weighed_again() -> None:
+    true = {"a": 3.0, "b": 1e-9, "new": 0.5}
+    trials = FakeTrials(1.0, true=lambda d: d.candidate.predicted_error * true[d.site], floor=10.0)
+    weighed(trials, [site("a", candidate(1.0)), site("b", candidate(1.0))], lambda _: True)
+    before = trials.weighed
+    again = [site(name, candidate(error)) for name, error in (("a", 0.1), ("b", 1.0), ("new", 1.0))]
+    found = weighed(trials, again, lambda _: True)
+    assert trials.weighed - before == 1, "the new one"
+    errors = {p.site: p.candidates[0].predicted_error for p in found}
+    assert errors == pytest.approx({"a": 0.3, "b": 1e-9, "new": 0.5})
+
+
 def test_layers_that_are_not_told_apart_share_their_error_as_predicted() -> None:
     predicted = {"a": 1.0, "b": 1.0, "c": 0.3, "d": 0.1}
     true = {"a": 1.0, "b": 0.0, "c": 0.001, "d": 0.003}
