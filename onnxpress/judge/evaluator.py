@@ -375,6 +375,11 @@ class Evaluator:
         """The share of the budget that is spent, by outputs and by metrics; 1 is all of it."""
         return max(self._noise_spent(measurement), self._drop_spent(measurement))
 
+    def spent_anywhere(self, measurement: Measurement) -> float:
+        """As `spent`, on stressed inputs, other sizes and carried states too, where these ran."""
+        probed = [10 ** ((one.least_db - one.sqnr_db) / 10) for one in measurement.probes]
+        return max([self.spent(measurement), *probed])
+
     def _drop_spent(self, measurement: Measurement) -> float:
         """The share of the largest drop that the worst metric takes; 0 where none is measured."""
         worst = max((figure.drop for figure in measurement.metrics), default=0.0)

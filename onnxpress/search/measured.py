@@ -106,7 +106,7 @@ class MeasuredTrials:
 
     def spent(self, trial: Trial) -> float:
         """Of the budget's share."""
-        return self._evaluator.spent(trial.measurement) / self.options.share
+        return self._evaluator.spent_anywhere(trial.measurement) / self.options.share
 
     def _measured(self, decisions: Choice, *, glance: bool = False) -> Trial:
         options = self.options
