@@ -175,6 +175,34 @@ def test_the_chain_is_followed_where_as_much_time_is_left_as_the_last_pass_took(
         assert ((False, True, False) in found) is followed
 
 
+def test_a_short_limit_is_spent_on_the_last_pass(
+    models: Path, small_data: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that says a second more whenever something is told."""
+    told: list[str] = []
+    monkeypatch.setattr("time.monotonic", lambda: float(len(told)))
+
+    def optimized(limit: float | None) -> onnxpress.Result:
+        told.clear()
+        return onnxpress.optimize(
+            models / "fashion_mlp.onnx",
+            calibration=small_data[0],
+            evaluation=small_data[1],
+            clock=BY_WORK,
+            time_limit=limit,
+            progress=told.append,
+        )
+
+    unlimited = optimized(None)
+    assert {s.pass_.name for s in unlimited.stages if s.decisions} >= {"prune", "quantize"}
+    early = told.index("prune: statistics")
+    limited = optimized(early + 1.0)
+    assert "prune: statistics" not in told
+    by_name = {stage.pass_.name: stage for stage in limited.stages}
+    assert by_name["quantize"].decisions
+    assert "time was over" in by_name["prune"].note
+
+
 def test_what_the_last_pass_took_alone_is_kept_for_it_in_the_chain() -> None:
     options = SearchOptions(deadline=1000.0 + time.monotonic())
     early = options.with_part_of_time(2, kept_s=400.0)
