@@ -47,7 +47,7 @@ def bisected(trials: Measures, ladder: Sequence[Choice], seen: list[Spending]) -
         seen: choices of other ladders of the same sites, which say where to begin; it grows.
     """
     index, trial = _highest(trials, ladder, seen, trials.glanced)
-    if trial is None or trials.options.out_of_time():
+    if trial is None or (trial.model is not None and trials.options.out_of_time()):
         return trial
     whole = trials.completed(trial)
     if trials.holds(whole):

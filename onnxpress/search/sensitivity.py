@@ -27,6 +27,9 @@ _TYPICAL_ERROR = 0.02
 _LEAST_CHANGES = 3
 """Single candidates of a family that are tried before a budget is called hopeless."""
 
+_Group = list[tuple[int, Decision]]
+"""Candidates alike, with their places among those of their sites; of each site at most one."""
+
 
 def hopeless(trials: Trials, proposals: Sequence[Proposal]) -> bool:
     """Whether not even the smallest change of one site comes near the budget.
@@ -95,46 +98,24 @@ def weighed(
         proposals: in the order of the graph, so that a quarter is mostly one region.
         wanted: which to measure.
     """
-    allowed = 10 ** (-trials.min_sqnr / 10)
-    carried = tuple(Decision(p.site, p.candidates[0]) for p in proposals if p.candidates[0].carried)
     measured: dict[tuple[str, int], float] = {}
-    known = trials.magnifications
-    groups: list[list[tuple[int, Decision]]] = []
+    groups: list[_Group] = []
     families = _families(proposals, wanted)
     for family, members in families.items():
-        groups.append([])
+        new: _Group = []
         for place, decision in members:
-            magnification = known.get((decision.site, *family))
+            magnification = trials.magnifications.get((decision.site, *family))
             if magnification is None:
-                groups[-1].append((place, decision))
+                new.append((place, decision))
             else:
                 measured[decision.site, place] = magnification * _least(decision)
-    groups = [group for group in groups if group]
-    alone = trials.noise(carried, _SENSITIVITY_SAMPLES) if carried and groups else 0.0
-
-    def divide(group: Sequence[tuple[int, Decision]], share: float | None = None) -> None:
-        decisions = [decision for _, decision in group]
-        error = trials.noise((*decisions, *carried), _SENSITIVITY_SAMPLES) - alone
-        error = max(error, 0.0)
-        if share is None:
-            # Where a metric decides, no more is known than that the whole fails.
-            share = min(allowed, error) / _RESOLUTION
-        if len(group) == 1 or error <= share:
-            predicted = [_least(decision) for decision in decisions]
-            for (place, decision), part in zip(group, predicted, strict=True):
-                measured[decision.site, place] = error * part / sum(predicted)
-            trials.options.progress(f"sensitivity of {len(measured)} candidates")
-            return
-        size = -(-len(group) // _PARTS)
-        for start in range(0, len(group), size):
-            divide(group[start : start + size], share)
-
-    for group in groups:
-        divide(group)
+        groups += [new] if new else []
+    carried = tuple(Decision(p.site, p.candidates[0]) for p in proposals if p.candidates[0].carried)
+    measured |= _divided(trials, groups, carried)
     for family, members in families.items():
         for place, decision in members:
             magnification = measured[decision.site, place] / _least(decision)
-            known.setdefault((decision.site, *family), magnification)
+            trials.magnifications.setdefault((decision.site, *family), magnification)
     return [
         replace(
             proposal,
@@ -147,6 +128,48 @@ def weighed(
     ]
 
 
+def _divided(
+    trials: Trials, groups: Sequence[_Group], carried: Sequence[Decision]
+) -> dict[tuple[str, int], float]:
+    """Errors at the outputs, by sites and places.
+
+    The worst group is divided next. Half of the time that is left goes into this at most, as a
+    choice has to be found afterwards: what is not divided then is shared out as well.
+
+    Args:
+        trials: measure.
+        groups: of candidates alike.
+        carried: what is taken in any case.
+    """
+    until = trials.options.with_part_of_time(2)
+    allowed = 10 ** (-trials.min_sqnr / 10)
+    alone = trials.noise(carried, _SENSITIVITY_SAMPLES) if carried and groups else 0.0
+
+    def error_of(group: _Group) -> float:
+        decisions = (*(decision for _, decision in group), *carried)
+        return max(trials.noise(decisions, _SENSITIVITY_SAMPLES) - alone, 0.0)
+
+    found: dict[tuple[str, int], float] = {}
+    waiting: list[tuple[float, _Group, float]] = []
+    for group in groups:
+        error = error_of(group)
+        # Where a metric decides, no more is known than that the whole fails.
+        waiting.append((error, group, min(allowed, error) / _RESOLUTION))
+    while waiting:
+        worst = max(range(len(waiting)), key=lambda at: waiting[at][0])
+        error, group, share = waiting.pop(worst)
+        if len(group) == 1 or error <= share or until.out_of_time():
+            predicted = [_least(decision) for _, decision in group]
+            for (place, decision), part in zip(group, predicted, strict=True):
+                found[decision.site, place] = error * part / sum(predicted)
+            trials.options.progress(f"sensitivity of {len(found)} candidates")
+            continue
+        size = -(-len(group) // _PARTS)
+        parts = [group[start : start + size] for start in range(0, len(group), size)]
+        waiting += [(error_of(part), part, share) for part in parts]
+    return found
+
+
 def _least(decision: Decision) -> float:
     """What is predicted of it, above zero."""
     return decision.candidate.predicted_error + _TINY_ERROR
@@ -154,9 +177,9 @@ def _least(decision: Decision) -> float:
 
 def _families(
     proposals: Sequence[Proposal], wanted: Callable[[Candidate], bool]
-) -> dict[tuple[str, str, int], list[tuple[int, Decision]]]:
-    """Candidates alike, with their places; of each site at most one in a list."""
-    found: dict[tuple[str, str, int], list[tuple[int, Decision]]] = {}
+) -> dict[tuple[str, str, int], _Group]:
+    """By the pass, the family, and the place among those of the family."""
+    found: dict[tuple[str, str, int], _Group] = {}
     for proposal in proposals:
         times: Counter[tuple[str, str]] = Counter()
         for place, candidate in enumerate(proposal.candidates):

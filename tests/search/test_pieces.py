@@ -17,6 +17,7 @@ from onnxpress.search.allocation import allocate, allocate_to, strongest
 from onnxpress.search.layer_timing import timing_key
 from onnxpress.search.objective import Objective
 from onnxpress.search.sensitivity import hopeless, magnified, weighed
+from onnxpress.search.trial import SearchOptions
 from onnxpress.targets import load_target
 from onnxpress.testing import SAMPLE_MODELS
 
@@ -206,6 +207,20 @@ def test_layers_are_told_apart_from_a_sixteenth_of_what_the_budget_allows(
     trials = FakeTrials(1.0, true=lambda d: true[d.site], floor=min_sqnr)
     weighed(trials, [site(name, candidate(1.0)) for name in true], lambda _: True)
     assert trials.weighed == looks
+
+
+def test_half_of_the_time_goes_into_weighing_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that says a second more for each look; the worst group is divided first."""
+    true = {f"layer{n}": 1.0 + n for n in range(16)}
+    trials = FakeTrials(
+        1.0, true=lambda d: true[d.site], floor=30.0, options=SearchOptions(deadline=20.0)
+    )
+    monkeypatch.setattr("time.monotonic", lambda: float(trials.weighed))
+    found = weighed(trials, [site(name, candidate(1.0)) for name in true], lambda _: True)
+    assert trials.weighed == 1 + 4 + 4 + 4
+    errors = [p.candidates[0].predicted_error for p in found]
+    assert errors[8:] == pytest.approx([9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0, 16.0])
+    assert errors[:8] == pytest.approx([2.5] * 4 + [6.5] * 4)
 
 
 def test_layers_that_all_matter_take_a_third_more_looks_than_there_are() -> None:
