@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import onnx_ir as ir
 import pytest
-from clocks import BY_WORK
+from clocks import BY_WORK, TableClock
 from generated import initialized
 
 import onnxpress
@@ -173,6 +173,26 @@ def test_the_chain_is_followed_where_as_much_time_is_left_as_the_last_pass_took(
             took=lambda: now.__setitem__(0, now[0] + 30.0),
         )
         assert ((False, True, False) in found) is followed
+
+
+def test_where_early_passes_change_nothing_the_last_one_is_searched_once(
+    models: Path, small_data: tuple[Path, Path]
+) -> None:
+    """By a clock that finds nothing faster, which leaves rounded weights."""
+    told: list[str] = []
+    result = onnxpress.optimize(
+        models / "fashion_mlp.onnx",
+        calibration=small_data[0],
+        evaluation=small_data[1],
+        clock=TableClock(lambda _: 1.0),
+        progress=told.append,
+    )
+    assert [s.pass_.name for s in result.stages if s.decisions and s.pass_.stage.loses] == [
+        "quantize"
+    ]
+    assert [told.count(f"{name}: statistics") for name in ("prune", "quantize")] == [1, 1]
+    (pruned,) = [stage for stage in result.stages if stage.pass_.name == "prune"]
+    assert "by the clock" in pruned.note, "why it did nothing, not that it was left out"
 
 
 def test_a_short_limit_is_spent_on_the_last_pass(

@@ -109,6 +109,7 @@ def test_what_fails_on_other_inputs_is_known_after_a_few_samples() -> None:
     failing = judge.measure(opened(failing_beyond("masks", *shape)(made)), share=1.0)
     assert failing.samples == judge.screening < len(judge.samples)
     assert judge.clearly_fails(failing)
+    assert judge.spent_anywhere(failing) > 1 > judge.spent(failing)
     right = judge.measure(opened(made.model), share=1.0)
     assert right.samples == len(judge.samples)
     assert [p.name for p in right.probes] == [
