@@ -2,8 +2,8 @@
 
 What a rung spends of the budget grows about as a power of its predicted errors' sum, spent ≈ c·eᵖ:
 so the next rung to measure is the one at which the line through the nearest two known, in
-logarithms, crosses the whole budget (regula falsi). Where that left more than a half, the middle is
-next, so that it never takes more than twice what bisection does.
+logarithms, crosses the whole budget (regula falsi). Where that left more than a half three times,
+the middle is next, so that it never takes more than four times what bisection does.
 
 On the way a rung is measured on few samples where these are clear either way; what is given back
 was measured on all.
@@ -21,6 +21,8 @@ __all__ = ["Spending", "bisected"]
 
 _LEAST = 1e-12
 """Errors and shares of the budget below are as good as none."""
+_PATIENCE = 3
+"""Guesses in turn that may leave more than a half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +101,14 @@ class _Bracket:
     failing: int = field(init=False)
     _held: tuple[float, float] | None = None
     _failed: tuple[float, float] | None = None
-    _slow: bool = False
+    _slow: int = 0
 
     def __post_init__(self) -> None:
         self.failing = len(self.errors) - 1
 
     def next(self) -> int:
         """The rung that is thought to be the last that holds, or the middle one."""
-        if self._slow:
+        if self._slow == _PATIENCE:
             return (self.low + self.failing) // 2
         place = int(np.searchsorted(self.errors, self._target(), side="right")) - 1
         return min(max(place, self.low), self.failing - 1)
@@ -130,7 +132,7 @@ class _Bracket:
         else:
             self.failing = index
         halved = self.failing - self.low <= width // 2
-        self._slow = not (halved or self._slow)
+        self._slow = 0 if halved or self._slow == _PATIENCE else self._slow + 1
 
     def learn(self, spending: Spending) -> None:
         """What a choice spent, be it of this ladder or another."""
