@@ -49,12 +49,14 @@ def bisected(trials: Measures, ladder: Sequence[Choice], seen: list[Spending]) -
         seen: choices of other ladders of the same sites, which say where to begin; it grows.
     """
     index, trial = _highest(trials, ladder, seen, trials.glanced)
-    if trial is None or (trial.model is not None and trials.options.out_of_time()):
-        return trial
-    whole = trials.completed(trial)
-    if trials.holds(whole):
-        return whole
-    return _highest(trials, ladder[: index + 1], seen, trials.measure)[1]
+    while trial is not None:
+        if trial.model is not None and trials.options.out_of_time():
+            return trial
+        whole = trials.completed(trial)
+        if trials.holds(whole):
+            return whole
+        index, trial = _highest(trials, ladder[: index + 1], seen, trials.measure)
+    return None
 
 
 def _highest(
@@ -63,7 +65,10 @@ def _highest(
     seen: list[Spending],
     measure: Callable[[Choice], Trial],
 ) -> tuple[int, Trial | None]:
-    """The highest rung that holds, and its place; the last is known not to."""
+    """The highest rung that holds, and its place; the last is known not to.
+
+    When time is over, of those that were measured before.
+    """
     errors = [sum(d.candidate.predicted_error for d in choice) for choice in ladder]
     bracket = _Bracket(np.maximum.accumulate([0.0, *errors])[1:].tolist(), trials.allowed)
     last = trials.recalled(ladder[-1]) if ladder else None
@@ -81,6 +86,10 @@ def _highest(
             found, place = trial, index
         bracket.narrow(index, spending)
         seen.append(spending)
+    for index in reversed(range(bracket.low, bracket.failing)):
+        known = trials.recalled(ladder[index])
+        if known is not None and trials.holds(known):
+            return index, known
     return place, found
 
 

@@ -109,3 +109,17 @@ def test_what_is_recalled_without_its_model_is_built_when_time_is_over() -> None
     found = bisected(_Hasty(allowed=100.0, options=options), _ladder([1.0, 2.0, 3.0]), [])
     assert found is not None
     assert found.measurement.samples == 1, "completed"
+
+
+def test_what_was_measured_before_serves_when_time_is_over() -> None:
+    """For less of the budget, as where untouched samples broke the whole of it."""
+    ladder = _ladder([float(n) for n in range(1, 20)])
+    trials = _trials(12.5, lambda error: error)
+    bisected(trials, ladder, [])
+    measured = {choice[0].candidate.predicted_error for choice in trials.measured}
+    trials.allowed, trials.options = 12.0, SearchOptions(deadline=-1.0)
+    tried = trials.tried
+    found = bisected(trials, ladder, [])
+    assert found is not None
+    assert found.decisions[0].candidate.predicted_error == max(e for e in measured if e <= 12.0)
+    assert trials.tried == tried
