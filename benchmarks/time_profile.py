@@ -8,8 +8,8 @@ each phase, as `progress` names them, the whole over that of `quantize_static` i
 own, imports and all (`--peers`), and what came out. `--functions` prints the functions that take
 most, by cumulated time. Processor time tells two states of the code apart on a machine that others
 use too, though it grows with what they do: measure both in turn. `--time-limit` is that of
-`optimize`; with `--processor` the search reads processor time instead of the wall's, which others do
-not take from it (give `--threads 1` and `OPENBLAS_NUM_THREADS=1`).
+`optimize`; with `--processor` the search reads processor time instead of the wall's, which others
+do not take from it (give `--threads 1` and `OPENBLAS_NUM_THREADS=1`).
 """
 
 import argparse
