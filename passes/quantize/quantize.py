@@ -3,9 +3,10 @@
 import collections
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import onnx_ir as ir
+from annotated_types import Interval
 
 from onnxpress.contract import (
     Candidate,
@@ -20,6 +21,7 @@ from onnxpress.contract import (
     Stage,
     StoredWeight,
     setting,
+    shift_bias,
 )
 from onnxpress.errors import UsageError, nearest
 from onnxpress.graph import standard_opset
@@ -40,7 +42,14 @@ from onnxpress.passes.quantize.candidates import (
     weight_only_candidate,
 )
 from onnxpress.passes.quantize.equalizing import fold_smoothing, insert_smoothing
-from onnxpress.passes.quantize.integers import compensable
+from onnxpress.passes.quantize.goals import compensable
+from onnxpress.passes.quantize.low_bit_weights import (
+    LOW_BIT_FAMILIES,
+    low_bit_candidates,
+    low_bit_form,
+    low_bit_weight,
+)
+from onnxpress.passes.quantize.low_bits import LowBitForm
 from onnxpress.passes.quantize.pairs import SIXTEEN_BIT_OPSET, Pairs
 from onnxpress.passes.quantize.qdq_rules import (
     fused_output,
@@ -58,6 +67,7 @@ from onnxpress.passes.quantize.recurrent import (
 )
 from onnxpress.passes.quantize.restoring import integer_weights, restored
 from onnxpress.passes.quantize.storing import storing_candidate
+from onnxpress.passes.quantize.unpacking import write_low_bits
 from onnxpress.passes.quantize.writing import (
     write_dynamic,
     write_static,
@@ -71,6 +81,10 @@ __all__ = ["Quantize"]
 
 Parameters = Mapping[str, Parameter]
 
+_LEAST_BLOCK = 8
+_STORED_BITS = 8
+_SMALLEST = (4, _STORED_BITS)
+"""Bits that are mixed where bytes count for more than time: 2 and 3 lose too much mostly."""
 _AMBIGUOUS = "weights of several subgraphs have its name: simplify the model first"
 
 
@@ -80,7 +94,10 @@ class Quantize(Pass):
 
     name: ClassVar[str] = "quantize"
     stage: ClassVar[Stage] = Stage.QUANTIZATION
-    families: ClassVar[tuple[str, ...]] = (STATIC, WIDE, "dynamic", "weight_only")
+    families: ClassVar[tuple[str, ...]] = (
+        *(STATIC, WIDE, "dynamic", "weight_only"),
+        *LOW_BIT_FAMILIES,
+    )
     minimum_opset: ClassVar[int] = 13
     rewrites_from_statistics: ClassVar[bool] = True
 
@@ -99,6 +116,20 @@ class Quantize(Pass):
         (),
         "A layer that computes with 16-bit activations amid 8-bit ones, by name; may be repeated. "
         "Without: the worst ones, where the target has such kernels.",
+    )
+    weight_bits: tuple[Annotated[int, Interval(ge=2, le=8)], ...] = setting(
+        (),
+        "Bits of weights that are only stored and expanded at load; may be repeated, then the "
+        "search mixes them. Without: 8, and 4 too where the goal is size.",
+    )
+    block_size: Annotated[int, Interval(ge=0, le=4096)] = setting(
+        32,
+        "Weights that share a scale where they have fewer than 8 bits, along the inputs; 0: all "
+        "of an output.",
+    )
+    symmetric: bool = setting(
+        default=True,
+        help="Without zero points where weights have fewer than 8 bits.",
     )
     per_channel: bool = setting(
         default=True,
@@ -121,6 +152,28 @@ class Quantize(Pass):
     refinement: bool = setting(
         default=True, help="Round each layer again for what the quantized network feeds it."
     )
+
+    def conflict(self) -> str | None:
+        """Blocks so short that their scales take what is saved."""
+        if 0 < self.block_size < _LEAST_BLOCK:
+            return f"block_size is {self.block_size}; expected 0 or at least {_LEAST_BLOCK}"
+        return None
+
+    def aimed_at(self, goal: str) -> "Quantize":
+        """With 4 bits beside 8 where bytes count for more than time and nothing else was said."""
+        return (
+            replace(self, weight_bits=(4, 8)) if goal == "size" and not self.weight_bits else self
+        )
+
+    @property
+    def _low_bit_forms(self) -> tuple[LowBitForm, ...]:
+        low = sorted({bits for bits in self.weight_bits if bits < _STORED_BITS})
+        return tuple(LowBitForm(bits, self.block_size, self.symmetric) for bits in low)
+
+    @property
+    def _stores_bytes(self) -> bool:
+        """Whether weights of 8 bits are among what is offered."""
+        return not self.weight_bits or _STORED_BITS in self.weight_bits
 
     @property
     def needed_opset(self) -> int:
@@ -252,10 +305,24 @@ class Quantize(Pass):
                 candidate, reason = storing_candidate(context, stored, least)
             limit = f"it is only stored in integers: {_no_layer(stored, named)}"
             if candidate is not None and self.form in ("auto", "weight_only"):
-                proposals.append(Proposal(stored.name, (candidate,), limit))
+                offered = self._stored_forms(context, stored, candidate)
+                proposals.append(Proposal(stored.name, offered, limit))
             else:
                 proposals.append(Skip(stored.name, limit if reason is None else reason))
         return proposals
+
+    def _stored_forms(
+        self, context: Context, weight: Layer | StoredWeight, of_bytes: Candidate
+    ) -> tuple[Candidate, ...]:
+        """Fewer bits before 8, as far as they save more; 8 also where no other form does.
+
+        Args:
+            context: of the proposal.
+            weight: that is stored.
+            of_bytes: its 8-bit form.
+        """
+        low = low_bit_candidates(context, weight, self._low_bit_forms, of_bytes.saved_bytes)
+        return (*low, of_bytes) if self._stores_bytes or not low else tuple(low)
 
     def _of_layer(self, context: Context, layer: Layer, offering: Offering) -> Proposal | Skip:
         candidates: list[Candidate] = []
@@ -270,8 +337,12 @@ class Quantize(Pass):
         no_kernel = limit
         if self.form in ("auto", "weight_only"):
             weight_only, small = weight_only_candidate(context, layer)
-            candidates += [weight_only] if weight_only is not None else []
             limit = limit or small
+            if weight_only is not None:
+                stored = self._stored_forms(context, layer, weight_only)
+                # What saves most comes first.
+                low = [c for c in stored if c.family in LOW_BIT_FAMILIES]
+                candidates = [*low, *candidates, *stored[len(low) :]]
         if not candidates:
             return Skip(layer.name, limit or "no form fits it")
         words = limit
@@ -284,7 +355,7 @@ class Quantize(Pass):
         context = self._fitted(context)
         nodes = {node.name: node for node in operators_between(context)}
         by_form: dict[str, dict[str, Parameters]] = {}
-        weight_only: list[str] = []
+        weight_only: dict[str, LowBitForm | None] = {}
         lstms = decided_lstms(
             context,
             [d for d in decisions if d.candidate.family == "dynamic" and d.candidate.members],
@@ -292,7 +363,9 @@ class Quantize(Pass):
         for decision in decisions:
             candidate = decision.candidate
             if candidate.family == "weight_only":
-                weight_only += decision.layers
+                weight_only.update(dict.fromkeys(decision.layers))
+            elif candidate.family in LOW_BIT_FAMILIES:
+                weight_only.update(dict.fromkeys(decision.layers, low_bit_form(candidate)))
             elif candidate.family == "dynamic" and candidate.members:
                 continue
             by_form.setdefault(candidate.family, {})[decision.site] = candidate.parameters
@@ -325,16 +398,28 @@ class Quantize(Pass):
         pairs.insert()
 
 
-def _write_weights(context: Context, names: Sequence[str]) -> None:
-    """Put integers in the place of weights alone, whoever reads them."""
-    if not names:
+def _write_weights(context: Context, forms: Mapping[str, LowBitForm | None]) -> None:
+    """Put integers in the place of weights alone, whoever reads them; `None`: of 8 bits."""
+    if not forms:
         return
     stored = {item.name: item for item in context.stored}
-    for name in names:
-        if name in stored:
-            write_stored(context, stored[name])
-        elif not context.is_idle(context.layer(name)):
-            write_weight_only(context, context.layer(name))
+    for name, form in forms.items():
+        weight = stored.get(name) or context.layer(name)
+        if isinstance(weight, Layer) and context.is_idle(weight):
+            continue
+        if form is not None:
+            _write_low_bits(context, weight, form)
+        elif isinstance(weight, Layer):
+            write_weight_only(context, weight)
+        else:
+            write_stored(context, weight)
+
+
+def _write_low_bits(context: Context, weight: Layer | StoredWeight, form: LowBitForm) -> None:
+    rounded = low_bit_weight(context, weight, form)
+    if rounded.offset is not None and isinstance(weight, Layer):
+        shift_bias(context.names, context.model.graph, weight.node, rounded.offset)
+    write_low_bits(context, weight.weight, weight.graph, rounded.weight)
 
 
 def _no_layer(stored: StoredWeight, layers: Mapping[str, Layer]) -> str:

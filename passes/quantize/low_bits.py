@@ -1,0 +1,278 @@
+"""Weights of 2 to 7 bits in blocks, each with a step of its own.
+
+A block is a stretch of a row of the weight's matrix `[out, in]`, along its inputs; of a table or of
+what is no layer, of its last axis. Blocks of a row are equally long, so that as little as possible
+is filled up where the row is no multiple of them. Symmetric codes use every level: the largest
+weight of a block, whatever its sign, is on the lowest one, where a step may be negative (as in
+llama.cpp's Q4_0). Steps are those of least squares for the codes that a few first guesses give,
+weighed by E[x²] where that is known (clipping is one of the guesses).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxpress.passes.quantize.packing import planes
+from onnxpress.pieces import row_blocks
+
+__all__ = [
+    "Blocks",
+    "LowBitForm",
+    "LowBits",
+    "block_steps",
+    "empty",
+    "nearest_codes",
+    "with_codes",
+]
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+_GUESSES = np.linspace(1.1, 0.6, 11)
+"""Times the step that holds the largest weight of a block."""
+_GUESS = np.ones(1)
+_NORMAL = 2.0**-14, 65504.0
+"""The least and the largest normal number of half precision."""
+_HALF_BYTES, _SINGLE_BYTES = 2, 4
+_IDLE = 1e-3
+"""Of the mean, added to each input's power: other samples may have what never occurs in these."""
+_AT_A_TIME = 1 << 19
+"""Elements whose steps are searched together: what is computed of them stays in the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class LowBitForm:
+    """How a weight is stored.
+
+    Attributes:
+        bits: of a code, 2 to 7.
+        block_size: weights with one step, at most; 0: a whole row.
+        symmetric: without zero points.
+    """
+
+    bits: int
+    block_size: int = 32
+    symmetric: bool = True
+
+    @property
+    def levels(self) -> int:
+        """The highest code."""
+        return int(2**self.bits - 1)
+
+    @property
+    def middle(self) -> int:
+        """The code of 0 without zero points."""
+        return int(2 ** (self.bits - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """How rows are cut.
+
+    Attributes:
+        rows: of the matrix.
+        columns: of the matrix.
+        count: of the blocks of a row.
+        size: of each; together they may be longer than the row.
+        groups: of matrices one below the other, where inputs come before outputs in the weight.
+        swapped: whether they do.
+    """
+
+    rows: int
+    columns: int
+    count: int
+    size: int
+    groups: int = 1
+    swapped: bool = False
+
+    @classmethod
+    def of(
+        cls, rows: int, columns: int, form: LowBitForm, groups: int = 1, *, swapped: bool = False
+    ) -> "Blocks":
+        """As few as the form allows, and codes that fill whole bytes."""
+        longest = form.block_size or columns
+        count = max(1, -(-columns // longest))
+        size = -(-columns // count)
+        parts = 8 // min(width for width, _ in planes(form.bits))
+        step = parts // math.gcd(rows * count, parts)
+        return cls(rows, columns, count, -(-size // step) * step, groups, swapped)
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Of the codes in the order of the weight's elements; the axes of a block are 1, 2 of it.
+
+        `[groups, count, size, outputs]`, or `[rows, count, size]`.
+        """
+        if self.swapped:
+            return (self.groups, self.count, self.size, self.rows // self.groups)
+        return (self.rows, self.count, self.size)
+
+    @property
+    def steps_shape(self) -> tuple[int, ...]:
+        """Of one number for each block, that broadcasts with the codes."""
+        first, count, _, *outputs = self.stored_shape
+        return (first, count, 1, *outputs)
+
+    def stored(self, array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """`[rows, count, n]`, a number of each block or of each weight, in that order."""
+        if not self.swapped:
+            return array
+        grouped = array.reshape(self.groups, -1, *array.shape[1:])
+        return np.ascontiguousarray(np.moveaxis(grouped, 1, -1))
+
+    def filled(self, matrix: npt.NDArray[np.floating]) -> Float32:
+        """Some rows `[r, in]` cut `[r, count, size]`, with zeros behind the last input."""
+        found = np.zeros((len(matrix), self.count * self.size), np.float32)
+        found[:, : self.columns] = matrix
+        return found.reshape(len(matrix), self.count, self.size)
+
+    def spread(self, numbers: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """`[r, count]` numbers of blocks as `[r, in]`."""
+        return np.repeat(numbers, self.size, axis=1)[:, : self.columns]
+
+    def nbytes(self, form: LowBitForm) -> int:
+        """What codes, steps and zero points take, steps in half precision."""
+        blocks = self.rows * self.count
+        zeros = 0 if form.symmetric else -(-blocks * form.bits // 8)
+        return blocks * self.size * form.bits // 8 + _HALF_BYTES * blocks + zeros
+
+
+@dataclass(frozen=True, slots=True)
+class LowBits:
+    """A weight in few bits.
+
+    Attributes:
+        form: how it is stored.
+        blocks: how it is cut.
+        codes: `[rows, count, size]`, 0 to `form.levels`.
+        steps: `[rows, count]` float16, or float32 where those are too small or large for it.
+        zeros: `[rows, count]` the codes of 0; `None`: `form.middle`.
+    """
+
+    form: LowBitForm
+    blocks: Blocks
+    codes: npt.NDArray[np.uint8]
+    steps: npt.NDArray[np.floating]
+    zeros: npt.NDArray[np.uint8] | None
+
+    @property
+    def nbytes(self) -> int:
+        """In the file."""
+        half = self.blocks.nbytes(self.form)
+        return half + (self.steps.nbytes - _HALF_BYTES * self.steps.size)
+
+    def dequantize(self, rows: slice = slice(None)) -> Float32:
+        """What some rows stand for, `[r, in]`."""
+        zeros = self.form.middle if self.zeros is None else self.zeros[rows, :, None]
+        whole = self.codes[rows].astype(np.float32) - np.float32(zeros)
+        whole *= self.steps[rows, :, None].astype(np.float32)
+        return whole.reshape(len(whole), -1)[:, : self.blocks.columns]
+
+
+def block_steps(
+    matrix: npt.NDArray[np.floating],
+    form: LowBitForm,
+    blocks: Blocks,
+    importance: Float64 | None,
+    *,
+    thorough: bool,
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.uint8] | None]:
+    """Steps and zero points of all blocks.
+
+    Args:
+        matrix: `[rows, in]`, finite.
+        form: how many levels.
+        blocks: how rows are cut.
+        importance: `[groups, in]` E[x²] by which errors count; `None`: all alike.
+        thorough: more than one guess a block.
+    """
+    steps = np.empty((blocks.rows, blocks.count), np.float32)
+    zeros = None if form.symmetric else np.empty(steps.shape, np.uint8)
+    guesses = _GUESSES if thorough else _GUESS
+    of_group = 0 if importance is None else blocks.rows // len(importance)
+    for rows in row_blocks(matrix, _AT_A_TIME):
+        weights: Float32 | None = None
+        if importance is not None:
+            own = importance[np.arange(rows.start, rows.stop) // of_group]
+            mean = np.maximum(own.mean(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+            weights = blocks.filled(own / mean + _IDLE)
+        own_steps, own_zeros = _searched(blocks.filled(matrix[rows]), weights, form, guesses)
+        steps[rows] = own_steps
+        if zeros is not None:
+            zeros[rows] = own_zeros
+    return _in_half(steps), zeros
+
+
+def _in_half(steps: Float32) -> npt.NDArray[np.floating]:
+    """In half precision, where every one of them is a normal number of it."""
+    sizes = np.abs(steps)
+    if sizes.size and (sizes.min() < _NORMAL[0] or sizes.max() > _NORMAL[1]):
+        return steps
+    return steps.astype(np.float16)
+
+
+def _searched(
+    w: Float32, weights: Float32 | None, form: LowBitForm, guesses: Float64
+) -> tuple[Float32, npt.NDArray[np.uint8]]:
+    """`[r, count]` the steps that err least, and the codes of 0."""
+    first, zeros = _symmetric(w, form) if form.symmetric else _asymmetric(w, form)
+    best = first
+    # Of the error, what the step decides: (Σ w·q)² / Σ q².
+    most = np.full(first.shape, -np.inf, np.float32)
+    for guess in guesses:
+        steps = first * np.float32(guess)
+        codes = nearest_codes(w, steps, zeros, form)
+        weighed = codes if weights is None else codes * weights
+        along = np.einsum("rcs,rcs->rc", weighed, w)
+        power = np.einsum("rcs,rcs->rc", weighed, codes)
+        fitted = along / np.maximum(power, np.finfo(np.float32).tiny)
+        gain = along * fitted
+        better = (gain > most) & (np.abs(fitted) > np.finfo(np.float32).tiny)
+        best = np.where(better, fitted, best)
+        most = np.where(better, gain, most)
+    return best.astype(np.float32), zeros
+
+
+def _symmetric(w: Float32, form: LowBitForm) -> tuple[Float32, npt.NDArray[np.uint8]]:
+    """Steps that put the largest weight on the lowest code."""
+    high, low = w.max(axis=2), w.min(axis=2)
+    extreme = np.where(high > -low, high, low)
+    steps = _usable(extreme / np.float32(-form.middle))
+    return steps, np.full(steps.shape, form.middle, np.uint8)
+
+
+def _asymmetric(w: Float32, form: LowBitForm) -> tuple[Float32, npt.NDArray[np.uint8]]:
+    """Steps that reach from the least weight, or 0, to the largest."""
+    high, low = np.maximum(w.max(axis=2), 0), np.minimum(w.min(axis=2), 0)
+    steps = _usable((high - low) / np.float32(form.levels))
+    return steps, np.clip(np.round(-low / steps), 0, form.levels).astype(np.uint8)
+
+
+def _usable(steps: Float32) -> Float32:
+    """Blocks of zeros, or of numbers whose step underflows, become zeros."""
+    usable = np.abs(steps) > np.finfo(np.float32).tiny
+    return np.where(usable, steps, 1.0).astype(np.float32)
+
+
+def nearest_codes(
+    w: Float32, steps: npt.NDArray[np.floating], zeros: npt.NDArray[np.uint8], form: LowBitForm
+) -> Float32:
+    """Whole numbers `[r, count, size]`, 0 for 0, nearest to w over the steps of the blocks."""
+    lowest = -zeros[:, :, None].astype(np.float32)
+    whole = np.round(w / steps[:, :, None].astype(np.float32))
+    return np.asarray(np.clip(whole, lowest, lowest + np.float32(form.levels)), np.float32)
+
+
+def with_codes(low: LowBits, rows: slice, whole: npt.NDArray[np.floating]) -> None:
+    """Set the codes of some rows, of whole numbers `[r, in]` with 0 for 0, in place."""
+    zeros = low.form.middle if low.zeros is None else low.zeros[rows, :, None]
+    low.codes[rows] = low.blocks.filled(whole) + np.float32(zeros)
+
+
+def empty(form: LowBitForm, blocks: Blocks) -> LowBits:
+    """A weight without numbers."""
+    shape = (blocks.rows, blocks.count)
+    codes = np.zeros((*shape, blocks.size), np.uint8)
+    return LowBits(form, blocks, codes, np.zeros(shape, np.float16), None)
