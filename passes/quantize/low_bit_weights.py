@@ -4,17 +4,14 @@ Steps come first, by block (`low_bits`). Of layers whose inputs were observed th
 chosen column by column, so that their errors cancel (`rounding`), whatever block a column is in.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxpress.contract import (
-    Candidate,
     Context,
-    Parameter,
-    RecipeError,
+    LayerStatistics,
     StoredWeight,
     memoised,
 )
@@ -24,22 +21,18 @@ from onnxpress.passes.quantize.low_bits import (
     Blocks,
     LowBitForm,
     LowBits,
-    block_steps,
-    empty,
     nearest_codes,
-    with_codes,
+    put_codes,
+    without_codes,
 )
 from onnxpress.passes.quantize.rounding import Compensation, Grid
-from onnxpress.passes.quantize.tiles import tiled, untiled
-from onnxpress.passes.quantize.unpacking import NODES_BYTES
+from onnxpress.passes.quantize.tiles import gram_of, tiled, untiled
 from onnxpress.pieces import row_blocks
+from onnxpress.reconstruction import output_energy
 
 __all__ = [
-    "LOW_BIT_FAMILIES",
     "LowBitRounded",
     "blocks_of",
-    "low_bit_candidates",
-    "low_bit_form",
     "low_bit_weight",
 ]
 
@@ -47,8 +40,10 @@ Float64 = npt.NDArray[np.float64]
 
 _AT_A_TIME = 1 << 22
 """Elements that are rounded together: in double precision 34 MB, a few times."""
-LOW_BIT_FAMILIES = {f"weight_only_{bits}_bit": bits for bits in range(2, 8)}
-"""Families of candidates, and the bits of their codes."""
+_DAMPINGS = (0.0, 0.1, 0.5)
+"""Shares of the mean diagonal of the Gram matrix, beside the usual 0.01, that are tried."""
+_OUTPUTS = 128
+"""Of a layer, evenly spread, that the damping is chosen by."""
 _INPUTS_LAST = ("gemm_out_in", "out_in", "directions_out_in")
 
 
@@ -102,60 +97,67 @@ def low_bit_weight(
 def _of_array(context: Context, tensor: object, blocks: Blocks, form: LowBitForm) -> LowBitRounded:
     """By its numbers alone."""
     array: npt.NDArray[np.floating] = tensor.numpy()  # type: ignore[attr-defined]
-    rows = array.reshape(blocks.rows, blocks.columns)
-    found = _rounded(rows, form, blocks, None, thorough=not context.draft)
-    return LowBitRounded(found, None, _relative_error(rows, found))
+    matrix = array.reshape(blocks.rows, blocks.columns)
+    found = without_codes(matrix, form, blocks, None, thorough=not context.draft)
+    for rows in row_blocks(matrix, _AT_A_TIME):
+        put_codes(found, rows, nearest_codes(found, rows, matrix[rows]))
+    return LowBitRounded(found, None, _relative_error(matrix, found))
 
 
 @memoised
 def _of_layer(context: Context, layer: Layer, form: LowBitForm) -> LowBitRounded:
-    goal = goal_of(context, layer)
-    found = _rounded(goal.weights, form, blocks_of(layer, form), goal, thorough=not context.draft)
+    """So that errors cancel at the layer's output, where its inputs were observed."""
+    goal, blocks = goal_of(context, layer), blocks_of(layer, form)
+    importance = None
+    if goal.gram is not None:
+        # Of a wide layer each tile has inputs of its own.
+        groups = len(goal.gram) // goal.tiles
+        importance = np.einsum("gii->gi", goal.gram).reshape(groups, -1)
+    found = without_codes(goal.weights, form, blocks, importance, thorough=not context.draft)
+    if goal.gram is None or context.draft:
+        for rows in row_blocks(goal.weights, _AT_A_TIME):
+            put_codes(found, rows, nearest_codes(found, rows, goal.weights[rows]))
+    else:
+        share = _damping(context.moments(layer), goal, found)
+        compensation = Compensation.of(goal.gram, share)
+        alone = len(goal.gram) == goal.tiles
+        every = row_blocks(goal.weights, _AT_A_TIME) if alone else [slice(0, blocks.rows)]
+        for rows in every:
+            put_codes(found, rows, _compensated(found, rows, compensation, goal))
     delta = found.dequantize() - goal.weights
     return LowBitRounded(found, *judged(context, layer, goal, delta))
 
 
-def _rounded(
-    matrix: npt.NDArray[np.floating],
-    form: LowBitForm,
-    blocks: Blocks,
-    goal: Goal | None,
-    *,
-    thorough: bool,
-) -> LowBits:
-    gram = None if goal is None else goal.gram
-    importance = None
-    if goal is not None and gram is not None:
-        # Of a wide layer each tile has inputs of its own.
-        importance = np.einsum("gii->gi", gram).reshape(len(gram) // goal.tiles, -1)
-    steps, zeros = block_steps(matrix, form, blocks, importance, thorough=thorough)
-    found = replace(empty(form, blocks), steps=steps, zeros=zeros)
-    compensation = None if gram is None or not thorough else Compensation.of(gram)
-    alone = gram is None or goal is None or len(gram) == goal.tiles
-    for rows in row_blocks(matrix, _AT_A_TIME) if alone else [slice(0, blocks.rows)]:
-        w = matrix[rows]
-        if compensation is None or goal is None:
-            own = (
-                np.full(steps[rows].shape, form.middle, np.uint8) if zeros is None else zeros[rows]
-            )
-            whole = nearest_codes(blocks.filled(w), steps[rows], own, form)
-            with_codes(found, rows, whole.reshape(len(w), -1)[:, : blocks.columns])
-        else:
-            with_codes(found, rows, _compensated(w, found, rows, compensation, goal))
-    return found
+def _damping(moments: LayerStatistics | None, goal: Goal, low: LowBits) -> float:
+    """What serves half of the samples best where the other half says how to round.
+
+    Of some outputs; without halves, or of layers with groups, as usual.
+    """
+    if moments is None or moments.half is None or goal.gram is None or len(goal.gram) > 1:
+        return _DAMPINGS[0]
+    halves = moments.half, moments.without(moments.half)
+    grams = [gram_of(half, centred=goal.biased)[0] for half in halves]
+    rows = slice(0, None, -(-low.blocks.rows // _OUTPUTS))
+    wanted = goal.weights[rows]
+    best, least = _DAMPINGS[0], np.inf
+    for share in _DAMPINGS:
+        lost = 0.0
+        for own, other in (grams, grams[::-1]):
+            if own is None or other is None:
+                return _DAMPINGS[0]
+            whole = _compensated(low, rows, Compensation.of(own, share), goal)
+            scales = low.blocks.spread(low.scales(rows))
+            lost += output_energy(whole * scales - wanted, other)
+        if lost < least:
+            best, least = share, lost
+    return best
 
 
-def _compensated(
-    matrix: npt.NDArray[np.floating],
-    low: LowBits,
-    rows: slice,
-    compensation: Compensation,
-    goal: Goal,
-) -> Float64:
+def _compensated(low: LowBits, rows: slice, compensation: Compensation, goal: Goal) -> Float64:
     """Whole numbers `[r, in]`, 0 for 0, of some rows."""
     blocks, form, tiles = low.blocks, low.form, goal.tiles
     groups = len(compensation.gram)
-    steps = np.asarray(blocks.spread(low.steps[rows]), np.float64)
+    steps = np.asarray(blocks.spread(low.scales(rows)), np.float64)
     # Squares of very small weights would underflow.
     units = np.abs(steps).max(axis=1, keepdims=True)
 
@@ -170,7 +172,7 @@ def _compensated(
         highest = lowest + np.float32(form.levels)
     relative = steps / units
     grid = Grid(lowest, highest, cut(relative).astype(np.float32))
-    target = tiled(np.asarray(matrix, np.float64) / units, tiles)
+    target = tiled(np.asarray(goal.weights[rows], np.float64) / units, tiles)
     found = compensation.fitted(np.asarray(target, np.float64), grid, keep_zeros=goal.keeps_zeros)
     return np.asarray(np.round(untiled(found, tiles) / relative), np.float64)
 
@@ -183,49 +185,3 @@ def _relative_error(rows: npt.NDArray[np.floating], low: LowBits) -> float:
         noise += float(np.square(low.dequantize(some) - wanted).sum())
         power += float(np.square(wanted).sum())
     return noise / power if power > 0 else 0.0
-
-
-def low_bit_candidates(
-    context: Context,
-    weight: Layer | StoredWeight,
-    forms: Sequence[LowBitForm],
-    least_bytes: float,
-) -> list[Candidate]:
-    """The forms that are worth their loss, the smallest first.
-
-    Args:
-        context: of the proposal.
-        weight: finite, with elements, that may be rounded.
-        forms: that the settings allow.
-        least_bytes: what more bits save already.
-    """
-    found: list[Candidate] = []
-    for form in sorted(forms, key=lambda form: form.bits):
-        saved = weight.nbytes - blocks_of(weight, form).nbytes(form) - NODES_BYTES
-        if saved <= least_bytes:
-            continue
-        error = 0.0
-        if not context.survey:
-            rounded = low_bit_weight(context, weight, form)
-            error, saved = rounded.error, weight.nbytes - rounded.weight.nbytes - NODES_BYTES
-        parameters: dict[str, Parameter] = {"block_size": form.block_size}
-        parameters["symmetric"] = form.symmetric
-        family = f"weight_only_{form.bits}_bit"
-        found.append(Candidate(parameters, error, saved, family=family, keeps_kernels=True))
-    return found
-
-
-def low_bit_form(candidate: Candidate) -> LowBitForm:
-    """What a decision says.
-
-    Raises:
-        RecipeError: its parameters mean nothing.
-    """
-    given = candidate.parameters
-    size, symmetric = given.get("block_size", 32), given.get("symmetric", True)
-    if type(size) is not int or size < 0 or type(symmetric) is not bool:
-        raise RecipeError(
-            f"a decision of {candidate.family} has block_size = {size!r} and symmetric = "
-            f"{symmetric!r}; expected a whole number from 0 up, and true or false"
-        )
-    return LowBitForm(LOW_BIT_FAMILIES[candidate.family], size, symmetric)

@@ -21,7 +21,6 @@ from onnxpress.contract import (
     Stage,
     StoredWeight,
     setting,
-    shift_bias,
 )
 from onnxpress.errors import UsageError, nearest
 from onnxpress.graph import standard_opset
@@ -43,13 +42,6 @@ from onnxpress.passes.quantize.candidates import (
 )
 from onnxpress.passes.quantize.equalizing import fold_smoothing, insert_smoothing
 from onnxpress.passes.quantize.goals import compensable
-from onnxpress.passes.quantize.low_bit_weights import (
-    LOW_BIT_FAMILIES,
-    low_bit_candidates,
-    low_bit_form,
-    low_bit_weight,
-)
-from onnxpress.passes.quantize.low_bits import LowBitForm
 from onnxpress.passes.quantize.pairs import SIXTEEN_BIT_OPSET, Pairs
 from onnxpress.passes.quantize.qdq_rules import (
     fused_output,
@@ -66,13 +58,15 @@ from onnxpress.passes.quantize.recurrent import (
     write_dynamic_lstm,
 )
 from onnxpress.passes.quantize.restoring import integer_weights, restored
+from onnxpress.passes.quantize.stored_forms import (
+    STORED_FAMILIES,
+    StoredForms,
+    write_weights,
+)
 from onnxpress.passes.quantize.storing import storing_candidate
-from onnxpress.passes.quantize.unpacking import write_low_bits
 from onnxpress.passes.quantize.writing import (
     write_dynamic,
     write_static,
-    write_stored,
-    write_weight_only,
 )
 from onnxpress.pieces import is_finite
 from onnxpress.targets import LAYOUTS
@@ -82,8 +76,7 @@ __all__ = ["Quantize"]
 Parameters = Mapping[str, Parameter]
 
 _LEAST_BLOCK = 8
-_STORED_BITS = 8
-_SMALLEST = (4, _STORED_BITS)
+_SMALLEST = (4, 8)
 """Bits that are mixed where bytes count for more than time: 2 and 3 lose too much mostly."""
 _AMBIGUOUS = "weights of several subgraphs have its name: simplify the model first"
 
@@ -95,8 +88,8 @@ class Quantize(Pass):
     name: ClassVar[str] = "quantize"
     stage: ClassVar[Stage] = Stage.QUANTIZATION
     families: ClassVar[tuple[str, ...]] = (
-        *(STATIC, WIDE, "dynamic", "weight_only"),
-        *LOW_BIT_FAMILIES,
+        *(STATIC, WIDE, "dynamic"),
+        *STORED_FAMILIES,
     )
     minimum_opset: ClassVar[int] = 13
     rewrites_from_statistics: ClassVar[bool] = True
@@ -166,14 +159,8 @@ class Quantize(Pass):
         )
 
     @property
-    def _low_bit_forms(self) -> tuple[LowBitForm, ...]:
-        low = sorted({bits for bits in self.weight_bits if bits < _STORED_BITS})
-        return tuple(LowBitForm(bits, self.block_size, self.symmetric) for bits in low)
-
-    @property
-    def _stores_bytes(self) -> bool:
-        """Whether weights of 8 bits are among what is offered."""
-        return not self.weight_bits or _STORED_BITS in self.weight_bits
+    def _stored(self) -> StoredForms:
+        return StoredForms(self.weight_bits, self.block_size, self.symmetric)
 
     @property
     def needed_opset(self) -> int:
@@ -305,24 +292,11 @@ class Quantize(Pass):
                 candidate, reason = storing_candidate(context, stored, least)
             limit = f"it is only stored in integers: {_no_layer(stored, named)}"
             if candidate is not None and self.form in ("auto", "weight_only"):
-                offered = self._stored_forms(context, stored, candidate)
-                proposals.append(Proposal(stored.name, offered, limit))
+                low, of_bytes = self._stored.offered(context, stored, candidate)
+                proposals.append(Proposal(stored.name, (*low, *of_bytes), limit))
             else:
                 proposals.append(Skip(stored.name, limit if reason is None else reason))
         return proposals
-
-    def _stored_forms(
-        self, context: Context, weight: Layer | StoredWeight, of_bytes: Candidate
-    ) -> tuple[Candidate, ...]:
-        """Fewer bits before 8, as far as they save more; 8 also where no other form does.
-
-        Args:
-            context: of the proposal.
-            weight: that is stored.
-            of_bytes: its 8-bit form.
-        """
-        low = low_bit_candidates(context, weight, self._low_bit_forms, of_bytes.saved_bytes)
-        return (*low, of_bytes) if self._stores_bytes or not low else tuple(low)
 
     def _of_layer(self, context: Context, layer: Layer, offering: Offering) -> Proposal | Skip:
         candidates: list[Candidate] = []
@@ -339,10 +313,9 @@ class Quantize(Pass):
             weight_only, small = weight_only_candidate(context, layer)
             limit = limit or small
             if weight_only is not None:
-                stored = self._stored_forms(context, layer, weight_only)
+                low, of_bytes = self._stored.offered(context, layer, weight_only)
                 # What saves most comes first.
-                low = [c for c in stored if c.family in LOW_BIT_FAMILIES]
-                candidates = [*low, *candidates, *stored[len(low) :]]
+                candidates = [*low, *candidates, *of_bytes]
         if not candidates:
             return Skip(layer.name, limit or "no form fits it")
         words = limit
@@ -355,17 +328,15 @@ class Quantize(Pass):
         context = self._fitted(context)
         nodes = {node.name: node for node in operators_between(context)}
         by_form: dict[str, dict[str, Parameters]] = {}
-        weight_only: dict[str, LowBitForm | None] = {}
+        stored: list[Decision] = []
         lstms = decided_lstms(
             context,
             [d for d in decisions if d.candidate.family == "dynamic" and d.candidate.members],
         )
         for decision in decisions:
             candidate = decision.candidate
-            if candidate.family == "weight_only":
-                weight_only.update(dict.fromkeys(decision.layers))
-            elif candidate.family in LOW_BIT_FAMILIES:
-                weight_only.update(dict.fromkeys(decision.layers, low_bit_form(candidate)))
+            if candidate.family in STORED_FAMILIES:
+                stored.append(decision)
             elif candidate.family == "dynamic" and candidate.members:
                 continue
             by_form.setdefault(candidate.family, {})[decision.site] = candidate.parameters
@@ -391,35 +362,11 @@ class Quantize(Pass):
         smoothed += write_dynamic(context, by_form.get("dynamic", {}))
         for weights in lstms:
             write_dynamic_lstm(context, weights)
-        _write_weights(context, weight_only)
+        write_weights(context, stored)
         # Last, so that what is folded into weights meets them in their final form.
         if not context.observed:
             pairs.move(fold_smoothing(context.names, smoothed, pairs.tensors, context.kept))
         pairs.insert()
-
-
-def _write_weights(context: Context, forms: Mapping[str, LowBitForm | None]) -> None:
-    """Put integers in the place of weights alone, whoever reads them; `None`: of 8 bits."""
-    if not forms:
-        return
-    stored = {item.name: item for item in context.stored}
-    for name, form in forms.items():
-        weight = stored.get(name) or context.layer(name)
-        if isinstance(weight, Layer) and context.is_idle(weight):
-            continue
-        if form is not None:
-            _write_low_bits(context, weight, form)
-        elif isinstance(weight, Layer):
-            write_weight_only(context, weight)
-        else:
-            write_stored(context, weight)
-
-
-def _write_low_bits(context: Context, weight: Layer | StoredWeight, form: LowBitForm) -> None:
-    rounded = low_bit_weight(context, weight, form)
-    if rounded.offset is not None and isinstance(weight, Layer):
-        shift_bias(context.names, context.model.graph, weight.node, rounded.offset)
-    write_low_bits(context, weight.weight, weight.graph, rounded.weight)
 
 
 def _no_layer(stored: StoredWeight, layers: Mapping[str, Layer]) -> str:

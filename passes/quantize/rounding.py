@@ -89,14 +89,21 @@ class Compensation:
     damped: Float32
 
     @classmethod
-    def of(cls, gram: Float64) -> "Compensation":
-        """For inputs with the Gram matrix `[groups, in, in]`."""
+    def of(cls, gram: Float64, share: float = 0.0) -> "Compensation":
+        """For inputs with the Gram matrix `[groups, in, in]`.
+
+        Args:
+            gram: of the inputs.
+            share: of its mean diagonal that it is damped by beside what is usual.
+        """
         groups, columns = gram.shape[:2]
         diagonal = np.einsum("gii->gi", gram)
         size = np.maximum(diagonal.mean(axis=1), np.finfo(np.float64).tiny)
         # Inputs that are all zero weigh alike.
         idle = ~diagonal.any(axis=1)[:, None, None] * np.eye(columns)
         damped = damped_gram(gram / size[:, None, None] + idle)
+        if share:
+            damped = damped + share * np.eye(columns)
         order = np.argsort(-diagonal, axis=1, kind="stable")
         group = np.arange(groups)[:, None, None]
         sorted_gram = damped[group, order[:, :, None], order[:, None, :]]

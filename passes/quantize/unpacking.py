@@ -2,9 +2,9 @@
 
 bytes → Cast → Gather of a table with what the parts of each byte stand for → Reshape to blocks →
 Mul with the steps → Reshape to the weight. Codes of more than one plane are added up, zero points
-are unpacked likewise and subtracted, half-precision steps are cast, and what blocks were filled up
-with is cut off. All of it is of constants, so that onnxruntime does it once and the kernels, their
-speed and the memory they take stay as they were.
+are unpacked likewise and subtracted, and what blocks were filled up with is cut off. All of it is
+of constants, so that onnxruntime does it once, and the kernels, their speed and the memory they
+take stay as they were.
 """
 
 from collections.abc import Sequence
@@ -124,10 +124,11 @@ def write_low_bits(context: Context, weight: ir.Value, home: ir.Graph, low: LowB
         if zeros.size * form.bits % 8:
             points = write.cut(write.shaped(points, [-1]), 0, zeros.size, opset)
         value = write.node("Sub", [value, write.shaped(points, one)])
-    steps = np.asarray(blocks.stored(low.steps[:, :, None])).reshape(one)
-    scales = write.constant("scale", steps)
-    if scales.dtype != dtype:
-        scales = write.cast(scales, dtype)
+    units = write.constant("scale", _by_row(low).astype(dtype.numpy()))
+    scales = units
+    if low.steps is not None:
+        steps = np.asarray(blocks.stored(low.steps[:, :, None])).reshape(one)
+        scales = write.node("Mul", [write.cast(write.constant("steps", steps), dtype), units])
     value = write.node("Mul", [value, scales])
     length = blocks.count * blocks.size
     if length != blocks.columns:
@@ -142,3 +143,11 @@ def write_low_bits(context: Context, weight: ir.Value, home: ir.Graph, low: LowB
     ir.convenience.replace_all_uses_with(weight, value)
     del home.initializers[name]
     value.name = name
+
+
+def _by_row(low: LowBits) -> npt.NDArray[np.float32]:
+    """The units of rows in a shape that broadcasts with the steps."""
+    blocks = low.blocks
+    spread = np.broadcast_to(low.units[:, None, None], (blocks.rows, 1, 1))
+    first, _, one, *outputs = blocks.steps_shape
+    return np.asarray(blocks.stored(spread), np.float32).reshape(first, 1, one, *outputs)
