@@ -227,20 +227,22 @@ def _searched(
 ) -> tuple[Float32, npt.NDArray[np.uint8]]:
     """`[r, count]` the steps that err least, and the codes of 0."""
     first, zeros = _symmetric(w, form) if form.symmetric else _asymmetric(w, form)
-    best = first
+    # In units of the first guess, as squares of very large or small weights are no numbers.
+    unit = _usable(first)
+    relative = w / unit[:, :, None]
+    best = np.ones_like(unit)
     # Of the error, what the step decides: (Σ w·q)² / Σ q².
-    most = np.full(first.shape, -np.inf, np.float32)
+    most = np.full(unit.shape, -np.inf, np.float32)
     for guess in guesses:
-        codes = _nearest(w, first * np.float32(guess), zeros, form)
+        codes = _nearest(relative, np.full_like(unit, guess), zeros, form)
         weighed = codes if weights is None else codes * weights
-        along = np.einsum("rcs,rcs->rc", weighed, w)
+        along = np.einsum("rcs,rcs->rc", weighed, relative)
         power = np.einsum("rcs,rcs->rc", weighed, codes)
         fitted = along / np.maximum(power, np.finfo(np.float32).tiny)
-        gain = along * fitted
-        better = (gain > most) & (np.abs(fitted) > np.finfo(np.float32).tiny)
+        better = along * fitted > most
         best = np.where(better, fitted, best)
-        most = np.where(better, gain, most)
-    return best.astype(np.float32), zeros
+        most = np.where(better, along * fitted, most)
+    return np.where(first == unit, unit * best, 0).astype(np.float32), zeros
 
 
 def _symmetric(w: Float32, form: LowBitForm) -> tuple[Float32, npt.NDArray[np.uint8]]:

@@ -120,8 +120,10 @@ def write_low_bits(context: Context, weight: ir.Value, home: ir.Graph, low: LowB
     one = blocks.steps_shape
     if low.zeros is not None:
         zeros = np.asarray(blocks.stored(low.zeros[:, :, None]), np.uint8)
-        points = write.unpacked("zero_points", zeros, form.bits, 0)
-        if zeros.size * form.bits % 8:
+        # Every plane ends with the same byte.
+        whole = np.concatenate([zeros.reshape(-1), np.zeros(-zeros.size % 8, np.uint8)])
+        points = write.unpacked("zero_points", whole, form.bits, 0)
+        if whole.size != zeros.size:
             points = write.cut(write.shaped(points, [-1]), 0, zeros.size, opset)
         value = write.node("Sub", [value, write.shaped(points, one)])
     units = write.constant("scale", _by_row(low).astype(dtype.numpy()))
