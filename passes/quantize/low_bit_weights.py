@@ -97,7 +97,7 @@ def low_bit_weight(
 def _of_array(context: Context, tensor: object, blocks: Blocks, form: LowBitForm) -> LowBitRounded:
     """By its numbers alone."""
     array: npt.NDArray[np.floating] = tensor.numpy()  # type: ignore[attr-defined]
-    matrix = array.reshape(blocks.rows, blocks.columns)
+    matrix = blocks.matrix(array)
     found = without_codes(matrix, form, blocks, None, thorough=not context.draft)
     for rows in row_blocks(matrix, _AT_A_TIME):
         put_codes(found, rows, nearest_codes(found, rows, matrix[rows]))

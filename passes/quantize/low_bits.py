@@ -117,6 +117,13 @@ class Blocks:
         first, count, _, *outputs = self.stored_shape
         return (first, count, 1, *outputs)
 
+    def matrix(self, array: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """A weight as `[rows, columns]`."""
+        if not self.swapped:
+            return array.reshape(self.rows, self.columns)
+        grouped = array.reshape(self.groups, self.columns, -1)
+        return grouped.swapaxes(1, 2).reshape(self.rows, self.columns)
+
     def stored(self, array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """`[rows, count, n]`, a number of each block or of each weight, in that order."""
         if not self.swapped:

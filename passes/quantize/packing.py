@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["packed", "planes", "table", "unpacked"]
+__all__ = ["packed", "planes", "table", "table_bytes", "unpacked"]
 
 Codes = npt.NDArray[np.uint8]
 
@@ -47,11 +47,16 @@ def packed(codes: Codes, bits: int) -> list[Codes]:
     return found
 
 
-def table(width: int, shift: int, offset: int) -> npt.NDArray[np.float32]:
+def table(width: int, shift: int, offset: int) -> npt.NDArray[np.int8]:
     """`[256, parts]` what the parts of each byte of a plane add to a number, and `offset`."""
     parts = np.arange(_BYTE // width) * width
     values = (np.arange(256)[:, None] >> parts) & (2**width - 1)
-    return np.asarray((values << shift) + offset, np.float32)
+    return np.asarray((values << shift) + offset, np.int8)
+
+
+def table_bytes(bits: int) -> int:
+    """Of the tables for codes of so many bits."""
+    return sum(256 * _BYTE // width for width, _ in planes(bits))
 
 
 def unpacked(bytes_of_planes: list[Codes], bits: int, count: int) -> Codes:

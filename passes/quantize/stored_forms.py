@@ -19,7 +19,7 @@ from onnxpress.contract import (
 )
 from onnxpress.passes.quantize.low_bit_weights import blocks_of, low_bit_weight
 from onnxpress.passes.quantize.low_bits import LowBitForm
-from onnxpress.passes.quantize.unpacking import NODES_BYTES, write_low_bits
+from onnxpress.passes.quantize.unpacking import nodes_bytes, write_low_bits
 from onnxpress.passes.quantize.writing import write_stored, write_weight_only
 
 __all__ = ["STORED_FAMILIES", "StoredForms", "write_weights"]
@@ -63,7 +63,7 @@ class StoredForms:
         kept = context.untried and _BYTE in self.bits
         for bits in () if kept else sorted({bits for bits in self.bits if bits < _BYTE}):
             form = LowBitForm(bits, self.block_size, self.symmetric)
-            saved = weight.nbytes - blocks_of(weight, form).nbytes(form) - NODES_BYTES
+            saved = weight.nbytes - blocks_of(weight, form).nbytes(form) - nodes_bytes(bits)
             if saved <= of_bytes.saved_bytes:
                 continue
             error = 0.0 if context.survey else low_bit_weight(context, weight, form).error

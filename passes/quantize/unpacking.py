@@ -1,10 +1,10 @@
 """Write weights in few bits: packed codes that standard operators unpack when a model is loaded.
 
-bytes → Cast → Gather of a table with what the parts of each byte stand for → Reshape to blocks →
-Mul with the steps → Reshape to the weight. Codes of more than one plane are added up, zero points
-are unpacked likewise and subtracted, and what blocks were filled up with is cut off. All of it is
-of constants, so that onnxruntime does it once, and the kernels, their speed and the memory they
-take stay as they were.
+bytes → Cast → Gather of a table with what the parts of each byte stand for → Cast → Reshape to
+blocks → Mul with the steps → Reshape to the weight. Codes of more than one plane are added up, zero
+points are unpacked likewise and subtracted, and what blocks were filled up with is cut off. All of
+it is of constants, so that onnxruntime does it once, and the kernels, their speed and the memory
+they take stay as they were.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ import onnx_ir as ir
 from onnxpress.contract import Context
 from onnxpress.graph import Names, add_initializer, prepend, standard_opset
 from onnxpress.passes.quantize.low_bits import LowBits
-from onnxpress.passes.quantize.packing import packed, planes, table
+from onnxpress.passes.quantize.packing import packed, planes, table, table_bytes
 
-__all__ = ["NODES_BYTES", "write_low_bits"]
+__all__ = ["nodes_bytes", "write_low_bits"]
 
-NODES_BYTES = 700
-"""Of the nodes and small constants, about; tables are shared by all weights."""
+_NODES_BYTES = 1000
+"""Of the nodes and small constants of a weight, about."""
 _SLICE_WITH_INPUTS = 10
 _HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -92,15 +92,21 @@ class _Nodes:
             stem = f"{suffix}_{number}" if several else suffix
             index = self.cast(self.constant(stem, plane), ir.DataType.INT32)
             added = offset if number == 0 else 0
-            name = f"onnxpress_{self.kind.name.lower()}_{width}_bits_{shift}_{added}"
+            name = f"onnxpress_{width}_bits_{shift}_{-added}"
             # Of three axes: a table of two would be an embedding.
-            rows = table(width, shift, added)[:, None].astype(self.kind.numpy())
+            rows = table(width, shift, added)[:, None]
             found = self.node("Gather", [self.shared(name, rows), index], [ir.AttrInt64("axis", 0)])
+            found = self.cast(found, self.kind)
             if several:
                 found = self.shaped(found, [-1])
             sums = found if sums is None else self.node("Add", [sums, found])
         assert sums is not None
         return sums
+
+
+def nodes_bytes(bits: int) -> int:
+    """What unpacks a weight, with the tables that it may share with others."""
+    return _NODES_BYTES * len(list(planes(bits))) + table_bytes(bits)
 
 
 def write_low_bits(context: Context, weight: ir.Value, home: ir.Graph, low: LowBits) -> None:
