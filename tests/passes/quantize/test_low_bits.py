@@ -28,6 +28,7 @@ from onnxpress.passes.simplify import simplify
 from onnxpress.pool import Pool
 from onnxpress.runtime import Feed, Session
 from onnxpress.targets import load_target
+from onnxpress.untreated import untreated_weights
 
 KINDS: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "right": ("float[b, 37] x", "y = MatMul (x, w)", (37, 24)),
@@ -355,6 +356,17 @@ def test_simplify_leaves_what_is_packed_and_a_second_run_finds_nothing_more() ->
     assert len(model_file.to_bytes(model)) <= size + 500
     again = proposals_of(Quantize(form="weight_only", weight_bits=(4,)), model)
     assert all(isinstance(item, Skip) for item in again)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [2, 3, 4, 6])
+@pytest.mark.parametrize("kind", ["conv", "table"])
+def test_inspect_says_in_how_many_bits_a_weight_lies(
+    kind: str, bits: int, *, symmetric: bool
+) -> None:
+    reader = "Conv" if kind == "conv" else "Gather"
+    model = stored(model_with(kind), bits, 16, symmetric=symmetric)
+    assert untreated_weights(model) == {f"in integers of {bits} bits already": {reader: 1}}
 
 
 @pytest.mark.parametrize("block_size", [0, 32])
