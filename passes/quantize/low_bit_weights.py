@@ -4,6 +4,7 @@ Steps come first, by block (`low_bits`). Of layers whose inputs were observed th
 chosen column by column, so that their errors cancel (`rounding`), whatever block a column is in.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,8 @@ __all__ = [
 
 Float64 = npt.NDArray[np.float64]
 
+_LARGE = 1 << 25
+"""Elements: in double precision, and what is computed of them, 0.8 GB."""
 _AT_A_TIME = 1 << 22
 """Elements that are rounded together: in double precision 34 MB, a few times."""
 _DAMPINGS = (0.0, 0.1, 0.5)
@@ -68,7 +71,7 @@ def blocks_of(weight: Layer | StoredWeight, form: LowBitForm) -> Blocks:
 
     Along the inputs of a layer; an embedding along its words, what is no layer along its last axis.
     """
-    size = int(np.prod(weight.shape))
+    size = math.prod(weight.shape)
     if isinstance(weight, StoredWeight) or weight.op_type == "Gather":
         last = weight.shape[-1]
         return Blocks.of(size // last, last, form)
@@ -88,9 +91,14 @@ def low_bit_weight(
     context: Context, weight: Layer | StoredWeight, form: LowBitForm
 ) -> LowBitRounded:
     """The weight in a form, rounded as well as what is known of its inputs allows."""
-    if isinstance(weight, StoredWeight) or not compensable(weight):
+    if isinstance(weight, StoredWeight) or not _compensated_by_columns(weight):
         return _of_array(context, weight.weight.const_value, blocks_of(weight, form), form)
     return _of_layer(context, weight, form)
+
+
+def _compensated_by_columns(layer: Layer) -> bool:
+    """Very large weights are rounded to the nearest, some rows at a time."""
+    return compensable(layer) and math.prod(layer.shape) <= _LARGE
 
 
 @memoised
