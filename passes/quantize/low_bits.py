@@ -263,7 +263,7 @@ def _symmetric(w: Float32, form: LowBitForm) -> tuple[Float32, npt.NDArray[np.ui
 def _asymmetric(w: Float32, form: LowBitForm) -> tuple[Float32, npt.NDArray[np.uint8]]:
     """Steps that reach from the least weight, or 0, to the largest."""
     high, low = np.maximum(w.max(axis=2), 0), np.minimum(w.min(axis=2), 0)
-    steps = (high - low) / np.float32(form.levels)
+    steps = high / np.float32(form.levels) - low / np.float32(form.levels)
     return steps, np.clip(np.round(-low / _usable(steps)), 0, form.levels).astype(np.uint8)
 
 
