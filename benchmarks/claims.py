@@ -19,7 +19,7 @@ import onnxpress
 from onnxpress import model_file
 from onnxpress.data import load_samples
 from onnxpress.judge import Budget, Evaluator, Measurement
-from onnxpress.report import document
+from onnxpress.report.document import document
 from onnxpress.runtime import Session
 
 HEADING = (

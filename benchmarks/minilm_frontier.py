@@ -15,7 +15,7 @@ from press import paths
 import onnxpress
 from onnxpress.data import load_samples
 from onnxpress.passes.factorize import Factorize
-from onnxpress.report import document
+from onnxpress.report.document import document
 from onnxpress.runtime import Feed, Session
 
 STATES = "onnx::Shape_422"

@@ -17,8 +17,8 @@ from typing import Any
 
 import onnxpress
 from onnxpress.errors import OnnxpressError
-from onnxpress.report import document
 from onnxpress.report.columns import Document
+from onnxpress.report.document import document
 from onnxpress.report.markdown import markdown_line
 from onnxpress.report.rows import RESULT_ROWS, VALIDATION_ROWS, Row
 

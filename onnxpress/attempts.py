@@ -26,8 +26,8 @@ from onnxpress.conversion.half_range import Magnitudes
 from onnxpress.judge import Evaluator, Measurement
 from onnxpress.original import Run
 from onnxpress.pooled import SMALL_BYTES
-from onnxpress.result import StageResult
 from onnxpress.runtime import Latency, Session
+from onnxpress.stage_result import StageResult
 from onnxpress.stages import Variant, run_stages
 from onnxpress.statistics.magnitudes import observe_magnitudes
 from onnxpress.validation import Validation, check_model

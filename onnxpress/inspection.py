@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxpress import model_file
+from onnxpress import model_file, registry
 from onnxpress.contract import Context, Pass
 from onnxpress.conversion import settle_weights
 from onnxpress.data import Samples, load_samples
@@ -21,10 +21,9 @@ from onnxpress.judge import Reading, read_outputs
 from onnxpress.layers import find_layers
 from onnxpress.lossless import simplified
 from onnxpress.memory import collected_rarely, memory_budget
-from onnxpress.oversized import needed_bytes
+from onnxpress.needed_memory import needed_bytes
 from onnxpress.pool import Pool
-from onnxpress.report.document import reading_document
-from onnxpress.request import default_passes
+from onnxpress.report.reading import reading_document
 from onnxpress.runtime import Array, Session, structural_refusal
 from onnxpress.selectable import selectable_sites
 from onnxpress.stored import beside, find_stored
@@ -66,7 +65,7 @@ def inspect_model(
     file = Path(path)
     original, note = settle_weights(model_file.load(file), overridable)
     chosen = load_target(target)
-    passes, problems = default_passes()
+    passes, problems = registry.default_passes()
     large = model_file.weight_bytes(original) > _READ_BYTES
     nothing, refusal = nothing_to_compress(original), _refusal(file, original, large=large)
     model = original if nothing or refusal else simplified(original, passes, chosen)

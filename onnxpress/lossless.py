@@ -1,50 +1,24 @@
-"""Passes that change no answer: carried out as thoroughly as the comparison allows."""
+"""Passes that change no answer, carried out as thoroughly as a comparison allows."""
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnxpress import model_file, registry
+from onnxpress import model_file
 from onnxpress.contract import Decision, Pass, Stage
-from onnxpress.data import random_samples
-from onnxpress.errors import DataError, ModelError, PassError
-from onnxpress.judge import Budget, Evaluator
-from onnxpress.original import Run
+from onnxpress.errors import PassError
 from onnxpress.pool import Pool
-from onnxpress.recipe import Recipe
-from onnxpress.result import StageResult
-from onnxpress.runtime import Session
-from onnxpress.selectable import selectable_sites
+from onnxpress.stage_result import StageResult
 from onnxpress.targets import Target
 
-__all__ = ["difference_of", "lossless", "lossless_stage", "require_selected", "simplified"]
+__all__ = ["lossless", "simplified"]
 
 logger = logging.getLogger(__name__)
 
-_LOSSLESS_DB = 60.0
-"""Folding changes the order of float32 operations; anything worse is a wrong rewrite."""
-_ROUNDING_DB = 6.0
 _MOST_GROWTH = 1.01
 _SMALL_BYTES = 16_384
 """Weights may grow by what folded shapes and masks take."""
-
-
-def lossless_stage(run: Run, pass_: Pass, model: ir.Model) -> StageResult:
-    """Carry out a pass that must not change what the model computes, and check that."""
-    opened: list[Session] = []
-
-    def difference(rewritten: ir.Model) -> str | None:
-        try:
-            opened.append(Session(rewritten, threads=run.request.threads))
-        except ModelError as error:
-            return str(error)
-        return _difference(run, opened[-1])
-
-    result = lossless(pass_, model, run.target, run.recipe.seed, difference)
-    known = [session for session in opened[-1:] if session.model is result.model]
-    return replace(result, session=known[0]) if known else result
 
 
 def lossless(
@@ -99,72 +73,3 @@ def simplified(model: ir.Model, passes: Iterable[Pass], target: Target, seed: in
         if pass_.stage == Stage.LOSSLESS:
             model = lossless(pass_, model, target, seed).model
     return model
-
-
-def require_selected(recipe: Recipe, model: ir.Model, target: Target) -> None:
-    """Refuse before any work a selection of layers that neither the model nor its simple form has.
-
-    Args:
-        recipe: whose selection it is.
-        model: as it was given.
-        target: what the provider accepts.
-
-    Raises:
-        UsageError: a selector matches nothing.
-    """
-    if not recipe.selection:
-        return
-    sites = selectable_sites(model)
-    if all(selector.matches(sites) for selector in recipe.selection.selectors):
-        return
-    passes = [stage.pass_ for stage in recipe.stages]
-    sites += selectable_sites(simplified(model, passes, target, recipe.seed))
-    recipe.selection.require_matches(sites, registry.lossy_names(passes))
-
-
-def difference_of(run: Run, model: ir.Model) -> str | None:
-    """How a rewritten model differs from the original beyond rounding, or `None`.
-
-    Some outputs magnify rounding (a sigmoid near 0): the original run with and without
-    onnxruntime's own optimizations shows by how much, and as much is allowed here.
-    """
-    try:
-        return _difference(run, Session(model, threads=run.request.threads))
-    except ModelError as error:
-        return str(error)
-
-
-def _difference(run: Run, session: Session) -> str | None:
-    try:
-        for evaluator in _judges(run):
-            measured = evaluator.measure(session, evaluator.screening)
-            wanted = dict.fromkeys(measured.outputs, _LOSSLESS_DB)
-            if measured.worst_whole_db < _LOSSLESS_DB:
-                plain = Session(run.original.model, threads=run.request.threads, optimize=False)
-                floor = evaluator.measure(plain, evaluator.screening).outputs
-                wanted = {n: min(_LOSSLESS_DB, floor[n].whole_db - _ROUNDING_DB) for n in wanted}
-            for name, output in measured.outputs.items():
-                if output.is_float and output.whole_db < wanted[name]:
-                    return (
-                        f"output {name} differs on {measured.source} ({output.whole_db:.0f} dB, "
-                        f"expected {wanted[name]:.0f})"
-                    )
-                if not output.is_float and output.equal_share < 1:
-                    return f"output {name} differs on {measured.source}"
-    except ModelError as error:
-        return str(error)
-    return None
-
-
-def _judges(run: Run) -> list[Evaluator]:
-    """The evaluation samples and random inputs; where nothing random fits, only the former."""
-    if run.evaluator.made_up:
-        return [run.evaluator]
-    session = run.original.session
-    assert session is not None
-    try:
-        drawn = random_samples(session, 2, run.recipe.seed, run.original.model)
-    except DataError:
-        logger.info("no random inputs fit the model: only the given samples are compared")
-        return [run.evaluator]
-    return [run.evaluator, Evaluator(session, drawn, Budget(metric="none"))]

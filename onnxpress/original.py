@@ -22,10 +22,10 @@ from onnxpress.errors import DataError, ModelError, NoSamplesError, RecipeError
 from onnxpress.judge import Evaluator
 from onnxpress.recipe import CalibrationSource, Recipe, samples_digest
 from onnxpress.request import Request
-from onnxpress.result import StageResult
 from onnxpress.runtime import InputSpec, Session
 from onnxpress.search import Findings, SearchOptions
 from onnxpress.shared_statistics import SharedStatistics
+from onnxpress.stage_result import StageResult
 from onnxpress.targets import Target
 
 __all__ = [

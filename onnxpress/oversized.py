@@ -21,18 +21,20 @@ from onnxpress.contract import Stage
 from onnxpress.conversion import fix_shapes
 from onnxpress.errors import UsageError
 from onnxpress.judge import Evaluator, judgement
-from onnxpress.layers import FLOAT_TYPES
-from onnxpress.lossless import lossless, require_selected
+from onnxpress.lossless import lossless
+from onnxpress.lossless_stage import require_selected
+from onnxpress.needed_memory import needed_bytes
 from onnxpress.original import Original, custom_operators, load_sets_unrun
 from onnxpress.pool import pools_of
 from onnxpress.recipe import Recipe
 from onnxpress.request import Plan, Request
-from onnxpress.result import Result, StageResult
+from onnxpress.result import Result
 from onnxpress.runtime import Latency, structural_refusal
 from onnxpress.selectable import selectable_sites
 from onnxpress.selection import NO_PINS, Pins
 from onnxpress.shedding import kept_small
 from onnxpress.spill import spill
+from onnxpress.stage_result import StageResult
 from onnxpress.targets import load_target
 from onnxpress.unmeasured import result_of, stamped
 from onnxpress.unsearched import carried_out, size_in_words
@@ -40,12 +42,8 @@ from onnxpress.untreated import odd_numbers
 from onnxpress.validation import Validation
 from onnxpress.walked import RunsByBlocks, judges, open_pools
 
-__all__ = ["needed_bytes", "without_room"]
+__all__ = ["without_room"]
 
-_COPIES = 4
-"""Of all weights in single precision, at once: a session each of the original, the simplified model
-and a candidate, whose kernels pack them anew, and what passes work out."""
-_FLOAT_BYTES = 4
 _HOW_RUN = "run block by block and never as a whole, so that no latency was measured"
 _NOT_NAMED = (
     "left out: without samples no choice can be tried on a model of this size; named, it goes by "
@@ -54,19 +52,6 @@ _NOT_NAMED = (
 _LESS = (0.5, 0.0)
 """Shares of the budget, one after the other, where it does not hold on untouched samples."""
 _REFUSED = "left out: on untouched samples what it did broke the budget"
-
-
-def needed_bytes(model: ir.Model) -> int:
-    """About how much memory it takes to optimize a model by running it."""
-    total = 0
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if tensor is not None and tensor.dtype in FLOAT_TYPES:
-                total += max(_FLOAT_BYTES * tensor.size, tensor.nbytes)
-            elif tensor is not None:
-                total += tensor.nbytes
-    return _COPIES * total
 
 
 def without_room(

@@ -11,13 +11,15 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from onnxpress import registry
 from onnxpress.attempts import Attempt, judged_attempt
 from onnxpress.contract import Pass
 from onnxpress.conversion import Conversion, convert_interface
 from onnxpress.errors import NoSamplesError
 from onnxpress.judge import Budget, Evaluator
-from onnxpress.lossless import require_selected
+from onnxpress.lossless_stage import require_selected
 from onnxpress.memory import memory_budget
+from onnxpress.needed_memory import needed_bytes
 from onnxpress.original import (
     Original,
     Run,
@@ -27,15 +29,16 @@ from onnxpress.original import (
     read,
     settled,
 )
-from onnxpress.oversized import needed_bytes, without_room
+from onnxpress.oversized import without_room
 from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage
-from onnxpress.request import DataArgument, Request, default_passes, planned
-from onnxpress.result import Result, StageResult, stamp
+from onnxpress.request import DataArgument, Request, planned
+from onnxpress.result import Result, stamp
 from onnxpress.runtime import Clock, compare_latency, numpy_threads
 from onnxpress.search import Allowance, Goal, Objective, SearchOptions
 from onnxpress.shared_statistics import SharedStatistics
 from onnxpress.shedding import kept_small
+from onnxpress.stage_result import StageResult
 from onnxpress.targets import load_target
 from onnxpress.unmeasured import unchanged, without_runtime, without_samples
 from onnxpress.untreated import nothing_to_compress, odd_numbers
@@ -281,7 +284,7 @@ def _by_name_only(model: ir.Model, request: Request) -> list[StageResult]:
     """Passes that take no part by default, with the reason, for the report."""
     if request.named or request.recipe is not None:
         return []
-    passes, _ = default_passes()
+    passes, _ = registry.default_passes()
     return [StageResult(p, model, note=p.by_name_only) for p in passes if p.by_name_only]
 
 

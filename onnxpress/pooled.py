@@ -11,7 +11,6 @@ from onnxpress.contract import Context, Decision, Pass, Skip
 from onnxpress.errors import PassError, RecipeError, nearest
 from onnxpress.original import Latest, Run
 from onnxpress.pool import Observe, Pool
-from onnxpress.result import StageResult
 from onnxpress.search import (
     Findings,
     PoolResult,
@@ -20,6 +19,7 @@ from onnxpress.search import (
     fit_stage,
     search_stage,
 )
+from onnxpress.stage_result import StageResult
 from onnxpress.statistics import Statistics
 
 __all__ = ["SMALL_BYTES", "fitted", "replayed", "searched"]

@@ -21,7 +21,16 @@ from onnxpress.toml_places import read_toml
 if TYPE_CHECKING:
     from onnxpress.contract import Pass
 
-__all__ = ["COMMANDS", "create", "default_names", "describe", "load", "lossy_names", "names"]
+__all__ = [
+    "COMMANDS",
+    "create",
+    "default_names",
+    "default_passes",
+    "describe",
+    "load",
+    "lossy_names",
+    "names",
+]
 
 GROUP = "onnxpress.passes"
 COMMANDS = ("bench", "diff", "doctor", "inspect", "optimize", "passes", "targets", "validate")
@@ -76,6 +85,21 @@ def default_names() -> list[str]:
             )
         own.add(name)
     return sorted(own)
+
+
+def default_passes() -> "tuple[list[Pass], list[str]]":
+    """Passes that take part where none is named, and why others do not that were to.
+
+    Those with a reason to act only by name (`Pass.by_name_only`) are among them.
+    """
+    found: list[Pass] = []
+    problems: list[str] = []
+    for name in default_names():
+        try:
+            found.append(create(name))
+        except UsageError as error:
+            problems.append(f"left out: {error}")
+    return found, problems
 
 
 def _configured() -> list[str]:

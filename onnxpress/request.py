@@ -21,7 +21,7 @@ from onnxpress.runtime import Array, Clock, compare_latency
 from onnxpress.search import GOALS, Goal, Objective
 from onnxpress.selection import Selection
 
-__all__ = ["DataArgument", "Plan", "Request", "default_passes", "planned"]
+__all__ = ["DataArgument", "Plan", "Request", "planned"]
 
 DataArgument = str | Path | Mapping[str, Array] | Samples
 
@@ -183,7 +183,7 @@ def _chosen(request: Request) -> tuple[list[Pass], list[str]]:
             registry.create(item) if isinstance(item, str) else item for item in request.passes
         ]
     else:
-        found, problems = default_passes()
+        found, problems = registry.default_passes()
         chosen = [pass_ for pass_ in found if not pass_.by_name_only]
     if request.conversion.float16 != "no":
         integers = [pass_.name for pass_ in chosen if pass_.stage == Stage.QUANTIZATION]
@@ -192,23 +192,8 @@ def _chosen(request: Request) -> tuple[list[Pass], list[str]]:
                 f"half precision takes the place of {integers[0]}: ask for one of them"
             )
         chosen = [pass_ for pass_ in chosen if pass_.stage != Stage.QUANTIZATION]
-    for pass_ in default_passes()[0]:
+    for pass_ in registry.default_passes()[0]:
         # What changes no answer takes part whatever is asked for.
         if not pass_.stage.loses and all(other.stage != pass_.stage for other in chosen):
             chosen.append(pass_)
     return chosen, problems
-
-
-def default_passes() -> tuple[list[Pass], list[str]]:
-    """Passes that take part where none is named, and why others do not that were to.
-
-    Those with a reason to act only by name (`Pass.by_name_only`) are among them.
-    """
-    found: list[Pass] = []
-    problems: list[str] = []
-    for name in registry.default_names():
-        try:
-            found.append(registry.create(name))
-        except UsageError as error:
-            problems.append(f"left out: {error}")
-    return found, problems

@@ -1,58 +1,24 @@
 """What `optimize` gives back, and what each pass did for it."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.contract import Decision, Pass, Skip
 from onnxpress.conversion import write_ort
 from onnxpress.errors import OutputError
-from onnxpress.judge import Measurement
 from onnxpress.output_file import FileSet
 from onnxpress.recipe import Recipe
-from onnxpress.runtime import Latency, Session
-from onnxpress.search import Cost
+from onnxpress.stage_result import StageResult
 from onnxpress.targets import load_target
 from onnxpress.temporary import temporary_folder
 from onnxpress.toml_places import read_toml
 from onnxpress.validation import Validation
 from onnxpress.version import __version__
 
-__all__ = ["Result", "StageResult", "recipe_path", "require_own_recipe", "stamp"]
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What a pass did and why.
-
-    Attributes:
-        pass_: which.
-        model: what its stage left; the same object as before when that changed nothing.
-        decisions: what it did, by site.
-        left: sites it left alone, or treated less strongly than it could, with reasons.
-        note: why it changed nothing, or what was given up; empty when all went as proposed.
-        measurement: of the model its stage left; `None` when nothing was measured.
-        latency: of that model against the one before, where that was measured.
-        tried: how many models were measured.
-        failed: whether the pass broke its contract, which `note` says.
-        costliest: its decisions that cost most fidelity, where there was time to measure it.
-        session: of the model, where one was opened; for the stages behind, not for the result.
-    """
-
-    pass_: Pass
-    model: ir.Model
-    decisions: tuple[Decision, ...] = ()
-    left: tuple[Skip, ...] = ()
-    note: str = ""
-    measurement: Measurement | None = None
-    latency: Latency | None = None
-    tried: int = 0
-    failed: bool = False
-    costliest: tuple[Cost, ...] = ()
-    session: Session | None = field(default=None, repr=False, compare=False)
+__all__ = ["Result", "recipe_path", "require_own_recipe", "stamp"]
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ import onnx_ir as ir
 from onnxpress.contract import Decision, Pass, Stage
 from onnxpress.conversion.opset import raise_opset
 from onnxpress.enforcement import opset_needed_by
-from onnxpress.lossless import difference_of, lossless_stage
+from onnxpress.lossless_stage import difference_of, lossless_stage
 from onnxpress.original import Run
 from onnxpress.pool import Pool, pools_of
 from onnxpress.pooled import fitted, replayed, searched
-from onnxpress.result import StageResult
 from onnxpress.runtime import Session
 from onnxpress.selectable import selectable_sites
 from onnxpress.selection import NO_PINS, Pins
+from onnxpress.stage_result import StageResult
 
 __all__ = ["Variant", "run_stages"]
 

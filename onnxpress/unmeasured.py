@@ -12,9 +12,10 @@ from onnxpress.errors import ModelError
 from onnxpress.lossless import lossless
 from onnxpress.original import Original, custom_operators
 from onnxpress.recipe import Recipe, RecipeStage
-from onnxpress.result import Result, StageResult, stamp
+from onnxpress.result import Result, stamp
 from onnxpress.runtime import Session
 from onnxpress.shedding import kept_small
+from onnxpress.stage_result import StageResult
 from onnxpress.targets import load_target
 from onnxpress.untreated import IN_ATTRIBUTES, nothing_to_compress, odd_numbers
 

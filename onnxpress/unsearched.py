@@ -10,8 +10,8 @@ from onnxpress.contract import Context, Decision, Proposal, Skip, Stage
 from onnxpress.errors import PassError
 from onnxpress.memory import Memory
 from onnxpress.pool import Pool, PoolOffer
-from onnxpress.result import StageResult
 from onnxpress.search import Trial, strongest, told_how
+from onnxpress.stage_result import StageResult
 from onnxpress.statistics import Statistics
 from onnxpress.targets import Target
 

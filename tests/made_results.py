@@ -17,12 +17,14 @@ from onnxpress.output_file import FileSet
 from onnxpress.providers import ProviderVerdict
 from onnxpress.providers.verdicts import Placement, Status
 from onnxpress.recipe import Recipe
-from onnxpress.report.console import console_for, print_result, print_validation
+from onnxpress.report.console import print_result, print_validation
 from onnxpress.report.document import document, validation_document
 from onnxpress.report.html import write_html
-from onnxpress.result import Result, StageResult
+from onnxpress.report.printing import console_for
+from onnxpress.result import Result
 from onnxpress.runtime import Latency
 from onnxpress.search import Cost
+from onnxpress.stage_result import StageResult
 from onnxpress.validation import Validation
 
 

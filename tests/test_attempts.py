@@ -21,9 +21,9 @@ from onnxpress.passes.prune import Prune
 from onnxpress.passes.quantize import Quantize
 from onnxpress.recipe import RecipeStage
 from onnxpress.refinement import refitted
-from onnxpress.result import StageResult
 from onnxpress.runtime import Latency
 from onnxpress.search import SearchOptions
+from onnxpress.stage_result import StageResult
 from onnxpress.stages import Variant
 
 

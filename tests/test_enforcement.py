@@ -15,7 +15,7 @@ from onnxpress.data import random_samples
 from onnxpress.enforcement import offered, rewritten
 from onnxpress.errors import PassError
 from onnxpress.pool import Pool
-from onnxpress.report import document
+from onnxpress.report.document import document
 from onnxpress.runtime import Session
 from onnxpress.targets import load_target
 from onnxpress.testing import SAMPLE_MODELS

@@ -16,13 +16,13 @@ from onnxpress import inspection, model_file
 from onnxpress.contract import Pass
 from onnxpress.errors import UsageError
 from onnxpress.inspection import inspect_model
-from onnxpress.oversized import needed_bytes
+from onnxpress.needed_memory import needed_bytes
 from onnxpress.passes.factorize import Factorize
 from onnxpress.passes.pack import Pack
 from onnxpress.passes.prune import Prune
 from onnxpress.passes.quantize import Quantize
 from onnxpress.passes.simplify import Simplify
-from onnxpress.report import document
+from onnxpress.report.document import document
 from onnxpress.runtime import Session
 
 PASSES: dict[str, Pass] = {

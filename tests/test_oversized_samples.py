@@ -24,7 +24,8 @@ from onnxpress.output_file import FileSet
 from onnxpress.passes.factorize import Factorize
 from onnxpress.passes.prune import Prune, solving
 from onnxpress.passes.quantize import Quantize
-from onnxpress.report import document, write_html
+from onnxpress.report.document import document
+from onnxpress.report.html import write_html
 from onnxpress.runtime import Array, Session
 
 SMALL = "1MB"

@@ -11,7 +11,7 @@ import onnxpress
 from onnxpress import model_file
 from onnxpress.errors import DataError
 from onnxpress.graph import name_nodes_apart
-from onnxpress.report import document
+from onnxpress.report.document import document
 from onnxpress.shedding import kept_small
 from onnxpress.untreated import untreated_weights, why_no_layer
 

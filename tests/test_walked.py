@@ -18,7 +18,7 @@ from onnxpress.contract import Candidate, Proposal
 from onnxpress.data import Samples
 from onnxpress.passes.factorize import Factorize
 from onnxpress.pool import PoolOffer
-from onnxpress.result import StageResult
+from onnxpress.stage_result import StageResult
 
 PATH = Path(__file__).parents[1] / "models" / "fashion_mlp.onnx"
 

@@ -7,7 +7,7 @@ import click
 from onnxpress.cli.options import PATH, debug_option, threads_option
 from onnxpress.data import load_samples, random_samples
 from onnxpress.model_file import load
-from onnxpress.report.console import console_for, print_table
+from onnxpress.report.printing import console_for, print_table
 from onnxpress.runtime import Session, compare_latency
 
 __all__ = ["command"]

@@ -17,9 +17,10 @@ from onnxpress.cli.options import PATH, debug_option, json_option, threads_optio
 from onnxpress.cli.progress import progress_line
 from onnxpress.difference import DEFAULT_TOLERANCE_DB, compare_models
 from onnxpress.output_file import check_output
-from onnxpress.report import require_html, write_difference
-from onnxpress.report.console import console_for, print_difference
+from onnxpress.report.console import print_difference
 from onnxpress.report.difference import difference_document
+from onnxpress.report.html import require_html, write_difference
+from onnxpress.report.printing import console_for
 
 __all__ = ["command"]
 

@@ -11,7 +11,8 @@ from onnxpress.cli.options import PATH, debug_option, json_option
 from onnxpress.cli.progress import progress_line
 from onnxpress.doctor import examine
 from onnxpress.installer import install as install_providers
-from onnxpress.report.console import console_for, print_doctor
+from onnxpress.report.console import print_doctor
+from onnxpress.report.printing import console_for
 
 __all__ = ["command"]
 

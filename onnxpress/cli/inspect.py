@@ -7,7 +7,8 @@ import click
 from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.options import PATH, debug_option, json_option, overridable_option
 from onnxpress.inspection import inspect_model
-from onnxpress.report.console import console_for, print_readings, print_table, print_text
+from onnxpress.report.printing import console_for, print_table, print_text
+from onnxpress.report.reading import print_readings
 
 __all__ = ["command"]
 

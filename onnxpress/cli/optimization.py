@@ -13,8 +13,10 @@ from onnxpress.cli.outputs import Outputs
 from onnxpress.cli.progress import progress_line
 from onnxpress.output_file import FileSet
 from onnxpress.pipeline import optimize
-from onnxpress.report import document, write_html
-from onnxpress.report.console import console_for, print_result
+from onnxpress.report.console import print_result
+from onnxpress.report.document import document
+from onnxpress.report.html import write_html
+from onnxpress.report.printing import console_for
 from onnxpress.targets import load_target
 
 __all__ = ["optimize_and_write"]

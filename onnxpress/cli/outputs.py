@@ -8,7 +8,7 @@ from onnxpress.cli.json_output import STANDARD_OUTPUT
 from onnxpress.conversion import ort_paths
 from onnxpress.errors import OutputError, UsageError
 from onnxpress.output_file import check_output
-from onnxpress.report import require_html
+from onnxpress.report.html import require_html
 from onnxpress.result import recipe_path, require_own_recipe
 from onnxpress.targets import Target
 

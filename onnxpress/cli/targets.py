@@ -8,7 +8,7 @@ from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.options import PATH, debug_option, json_option
 from onnxpress.conversion import settle_weights
 from onnxpress.model_file import load
-from onnxpress.report.console import console_for
+from onnxpress.report.printing import console_for
 from onnxpress.report.targets import (
     print_static,
     print_target,

@@ -18,8 +18,9 @@ from onnxpress.cli.options import (
 from onnxpress.cli.progress import progress_line
 from onnxpress.judge import Budget
 from onnxpress.providers import ProviderOptions
-from onnxpress.report.console import console_for, print_validation
+from onnxpress.report.console import print_validation
 from onnxpress.report.document import validation_document
+from onnxpress.report.printing import console_for
 from onnxpress.validation import validate
 
 __all__ = ["command"]

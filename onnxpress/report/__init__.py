@@ -1,6 +1,5 @@
-"""What was done and what it cost: on the console, as JSON, as one HTML file."""
+"""What was done and what it cost: on the console, as JSON, as one HTML file.
 
-from onnxpress.report.document import document
-from onnxpress.report.html import require_html, write_difference, write_html
-
-__all__ = ["document", "require_html", "write_difference", "write_html"]
+- `document`, `reading`, `columns`, `rows`, `difference`: all of it as plain data.
+- `console`, `printing`: for people at a terminal; `html`: for those they show it to.
+"""

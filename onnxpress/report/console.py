@@ -1,74 +1,27 @@
-"""The closing table and what explains it, on a console of at most 80 columns.
+"""The closing table and what explains it."""
 
-Nothing is printed as markup that came from a model, a file or a provider.
-"""
-
-import sys
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, Literal
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from onnxpress.report import columns, difference, rows
 from onnxpress.report.columns import Column, Document
+from onnxpress.report.printing import add_column, new_table, print_all, print_table, print_text
+from onnxpress.report.reading import print_readings
 from onnxpress.report.text import costly_layers, judged_text, printable, stage_summary
 
 __all__ = [
-    "console_for",
     "print_difference",
     "print_doctor",
     "print_providers",
-    "print_readings",
     "print_result",
-    "print_table",
-    "print_text",
     "print_validation",
 ]
 
-_WIDTH = 80
 _SHOWN_REASONS = 6
-_SHOWN_READINGS = 6
 _STYLES = {"": "", "good": "green", "bad": "red", "note": "yellow"}
-
-
-def console_for(stream: IO[str] | None = None) -> Console:
-    """A console that uses at most 80 columns."""
-    console = Console(file=stream or sys.stdout, highlight=False)
-    console.width = min(console.width, _WIDTH)
-    return console
-
-
-def print_text(text: str, console: Console, *, label: str = "", style: str = "") -> None:
-    """Print a sentence, broken at spaces where it can be, later lines indented.
-
-    Args:
-        text: leading spaces indent all of it.
-        console: where to.
-        label: a word before it.
-        style: of the label.
-    """
-    indent = " " * (len(text) - len(text.lstrip(" ")))
-    whole = Text.assemble(
-        (printable(label), style), " " if label else "", printable(text[len(indent) :])
-    )
-    for index, line in enumerate(whole.wrap(console, console.width - len(indent) - 2)):
-        line.rstrip()
-        start = indent if index == 0 else f"{indent}  "
-        console.print(Text(start) + line, soft_wrap=True)
-
-
-def print_table(
-    title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], console: Console
-) -> None:
-    """Print a plain table."""
-    table = _table(title)
-    for heading in headings:
-        _add_column(table, heading)
-    for line in lines:
-        table.add_row(*(Text(printable(cell)) for cell in line))
-    console.print(table)
 
 
 def print_result(report: Document, *, written: Sequence[str], console: Console) -> None:
@@ -88,9 +41,9 @@ def print_result(report: Document, *, written: Sequence[str], console: Console) 
     for line in costly:
         print_text(f"  {line}", console)
     if validation is not None:
-        _print_all("warning", validation["warnings"], console, style="yellow")
-    _print_all("warning", report["warnings"], console, style="yellow")
-    _print_all("not met", report["problems"], console, style="red")
+        print_all("warning", validation["warnings"], console, style="yellow")
+    print_all("warning", report["warnings"], console, style="yellow")
+    print_all("not met", report["problems"], console, style="red")
     if validation is not None:
         _print_verdict(validation, console, within=report["within_budget"])
     for path in written:
@@ -105,24 +58,11 @@ def print_validation(validation: Document, console: Console) -> None:
     if len(outputs) > 1:
         _print_columns("outputs", columns.OUTPUT_COLUMNS, outputs, console)
     print_providers(validation["providers"], console)
-    _print_all("warning", validation["warnings"], console, style="yellow")
-    _print_all("not met", validation["problems"], console, style="red")
+    print_all("warning", validation["warnings"], console, style="yellow")
+    print_all("not met", validation["problems"], console, style="red")
     if not validation["within_budget"] and not validation["problems"]:
-        _print_all("not met", [validation["budget"]], console, style="red")
+        print_all("not met", [validation["budget"]], console, style="red")
     _print_verdict(validation, console, within=validation["within_budget"])
-
-
-def print_readings(readings: Sequence[Document], console: Console) -> None:
-    """Print how the outputs are read, those that are read alike together."""
-    alike: dict[str, list[Document]] = {}
-    for reading in readings:
-        alike.setdefault(reading["words"], []).append(reading)
-    for words, group in list(alike.items())[:_SHOWN_READINGS]:
-        names = group[0]["output"] + (f" and {len(group) - 1} more" if len(group) > 1 else "")
-        text = f"{names}: {words} ({group[0]['kind']}: {group[0]['why']})"
-        print_text(text, console, label="reads", style="bold")
-    if len(alike) > _SHOWN_READINGS:
-        print_text(f"  and {len(alike) - _SHOWN_READINGS} more kinds; --json lists all", console)
 
 
 def _print_verdict(validation: Document, console: Console, *, within: bool) -> None:
@@ -130,7 +70,7 @@ def _print_verdict(validation: Document, console: Console, *, within: bool) -> N
     if not within:
         return
     text = f"{validation['budget']}. {judged_text(validation)}".strip()
-    _print_all("within the budget", [text], console, style="green")
+    print_all("within the budget", [text], console, style="green")
 
 
 def print_providers(verdicts: Sequence[Document], console: Console) -> None:
@@ -181,27 +121,13 @@ def print_doctor(found: Mapping[str, Any], console: Console) -> None:
     providers = [(e["provider"], e["state"], e["detail"]) for e in found["providers"]]
     print_table("providers", ("name", "here", "with what"), providers, console)
     print_providers(found["verdicts"], console)
-    _print_all("not met", found["problems"], console, style="red")
-
-
-def _table(title: str = "") -> Table:
-    return Table(title=title or None, title_justify="left", box=None, pad_edge=False)
-
-
-def _add_column(table: Table, heading: str, *, number: bool = False) -> None:
-    justify: Literal["left", "right"] = "right" if number else "left"
-    table.add_column(Text(printable(heading)), overflow="fold", justify=justify)
-
-
-def _print_all(label: str, texts: Sequence[str], console: Console, *, style: str) -> None:
-    for text in texts:
-        print_text(text.strip(" "), console, label=label, style=style)
+    print_all("not met", found["problems"], console, style="red")
 
 
 def _print_closing(report: Document | None, validation: Document | None, console: Console) -> None:
-    table = _table()
+    table = new_table()
     for heading in rows.LINE_HEADINGS:
-        _add_column(table, heading, number=bool(heading))
+        add_column(table, heading, number=bool(heading))
     for line in rows.closing_lines(report, validation):
         table.add_row(*(Text(printable(cell)) for cell in line.cells))
     if table.row_count:
@@ -211,10 +137,10 @@ def _print_closing(report: Document | None, validation: Document | None, console
 def _print_columns(
     title: str, listed: Sequence[Column[Any]], documents: Sequence[Document], console: Console
 ) -> None:
-    table = _table(title)
+    table = new_table(title)
     needed = columns.shown(listed, documents)
     for column in needed:
-        _add_column(table, column.heading, number=column.number)
+        add_column(table, column.heading, number=column.number)
     for document in documents:
         table.add_row(*(_cell(column, document) for column in needed))
     console.print(table)

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from onnxpress import model_file
-from onnxpress.judge import Reading
 from onnxpress.providers import ProviderVerdict
 from onnxpress.report import columns, rows
-from onnxpress.result import Result, StageResult
+from onnxpress.report.reading import reading_document
+from onnxpress.result import Result
+from onnxpress.stage_result import StageResult
 from onnxpress.validation import Validation
 from onnxpress.version import __version__
 
-__all__ = ["document", "provider_document", "reading_document", "validation_document"]
+__all__ = ["document", "provider_document", "validation_document"]
 
 
 def document(result: Result) -> dict[str, Any]:
@@ -47,16 +48,6 @@ def validation_document(validation: Validation) -> dict[str, Any]:
         "warnings": list(validation.warnings),
         **{row.key: row.value(validation) for row in rows.VALIDATION_ROWS},
         "providers": [provider_document(verdict) for verdict in validation.providers],
-    }
-
-
-def reading_document(reading: Reading) -> dict[str, Any]:
-    """How an output is read, as JSON-ready data."""
-    return {
-        "output": reading.output,
-        "kind": str(reading.kind),
-        "words": reading.words,
-        "why": reading.why,
     }
 
 

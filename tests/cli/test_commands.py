@@ -58,6 +58,13 @@ def test_nothing_heavy_is_imported_to_list(arguments: list[str]) -> None:
     assert not imported_by(*arguments) & set(HEAVY)
 
 
+@pytest.mark.parametrize("part", ["search", "providers", "difference", "report.html"])
+def test_inspection_loads_nothing_that_optimizes_or_compares(part: str, models: Path) -> None:
+    loaded = imported_by("inspect", str(models / "fashion_cnn.onnx"))
+    assert "onnxpress.inspection" in loaded
+    assert f"onnxpress.{part}" not in loaded
+
+
 def test_command_imports_no_other() -> None:
     loaded = imported_by("passes")
     assert {name for name in COMMANDS if f"onnxpress.cli.{name}" in loaded} == {"passes"}

@@ -7,8 +7,9 @@ import pytest
 from made_results import make_result, page, printed, printed_validation
 from rich.cells import cell_len
 
-from onnxpress.report.console import console_for, print_doctor, print_result, print_table
+from onnxpress.report.console import print_doctor, print_result
 from onnxpress.report.document import document
+from onnxpress.report.printing import console_for, print_table
 
 ACTING = "a\x1b[31mb\x07c\rd[/x]e[red]f\x9bg\u202eh\udcffi:smile:<b>&$x$"
 NAMES = [

@@ -13,7 +13,7 @@ import onnxpress
 from onnxpress.contract import Decision
 from onnxpress.errors import PassError
 from onnxpress.passes.prune import Prune
-from onnxpress.report import document
+from onnxpress.report.document import document
 from onnxpress.report.text import costly_layers
 from onnxpress.search import Allowance, SearchOptions
 from onnxpress.search.costliest import costliest

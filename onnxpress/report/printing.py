@@ -1,0 +1,73 @@
+"""Text and tables on a console of at most 80 columns.
+
+Nothing is printed as markup that came from a model, a file or a provider.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import IO, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from onnxpress.report.text import printable
+
+__all__ = ["add_column", "console_for", "new_table", "print_all", "print_table", "print_text"]
+
+_WIDTH = 80
+
+
+def console_for(stream: IO[str] | None = None) -> Console:
+    """A console that uses at most 80 columns."""
+    console = Console(file=stream or sys.stdout, highlight=False)
+    console.width = min(console.width, _WIDTH)
+    return console
+
+
+def print_text(text: str, console: Console, *, label: str = "", style: str = "") -> None:
+    """Print a sentence, broken at spaces where it can be, later lines indented.
+
+    Args:
+        text: leading spaces indent all of it.
+        console: where to.
+        label: a word before it.
+        style: of the label.
+    """
+    indent = " " * (len(text) - len(text.lstrip(" ")))
+    whole = Text.assemble(
+        (printable(label), style), " " if label else "", printable(text[len(indent) :])
+    )
+    for index, line in enumerate(whole.wrap(console, console.width - len(indent) - 2)):
+        line.rstrip()
+        start = indent if index == 0 else f"{indent}  "
+        console.print(Text(start) + line, soft_wrap=True)
+
+
+def print_table(
+    title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], console: Console
+) -> None:
+    """Print a plain table."""
+    table = new_table(title)
+    for heading in headings:
+        add_column(table, heading)
+    for line in lines:
+        table.add_row(*(Text(printable(cell)) for cell in line))
+    console.print(table)
+
+
+def new_table(title: str = "") -> Table:
+    """A table without lines, to be filled."""
+    return Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+
+
+def add_column(table: Table, heading: str, *, number: bool = False) -> None:
+    """Add a column whose cells are broken, not cut; numbers stand at the right."""
+    justify: Literal["left", "right"] = "right" if number else "left"
+    table.add_column(Text(printable(heading)), overflow="fold", justify=justify)
+
+
+def print_all(label: str, texts: Sequence[str], console: Console, *, style: str) -> None:
+    """Print sentences with the same word before each."""
+    for text in texts:
+        print_text(text.strip(" "), console, label=label, style=style)

@@ -1,0 +1,36 @@
+"""How the outputs are read: as plain data and on the console."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from onnxpress.judge import Reading
+from onnxpress.report.printing import print_text
+
+__all__ = ["print_readings", "reading_document"]
+
+_SHOWN = 6
+
+
+def reading_document(reading: Reading) -> dict[str, Any]:
+    """How an output is read, as JSON-ready data."""
+    return {
+        "output": reading.output,
+        "kind": str(reading.kind),
+        "words": reading.words,
+        "why": reading.why,
+    }
+
+
+def print_readings(readings: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print how the outputs are read, those that are read alike together."""
+    alike: dict[str, list[Mapping[str, Any]]] = {}
+    for reading in readings:
+        alike.setdefault(reading["words"], []).append(reading)
+    for words, group in list(alike.items())[:_SHOWN]:
+        names = group[0]["output"] + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+        text = f"{names}: {words} ({group[0]['kind']}: {group[0]['why']})"
+        print_text(text, console, label="reads", style="bold")
+    if len(alike) > _SHOWN:
+        print_text(f"  and {len(alike) - _SHOWN} more kinds; --json lists all", console)
