@@ -32,7 +32,7 @@ _NAMED = 5
 _THROUGH = ("DequantizeLinear", "Cast")
 """What only changes the form of a weight: its reader is the layer."""
 _INTEGERS = "in integers already"
-_UNPACKING = ("Cast", "Reshape", "Add", "Sub", "Mul", "Slice")
+_UNPACKING = ("Cast", "Reshape", "Add", "Sub", "Mul", "Slice", "ScatterND")
 """What packed integers go through on their way to their reader."""
 _BYTES = 256
 """Rows of a table that says what each byte holds."""

@@ -5,7 +5,7 @@ chosen column by column, so that their errors cancel (`rounding`), whatever bloc
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,18 +16,21 @@ from onnxpress.contract import (
     StoredWeight,
     memoised,
 )
+from onnxpress.graph import standard_opset
 from onnxpress.layers import Layer
 from onnxpress.passes.quantize.goals import Goal, compensable, goal_of, judged
 from onnxpress.passes.quantize.low_bits import (
     Blocks,
     LowBitForm,
     LowBits,
+    OftenRows,
     nearest_codes,
     put_codes,
     without_codes,
 )
 from onnxpress.passes.quantize.rounding import Compensation, Grid
 from onnxpress.passes.quantize.tiles import gram_of, tiled, untiled
+from onnxpress.passes.quantize.weights import quantize_weight
 from onnxpress.pieces import row_blocks
 from onnxpress.reconstruction import output_energy
 
@@ -35,6 +38,7 @@ __all__ = [
     "LowBitRounded",
     "blocks_of",
     "low_bit_weight",
+    "often_rows",
 ]
 
 Float64 = npt.NDArray[np.float64]
@@ -47,6 +51,9 @@ _DAMPINGS = (0.0, 0.1, 0.5)
 """Shares of the mean diagonal of the Gram matrix, beside the usual 0.01, that are tried."""
 _OUTPUTS = 128
 """Of a layer, evenly spread, that the damping is chosen by."""
+_OFTEN = 32
+"""Of so many rows one, at most, that is looked up often: an eighth of a bit a weight."""
+_SCATTER_OPSET = 11
 _INPUTS_LAST = ("gemm_out_in", "out_in", "directions_out_in")
 
 
@@ -92,8 +99,27 @@ def low_bit_weight(
 ) -> LowBitRounded:
     """The weight in a form, rounded as well as what is known of its inputs allows."""
     if isinstance(weight, StoredWeight) or not _compensated_by_columns(weight):
-        return _of_array(context, weight.weight.const_value, blocks_of(weight, form), form)
+        blocks = blocks_of(weight, form)
+        often = often_rows(context, weight)
+        return _of_array(context, weight.weight.const_value, blocks, form, often)
     return _of_layer(context, weight, form)
+
+
+def often_rows(context: Context, weight: Layer | StoredWeight) -> npt.NDArray[np.int64]:
+    """Rows of an embedding that the samples look up most, as few as cost little in 8 bits.
+
+    What a text is made of mostly is a few hundred words; on samples of others than these the rest
+    is as good as without.
+    """
+    known = context.base_statistics
+    counts = None
+    if isinstance(weight, Layer) and known is not None:
+        counts = known.lookups.get(weight.name)
+    if counts is None or standard_opset(context.model) < _SCATTER_OPSET:
+        return np.zeros(0, np.int64)
+    most = len(counts) // _OFTEN
+    order = np.argsort(-counts, kind="stable")[:most]
+    return np.sort(order[counts[order] > 0]).astype(np.int64)
 
 
 def _compensated_by_columns(layer: Layer) -> bool:
@@ -102,13 +128,21 @@ def _compensated_by_columns(layer: Layer) -> bool:
 
 
 @memoised
-def _of_array(context: Context, tensor: object, blocks: Blocks, form: LowBitForm) -> LowBitRounded:
+def _of_array(
+    context: Context,
+    tensor: object,
+    blocks: Blocks,
+    form: LowBitForm,
+    often: npt.NDArray[np.int64],
+) -> LowBitRounded:
     """By its numbers alone."""
     array: npt.NDArray[np.floating] = tensor.numpy()  # type: ignore[attr-defined]
     matrix = blocks.matrix(array)
     found = without_codes(matrix, form, blocks, None, thorough=not context.draft)
     for rows in row_blocks(matrix, _AT_A_TIME):
         put_codes(found, rows, nearest_codes(found, rows, matrix[rows]))
+    if len(often):
+        found = replace(found, often=OftenRows(often, quantize_weight(matrix[often], 0)))
     return LowBitRounded(found, None, _relative_error(matrix, found))
 
 

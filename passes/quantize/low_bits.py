@@ -18,12 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxpress.passes.quantize.packing import planes
+from onnxpress.passes.quantize.weights import QuantizedWeight
 from onnxpress.pieces import row_blocks
 
 __all__ = [
     "Blocks",
     "LowBitForm",
     "LowBits",
+    "OftenRows",
     "nearest_codes",
     "put_codes",
     "without_codes",
@@ -150,6 +152,19 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True)
+class OftenRows:
+    """Rows of an embedding that the samples look up, in 8 bits.
+
+    Attributes:
+        rows: `[r]` which, rising.
+        weight: their integers `[r, columns]`, with a scale each.
+    """
+
+    rows: npt.NDArray[np.int64]
+    weight: QuantizedWeight
+
+
+@dataclass(frozen=True, slots=True)
 class LowBits:
     """A weight in few bits.
 
@@ -160,6 +175,7 @@ class LowBits:
         units: `[rows]` what steps are counted in.
         steps: `[rows, count]`, not 0; `None`: 1, of the one block that each row is.
         zeros: `[rows, count]` the codes of 0; `None`: `form.middle`.
+        often: rows that are stored in 8 bits beside; `None`: none.
     """
 
     form: LowBitForm
@@ -168,6 +184,7 @@ class LowBits:
     units: Float32
     steps: npt.NDArray[np.int8] | None
     zeros: npt.NDArray[np.uint8] | None
+    often: OftenRows | None = None
 
     def scales(self, rows: slice = slice(None)) -> Float32:
         """`[r, count]` of some rows: what a code is worth in each block."""
@@ -184,7 +201,13 @@ class LowBits:
         """What some rows stand for, `[r, in]`."""
         whole = self.codes[rows].astype(np.float32) - self.points(rows)[:, :, None]
         whole *= self.scales(rows)[:, :, None]
-        return whole.reshape(len(whole), -1)[:, : self.blocks.columns]
+        found = whole.reshape(len(whole), -1)[:, : self.blocks.columns]
+        if self.often is not None:
+            wanted = np.arange(len(self.units))[rows]
+            own = np.isin(self.often.rows, wanted)
+            places = np.searchsorted(wanted, self.often.rows[own])
+            found[places] = self.often.weight.dequantize()[own]
+        return found
 
 
 def without_codes(

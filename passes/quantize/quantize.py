@@ -203,7 +203,12 @@ class Quantize(Pass):
 
     def observes(self, context: Context) -> Observations:
         """Gram matrices of all layers; inputs and outputs of those with an integer kernel."""
-        layers = frozenset(layer.name for layer in context.layers if compensable(layer))
+        layers = frozenset(
+            layer.name
+            for layer in context.layers
+            # Of embeddings, which rows are looked up.
+            if compensable(layer) or (layer.op_type == "Gather" and self._stored.has_low)
+        )
         if self.form == "weight_only":
             return Observations(layers=layers, gram=True)
         tensors: set[str] = set()

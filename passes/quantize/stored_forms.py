@@ -17,7 +17,7 @@ from onnxpress.contract import (
     StoredWeight,
     shift_bias,
 )
-from onnxpress.passes.quantize.low_bit_weights import blocks_of, low_bit_weight
+from onnxpress.passes.quantize.low_bit_weights import blocks_of, low_bit_weight, often_rows
 from onnxpress.passes.quantize.low_bits import LowBitForm
 from onnxpress.passes.quantize.unpacking import nodes_bytes, write_low_bits
 from onnxpress.passes.quantize.writing import write_stored, write_weight_only
@@ -25,6 +25,8 @@ from onnxpress.passes.quantize.writing import write_stored, write_weight_only
 __all__ = ["STORED_FAMILIES", "StoredForms", "write_weights"]
 
 _BYTE = 8
+_OFTEN_BYTES = 12
+"""Of a row in 8 bits beside its integers: its number and its scale."""
 STORED_FAMILIES = {
     "weight_only": _BYTE,
     **{f"weight_only_{bits}_bit": bits for bits in range(2, _BYTE)},
@@ -46,6 +48,11 @@ class StoredForms:
     block_size: int
     symmetric: bool
 
+    @property
+    def has_low(self) -> bool:
+        """Whether there are forms below 8 bits."""
+        return any(bits < _BYTE for bits in self.bits)
+
     def offered(
         self, context: Context, weight: Layer | StoredWeight, of_bytes: Candidate
     ) -> tuple[list[Candidate], list[Candidate]]:
@@ -60,10 +67,12 @@ class StoredForms:
         """
         low: list[Candidate] = []
         # What is not tried cannot be taken back where it loses too much.
+        often = often_rows(context, weight)
         kept = context.untried and _BYTE in self.bits
         for bits in () if kept else sorted({bits for bits in self.bits if bits < _BYTE}):
             form = LowBitForm(bits, self.block_size, self.symmetric)
             saved = weight.nbytes - blocks_of(weight, form).nbytes(form) - nodes_bytes(bits)
+            saved -= len(often) * (weight.shape[-1] + _OFTEN_BYTES)
             if saved <= of_bytes.saved_bytes:
                 continue
             error = 0.0 if context.survey else low_bit_weight(context, weight, form).error

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from onnxpress.contract import Context
 from onnxpress.graph import Names, add_initializer, prepend, standard_opset
-from onnxpress.passes.quantize.low_bits import LowBits
+from onnxpress.passes.quantize.low_bits import LowBits, OftenRows
 from onnxpress.passes.quantize.packing import packed, planes, table, table_bytes
 
 __all__ = ["nodes_bytes", "write_low_bits"]
@@ -144,6 +144,8 @@ def write_low_bits(context: Context, weight: ir.Value, home: ir.Graph, low: LowB
         value = write.shaped(value, (blocks.stored_shape[0], length, *outputs))
         value = write.cut(value, 1, blocks.columns, opset)
     value = write.shaped(value, weight.shape.numpy())
+    if low.often is not None:
+        value = _often(write, value, low.often, dtype)
     if dtype != kind:
         value = write.cast(value, kind)
     value.type, value.shape = ir.TensorType(kind), weight.shape
@@ -151,6 +153,14 @@ def write_low_bits(context: Context, weight: ir.Value, home: ir.Graph, low: LowB
     ir.convenience.replace_all_uses_with(weight, value)
     del home.initializers[name]
     value.name = name
+
+
+def _often(write: "_Nodes", table: ir.Value, often: OftenRows, dtype: ir.DataType) -> ir.Value:
+    """The table with some rows in 8 bits (ONNX operator ScatterND)."""
+    scales = often.weight.scales[:, None].astype(dtype.numpy())
+    integers = write.cast(write.constant("often", often.weight.values), dtype)
+    rows = write.node("Mul", [integers, write.constant("often_scale", scales)])
+    return write.node("ScatterND", [table, write.constant("rows", often.rows[:, None]), rows])
 
 
 def _by_row(low: LowBits) -> npt.NDArray[np.float32]:

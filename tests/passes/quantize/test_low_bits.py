@@ -397,3 +397,42 @@ def test_optimize_by_size_mixes_bits_within_the_budget(
     )
     again.save(tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "out.onnx").read_bytes()
+
+
+def test_rows_that_samples_look_up_are_stored_in_eight_bits(tmp_path: Path) -> None:
+    model = model_of("int64[b] x", "float y", "y = Gather (w, x)", w=(320, 64))
+    samples = random_samples(Session(model), 1, 0, model)
+    indices = [3, 3, -1, 3, 7, 7]
+    samples = replace(samples, feeds=tuple({"x": np.asarray([index])} for index in indices))
+    pool = Pool((Quantize(form="weight_only", weight_bits=(4,)),))
+    context = pool.context(model, load_target("cpu"), samples)
+    assert context.statistics is not None
+    counts = context.statistics.lookups["w"]
+    assert counts[[3, 7, 319]].tolist() == [3, 2, 1]
+    assert counts.sum() == 6
+    kept = tmp_path / "statistics.npz"
+    context.statistics.save(kept)
+    np.testing.assert_array_equal(type(context.statistics).load(kept).lookups["w"], counts)
+    twice = context.statistics.merged(context.statistics)
+    np.testing.assert_array_equal(twice.lookups["w"], 2 * counts)
+    (proposal,) = pool.offer(context).proposals
+    smaller = pool.rewrite(context, [Decision("w", proposal.candidates[0])])
+    checked(smaller)
+    before = initializers(model)["w"]
+    found = np.asarray(Session(smaller).run({"x": np.arange(320)})["y"], np.float64)
+    errors = np.square(found - before).sum(axis=1) / np.square(before).sum(axis=1)
+    often = [3, 7, 319]
+    assert errors[often].max() < 1e-4
+    assert np.median(errors) > 1e-3
+    assert proposal.candidates[0].predicted_error == pytest.approx(
+        np.square(found - before).sum() / np.square(before).sum(), rel=0.1
+    )
+    saved = len(model_file.to_bytes(model)) - len(model_file.to_bytes(smaller))
+    assert proposal.candidates[0].saved_bytes <= saved + 600
+
+
+def test_without_bits_below_eight_nothing_more_is_observed() -> None:
+    model = model_of("int64[b] x", "float y", "y = Gather (w, x)", w=(320, 64))
+    context = Context(model, load_target("cpu"))
+    assert "w" not in Quantize().observes(context).layers
+    assert "w" in Quantize(weight_bits=(4,)).observes(context).layers
