@@ -1,6 +1,6 @@
 """Weights in 8 bits and fewer, beside onnxruntime's MatMulNBits: error, bytes, load time, speed.
 
-    python benchmarks/low_bits.py NAME [NAME ...] [--rows WORD]
+    python benchmarks/low_bits.py NAME [NAME ...] [--rows PATTERN]
 
 Ours by `simplify` and `quantize` alone, refined, of 64 calibration samples, without a search or a
 budget; onnxruntime's quantizer of MatMul and Gather by its defaults but for the block. Load times
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 
@@ -138,7 +139,7 @@ def memory_mb(path: Path) -> float:
     return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
 
-def compare(name: str, word: str) -> None:
+def compare(name: str, pattern: str) -> None:
     """Print the rows of a model."""
     model, _, evaluation = paths(name)
     original = Session(model, threads=THREADS)
@@ -147,7 +148,7 @@ def compare(name: str, word: str) -> None:
     wanted = [dict(original.run(feed)) for feed in feeds]
     with tempfile.TemporaryDirectory() as folder:
         for row, make in ROWS.items():
-            if word not in row:
+            if not fnmatch(row, pattern):
                 continue
             output = Path(folder, "model.onnx")
             started = time.monotonic()
@@ -178,7 +179,7 @@ def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="+", metavar="NAME")
-    parser.add_argument("--rows", default="", metavar="WORD", help="only rows with this word")
+    parser.add_argument("--rows", metavar="PATTERN", default="*", help="which, as fnmatch has it")
     arguments = parser.parse_args()
     # Its quantizer turns every library's messages on.
     logging.disable(logging.INFO)
