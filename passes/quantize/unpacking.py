@@ -3,8 +3,8 @@
 bytes → Cast → Gather of a table with what the parts of each byte stand for → Cast → Reshape to
 blocks → Mul with the steps → Reshape to the weight. Codes of more than one plane are added up, zero
 points are unpacked likewise and subtracted, and what blocks were filled up with is cut off. All of
-it is of constants, so that onnxruntime does it once, and the kernels, their speed and the memory
-they take stay as they were.
+it is of constants, so that onnxruntime does it once, and the kernels and their speed stay as they
+were.
 """
 
 from collections.abc import Sequence
