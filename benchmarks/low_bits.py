@@ -41,6 +41,7 @@ from onnxpress.targets import load_target
 THREADS = 2
 LOADS = 5
 CALIBRATION, SAMPLES = 64, 64
+IDENTICAL_DB = 300
 MEMORY = """
 import os, sys
 import onnxruntime as ort
@@ -165,7 +166,7 @@ def compare(name: str, pattern: str) -> None:
             cells = (
                 name,
                 row,
-                f"{db:.1f}",
+                f"{db:.1f}" if db < IDENTICAL_DB else "identical",
                 f"{model_file.size_bytes(output) / 1e6:.2f}",
                 f"{1e3 * after:.0f} ({1e3 * before:.0f})",
                 f"{memory_mb(output):.0f} ({memory_mb(model):.0f})",
