@@ -147,7 +147,12 @@ class Quantize(Pass):
     )
 
     def conflict(self) -> str | None:
-        """Blocks so short that their scales take what is saved."""
+        """Bits of weights that no form stores, or blocks whose scales take what is saved."""
+        if self.weight_bits and not self._stores:
+            return (
+                f"weight_bits is for weights that are only stored, and form is {self.form!r}; "
+                "expected auto or weight_only beside it"
+            )
         if 0 < self.block_size < _LEAST_BLOCK:
             return f"block_size is {self.block_size}; expected 0 or at least {_LEAST_BLOCK}"
         return None
@@ -157,6 +162,11 @@ class Quantize(Pass):
         return (
             replace(self, weight_bits=(4, 8)) if goal == "size" and not self.weight_bits else self
         )
+
+    @property
+    def _stores(self) -> bool:
+        """Whether weights may be stored in integers and expanded when the model is loaded."""
+        return self.form in ("auto", "weight_only")
 
     @property
     def _stored(self) -> StoredForms:
@@ -296,7 +306,7 @@ class Quantize(Pass):
             if times[stored.name] == 1:
                 candidate, reason = storing_candidate(context, stored, least)
             limit = f"it is only stored in integers: {_no_layer(stored, named)}"
-            if candidate is not None and self.form in ("auto", "weight_only"):
+            if candidate is not None and self._stores:
                 low, of_bytes = self._stored.offered(context, stored, candidate)
                 proposals.append(Proposal(stored.name, (*low, *of_bytes), limit))
             else:
@@ -314,7 +324,7 @@ class Quantize(Pass):
             candidates += [dynamic] if dynamic is not None else []
             limit = limit or (None if candidates else reason)
         no_kernel = limit
-        if self.form in ("auto", "weight_only"):
+        if self._stores:
             weight_only, small = weight_only_candidate(context, layer)
             limit = limit or small
             if weight_only is not None:
