@@ -159,9 +159,8 @@ class Quantize(Pass):
 
     def aimed_at(self, goal: str) -> "Quantize":
         """With 4 bits beside 8 where bytes count for more than time and nothing else was said."""
-        return (
-            replace(self, weight_bits=(4, 8)) if goal == "size" and not self.weight_bits else self
-        )
+        mixes = goal == "size" and not self.weight_bits and self._stores
+        return replace(self, weight_bits=_SMALLEST) if mixes else self
 
     @property
     def _stores(self) -> bool:
