@@ -97,7 +97,7 @@ def _input(spec: InputSpec, samples: Samples) -> dict[str, Any]:
         return {**found, **dict.fromkeys(names)}
     count = sum(values.size for values in finite)
     mean = sum(float(values.sum(dtype=np.float64)) for values in finite) / count
-    square = sum(float(np.square(values - mean, dtype=np.float64).sum()) for values in finite)
+    square = sum(float(np.square(values.astype(np.float64) - mean).sum()) for values in finite)
     low, high = (min(float(v.min()) for v in finite), max(float(v.max()) for v in finite))
     figures = (low, high, mean, (square / count) ** 0.5)
     return {**found, **dict(zip(names, figures, strict=True))}
@@ -128,7 +128,8 @@ def _odd_values(samples: Samples, inputs: Sequence[InputSpec]) -> Iterator[str]:
                 f"(sample {flat[0]}): silence, or an empty picture?"
             )
         same = all(np.array_equal(arrays[0], other, equal_nan=floats) for other in arrays[1:])
-        if floats and len(arrays) > 1 and same:
+        # Zeros are the state before the first step.
+        if floats and len(arrays) > 1 and same and arrays[0].any():
             yield f"{spec.name!r} is the same in all {len(arrays)} samples"
 
 

@@ -58,7 +58,7 @@ def _values(entry: dict[str, Any]) -> tuple[str, str]:
         return repr(entry["first"]), ""
     if entry["low"] is None:
         return "empty", ""
-    return (
-        f"{entry['low']:.4g} to {entry['high']:.4g}",
-        f"{entry['mean']:.4g}, {entry['deviation']:.4g}",
-    )
+    low, high = entry["low"], entry["high"]
+    whole = low.is_integer() and high.is_integer()
+    reach = f"{low:,.0f} to {high:,.0f}" if whole else f"{low:.4g} to {high:.4g}"
+    return reach, f"{entry['mean']:.4g}, {entry['deviation']:.4g}"

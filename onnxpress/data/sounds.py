@@ -69,7 +69,7 @@ def read_sounds(
         path: of the folder.
         how: they are prepared; `None`: by the defaults.
         inputs: of the model, one of which takes the signal, `[samples]`, `[batch, samples]` or
-            `[batch, 1, samples]`.
+            `[batch, 1, samples]` or `[batch, samples, 1]`.
         constants: what its other inputs are fed.
 
     Raises:
@@ -101,13 +101,21 @@ def _input(inputs: Sequence[InputSpec], constants: Mapping[str, Array], path: Pa
 
 def _is_signal(spec: InputSpec) -> bool:
     rank = len(spec.shape)
-    single = rank < 3 or spec.shape[1] == 1
+    single = rank < 3 or 1 in spec.shape[1:]
     return spec.dtype in ("float32", "float16", "float64", "int16") and 0 < rank < 4 and single
 
 
+def _shape(spec: InputSpec) -> tuple[int, ...]:
+    """Of a row of values, -1 for these: the last axis, unless that is the channel."""
+    rank = len(spec.shape)
+    time = 1 if rank == 3 and spec.shape[2] == 1 else rank - 1
+    return tuple(-1 if axis == time else 1 for axis in range(rank))
+
+
 def _rows(found: Listing, how: Sounds, spec: InputSpec, rate: int) -> Iterator[Row]:
-    last = spec.shape[-1]
-    count = last if isinstance(last, int) and last > 0 else None
+    shape = _shape(spec)
+    fixed = spec.shape[shape.index(-1)]
+    count = fixed if isinstance(fixed, int) and fixed > 0 else None
     if count is None and how.seconds is not None:
         count = round(how.seconds * rate)
     for number, file in enumerate(found.files):
@@ -120,7 +128,6 @@ def _rows(found: Listing, how: Sounds, spec: InputSpec, rate: int) -> Iterator[R
         values = signal * np.float32(how.scale)
         if spec.dtype == "int16":
             values = np.clip(np.rint(values * 32767), -32768, 32767)
-        shape = (1,) * (len(spec.shape) - 1) + (-1,)
         yield {spec.name: values.astype(spec.dtype).reshape(shape)}, label
 
 
