@@ -35,6 +35,7 @@ __all__ = [
 GROUP = "onnxpress.passes"
 COMMANDS = (
     "bench",
+    "check",
     "data",
     "diff",
     "doctor",
