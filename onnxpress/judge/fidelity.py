@@ -27,8 +27,8 @@ class OutputFidelity:
     """One output over all samples.
 
     Attributes:
-        sqnr_db: of the worst group of slices, or of the whole where slices are not known; `inf`
-            where nothing changed, `nan` for outputs that are not floats.
+        sqnr_db: of the worst group of slices, or of the whole where slices are not known or show
+            nothing; `inf` where nothing changed, `nan` for outputs that are not floats.
         cosine: of the two outputs seen as long vectors; `nan` as above.
         max_error: largest absolute difference; `nan` as above.
         equal_share: of elements that are exactly equal.
@@ -147,6 +147,9 @@ class FidelitySum:
         figure, worst = whole, ""
         if self.slices is not None and math.isfinite(self.noise) and self.noise > 0:
             figure, worst = self.slices.finish()
+        if figure == math.inf:
+            # Probabilities so near to 0 and 1 that log-odds tell no difference: the scores differ.
+            figure, worst = whole, ""
         norm = math.sqrt(self.signal * self.energy)
         cosine = self.dot / norm if norm else float(self.noise == 0)
         if self.noise == 0:

@@ -185,6 +185,15 @@ def test_log_odds_of_zero_and_one_are_finite_and_of_nan_are_not() -> None:
     assert np.isnan(found[0, 2])
 
 
+def test_scores_that_are_certain_are_compared_as_they_are() -> None:
+    # Random inputs drive logits so far apart that every probability is 0 or 1.
+    logits = [np.array([[90.0, -40.0, 10.0]], np.float32) * sign for sign in (1, -1)]
+    found = [array * np.float32(1.01) for array in logits]
+    figure = judged(reading(Kind.CLASSIFICATION, "logits", axis=-1), logits, found)
+    assert figure.sqnr_db == pytest.approx(40, abs=0.01)
+    assert figure.sqnr_db == figure.whole_db
+
+
 def test_rare_class_counts_as_much_as_a_frequent_one() -> None:
     rng = np.random.default_rng(0)
     logits = rng.standard_normal((200, 3)) + np.array([5, 5, -5])
