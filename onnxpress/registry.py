@@ -33,7 +33,18 @@ __all__ = [
 ]
 
 GROUP = "onnxpress.passes"
-COMMANDS = ("bench", "diff", "doctor", "inspect", "optimize", "passes", "targets", "validate")
+COMMANDS = (
+    "bench",
+    "check",
+    "data",
+    "diff",
+    "doctor",
+    "inspect",
+    "optimize",
+    "passes",
+    "targets",
+    "validate",
+)
 """Of the command line, which has one more for every pass: no pass may take their names."""
 _CONFIGURATIONS = (Path("onnxpress.toml"), Path("~/.config/onnxpress/config.toml"))
 

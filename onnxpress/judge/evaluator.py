@@ -69,7 +69,7 @@ class Evaluator:
         numbers: in the smallest float output for the first sample.
         looks: how often a choice was judged on these samples.
         random: what the original itself draws at random, in words; empty where nothing.
-        notes: what the samples cannot show, in sentences.
+        notes: what was assumed of the samples and what they cannot show, in sentences.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class Evaluator:
                 counted,
                 made_up=self.made_up,
             )
-        self.notes = tuple(self._unseen(known))
+        self.notes = (*samples.notes, *self._unseen(known))
         rolled = any(probe.states for probe in self._probes)
         for name, reading in self.readings.items():
             if reading.kind == Kind.STATE and rolled and budget.min_sqnr is None:
