@@ -1,13 +1,15 @@
 """Where the time of `optimize` goes, beside onnxruntime's static quantizer.
 
     python benchmarks/time_profile.py NAME ... [--threads N] [--peers] [--functions N] [--work]
+        [--time-limit S [--processor]]
 
 For each model, with calibration and evaluation data: seconds on the wall and of processor time for
 each phase, as `progress` names them, the whole over that of `quantize_static` in a process of its
 own, imports and all (`--peers`), and what came out. `--functions` prints the functions that take
 most, by cumulated time. Processor time tells two states of the code apart on a machine that others
 use too, though it grows with what they do: measure both in turn. `--time-limit` is that of
-`optimize`.
+`optimize`; with `--processor` the search reads processor time instead of the wall's, which others
+do not take from it (give `--threads 1` and `OPENBLAS_NUM_THREADS=1`).
 """
 
 import argparse
@@ -104,7 +106,10 @@ def main() -> None:
     parser.add_argument("--functions", type=int, default=0)
     parser.add_argument("--work", action="store_true")
     parser.add_argument("--time-limit", type=float)
+    parser.add_argument("--processor", action="store_true")
     given = parser.parse_args()
+    if given.processor:
+        time.monotonic = time.process_time
     for name in given.names:
         model, calibration, evaluation = paths(name)
         phases, profile = Phases(), cProfile.Profile()

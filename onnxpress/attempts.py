@@ -2,6 +2,9 @@
 
 An early pass may spend budget that the last one would use better, so the whole chain is weighed
 against the last pass alone; what each stage gained in time may be lost again by all together.
+The last pass gains most, so that it comes first: the chain is followed where as much time is left
+as that took, which is kept for the end of the chain. Where the early passes change nothing, the
+chain ends as the last pass alone did.
 Fitting the last pass's layers again changes neither size nor speed and takes longer than all else,
 so only the way that is taken is fitted. (Earlier passes are: the nearer they stay, the more is left
 for those behind.)
@@ -15,6 +18,7 @@ nothing is lost. Each look at the untouched samples makes the bounds of the next
 """
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -28,7 +32,7 @@ from onnxpress.original import Run
 from onnxpress.pooled import SMALL_BYTES
 from onnxpress.runtime import Latency, Session
 from onnxpress.stage_result import StageResult
-from onnxpress.stages import Variant, run_stages
+from onnxpress.stages import LEFT_OUT, NO_TIME, STOPPED, Variant, run_stages
 from onnxpress.statistics.magnitudes import observe_magnitudes
 from onnxpress.validation import Validation, check_model
 
@@ -101,8 +105,8 @@ def judged_attempt(run: Run, judge: Evaluator) -> tuple[Attempt, Validation]:
         elif judge.looks == _LOOKS or share < _LEAST_SHARE or run.options.out_of_time():
             judge.looks, share = _LOOKS, max(share, _LEAST_SHARE)
             rest = f"{share:.0%} of the budget was spent anew, by rounded weights alone"
-            skipped = _worth_skipping(run, attempt.stages)
-            attempt = _attempt(run, Variant(skipped, kernel_preserving_only=True, share=share))
+            last = Variant(_early(run), kernel_preserving_only=True, share=share)
+            attempt = _attempt(run, last)
         else:
             rest = f"{share:.0%} of the budget was spent anew"
             attempt = best_attempt(run, share)
@@ -152,11 +156,7 @@ def best_attempt(run: Run, share: float = 1.0) -> Attempt:
     if share == 0:
         return _attempt(run, Variant(lossless_only=True))
     objective = run.options.objective
-    # Only where there is another way is it settled later which of them is fitted again.
-    rough = _has_another_way(run)
-    first = Variant(share=share, rough=rough)
-    tries = [(first, _attempt(run, first))]
-    skipped = _worth_skipping(run, tries[0][1].stages)
+    tries = _followed(run, share)
 
     def order(found: tuple[Variant, Attempt]) -> tuple[bool, float]:
         # A broken budget is worse than anything.
@@ -164,9 +164,6 @@ def best_attempt(run: Run, share: float = 1.0) -> Attempt:
         size = float(model_file.weight_bytes(attempt.model))
         return not attempt.within, objective.cost(size, attempt.latency.median_ms)
 
-    if skipped and not run.options.out_of_time():
-        other = Variant(skipped, share=share, rough=True)
-        tries.append((other, _attempt(run, other)))
     variant, best = min(tries, key=order)
     slower = not objective.accepts_slower and best.latency.high < 1
     half = run.recipe.conversion.float16 != "no"
@@ -174,7 +171,49 @@ def best_attempt(run: Run, share: float = 1.0) -> Attempt:
     if slower and searched and not half and _changes_kernels(best.stages):
         run.request.progress("slower than the original: only forms that keep the kernels")
         return _attempt(run, Variant(kernel_preserving_only=True, share=share))
-    return _fitted(run, variant, best) if variant.rough and _refines(best.stages) else best
+    if variant.rough and _refines(best.stages):
+        best = _fitted(run, variant, best)
+    return _explained(run, best, tries[0][1]) if variant.skipped else best
+
+
+def _followed(run: Run, share: float) -> list[tuple[Variant, Attempt]]:
+    """The ways to follow the plan, and what came of them; first the one with most passes."""
+    early = _early(run)
+    if not early:
+        only = Variant(share=share)
+        return [(only, _attempt(run, only))]
+    # Only one of two ways is fitted again, which is settled later.
+    started = time.monotonic()
+    last = Variant(early, share=share, rough=True)
+    alone = _attempt(run, last)
+    took = time.monotonic() - started
+    if run.options.out_of_time() or run.options.left_s <= took:
+        return [(last, alone)]
+    whole = Variant(share=share, rough=True, alone=alone.stages, kept_s=took)
+    return [(whole, _attempt(run, whole)), (last, alone)]
+
+
+def _explained(run: Run, best: Attempt, whole: Attempt) -> Attempt:
+    """An attempt without early passes, with why each of them was left out, where that was not it.
+
+    Args:
+        run: the plan.
+        best: that is taken.
+        whole: of all passes, or `best` where there was no time for more.
+    """
+    early = _early(run)
+    other = {s.pass_.name: s for s in whole.stages if not s.decisions}
+    note = STOPPED if run.options.stop() else NO_TIME
+    stages = []
+    for stage in best.stages:
+        idle = other.get(stage.pass_.name)
+        if stage.pass_.name not in early or idle is None:
+            stages.append(stage)
+        elif idle.note == LEFT_OUT:
+            stages.append(replace(stage, note=note))
+        else:
+            stages.append(replace(idle, model=stage.model))
+    return replace(best, stages=tuple(stages))
 
 
 def _fitted(run: Run, variant: Variant, best: Attempt) -> Attempt:
@@ -240,20 +279,17 @@ def _refines(stages: Sequence[StageResult]) -> bool:
     return any(s.decisions and s.pass_.refines for s in stages if s.pass_.stage == last)
 
 
-def _has_another_way(run: Run) -> bool:
-    """Whether a part of the plan may be left out, if it should turn out to have acted."""
+def _early(run: Run) -> frozenset[str]:
+    """All lossy passes before the last stage, where they may be left out.
+
+    They may spend what the last one needs. What is named, or decided by a recipe, is carried out.
+    """
     searched = all(stage.decisions is None for stage in run.recipe.stages)
-    stages = {s.pass_.stage for s in run.recipe.stages if s.pass_.stage.loses}
-    return searched and len(stages) > 1 and not run.request.named
-
-
-def _worth_skipping(run: Run, stages: Sequence[StageResult]) -> frozenset[str]:
-    """All lossy passes that acted before the last stage: they may have spent what it needs."""
-    if not _has_another_way(run):
+    lossy = [stage.pass_ for stage in run.recipe.stages if stage.pass_.stage.loses]
+    if run.request.named or not searched or not lossy:
         return frozenset()
-    lossy = [stage for stage in stages if stage.pass_.stage.loses]
-    last = max(stage.pass_.stage for stage in lossy)
-    return frozenset(s.pass_.name for s in lossy if s.decisions and s.pass_.stage != last)
+    last = max(pass_.stage for pass_ in lossy)
+    return frozenset(pass_.name for pass_ in lossy if pass_.stage != last)
 
 
 def _changes_kernels(stages: Sequence[StageResult]) -> bool:

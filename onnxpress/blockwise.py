@@ -13,6 +13,8 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.blocks import Block, Cut, Held, Parts, Walk, cut, first_nan
@@ -125,7 +127,7 @@ def observed(
         layers = kept_on_disk(found.layers())
     finally:
         found.walk.held.close()
-    return Statistics(found.tensors, layers, len(samples)), tuple(found.notes())
+    return Statistics(found.tensors, layers, len(samples), found.lookups), tuple(found.notes())
 
 
 class _Observing:
@@ -139,6 +141,7 @@ class _Observing:
         self._parts = Parts(self._cut.typed)
         self.walk = Walk(samples.feeds, threads=means.threads, limit_bytes=means.held_bytes)
         self.tensors: dict[str, TensorStatistics] = {}
+        self.lookups: dict[str, npt.NDArray[np.int64]] = {}
         self._nan, self._odd, self._wide, self._tiled = "", 0, 0, 0
         self._keys = {
             layer.name: input_key(layer) for layer in context.layers if layer.name in wanted.layers
@@ -213,6 +216,7 @@ class _Observing:
             optimize=False,
         )
         self.tensors.update(found.tensors)
+        self.lookups.update(found.lookups)
         odd = [name for name, one in found.layers.items() if not one.is_finite]
         if odd and not self._nan:
             self._tell(number, first_nan(model, feeds, threads=self._means.threads))

@@ -38,6 +38,7 @@ class Context:
             save need not be computed; `inspect` asks so.
         shapes_only: of a survey, that the weights are too large to be read for it: sites and
             reasons are wanted as far as shapes tell them.
+        untried: what is taken of the offer will not be run, so that nothing is taken back.
         draft: a rewrite is wanted for the clock, so that its weights need the right form but not
             the best values.
         observed: a rewrite is wanted to be run and observed: a tensor that keeps its name has to
@@ -59,6 +60,7 @@ class Context:
     target: Target
     statistics: Statistics | None = None
     seed: int = 0
+    untried: bool = False
     draft: bool = False
     observed: bool = False
     idle: frozenset[str] = frozenset()

@@ -266,6 +266,14 @@ class Pass(ABC):
         """`minimum_opset`, or more where the settings ask for more."""
         return self.minimum_opset
 
+    def aimed_at(self, goal: str) -> "Pass":
+        """The pass with what its open settings mean for a goal; itself by default.
+
+        Args:
+            goal: `size`, `latency` or `balanced`.
+        """
+        return self
+
     def prepare(self, model: ir.Model) -> ir.Model:
         """The model that the pass looks at: itself as it is, or a changed clone."""
         return model

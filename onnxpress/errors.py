@@ -4,6 +4,7 @@ A layer that a pass cannot treat is not an error: it is a `contract.Skip` with a
 """
 
 import re
+from collections.abc import Sequence
 
 __all__ = [
     "BudgetError",
@@ -92,7 +93,7 @@ def brief(error: BaseException) -> str:
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 2].rstrip()} …"
 
 
-def nearest(word: str, words: list[str]) -> str:
+def nearest(word: str, words: Sequence[str]) -> str:
     """`; did you mean …?` or nothing."""
     import difflib  # noqa: PLC0415 - only for a message
 

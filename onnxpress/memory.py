@@ -15,7 +15,7 @@ import numpy as np
 
 from onnxpress.errors import UsageError
 
-__all__ = ["Memory", "collected_rarely", "memory_budget"]
+__all__ = ["Memory", "bytes_of", "collected_rarely", "memory_budget"]
 
 T = TypeVar("T")
 
@@ -46,9 +46,22 @@ def memory_budget(asked: str | int | None) -> int:
     """
     if asked is None:
         return max(int(_SHARE * _free_bytes()), _LEAST_BYTES)
+    return bytes_of(asked, "max memory")
+
+
+def bytes_of(asked: str | int, name: str) -> int:
+    """A size in bytes.
+
+    Args:
+        asked: a number of bytes, or with a unit: `4GB` (powers of 1000), `4GiB` (of 1024).
+        name: of what has that size, for the message.
+
+    Raises:
+        UsageError: it is no such size.
+    """
     found = _SIZE.fullmatch(str(asked))
     if found is None or float(found[1]) == 0:
-        raise UsageError(f"max memory is {asked!r}; expected a size, as 4GB, 800MB or 4GiB")
+        raise UsageError(f"{name} is {asked!r}; expected a size, as 4GB, 800MB or 4GiB")
     number, unit, binary = found.groups()
     return int(float(number) * (1024 if binary else 1000) ** _POWERS[unit.lower()])
 

@@ -23,7 +23,7 @@ from onnxpress.judge import Evaluator
 from onnxpress.recipe import CalibrationSource, Recipe, samples_digest
 from onnxpress.request import Request
 from onnxpress.runtime import InputSpec, Session
-from onnxpress.search import Findings, SearchOptions
+from onnxpress.search import Findings, Magnifications, SearchOptions
 from onnxpress.shared_statistics import SharedStatistics
 from onnxpress.stage_result import StageResult
 from onnxpress.targets import Target
@@ -325,6 +325,7 @@ class Run:
         raised: likewise, by opset and model.
         findings: what searches found out about a raised model that is small, by pool and model.
         latest: and about the last one that was changed, by pool: it is fitted again.
+        magnifications: of errors at the outputs, by pool, for all models that it meets.
     """
 
     request: Request
@@ -339,3 +340,4 @@ class Run:
     raised: dict[tuple[int, int], ir.Model] = field(default_factory=dict)
     findings: dict[tuple[str, int], Findings] = field(default_factory=dict)
     latest: dict[str, Latest] = field(default_factory=dict)
+    magnifications: dict[str, Magnifications] = field(default_factory=dict)

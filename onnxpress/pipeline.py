@@ -225,6 +225,8 @@ def _run(request: Request) -> Result:
         statistics.note,
     )
     said = [reason for reason in reasons if reason]
+    if sets.calibration is not None:
+        said += [note for note in sets.calibration.notes if note not in sets.evaluation.notes]
     if request.stop():
         said.append("the search was stopped: this is the best that was found until then")
     warnings = (*validation.warnings, *said, *notes, *plan.problems, *_faults(best.stages, request))

@@ -69,13 +69,14 @@ def _findings(run: Run, pool: Pool, model: ir.Model) -> Findings:
 
     A pool that loses nothing does not: what is known for the one before it is not given up for it.
     """
+    new = Findings(magnifications=run.magnifications.setdefault(pool.names, {}))
     if not pool.stage.loses or model_file.weight_bytes(model) > SMALL_BYTES:
-        return Findings()
+        return new
     if any(model is one for one in run.raised.values()):
-        return run.findings.setdefault((pool.names, id(model)), Findings())
+        return run.findings.setdefault((pool.names, id(model)), new)
     latest = run.latest.get(pool.names)
     if latest is None or latest.model is not model:
-        latest = Latest(model, Findings())
+        latest = Latest(model, new)
         run.latest.clear()
         run.latest[pool.names] = latest
     return latest.findings

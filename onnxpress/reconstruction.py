@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxpress.pieces import pieces, row_blocks
-from onnxpress.runtime import eigh, svd
+from onnxpress.runtime import eigh, solve, svd
 from onnxpress.statistics import LayerStatistics
 
 __all__ = [
@@ -208,7 +208,7 @@ def _normal(
 def _step(gram: Float64, slope: Float64, share: float) -> Float64 | None:
     """(Ĥ + λI)⁻¹ times the slope, or `None` where that is no number."""
     try:
-        step = np.linalg.solve(_damped(gram, share), slope.swapaxes(1, 2)).swapaxes(1, 2)
+        step = solve(_damped(gram, share), slope.swapaxes(1, 2)).swapaxes(1, 2)
     except np.linalg.LinAlgError:
         return None
     return np.asarray(step, np.float64) if np.isfinite(step).all() else None

@@ -35,6 +35,8 @@ __all__ = [
 GROUP = "onnxpress.passes"
 COMMANDS = (
     "bench",
+    "check",
+    "data",
     "diff",
     "distill",
     "doctor",

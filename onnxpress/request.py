@@ -158,7 +158,8 @@ def planned(request: Request, digest: str) -> Plan:
             replace(recipe, model_sha256=digest, selection=selection, overridable=overridable)
         )
     chosen, problems = _chosen(request)
-    ordered = [pass_ for pool in pools_of(chosen) for pass_ in pool.passes]
+    aimed = [pass_.aimed_at(request.goal) for pass_ in chosen]
+    ordered = [pass_ for pool in pools_of(aimed) for pass_ in pool.passes]
     stages = tuple(RecipeStage(pass_, None) for pass_ in ordered)
     target = "+".join(request.target)
     recipe = Recipe(

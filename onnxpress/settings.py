@@ -178,11 +178,17 @@ def validate(instance: "DataclassInstance", name: str) -> None:
 
 
 def checked(
-    cls: "type[DataclassInstance]", name: str, options: Mapping[str, Any]
+    cls: "type[DataclassInstance]", name: str, options: Mapping[str, Any], *, kind: str = "pass"
 ) -> dict[str, Any]:
     """Options from a recipe or the command line as the constructor takes them.
 
     TOML writes 1 for 1.0 and lists for tuples.
+
+    Args:
+        cls: whose fields are declared.
+        name: of the pass, or of what else is set.
+        options: by name.
+        kind: what the name is that of.
 
     Raises:
         UsageError: a setting that does not exist.
@@ -192,7 +198,7 @@ def checked(
     for key, value in options.items():
         if key not in known:
             raise UsageError(
-                f"pass {name!r} has no setting {key!r}{nearest(key, list(known))} "
+                f"{kind} {name!r} has no setting {key!r}{nearest(key, list(known))} "
                 f"(it has: {', '.join(known) or 'none'})"
             )
         declared = known[key]

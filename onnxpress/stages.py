@@ -18,9 +18,13 @@ from onnxpress.selectable import selectable_sites
 from onnxpress.selection import NO_PINS, Pins
 from onnxpress.stage_result import StageResult
 
-__all__ = ["Variant", "run_stages"]
+__all__ = ["LEFT_OUT", "NO_TIME", "STOPPED", "Variant", "run_stages"]
 
 logger = logging.getLogger(__name__)
+
+LEFT_OUT = "left out: with it, the later stages had less to gain from the budget"
+NO_TIME = "left out: time was over before it began; give more with --time-limit"
+STOPPED = "left out: the search was stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,9 @@ class Variant:
         rough: what the last pool takes is not fitted again or explained: what comes out is as
             large and as fast.
         taken: by a rough search, which is left to be fitted again; without, it is searched.
+        alone: what the last pool that loses something did without those before it, which holds
+            where these change nothing.
+        kept_s: seconds that are kept for the last pool while there is a limit.
     """
 
     skipped: frozenset[str] = frozenset()
@@ -43,6 +50,8 @@ class Variant:
     share: float = 1.0
     rough: bool = False
     taken: tuple[StageResult, ...] = ()
+    alone: tuple[StageResult, ...] = ()
+    kept_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -81,8 +90,7 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
                 pins = _pins(run, current)
             done += 1
         if skipped:
-            note = "left out: with it, the later stages had less to gain from the budget"
-            results.append(StageResult(step.pool.passes[0], current, note=note))
+            results.append(StageResult(step.pool.passes[0], current, note=LEFT_OUT))
             continue
         # What was taken stays, whatever the time is now.
         last = done == len(lossy)
@@ -96,6 +104,9 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
                 current = found[-1].model
         elif variant.taken and done < len(lossy):
             found = list(variant.taken[len(results) :][: len(step.pool.passes)])
+        elif variant.alone and step.loses and last and not unchanged_since:
+            names = {pass_.name for pass_ in step.pool.passes}
+            found = [stage for stage in variant.alone if stage.pass_.name in names]
         elif step.decisions is not None and not variant.kernel_preserving_only:
             pool = replace(step.pool, pins=pins) if step.loses else step.pool
             observers = _lossy_passes(steps[unchanged_since:])
@@ -112,7 +123,9 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
                 refining=not rough,
                 explaining=None if rough else run.options.explaining,
             )
-            options = options.with_part_of_time(1 + len(later))
+            # What is kept serves the last of those that come later.
+            parts = len(later) if later and variant.kept_s else 1 + len(later)
+            options = options.with_part_of_time(parts, variant.kept_s if later else 0.0)
             observers = _lossy_passes(steps[unchanged_since:])
             own = variant.taken[len(results) :][: len(pool.passes)] if step.loses else ()
             act = fitted if own else searched
@@ -150,10 +163,10 @@ def _left_out(run: Run, variant: Variant, step: _Step, spent: str, *, last: bool
     if variant.lossless_only:
         return "left out: on untouched samples what it did broke the budget"
     if run.options.stop():
-        return "left out: the search was stopped"
+        return STOPPED
     # What little time is left goes to the last one, which gains most.
     if not spent and not last and run.options.out_of_time():
-        return "left out: time was over before it began; give more with --time-limit"
+        return NO_TIME
     return spent
 
 

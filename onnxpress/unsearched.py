@@ -84,7 +84,12 @@ def carried_out(
             return [StageResult(p, model, note=_NO_AMOUNT) for p in pool.passes]
         context, large = _workable(context, most_bytes)
         statistics = observe(pool, context)
-        context = replace(context, statistics=statistics, base_statistics=statistics)
+        context = replace(
+            context,
+            statistics=statistics,
+            base_statistics=statistics,
+            untried=search is None,
+        )
         progress(f"{pool.names}: what could be done, layer by layer")
         if decided is not None:
             decisions, left = pool.permitted(context, decided)

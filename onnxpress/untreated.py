@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.beyond_ir import ML_DOMAIN, bytes_in_attributes
-from onnxpress.graph import constant, is_standard
+from onnxpress.graph import constant, is_constant, is_standard, static_shape
 from onnxpress.layers import FLOAT_TYPES, find_layers
 from onnxpress.model_file import weight_bytes
 from onnxpress.pieces import pieces
@@ -32,6 +32,10 @@ _NAMED = 5
 _THROUGH = ("DequantizeLinear", "Cast")
 """What only changes the form of a weight: its reader is the layer."""
 _INTEGERS = "in integers already"
+_UNPACKING = ("Cast", "Reshape", "Add", "Sub", "Mul", "Slice", "ScatterND")
+"""What packed integers go through on their way to their reader."""
+_BYTES = 256
+"""Rows of a table that says what each byte holds."""
 _SMALL = f"of fewer than {LEAST_BYTES:,} bytes"
 
 
@@ -46,6 +50,15 @@ def untreated_weights(model: ir.Model) -> dict[str, dict[str, int]]:
     own = {layer.weight for layer in layers} | {item.weight for item in stored}
     nodes = {use.node for layer in layers for use in layer.uses}
     nodes |= {use.node for item in stored for use in item.uses}
+    bits: Counter[ir.Value] = Counter()
+    for node in model.graph.all_nodes():
+        if _is_table(node):
+            weight, own_bits, own_nodes = _unpacked(node)
+            bits[weight] += own_bits
+            nodes |= own_nodes
+    for weight, number in bits.items():
+        readers = [user.op_type for user, _ in weight.uses()] or ["no operator"]
+        found[f"in integers of {number} bits already"][readers[0]] += 1
     for node in model.graph.all_nodes():
         if node in nodes or (is_standard(node) and node.op_type in _THROUGH):
             continue
@@ -55,6 +68,33 @@ def untreated_weights(model: ir.Model) -> dict[str, dict[str, int]]:
                 found[reason][node.op_type] += 1
                 break
     return {reason: dict(counts.most_common()) for reason, counts in sorted(found.items())}
+
+
+def _is_table(node: ir.Node) -> bool:
+    """Whether a node looks up what the bytes of a constant hold (the form `quantize` packs)."""
+    if node.op_type != "Gather" or not is_standard(node) or node.inputs[1] is None:
+        return False
+    table, cast = node.inputs[0], node.inputs[1].producer()
+    shape = static_shape(table) if is_constant(table) else None
+    if table is None or table.dtype != ir.DataType.INT8 or not shape or shape[0] != _BYTES:
+        return False
+    packed = None if cast is None or cast.op_type != "Cast" else cast.inputs[0]
+    return packed is not None and packed.dtype == ir.DataType.UINT8 and is_constant(packed)
+
+
+def _unpacked(table: ir.Node) -> tuple[ir.Value, int, set[ir.Node]]:
+    """The weight that comes of a table, the bits that it adds, and the nodes on the way."""
+    parts = (static_shape(table.inputs[0]) or (1,))[-1]
+    value, bits, nodes = table.outputs[0], 8 // parts, {table}
+    while len(uses := tuple(value.uses())) == 1 and uses[0].node.op_type in _UNPACKING:
+        node, place = uses[0]
+        # Zero points are no part of the codes.
+        bits = 0 if node.op_type == "Sub" and place == 1 else bits
+        nodes.add(node)
+        # Its steps come from nodes of their own.
+        nodes |= {made for v in node.inputs if v is not None and (made := v.producer()) is not None}
+        value = node.outputs[0]
+    return value, bits, nodes
 
 
 def nothing_to_compress(model: ir.Model) -> str:

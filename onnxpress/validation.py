@@ -175,6 +175,7 @@ def validate(
     threads: int = 0,
     seed: int = 0,
     providers: ProviderOptions = NO_PROVIDERS,
+    clock: Clock = compare_latency,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Validation:
     """Compare a model file with its original.
@@ -187,6 +188,7 @@ def validate(
         threads: of onnxruntime; 0: all cores.
         seed: of random inputs.
         providers: where else to run it; a required one that does not run breaks the promise.
+        clock: compares latencies; in tests a table.
         progress: told in a few words what is being done.
 
     Raises:
@@ -208,7 +210,7 @@ def validate(
     if problems:
         return _broken(problems)
     evaluator = Evaluator(original, samples, budget or Budget(), model=loaded_original)
-    found = check_model(evaluator, original, Path(model), threads=threads)
+    found = check_model(evaluator, original, Path(model), threads=threads, clock=clock)
     return on_providers(
         found,
         loaded,

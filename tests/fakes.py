@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from onnxpress.contract import Candidate, Decision, Proposal
 from onnxpress.judge import Measurement, OutputFidelity
 from onnxpress.runtime import Latency
-from onnxpress.search.trial import Choice, Clocked, SearchOptions, Trial
+from onnxpress.search.trial import Choice, Clocked, Magnifications, SearchOptions, Trial
 
 
 def candidate(error: float, saved: int = 100, family: str = "int8", **more: object) -> Candidate:
@@ -34,6 +34,7 @@ class FakeTrials:
         floor: `min_sqnr`.
         numbers: of a sample, in the smallest output.
         asked: on how many samples noise was asked for, each time.
+        magnifications: as far as they are known.
     """
 
     allowed: float
@@ -46,6 +47,7 @@ class FakeTrials:
     floor: float = 20.0
     numbers: int = 10
     asked: list[int] = field(default_factory=list)
+    magnifications: Magnifications = field(default_factory=dict)
 
     @property
     def tried(self) -> int:

@@ -1,14 +1,15 @@
 """How much less of the budget a choice gets that broke on samples it had not seen."""
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import onnx_ir as ir
 import pytest
-from clocks import BY_WORK
+from clocks import BY_WORK, TableClock
 from generated import initialized
 
 import onnxpress
@@ -103,6 +104,7 @@ def tried(
     *,
     refining: bool = True,
     options: SearchOptions = SearchOptions(),  # noqa: B008 - frozen
+    took: Callable[[], None] = lambda: None,
 ) -> list[tuple[bool, ...]]:
     """What is tried: without `prune`? rough? what was taken, fitted again? Last, what is given.
 
@@ -112,11 +114,13 @@ def tried(
         fitted: the larger, the nearer it is fitted again; rough models are at 0.
         refining: whether the last pass fits again at all.
         options: of the search.
+        took: is called for each way.
     """
     asked: list[tuple[bool, ...]] = []
 
     def attempt(_: Run, variant: Variant, timed: Latency | None = None) -> Attempt:
         asked.append((bool(variant.skipped), variant.rough, bool(variant.taken)))
+        took()
         model = weighing(alone if variant.skipped else 16)
         decision = Decision("a", Candidate({}, 0.1, 10, keeps_kernels=True))
         last = Quantize(refinement=refining)
@@ -135,7 +139,7 @@ def tried(
 def test_only_the_way_that_is_taken_is_fitted_again(
     alone: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both = [(False, True, False), (True, True, False)]
+    both = [(True, True, False), (False, True, False)]
     assert tried(monkeypatch, alone, fitted=1) == [*both, (alone < 16, False, True), (True,)]
 
 
@@ -143,14 +147,86 @@ def test_where_nothing_is_fitted_again_nothing_is_carried_out_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     *asked, _ = tried(monkeypatch, 8, fitted=1, refining=False)
-    assert asked == [(False, True, False), (True, True, False)]
+    assert asked == [(True, True, False), (False, True, False)]
 
 
-def test_without_time_the_first_way_stays_as_it_was_found(
+def test_without_time_the_last_pass_alone_stays_as_it_was_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     over = SearchOptions(deadline=-1.0)
-    assert tried(monkeypatch, 8, fitted=1, options=over) == [(False, True, False), (False,)]
+    assert tried(monkeypatch, 32, fitted=1, options=over) == [(True, True, False), (False,)]
+
+
+def test_the_chain_is_followed_where_as_much_time_is_left_as_the_last_pass_took(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a clock that says 30 s more each time a way ends."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    for limit, followed in ((59.0, False), (61.0, True)):
+        now[0] = 0.0
+        found = tried(
+            monkeypatch,
+            32,
+            fitted=1,
+            options=SearchOptions(deadline=limit),
+            took=lambda: now.__setitem__(0, now[0] + 30.0),
+        )
+        assert ((False, True, False) in found) is followed
+
+
+def test_where_early_passes_change_nothing_the_last_one_is_searched_once(
+    models: Path, small_data: tuple[Path, Path]
+) -> None:
+    """By a clock that finds nothing faster, which leaves rounded weights."""
+    told: list[str] = []
+    result = onnxpress.optimize(
+        models / "fashion_mlp.onnx",
+        calibration=small_data[0],
+        evaluation=small_data[1],
+        clock=TableClock(lambda _: 1.0),
+        progress=told.append,
+    )
+    assert [s.pass_.name for s in result.stages if s.decisions and s.pass_.stage.loses] == [
+        "quantize"
+    ]
+    assert [told.count(f"{name}: statistics") for name in ("prune", "quantize")] == [1, 1]
+    (pruned,) = [stage for stage in result.stages if stage.pass_.name == "prune"]
+    assert "by the clock" in pruned.note, "why it did nothing, not that it was left out"
+
+
+def test_a_short_limit_is_spent_on_the_last_pass(
+    models: Path, small_data: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that says a second more whenever something is told."""
+    told: list[str] = []
+    monkeypatch.setattr("time.monotonic", lambda: float(len(told)))
+
+    def optimized(limit: float | None) -> onnxpress.Result:
+        told.clear()
+        return onnxpress.optimize(
+            models / "fashion_mlp.onnx",
+            calibration=small_data[0],
+            evaluation=small_data[1],
+            clock=BY_WORK,
+            time_limit=limit,
+            progress=told.append,
+        )
+
+    unlimited = optimized(None)
+    assert {s.pass_.name for s in unlimited.stages if s.decisions} >= {"prune", "quantize"}
+    early = told.index("prune: statistics")
+    limited = optimized(early + 1.0)
+    assert "prune: statistics" not in told
+    by_name = {stage.pass_.name: stage for stage in limited.stages}
+    assert by_name["quantize"].decisions
+    assert "time was over" in by_name["prune"].note
+
+
+def test_what_the_last_pass_took_alone_is_kept_for_it_in_the_chain() -> None:
+    options = SearchOptions(deadline=1000.0 + time.monotonic())
+    early = options.with_part_of_time(2, kept_s=400.0)
+    assert early.left_s == pytest.approx(300.0, abs=1.0)
 
 
 def test_what_was_taken_stays_when_the_search_is_stopped_while_it_is_fitted_again(

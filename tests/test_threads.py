@@ -1,5 +1,7 @@
 """numpy's linear algebra and onnxruntime share one number of threads."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,18 @@ from onnxpress import model_file
 from onnxpress.data import random_samples
 from onnxpress.passes.quantize import Quantize
 from onnxpress.pool import Pool
-from onnxpress.runtime import Session, numpy_threads
+from onnxpress.runtime import (
+    Session,
+    cholesky,
+    eigh,
+    eigvalsh,
+    inv,
+    numpy_threads,
+    pinv,
+    qr,
+    solve,
+    svd,
+)
 from onnxpress.targets import load_target
 from onnxpress.testing import SAMPLE_MODELS
 
@@ -52,6 +65,35 @@ def test_number_comes_back_after_an_error() -> None:
     with pytest.raises(ValueError, match="inside"), numpy_threads(1):
         raise ValueError("inside")
     assert in_use() == before
+
+
+DECOMPOSITIONS = [cholesky, eigh, eigvalsh, inv, pinv, qr, solve, svd]
+
+
+def test_no_other_module_decomposes_by_itself() -> None:
+    names = "|".join(function.__name__ for function in DECOMPOSITIONS)
+    root = Path(onnxpress.__file__).parent
+    sources = [*root.rglob("*.py"), *root.joinpath("passes").resolve().rglob("*.py")]
+    found = {file.name for file in sources if re.search(rf"linalg\.({names})\(", file.read_text())}
+    assert found == {"threads.py"}
+
+
+@pytest.mark.parametrize("function", DECOMPOSITIONS)
+def test_decompositions_have_one_thread_whatever_products_have(
+    function: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    during: list[set[int]] = []
+    numpys = getattr(np.linalg, function.__name__)
+
+    def watched(*args: object, **given: object) -> object:
+        during.append(in_use())
+        return numpys(*args, **given)
+
+    monkeypatch.setattr(np.linalg, function.__name__, watched)
+    with numpy_threads(2):
+        function(*[np.eye(3)] * (2 if function is solve else 1))
+        assert in_use() == {2}
+    assert during == [{1}]
 
 
 @pytest.mark.parametrize("name", ["wide_cnn", "mlp_opset17"])

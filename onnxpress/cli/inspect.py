@@ -9,6 +9,7 @@ from onnxpress.cli.options import PATH, debug_option, json_option, overridable_o
 from onnxpress.inspection import inspect_model
 from onnxpress.report.printing import console_for, print_table, print_text
 from onnxpress.report.reading import print_readings
+from onnxpress.report.text import opened_by_data
 
 __all__ = ["command"]
 
@@ -48,6 +49,13 @@ def command(
     for reason, counts in found["untreated"].items():
         names = ", ".join(f"{name} {count}" for name, count in counts.items())
         print_text(f"weights {reason}: {names}", console)
+    opened = opened_by_data(
+        (entry["pass"], reason, count)
+        for entry in found["passes"]
+        for reason, count in entry["reasons"].items()
+    )
+    if opened:
+        print_text(f"{opened} (onnxpress optimize)", console, label="next", style="bold")
     for entry in found["passes"]:
         sites = f"{entry['sites']} sites without data"
         print_text(sites, console, label=entry["pass"], style="bold")

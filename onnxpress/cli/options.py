@@ -87,8 +87,9 @@ data_options = _together(
         "--calibration",
         metavar="DATA",
         help="Samples the passes may look at, no labels needed: a .npz with an array per "
-        "input, a folder of ONNX test data sets, module:function, or what another installed "
-        "reader takes.",
+        "input, a folder of pictures or recordings, lines of text, a .csv, a .toml that says how "
+        "they are prepared, a folder of ONNX test data sets, module:function, or what another "
+        "installed reader takes.",
     ),
     click.option(
         "--evaluation",

@@ -28,12 +28,14 @@ class Samples:
         source: where they came from, for messages, recipes and reports.
         groups: numbers, `[n]`, the same for samples that must stay together when samples are
             split (of one patient, speaker or page); `None`: all are on their own.
+        notes: what was assumed when they were read, in sentences for the user.
     """
 
     feeds: tuple[Feed, ...]
     labels: Integers | None
     source: str
     groups: Integers | None = field(default=None)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.feeds)
@@ -46,7 +48,8 @@ class Samples:
         chosen = list(indices)
         labels = None if self.labels is None else self.labels[chosen]
         groups = None if self.groups is None else self.groups[chosen]
-        return Samples(tuple(self.feeds[i] for i in chosen), labels, source or self.source, groups)
+        feeds = tuple(self.feeds[i] for i in chosen)
+        return Samples(feeds, labels, source or self.source, groups, self.notes)
 
     def hold_out(self, share: float, seed: int) -> tuple["Samples", "Samples"]:
         """Split at random into (kept, held out), by whole groups.

@@ -44,8 +44,8 @@ def labelled_output(budget: Budget, samples: Samples, first: Answers) -> str | N
     shapes = "; ".join(f"{name} {list(array.shape)}" for name, array in first.items())
     raise DataError(
         f"{samples.source}: has labels up to {top}, but no output of the model is "
-        f"[{rows}, classes] with that many classes ({shapes}); remove __labels__, or judge by "
-        "--metric module:function"
+        f"[{rows}, classes] with that many classes ({shapes}); remove __labels__ (of a "
+        "folder: labels = false in a description), or judge by --metric module:function"
     )
 
 

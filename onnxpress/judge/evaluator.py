@@ -24,7 +24,7 @@ from onnxpress.judge.detections import decoded
 from onnxpress.judge.faults import Limits, clearly_fails, faults
 from onnxpress.judge.fidelity import FidelitySum
 from onnxpress.judge.kinds import Kind, Reading
-from onnxpress.judge.measurement import Measurement, MetricFigure, WholeDrop, pooled
+from onnxpress.judge.measurement import Measurement, MetricFigure, ProbeFigure, WholeDrop, pooled
 from onnxpress.judge.metrics import Answers, Label, Metric, WholeMetric, metrics_of
 from onnxpress.judge.probes import Probe, probes_of
 from onnxpress.judge.randomness import drawn_by
@@ -69,7 +69,7 @@ class Evaluator:
         numbers: in the smallest float output for the first sample.
         looks: how often a choice was judged on these samples.
         random: what the original itself draws at random, in words; empty where nothing.
-        notes: what the samples cannot show, in sentences.
+        notes: what was assumed of the samples and what they cannot show, in sentences.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class Evaluator:
                 counted,
                 made_up=self.made_up,
             )
-        self.notes = tuple(self._unseen(known))
+        self.notes = (*samples.notes, *self._unseen(known))
         rolled = any(probe.states for probe in self._probes)
         for name, reading in self.readings.items():
             if reading.kind == Kind.STATE and rolled and budget.min_sqnr is None:
@@ -237,10 +237,12 @@ class Evaluator:
     ) -> Measurement:
         """Run `session` on all samples, or on the first `most`.
 
-        With `share`, only on a few where these show that such a share of the budget is exceeded;
-        with `glance`, or that half of it is enough. On all samples, stressed inputs and carried
-        states are run as well.
+        With `share`, only on a few where these, or stressed inputs, show that such a share of the
+        budget is exceeded; with `glance`, or that half of it is enough. On all samples, stressed
+        inputs and carried states are run as well.
         """
+        probing = most is None and isinstance(session, Session)
+        probed: tuple[ProbeFigure, ...] = ()
         sums = {
             name: FidelitySum(self._slice_sum(name), reading.varying)
             for name, reading in self.readings.items()
@@ -261,19 +263,28 @@ class Evaluator:
                 whole.append((found, reference))
             if share is not None and index + 1 == self.screening < len(feeds):
                 so_far = self._measurement(sums, rows, whole, index + 1)
-                if (glance and self.holds_clearly(so_far, share)) or self.clearly_fails(
-                    so_far, share
+                if self.clearly_fails(so_far, share):
+                    return so_far
+                probed = self._probed(session, carried=False) if probing else ()
+                so_far = replace(so_far, probes=probed)
+                if self.clearly_fails(so_far, share) or (
+                    glance and self.holds_clearly(so_far, share)
                 ):
                     return so_far
-        measured = self._measurement(sums, rows, whole, len(feeds))
-        if most is None and isinstance(session, Session) and self._probes:
-            if share is not None and self.broken(measured, share):
-                return measured
-            probed = tuple(
-                probe.measure(session, self.least, self.max_drop) for probe in self._probes
-            )
-            measured = replace(measured, probes=probed)
-        return measured
+        measured = replace(self._measurement(sums, rows, whole, len(feeds)), probes=probed)
+        if not probing or (share is not None and self.broken(measured, share)):
+            return measured
+        probed = probed or self._probed(session, carried=False)
+        return replace(measured, probes=(*probed, *self._probed(session, carried=True)))
+
+    def _probed(self, session: Runner, *, carried: bool) -> tuple[ProbeFigure, ...]:
+        """On inputs besides the samples; runs with `carried` states are many."""
+        assert isinstance(session, Session)
+        return tuple(
+            probe.measure(session, self.least, self.max_drop)
+            for probe in self._probes
+            if bool(probe.states) is carried
+        )
 
     def _slice_sum(self, name: str) -> SliceSum | None:
         cuts = self._slices.get(name)
@@ -361,7 +372,8 @@ class Evaluator:
 
     def holds_clearly(self, measurement: Measurement, share: float = 1.0) -> bool:
         """Whether a measurement on some samples lets the budget hold on all, by all likelihood."""
-        return self.holds(measurement, share * _CLEAR_SHARE)
+        samples = replace(measurement, probes=())
+        return self.holds(samples, share * _CLEAR_SHARE) and self.holds(measurement, share)
 
     def noise(self, measurement: Measurement) -> float:
         """What a model loses, in the unit of the budget: 10^(−`min_sqnr`/10) is all of it.
@@ -374,6 +386,11 @@ class Evaluator:
     def spent(self, measurement: Measurement) -> float:
         """The share of the budget that is spent, by outputs and by metrics; 1 is all of it."""
         return max(self._noise_spent(measurement), self._drop_spent(measurement))
+
+    def spent_anywhere(self, measurement: Measurement) -> float:
+        """As `spent`, on stressed inputs, other sizes and carried states too, where these ran."""
+        probed = [10 ** ((one.least_db - one.sqnr_db) / 10) for one in measurement.probes]
+        return max([self.spent(measurement), *probed])
 
     def _drop_spent(self, measurement: Measurement) -> float:
         """The share of the largest drop that the worst metric takes; 0 where none is measured."""

@@ -69,7 +69,8 @@ def faults(limits: Limits, measurement: Measurement, share: float) -> Iterator[s
 def clearly_fails(limits: Limits, measurement: Measurement, share: float) -> bool:
     """Whether a measurement on some samples already shows that the budget will not hold.
 
-    Half the fidelity that is asked for, or a drop whose bound lies beyond the budget.
+    Half the fidelity that is asked for, a drop whose bound lies beyond the budget, or a fault on
+    inputs besides the samples.
 
     Args:
         limits: what may be lost.
@@ -81,6 +82,8 @@ def clearly_fails(limits: Limits, measurement: Measurement, share: float) -> boo
     if any(f.drop > allowed and f.interval[0] > allowed for f in measurement.metrics):
         return True
     stricter = _stricter_db(share)
+    if any(_probe_faults(measurement.probes, stricter)):
+        return True
     return any(
         least is not None
         and measurement.outputs[name].is_float

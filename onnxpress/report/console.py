@@ -10,7 +10,12 @@ from onnxpress.report import columns, difference, rows
 from onnxpress.report.columns import Column, Document
 from onnxpress.report.printing import add_column, new_table, print_all, print_table, print_text
 from onnxpress.report.reading import print_readings
-from onnxpress.report.text import costly_layers, judged_text, printable, stage_summary
+from onnxpress.report.text import (
+    costly_layers,
+    judged_text,
+    printable,
+    stage_summary,
+)
 
 __all__ = [
     "print_difference",
@@ -35,6 +40,8 @@ def print_result(report: Document, *, written: Sequence[str], console: Console) 
     for stage in report["stages"]:
         print_text(stage_summary(stage), console, label=stage["pass"], style="bold")
     _print_left(report["stages"], console)
+    if report["next"]:
+        print_text(report["next"], console, label="next", style="bold")
     costly = costly_layers(report["stages"])
     if costly:
         print_text("layers that cost most fidelity:", console)

@@ -11,6 +11,7 @@ from onnxpress import model_file
 from onnxpress.providers import ProviderVerdict
 from onnxpress.report import columns, rows
 from onnxpress.report.reading import reading_document
+from onnxpress.report.text import opened_by_data
 from onnxpress.result import Result
 from onnxpress.stage_result import StageResult
 from onnxpress.validation import Validation
@@ -30,6 +31,7 @@ def document(result: Result) -> dict[str, Any]:
         "problems": list(result.problems),
         "warnings": list(result.warnings),
         "seconds": round(result.seconds, 2),
+        "next": _next(result),
         **{row.key: row.value(result) for row in rows.RESULT_ROWS},
         "validation": None if validation is None else validation_document(validation),
         "stages": _stages(result.stages, result.original_bytes),
@@ -65,6 +67,14 @@ def _judgement(validation: Validation) -> dict[str, Any] | None:
 def provider_document(verdict: ProviderVerdict) -> dict[str, Any]:
     """A provider's verdict as JSON-ready data."""
     return columns.as_document(columns.PROVIDER_COLUMNS, verdict)
+
+
+def _next(result: Result) -> str:
+    """The step that would help most, in a sentence; empty where none is known."""
+    if result.recipe.calibration is not None:
+        return ""
+    left = ((s.pass_.name, skip.reason, 1) for s in result.stages for skip in s.left)
+    return opened_by_data(left)
 
 
 def _stages(stages: Sequence[StageResult], original_bytes: int) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ import math
 import shlex
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "judged_text",
     "megabytes",
     "of_samples",
+    "opened_by_data",
     "printable",
     "size_in_words",
     "speed_in_words",
@@ -21,6 +22,8 @@ __all__ = [
 ]
 
 _COSTLY = 3
+_WITHOUT_DATA = "without calibration data"
+"""What reasons of passes say where samples would change them."""
 _ACTING = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's control, format, surrogate and separator characters: what a terminal may obey."""
 
@@ -104,6 +107,21 @@ def _lost(cost: Mapping[str, Any]) -> float:
     found = [cost["sqnr_db"], cost["restored_sqnr_db"]]
     noise = [0.0 if decibels is None else 10 ** (-decibels / 10) for decibels in found]
     return float(noise[0] - noise[1])
+
+
+def opened_by_data(left: Iterable[tuple[str, str, int]]) -> str:
+    """What samples would let passes do, as the next step of who has given none; empty: nothing.
+
+    Args:
+        left: names of passes, reasons that they give for leaving sites, and how many sites.
+    """
+    counts: Counter[str] = Counter()
+    for name, reason, count in left:
+        counts[name] += count if _WITHOUT_DATA in reason else 0
+    opened = ", ".join(f"{count:,} to {name}" for name, count in sorted(counts.items()) if count)
+    if not opened:
+        return ""
+    return f"give --calibration DATA, samples as the model is fed: it opens {opened}"
 
 
 def stage_summary(stage: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 - `session`: a model that can be run, and the options that change what it computes.
 - `latency`: two sessions timed in turn.
 - `operators`: what onnxruntime makes of a graph.
-- `threads`: as many for numpy.
+- `threads`: as many for numpy's products, and one for its decompositions.
 """
 
 from onnxpress.runtime.latency import Clock, Latency, compare_latency
@@ -18,7 +18,17 @@ from onnxpress.runtime.session import (
     Session,
     structural_refusal,
 )
-from onnxpress.runtime.threads import eigh, numpy_threads, svd
+from onnxpress.runtime.threads import (
+    cholesky,
+    eigh,
+    eigvalsh,
+    inv,
+    numpy_threads,
+    pinv,
+    qr,
+    solve,
+    svd,
+)
 
 __all__ = [
     "DEFAULT",
@@ -30,12 +40,18 @@ __all__ = [
     "InputSpec",
     "Latency",
     "Session",
+    "cholesky",
     "compare_latency",
     "eigh",
+    "eigvalsh",
     "executed_operators",
+    "inv",
     "is_integer_operator",
     "numpy_threads",
+    "pinv",
+    "qr",
     "seen_by_providers",
+    "solve",
     "structural_refusal",
     "svd",
 ]

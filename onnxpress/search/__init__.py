@@ -16,7 +16,7 @@ from onnxpress.search.findings import Findings
 from onnxpress.search.objective import GOALS, Goal, Objective
 from onnxpress.search.stage import PoolResult, fit_stage, search_stage
 from onnxpress.search.strategy import choose
-from onnxpress.search.trial import Choice, SearchOptions, Trial
+from onnxpress.search.trial import Choice, Magnifications, SearchOptions, Trial
 from onnxpress.search.worth import hardly_gains, told_how
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Cost",
     "Findings",
     "Goal",
+    "Magnifications",
     "Objective",
     "PoolResult",
     "SearchOptions",

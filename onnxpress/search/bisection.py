@@ -49,12 +49,14 @@ def bisected(trials: Measures, ladder: Sequence[Choice], seen: list[Spending]) -
         seen: choices of other ladders of the same sites, which say where to begin; it grows.
     """
     index, trial = _highest(trials, ladder, seen, trials.glanced)
-    if trial is None or trials.options.out_of_time():
-        return trial
-    whole = trials.completed(trial)
-    if trials.holds(whole):
-        return whole
-    return _highest(trials, ladder[: index + 1], seen, trials.measure)[1]
+    while trial is not None:
+        if trial.model is not None and trials.options.out_of_time():
+            return trial
+        whole = trials.completed(trial)
+        if trials.holds(whole):
+            return whole
+        index, trial = _highest(trials, ladder[: index + 1], seen, trials.measure)
+    return None
 
 
 def _highest(
@@ -63,7 +65,11 @@ def _highest(
     seen: list[Spending],
     measure: Callable[[Choice], Trial],
 ) -> tuple[int, Trial | None]:
-    """The highest rung that holds, and its place; the last is known not to."""
+    """The highest rung that holds, and its place; the last is known not to.
+
+    When time is over, of those that were measured before; where these are too strong, one more is
+    tried that should spend half of what it may.
+    """
     errors = [sum(d.candidate.predicted_error for d in choice) for choice in ladder]
     bracket = _Bracket(np.maximum.accumulate([0.0, *errors])[1:].tolist(), trials.allowed)
     last = trials.recalled(ladder[-1]) if ladder else None
@@ -81,7 +87,20 @@ def _highest(
             found, place = trial, index
         bracket.narrow(index, spending)
         seen.append(spending)
-    return place, found
+    if found is not None or bracket.low == bracket.failing:
+        return place, found
+    known = [(index, trials.recalled(choice)) for index, choice in enumerate(ladder[:-1])]
+    for index, before in reversed(known):
+        if before is not None and trials.holds(before):
+            return index, before
+        if before is not None:
+            bracket.learn(Spending(bracket.errors[index], trials.spent(before), holds=False))
+    if bracket.knows:
+        index = bracket.next(room=2.0)
+        trial = measure(ladder[index])
+        if trials.holds(trial):
+            return index, trial
+    return -1, None
 
 
 @dataclass
@@ -106,11 +125,20 @@ class _Bracket:
     def __post_init__(self) -> None:
         self.failing = len(self.errors) - 1
 
-    def next(self) -> int:
-        """The rung that is thought to be the last that holds, or the middle one."""
+    @property
+    def knows(self) -> bool:
+        """Whether anything was measured."""
+        return self._held is not None or self._failed is not None
+
+    def next(self, room: float = 1.0) -> int:
+        """The rung that is thought to be the last that holds, or the middle one.
+
+        Args:
+            room: how many times its errors should fit into what is allowed.
+        """
         if self._slow == _PATIENCE:
             return (self.low + self.failing) // 2
-        place = int(np.searchsorted(self.errors, self._target(), side="right")) - 1
+        place = int(np.searchsorted(self.errors, self._target() / room, side="right")) - 1
         return min(max(place, self.low), self.failing - 1)
 
     def _target(self) -> float:
@@ -140,5 +168,5 @@ class _Bracket:
         if spending.holds:
             self._held = error, min(max(spending.share, _LEAST), 1.0)
         else:
-            # Stressed inputs may be what fails.
+            # Something else may be what fails: another shape, or a bound.
             self._failed = error, max(spending.share, 1.0)

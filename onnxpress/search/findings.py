@@ -11,7 +11,7 @@ from onnxpress.contract import Context, Decision
 from onnxpress.judge import Measurement
 from onnxpress.pool import PoolOffer
 from onnxpress.runtime import Latency
-from onnxpress.search.trial import Choice, Clocked
+from onnxpress.search.trial import Choice, Clocked, Magnifications
 
 __all__ = ["Findings", "seen_of"]
 
@@ -29,6 +29,7 @@ class Findings:
         clocked: drafts, by `seen_of`.
         latencies: of choices, by `seen_of`.
         layers: latencies of layers alone, by what they depend on; `None` where they cannot be run.
+        magnifications: of errors at the outputs, which all models that the pool meets share.
     """
 
     context: Context | None = None
@@ -38,6 +39,7 @@ class Findings:
     clocked: dict[Hashable, Clocked] = field(default_factory=dict)
     latencies: dict[Hashable, Latency] = field(default_factory=dict)
     layers: dict[Hashable, Latency | None] = field(default_factory=dict)
+    magnifications: Magnifications = field(default_factory=dict)
 
     def note(self, choice: Choice, measurement: Measurement) -> None:
         """Remember a measurement that takes little memory."""

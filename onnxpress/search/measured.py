@@ -34,6 +34,7 @@ class MeasuredTrials:
     Attributes:
         options: of the search.
         quickest_s: seconds that the quickest choice took to be built and measured.
+        magnifications: of errors at the outputs, as far as they are known; it grows.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class MeasuredTrials:
         self.options = options
         self._pool, self._context, self._evaluator = pool, context, evaluator
         self._findings = findings
+        self.magnifications = findings.magnifications
         self._tried = 0
         self.quickest_s = float("inf")
         self._before: Session | None = None
@@ -104,7 +106,7 @@ class MeasuredTrials:
 
     def spent(self, trial: Trial) -> float:
         """Of the budget's share."""
-        return self._evaluator.spent(trial.measurement) / self.options.share
+        return self._evaluator.spent_anywhere(trial.measurement) / self.options.share
 
     def _measured(self, decisions: Choice, *, glance: bool = False) -> Trial:
         options = self.options

@@ -19,11 +19,16 @@ _MAGNIFICATION_SAMPLES = 8, 32
 """At least and at most: numbers of one sample are alike."""
 _RESOLUTION = 16
 """Layers that together take less than such a part of what all lose are not told apart."""
+_PARTS = 4
+"""A group is divided into: to find one layer takes as many runs as by halves, many at once less."""
 _TINY_ERROR = 1e-12
 _TYPICAL_ERROR = 0.02
 """Large enough to be measured above rounding, small enough that errors still add up."""
 _LEAST_CHANGES = 3
 """Single candidates of a family that are tried before a budget is called hopeless."""
+
+_Group = list[tuple[int, Decision]]
+"""Candidates alike, with their places among those of their sites; of each site at most one."""
 
 
 def hopeless(trials: Trials, proposals: Sequence[Proposal]) -> bool:
@@ -78,44 +83,39 @@ def magnified(trials: Trials, proposals: Sequence[Proposal]) -> list[Proposal]:
 def weighed(
     trials: Trials, proposals: Sequence[Proposal], wanted: Callable[[Candidate], bool]
 ) -> list[Proposal]:
-    """The proposals with errors measured at the model's outputs, by halving.
+    """The proposals with errors measured at the model's outputs, group by group.
 
-    All candidates of a family are measured together, then half of them, and so on down to
+    All candidates of a family are measured together, then each quarter of them, and so on down to
     those that alone take a good part of what may be lost; a group that takes less is shared
     out by prediction. Most layers are harmless, so this takes far fewer runs than one for each.
     Candidates that are not `wanted` count as free of error, and so do carried ones, which are taken
     in any case: they are measured alone, and what groups lose is what they lose beyond.
+    What is known from another way to follow the plan is not measured again: what follows a layer
+    magnifies its error about as much where an early pass has changed the model.
 
     Args:
         trials: measure.
-        proposals: in the order of the graph, so that a half is mostly one region.
+        proposals: in the order of the graph, so that a quarter is mostly one region.
         wanted: which to measure.
     """
-    allowed = 10 ** (-trials.min_sqnr / 10)
-    carried = tuple(Decision(p.site, p.candidates[0]) for p in proposals if p.candidates[0].carried)
     measured: dict[tuple[str, int], float] = {}
+    groups: list[_Group] = []
     families = _families(proposals, wanted)
-    alone = trials.noise(carried, _SENSITIVITY_SAMPLES) if carried and families else 0.0
-
-    def halve(group: Sequence[tuple[int, Decision]], share: float | None = None) -> None:
-        decisions = [decision for _, decision in group]
-        error = trials.noise((*decisions, *carried), _SENSITIVITY_SAMPLES) - alone
-        error = max(error, 0.0)
-        if share is None:
-            # Where a metric decides, no more is known than that the whole fails.
-            share = min(allowed, error) / _RESOLUTION
-        if len(group) == 1 or error <= share:
-            predicted = [d.candidate.predicted_error + _TINY_ERROR for d in decisions]
-            for (place, decision), part in zip(group, predicted, strict=True):
-                measured[decision.site, place] = error * part / sum(predicted)
-            trials.options.progress(f"sensitivity of {len(measured)} candidates")
-            return
-        middle = len(group) // 2
-        halve(group[:middle], share)
-        halve(group[middle:], share)
-
-    for group in families:
-        halve(group)
+    for family, members in families.items():
+        new: _Group = []
+        for place, decision in members:
+            magnification = trials.magnifications.get((decision.site, *family))
+            if magnification is None:
+                new.append((place, decision))
+            else:
+                measured[decision.site, place] = magnification * _least(decision)
+        groups += [new] if new else []
+    carried = tuple(Decision(p.site, p.candidates[0]) for p in proposals if p.candidates[0].carried)
+    measured |= _divided(trials, groups, carried)
+    for family, members in families.items():
+        for place, decision in members:
+            magnification = measured[decision.site, place] / _least(decision)
+            trials.magnifications.setdefault((decision.site, *family), magnification)
     return [
         replace(
             proposal,
@@ -128,11 +128,58 @@ def weighed(
     ]
 
 
+def _divided(
+    trials: Trials, groups: Sequence[_Group], carried: Sequence[Decision]
+) -> dict[tuple[str, int], float]:
+    """Errors at the outputs, by sites and places.
+
+    The worst group is divided next. Half of the time that is left goes into this at most, as a
+    choice has to be found afterwards: what is not divided then is shared out as well.
+
+    Args:
+        trials: measure.
+        groups: of candidates alike.
+        carried: what is taken in any case.
+    """
+    until = trials.options.with_part_of_time(2)
+    allowed = 10 ** (-trials.min_sqnr / 10)
+    alone = trials.noise(carried, _SENSITIVITY_SAMPLES) if carried and groups else 0.0
+
+    def error_of(group: _Group) -> float:
+        decisions = (*(decision for _, decision in group), *carried)
+        return max(trials.noise(decisions, _SENSITIVITY_SAMPLES) - alone, 0.0)
+
+    found: dict[tuple[str, int], float] = {}
+    waiting: list[tuple[float, _Group, float]] = []
+    for group in groups:
+        error = error_of(group)
+        # Where a metric decides, no more is known than that the whole fails.
+        waiting.append((error, group, min(allowed, error) / _RESOLUTION))
+    while waiting:
+        worst = max(range(len(waiting)), key=lambda at: waiting[at][0])
+        error, group, share = waiting.pop(worst)
+        if len(group) == 1 or error <= share or until.out_of_time():
+            predicted = [_least(decision) for _, decision in group]
+            for (place, decision), part in zip(group, predicted, strict=True):
+                found[decision.site, place] = error * part / sum(predicted)
+            trials.options.progress(f"sensitivity of {len(found)} candidates")
+            continue
+        size = -(-len(group) // _PARTS)
+        parts = [group[start : start + size] for start in range(0, len(group), size)]
+        waiting += [(error_of(part), part, share) for part in parts]
+    return found
+
+
+def _least(decision: Decision) -> float:
+    """What is predicted of it, above zero."""
+    return decision.candidate.predicted_error + _TINY_ERROR
+
+
 def _families(
     proposals: Sequence[Proposal], wanted: Callable[[Candidate], bool]
-) -> list[list[tuple[int, Decision]]]:
-    """Candidates alike, with their places; of each site at most one in a list."""
-    found: dict[tuple[str, str, int], list[tuple[int, Decision]]] = {}
+) -> dict[tuple[str, str, int], _Group]:
+    """By the pass, the family, and the place among those of the family."""
+    found: dict[tuple[str, str, int], _Group] = {}
     for proposal in proposals:
         times: Counter[tuple[str, str]] = Counter()
         for place, candidate in enumerate(proposal.candidates):
@@ -141,4 +188,4 @@ def _families(
                 decision = Decision(proposal.site, candidate)
                 found.setdefault((*family, times[family]), []).append((place, decision))
                 times[family] += 1
-    return list(found.values())
+    return found

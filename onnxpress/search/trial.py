@@ -17,9 +17,12 @@ from onnxpress.runtime import Clock, Latency, compare_latency
 from onnxpress.search.allowance import Allowance
 from onnxpress.search.objective import Objective
 
-__all__ = ["Choice", "Clocked", "Measures", "SearchOptions", "Trial", "Trials"]
+__all__ = ["Choice", "Clocked", "Magnifications", "Measures", "SearchOptions", "Trial", "Trials"]
 
 Choice = tuple[Decision, ...]
+Magnifications = dict[tuple[str, str, str, int], float]
+"""Noise at the outputs over what is predicted of a layer, by the site, the pass, the family of the
+candidate and its place among those of this family."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,20 @@ class SearchOptions:
         """Whether the search has to take the best it has."""
         return self.stop() or time.monotonic() > self.deadline
 
-    def with_part_of_time(self, parts: int) -> "SearchOptions":
-        """The same with the first of so many equal parts of the time that is left."""
+    @property
+    def left_s(self) -> float:
+        """Seconds until the deadline."""
+        return self.deadline - time.monotonic()
+
+    def with_part_of_time(self, parts: int, kept_s: float = 0.0) -> "SearchOptions":
+        """The same with the first of so many equal parts of the time that is left.
+
+        Args:
+            parts: how many.
+            kept_s: seconds at the end that belong to none.
+        """
         now = time.monotonic()
-        return replace(self, deadline=now + (self.deadline - now) / parts)
+        return replace(self, deadline=now + (self.deadline - kept_s - now) / parts)
 
 
 @dataclass(frozen=True)
@@ -126,6 +139,8 @@ class Measures(Protocol):
 
 class Trials(Measures, Protocol):
     """What a strategy asks of choices."""
+
+    magnifications: Magnifications
 
     @property
     def tried(self) -> int:

@@ -61,6 +61,11 @@ class Reduction:
         self._limits = {layer.name: max(4, -(-_row_target(layer) // samples)) for layer in every}
         self._drawn = max(HISTOGRAM_FEWEST, HISTOGRAM_TARGET // samples)
         self._draws = {layer.name: _generator(seed, layer.name) for layer in every}
+        self._lookups = {
+            layer.name: np.zeros(layer.shape[0], np.int64)
+            for layer in every
+            if layer.op_type == "Gather"
+        }
         self._held: dict[tuple[str, int], list[_Held]] = {}
         self._waiting: dict[tuple[str, int], int] = {}
 
@@ -70,11 +75,20 @@ class Reduction:
         """Keep what a run on a sample gave of a tensor, beside what the reference gave."""
         place = name, sample % self._halves
         for array, beside in _paired(arrays, others):
+            if array.dtype.kind == "i":
+                self._count(name, array)
             if array.size and array.dtype.kind == "f":
                 self._held.setdefault(place, []).append(_Held(array, beside, len(arrays)))
                 self._waiting[place] = self._waiting.get(place, 0) + array.nbytes
         if self._waiting.get(place, 0) > HELD_BYTES:
             self._reduce(*place)
+
+    def _count(self, name: str, indices: Array) -> None:
+        """Rows of embeddings that are looked up; negative ones count from the end."""
+        for layer in self._watched.get(name, []):
+            if layer.name in self._lookups:
+                counts = self._lookups[layer.name]
+                counts += np.bincount(indices.reshape(-1) % len(counts), minlength=len(counts))
 
     def _reduce(self, name: str, half: int) -> None:
         """Add what waits of a tensor."""
@@ -101,7 +115,12 @@ class Reduction:
         # A layer that gave no rows was not observed, which is not the same as inputs of zeros.
         layers = {name: one for name, one in finished.items() if one.rows and name not in gone}
         tensors = {name: one for name, one in self._tensors.items() if name not in lost}
-        return Statistics(tensors, layers, samples)
+        lookups = {
+            name: counts
+            for name, counts in self._lookups.items()
+            if counts.any() and name not in gone
+        }
+        return Statistics(tensors, layers, samples, lookups)
 
 
 def _joined(parts: Sequence[LayerStatistics]) -> LayerStatistics:

@@ -227,16 +227,19 @@ class Statistics:
         tensors: by tensor name.
         layers: by layer name.
         samples: how many runs were observed.
+        lookups: by the name of an embedding, `[words]` how often each row of it was looked up.
     """
 
     tensors: dict[str, TensorStatistics] = field(default_factory=dict)
     layers: Mapping[str, LayerStatistics] = field(default_factory=dict)
     samples: int = 0
+    lookups: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
         """Of all arrays."""
         counts = sum(tensor.counts.nbytes for tensor in self.tensors.values())
+        counts += sum(lookups.nbytes for lookups in self.lookups.values())
         return counts + sum(layer.nbytes for layer in self.layers.values())
 
     def merged(self, other: Self) -> Self:
@@ -247,7 +250,11 @@ class Statistics:
         layers = dict(self.layers)
         for name, layer in other.layers.items():
             layers[name] = layers[name].merged(layer) if name in layers else layer
-        return replace(self, tensors=tensors, layers=layers, samples=self.samples + other.samples)
+        lookups = {**other.lookups, **self.lookups}
+        for name in self.lookups.keys() & other.lookups.keys():
+            lookups[name] = self.lookups[name] + other.lookups[name]
+        samples = self.samples + other.samples
+        return replace(self, tensors=tensors, layers=layers, samples=samples, lookups=lookups)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a `.npz` file, whole or not at all."""
@@ -266,6 +273,8 @@ class Statistics:
                 array = getattr(layer, kind)
                 if array is not None:
                     arrays[f"layer/{kind}/{name}"] = array
+        for name, counts in self.lookups.items():
+            arrays[f"lookups/{name}"] = counts
         with replace_file(Path(path)) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
@@ -314,4 +323,9 @@ class Statistics:
                     optional.get("cross"),
                     optional.get("tiles"),
                 )
-        return cls(tensors, layers, samples)
+        lookups = {
+            key.removeprefix("lookups/"): np.asarray(array, np.int64)
+            for key, array in arrays.items()
+            if key.startswith("lookups/")
+        }
+        return cls(tensors, layers, samples, lookups)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress.runtime import Array
+from onnxpress.runtime import Array, svd
 
 __all__ = ["SAMPLE_MODELS"]
 
@@ -27,7 +27,7 @@ def _decaying(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     rows, columns = int(np.prod(shape[:-1])), shape[-1]
     if len(shape) == 4:
         rows, columns = shape[0], int(np.prod(shape[1:]))
-    u, s, vt = np.linalg.svd(rng.standard_normal((rows, columns)), full_matrices=False)
+    u, s, vt = svd(rng.standard_normal((rows, columns)))
     s = s * np.exp(-np.arange(len(s)) / 6)
     matrix = (u * s) @ vt
     return np.asarray(matrix / np.linalg.norm(matrix) * np.sqrt(rows), np.float64).reshape(shape)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxpress.reconstruction import output_energy
-from onnxpress.runtime import eigh, svd
+from onnxpress.runtime import eigh, pinv, qr, svd
 
 __all__ = ["Effort", "Factored", "spatial", "tucker"]
 
@@ -132,7 +132,7 @@ def _alternate(
     target = weight.reshape(len(weight), -1)
     for _ in range(rounds):
         last = factors[-1]
-        reached, triangle = np.linalg.qr(last.reshape(len(last), -1))
+        reached, triangle = qr(last.reshape(len(last), -1))
         inner = [*factors[:-1], triangle.reshape(-1, *last.shape[1:])]
         goal = (reached.T @ target).reshape(-1, *weight.shape[1:])
         for place in range(len(inner) - 1):
@@ -200,5 +200,5 @@ def _last_factor(
     weighed = basis if gram is None else basis @ gram
     flat = last.reshape(len(last), reached)
     gradient = (target - flat @ basis) @ weighed.T
-    inverse = np.linalg.pinv(weighed @ basis.T, rcond=_SINGULAR, hermitian=True)
+    inverse = pinv(weighed @ basis.T, rcond=_SINGULAR)
     return np.asarray((flat + gradient @ inverse).reshape(last.shape), np.float64)

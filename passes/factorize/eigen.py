@@ -9,6 +9,8 @@ out is within 1% of the least there is.
 import numpy as np
 import numpy.typing as npt
 
+from onnxpress.runtime import eigh, eigvalsh, qr
+
 __all__ = ["eigenvalues", "leading_vectors"]
 
 Floats = npt.NDArray[np.floating]
@@ -26,7 +28,7 @@ _FEW = 1 / 2
 
 def eigenvalues(matrix: Float64) -> Float64:
     """Of a symmetric positive semidefinite `[n, n]`, falling, none below zero."""
-    return np.asarray(np.maximum(np.linalg.eigvalsh(matrix)[::-1], 0.0), np.float64)
+    return np.asarray(np.maximum(eigvalsh(matrix)[::-1], 0.0), np.float64)
 
 
 def leading_vectors(matrix: Floats, count: int) -> Floats:
@@ -38,7 +40,7 @@ def leading_vectors(matrix: Floats, count: int) -> Floats:
     """
     size = count + max(int(_MORE * count), int(_AT_LEAST * len(matrix)))
     if size > _FEW * len(matrix):
-        vectors = np.linalg.eigh(matrix)[1][:, ::-1][:, :count]
+        vectors = eigh(matrix)[1][:, ::-1][:, :count]
     else:
         vectors = _found_in_range(matrix, count, size)
     # The sign of an eigenvector is arbitrary: fix it, so that files are reproducible.
@@ -55,7 +57,7 @@ def _found_in_range(matrix: Floats, count: int, size: int) -> Floats:
     for power in _POWERS:
         for _ in range(power):
             basis = scaled @ basis
-        basis = np.linalg.qr(basis)[0]
+        basis = qr(basis)[0]
     inner = basis.T @ (scaled @ basis)
-    _, turned = np.linalg.eigh(np.asarray(inner, np.float64))
+    _, turned = eigh(np.asarray(inner, np.float64))
     return np.asarray(basis @ turned[:, ::-1][:, :count].astype(matrix.dtype))

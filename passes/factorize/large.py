@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from onnxpress.passes.factorize.eigen import eigenvalues, leading_vectors
 from onnxpress.pieces import row_blocks
-from onnxpress.runtime import numpy_threads
+from onnxpress.runtime import cholesky, numpy_threads, solve
 
 __all__ = ["Inputs", "Large", "large_low_rank"]
 
@@ -86,7 +86,7 @@ class Large:
                 first[:, columns] = second.T @ block
             return first, second
         turned = kept if root is None else root @ kept
-        inverse = kept.T if root is None else np.linalg.solve(root.T, kept).T
+        inverse = kept.T if root is None else solve(root.T, kept).T
         second = np.empty((outputs, rank), np.float32)
         narrow = turned.astype(np.float32)
         for rows, block in _row_blocks(self.matrices, self.scales, _SINGLE):
@@ -124,7 +124,7 @@ def _root(matrices: Sequence[Floats], inputs: Inputs | None) -> Float64 | None:
         return None
     gram = inputs.gram()
     gram[np.diag_indices(width)] += max(_RIDGE * np.trace(gram) / width, np.finfo(float).tiny)
-    return np.asarray(np.linalg.cholesky(gram), np.float64)
+    return cholesky(gram)
 
 
 def _squared(

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxpress.reconstruction import damped_gram
+from onnxpress.runtime import inv, solve
 
 __all__ = ["Reading", "magnitude_order", "removal_order", "solve_kept"]
 
@@ -76,7 +77,7 @@ class _State:
     def __init__(self, reading: Reading) -> None:
         w = reading.weights
         power = np.einsum("goi,gij,goj->", w, reading.gram, w, optimize=True)
-        self._inverse = np.linalg.inv(damped_gram(reading.gram, reading.rows))
+        self._inverse = inv(damped_gram(reading.gram, reading.rows))
         # Output power in the unit: what remains of it is a share.
         self._product = (1.0 / power if power > 0 else 0.0) * (w.swapaxes(1, 2) @ w)
         self._features = dict(enumerate(reading.features))
@@ -95,7 +96,7 @@ class _State:
         rows, columns = places[:, :, None], places[:, None, :]
         total = np.zeros(len(features))
         for inverse, product in zip(self._inverse, self._product, strict=True):
-            solved = np.linalg.solve(inverse[rows, columns], product[rows, columns])
+            solved = solve(inverse[rows, columns], product[rows, columns])
             total += np.einsum("uii->u", solved)
         return np.maximum(total, 0.0)
 
@@ -106,7 +107,7 @@ class _State:
         for group in range(len(self._inverse)):
             inverse, product = self._inverse[group], self._product[group]
             # W' = W − W_b·R with R = [H⁻¹]_bb⁻¹·[H⁻¹]_b:, of which only what is left counts.
-            r = np.linalg.solve(inverse[np.ix_(b, b)], inverse[b])
+            r = solve(inverse[np.ix_(b, b)], inverse[b])
             half = product[:, b] - 0.5 * r.T @ product[np.ix_(b, b)]
             change = half @ r
             inverse -= inverse[:, b] @ r
@@ -148,5 +149,4 @@ def solve_kept(weights: Float64, gram: Float64, kept: Indices, rows: int) -> Flo
     # H_SS is damped, so that it can be solved; what is removed is seen undamped.
     added = part - gram[:, kept[:, None], kept[None, :]]
     wanted = weights @ gram[:, :, kept] + weights[:, :, kept] @ added
-    found = np.linalg.solve(part, wanted.swapaxes(1, 2)).swapaxes(1, 2)
-    return np.asarray(found, np.float64)
+    return solve(part, wanted.swapaxes(1, 2)).swapaxes(1, 2)

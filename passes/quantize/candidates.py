@@ -19,9 +19,9 @@ from onnxpress.passes.quantize.activations import (
     widened,
 )
 from onnxpress.passes.quantize.equalizing import smoothing_factors, smoothing_of
+from onnxpress.passes.quantize.goals import layer_energy
 from onnxpress.passes.quantize.integers import (
     dynamic_integers,
-    layer_energy,
     nearest_bytes,
     static_integers,
     weight_only_integers,

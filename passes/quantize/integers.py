@@ -12,19 +12,17 @@ from onnxpress.contract import Context, LayerStatistics, Parameter, memoised
 from onnxpress.graph import constant
 from onnxpress.layers import Layer, from_matrix, output_channel_axis, to_matrix
 from onnxpress.passes.quantize.equalizing import smoothing_factors
+from onnxpress.passes.quantize.goals import PRUNED_SHARE, compensable, goal_of, judged
 from onnxpress.passes.quantize.rounding import Compensation, round_compensated
-from onnxpress.passes.quantize.tiles import gram_of, observed_power, tiled, untiled
+from onnxpress.passes.quantize.tiles import gram_of, tiled, untiled
 from onnxpress.passes.quantize.weights import QuantizedWeight, quantize_weight
 from onnxpress.pieces import row_blocks
-from onnxpress.reconstruction import output_energy, relative_error, repaired
 from onnxpress.recurrent import is_recurrent
 
 __all__ = [
     "Rounded",
-    "compensable",
     "constant_bias",
     "dynamic_integers",
-    "layer_energy",
     "nearest_bytes",
     "static_integers",
     "weight_only_integers",
@@ -37,7 +35,6 @@ _LARGE = 1 << 24
 """Elements of a weight that is rounded some outputs at a time."""
 _AT_A_TIME = 1 << 22
 """Elements then: in double precision 34 MB, a few times."""
-_PRUNED_SHARE = 0.2
 _SCALE_BYTES = 4
 """float32."""
 
@@ -55,14 +52,6 @@ class Rounded:
     weight: QuantizedWeight
     offset: npt.NDArray[np.float64] | None
     error: float
-
-
-@memoised
-def layer_energy(context: Context, layer: Layer) -> float:
-    """E‖Wx‖² of the layer as it is."""
-    moments = context.moments(layer)
-    assert moments is not None
-    return observed_power(layer.read(), moments)
 
 
 def static_integers(
@@ -151,44 +140,6 @@ def _nearest(layer: Layer, weight: QuantizedWeight) -> Rounded:
     return Rounded(weight, None, noise / power if power > 0 else 0.0)
 
 
-@dataclass(frozen=True)
-class _Goal:
-    """What a layer's integers are to come near.
-
-    Attributes:
-        weights: `[out, in]`, fitted to what the quantized network feeds the layer.
-        drift: `[out]` what the bias has to take up for that.
-        gram: `[groups, in, in]` by which errors count, or of a wide layer `[tiles, in / tiles,
-            in / tiles]`; `None` where nothing was observed.
-        tiles: how many; 1 of a layer that is not wide.
-        biased: whether a bias takes up means.
-        keeps_zeros: zeros that were made on purpose are worth more than what rounding them away
-            gains.
-    """
-
-    weights: npt.NDArray[np.float64]
-    drift: npt.NDArray[np.float64]
-    gram: npt.NDArray[np.float64] | None
-    tiles: int
-    biased: bool
-    keeps_zeros: bool
-
-
-@memoised
-def _goal(context: Context, layer: Layer) -> _Goal:
-    moments = context.moments(layer) if compensable(layer) else None
-    matrix = layer.read().astype(np.float64)
-    biased = moments is not None and takes_bias(layer)
-    gram, tiles = None, 1
-    if moments is not None and moments.rows:
-        gram, tiles = gram_of(moments, centred=biased)
-    pruned = bool((matrix == 0).mean() > _PRUNED_SHARE)
-    target, drift = repaired(matrix, moments, biased=biased)
-    if pruned:
-        target = np.where(matrix == 0, 0.0, target)
-    return _Goal(target, drift, gram, tiles, biased, pruned)
-
-
 @memoised
 def _compensated(
     context: Context,
@@ -206,7 +157,7 @@ def _compensated(
         scales: `[out]`.
         factors: `[out, in]` of the smoothing, or a single 1.
     """
-    goal = _goal(context, layer)
+    goal = goal_of(context, layer)
     gram = goal.gram
     assert gram is not None
     if factors.size > 1:
@@ -238,8 +189,7 @@ def _rounded(
         weight: rounded to the nearest.
         factors: `[out, in]` the smoothing that is in `weight` already.
     """
-    moments = context.moments(layer) if compensable(layer) else None
-    goal = _goal(context, layer)
+    goal = goal_of(context, layer)
     one = np.ones(1) if factors is None else np.asarray(factors, np.float64)
     found = weight
     if goal.gram is not None and weight.axes and not context.draft:
@@ -251,22 +201,7 @@ def _rounded(
         values = whole.astype(np.uint8) if weight.zero_point else whole.astype(np.int8)
         found = replace(weight, values=values)
     delta = _matrix(layer, found.dequantize()) / one - goal.weights
-    if moments is None or not moments.rows:
-        return Rounded(found, None, relative_error(delta, layer.read(), None))
-    energy = layer_energy(context, layer)
-    offset = None
-    if goal.biased:
-        grouped = delta.reshape(len(moments.mean), -1, delta.shape[1])
-        offset = goal.drift - (grouped @ moments.mean[:, :, None]).reshape(-1)
-    if not goal.biased:
-        lost = observed_power(delta, moments)
-    elif goal.gram is not None:
-        lost = output_energy(tiled(delta, goal.tiles), goal.gram)
-    else:
-        # The variance of the inputs is all that is left once the mean is taken up.
-        second = np.maximum(moments.second_moment - moments.mean**2, 0.0)
-        lost = output_energy(delta, None, second)
-    return Rounded(found, offset, max(lost, 0.0) / energy if energy > 0 else 0.0)
+    return Rounded(found, *judged(context, layer, goal, delta))
 
 
 def _rounded_by_rows(
@@ -286,7 +221,7 @@ def _rounded_by_rows(
     nearest = _matrix(layer, weight.values)  # type: ignore[arg-type] # which only moves them
     steps = _matrix(layer, np.broadcast_to(weight.broadcast_scales(), weight.values.shape))[:, 0]
     zeros = sum(int((matrix[rows] == 0).sum()) for rows in row_blocks(matrix))
-    keep_zeros = zeros > _PRUNED_SHARE * matrix.size
+    keep_zeros = zeros > PRUNED_SHARE * matrix.size
     # For errors, which are added up and compared, single precision is enough, of numbers near 1.
     size = max(float(moments.second_moment.mean()), float(np.finfo(np.float64).tiny))
     single, inputs = (np.asarray(g / size, np.float32) for g in (gram, raw))
@@ -340,11 +275,6 @@ def constant_bias(layer: Layer) -> npt.NDArray[np.float64] | None:
         return None
     outputs = layer.read().shape[0]
     return np.broadcast_to(np.asarray(values, np.float64).reshape(-1), (outputs,))
-
-
-def compensable(layer: Layer) -> bool:
-    """Whether the inputs of the one node that reads the weight say how to round it."""
-    return len(layer.uses) == 1 and layer.op_type != "Gather"
 
 
 def _matrix(layer: Layer, array: npt.NDArray[np.float64]) -> npt.NDArray[np.floating]:

@@ -3,9 +3,10 @@
 import collections
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import onnx_ir as ir
+from annotated_types import Interval
 
 from onnxpress.contract import (
     Candidate,
@@ -40,7 +41,7 @@ from onnxpress.passes.quantize.candidates import (
     weight_only_candidate,
 )
 from onnxpress.passes.quantize.equalizing import fold_smoothing, insert_smoothing
-from onnxpress.passes.quantize.integers import compensable
+from onnxpress.passes.quantize.goals import compensable
 from onnxpress.passes.quantize.pairs import SIXTEEN_BIT_OPSET, Pairs
 from onnxpress.passes.quantize.qdq_rules import (
     fused_output,
@@ -57,12 +58,15 @@ from onnxpress.passes.quantize.recurrent import (
     write_dynamic_lstm,
 )
 from onnxpress.passes.quantize.restoring import integer_weights, restored
+from onnxpress.passes.quantize.stored_forms import (
+    STORED_FAMILIES,
+    StoredForms,
+    write_weights,
+)
 from onnxpress.passes.quantize.storing import storing_candidate
 from onnxpress.passes.quantize.writing import (
     write_dynamic,
     write_static,
-    write_stored,
-    write_weight_only,
 )
 from onnxpress.pieces import is_finite
 from onnxpress.targets import LAYOUTS
@@ -71,6 +75,9 @@ __all__ = ["Quantize"]
 
 Parameters = Mapping[str, Parameter]
 
+_LEAST_BLOCK = 8
+_SMALLEST = (4, 8)
+"""Bits that are mixed where bytes count for more than time: 2 and 3 lose too much mostly."""
 _AMBIGUOUS = "weights of several subgraphs have its name: simplify the model first"
 
 
@@ -80,7 +87,10 @@ class Quantize(Pass):
 
     name: ClassVar[str] = "quantize"
     stage: ClassVar[Stage] = Stage.QUANTIZATION
-    families: ClassVar[tuple[str, ...]] = (STATIC, WIDE, "dynamic", "weight_only")
+    families: ClassVar[tuple[str, ...]] = (
+        *(STATIC, WIDE, "dynamic"),
+        *STORED_FAMILIES,
+    )
     minimum_opset: ClassVar[int] = 13
     rewrites_from_statistics: ClassVar[bool] = True
 
@@ -99,6 +109,20 @@ class Quantize(Pass):
         (),
         "A layer that computes with 16-bit activations amid 8-bit ones, by name; may be repeated. "
         "Without: the worst ones, where the target has such kernels.",
+    )
+    weight_bits: tuple[Annotated[int, Interval(ge=2, le=8)], ...] = setting(
+        (),
+        "Bits of weights that are only stored and expanded at load; may be repeated, then the "
+        "search mixes them. Without: 8, and 4 too where the goal is size.",
+    )
+    block_size: Annotated[int, Interval(ge=0, le=4096)] = setting(
+        32,
+        "Weights that share a scale where they have fewer than 8 bits, along the inputs; 0: all "
+        "of an output.",
+    )
+    symmetric: bool = setting(
+        default=True,
+        help="Without zero points where weights have fewer than 8 bits.",
     )
     per_channel: bool = setting(
         default=True,
@@ -121,6 +145,31 @@ class Quantize(Pass):
     refinement: bool = setting(
         default=True, help="Round each layer again for what the quantized network feeds it."
     )
+
+    def conflict(self) -> str | None:
+        """Bits of weights that no form stores, or blocks whose scales take what is saved."""
+        if self.weight_bits and not self._stores:
+            return (
+                f"weight_bits is for weights that are only stored, and form is {self.form!r}; "
+                "expected auto or weight_only beside it"
+            )
+        if 0 < self.block_size < _LEAST_BLOCK:
+            return f"block_size is {self.block_size}; expected 0 or at least {_LEAST_BLOCK}"
+        return None
+
+    def aimed_at(self, goal: str) -> "Quantize":
+        """With 4 bits beside 8 where bytes count for more than time and nothing else was said."""
+        mixes = goal == "size" and not self.weight_bits and self._stores
+        return replace(self, weight_bits=_SMALLEST) if mixes else self
+
+    @property
+    def _stores(self) -> bool:
+        """Whether weights may be stored in integers and expanded when the model is loaded."""
+        return self.form in ("auto", "weight_only")
+
+    @property
+    def _stored(self) -> StoredForms:
+        return StoredForms(self.weight_bits, self.block_size, self.symmetric)
 
     @property
     def needed_opset(self) -> int:
@@ -163,7 +212,12 @@ class Quantize(Pass):
 
     def observes(self, context: Context) -> Observations:
         """Gram matrices of all layers; inputs and outputs of those with an integer kernel."""
-        layers = frozenset(layer.name for layer in context.layers if compensable(layer))
+        layers = frozenset(
+            layer.name
+            for layer in context.layers
+            # Of embeddings, which rows are looked up.
+            if compensable(layer) or (layer.op_type == "Gather" and self._stored.has_low)
+        )
         if self.form == "weight_only":
             return Observations(layers=layers, gram=True)
         tensors: set[str] = set()
@@ -251,8 +305,9 @@ class Quantize(Pass):
             if times[stored.name] == 1:
                 candidate, reason = storing_candidate(context, stored, least)
             limit = f"it is only stored in integers: {_no_layer(stored, named)}"
-            if candidate is not None and self.form in ("auto", "weight_only"):
-                proposals.append(Proposal(stored.name, (candidate,), limit))
+            if candidate is not None and self._stores:
+                low, of_bytes = self._stored.offered(context, stored, candidate)
+                proposals.append(Proposal(stored.name, (*low, *of_bytes), limit))
             else:
                 proposals.append(Skip(stored.name, limit if reason is None else reason))
         return proposals
@@ -268,10 +323,13 @@ class Quantize(Pass):
             candidates += [dynamic] if dynamic is not None else []
             limit = limit or (None if candidates else reason)
         no_kernel = limit
-        if self.form in ("auto", "weight_only"):
+        if self._stores:
             weight_only, small = weight_only_candidate(context, layer)
-            candidates += [weight_only] if weight_only is not None else []
             limit = limit or small
+            if weight_only is not None:
+                low, of_bytes = self._stored.offered(context, layer, weight_only)
+                # What saves most comes first.
+                candidates = [*low, *candidates, *of_bytes]
         if not candidates:
             return Skip(layer.name, limit or "no form fits it")
         words = limit
@@ -284,15 +342,15 @@ class Quantize(Pass):
         context = self._fitted(context)
         nodes = {node.name: node for node in operators_between(context)}
         by_form: dict[str, dict[str, Parameters]] = {}
-        weight_only: list[str] = []
+        stored: list[Decision] = []
         lstms = decided_lstms(
             context,
             [d for d in decisions if d.candidate.family == "dynamic" and d.candidate.members],
         )
         for decision in decisions:
             candidate = decision.candidate
-            if candidate.family == "weight_only":
-                weight_only += decision.layers
+            if candidate.family in STORED_FAMILIES:
+                stored.append(decision)
             elif candidate.family == "dynamic" and candidate.members:
                 continue
             by_form.setdefault(candidate.family, {})[decision.site] = candidate.parameters
@@ -318,23 +376,11 @@ class Quantize(Pass):
         smoothed += write_dynamic(context, by_form.get("dynamic", {}))
         for weights in lstms:
             write_dynamic_lstm(context, weights)
-        _write_weights(context, weight_only)
+        write_weights(context, stored)
         # Last, so that what is folded into weights meets them in their final form.
         if not context.observed:
             pairs.move(fold_smoothing(context.names, smoothed, pairs.tensors, context.kept))
         pairs.insert()
-
-
-def _write_weights(context: Context, names: Sequence[str]) -> None:
-    """Put integers in the place of weights alone, whoever reads them."""
-    if not names:
-        return
-    stored = {item.name: item for item in context.stored}
-    for name in names:
-        if name in stored:
-            write_stored(context, stored[name])
-        elif not context.is_idle(context.layer(name)):
-            write_weight_only(context, context.layer(name))
 
 
 def _no_layer(stored: StoredWeight, layers: Mapping[str, Layer]) -> str:

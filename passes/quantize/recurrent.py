@@ -17,7 +17,8 @@ from onnxpress.contract import Candidate, Context, Decision, Layer, Proposal, Sk
 from onnxpress.errors import RecipeError
 from onnxpress.graph import add_initializer, attribute, drop_unused
 from onnxpress.passes.quantize.candidates import weight_only_candidate
-from onnxpress.passes.quantize.integers import dynamic_integers, layer_energy
+from onnxpress.passes.quantize.goals import layer_energy
+from onnxpress.passes.quantize.integers import dynamic_integers
 from onnxpress.passes.quantize.ranges import range_between
 from onnxpress.recurrent import HIDDEN_WEIGHT, INPUT_WEIGHT, is_recurrent, why_states_are_unseen
 

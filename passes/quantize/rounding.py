@@ -12,16 +12,65 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxpress.reconstruction import damped_gram
+from onnxpress.runtime import cholesky, inv
 
-__all__ = ["Compensation", "round_compensated"]
+__all__ = ["Compensation", "Grid", "round_compensated"]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating]
 
 _BLOCK = 32
 """Columns between products of matrices: within a block each column costs a pass over the block."""
 _SWEEPS = 2
 _SMALL = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The numbers that weights may become: whole ones between two ends, times steps.
+
+    Attributes:
+        lowest: of the whole numbers, or of each weight `[groups, out, in]`.
+        highest: likewise.
+        steps: `[groups, out, in]`, not 0, of any sign; `None`: 1 everywhere.
+    """
+
+    lowest: float | Float32
+    highest: float | Float32
+    steps: Float32 | None = None
+
+    def nearest(self, values: Floats, columns: slice = slice(None)) -> Floats:
+        """Of some columns the numbers that are nearest to values."""
+        low, high = _of(self.lowest, columns), _of(self.highest, columns)
+        if self.steps is None:
+            return np.asarray(np.clip(np.round(values), low, high))
+        steps = self.steps[:, columns]
+        return np.asarray(np.clip(np.round(values / steps), low, high) * steps)
+
+    def moved(self, old: Floats, by: Floats, columns: slice) -> Floats:
+        """Numbers of the grid, moved by as much as comes nearest."""
+        if self.steps is not None:
+            return self.nearest(old + by, columns)
+        low, high = _of(self.lowest, columns), _of(self.highest, columns)
+        return np.asarray(np.clip(old + np.round(by), low, high))
+
+    def sorted(self, rows: npt.NDArray[np.int64]) -> "Grid":
+        """With `[groups, in, out]`, the inputs in another order."""
+
+        def moved(array: Float32) -> Float32:
+            whole = array.swapaxes(1, 2).astype(np.float32)
+            return np.asarray(np.take_along_axis(whole, rows, axis=1))
+
+        low, high = (
+            moved(ends) if isinstance(ends, np.ndarray) else ends
+            for ends in (self.lowest, self.highest)
+        )
+        return Grid(low, high, None if self.steps is None else moved(self.steps))
+
+
+def _of(ends: float | Float32, columns: slice) -> float | Float32:
+    return ends[:, columns] if isinstance(ends, np.ndarray) else ends
 
 
 @dataclass(frozen=True)
@@ -41,14 +90,21 @@ class Compensation:
     damped: Float32
 
     @classmethod
-    def of(cls, gram: Float64) -> "Compensation":
-        """For inputs with the Gram matrix `[groups, in, in]`."""
+    def of(cls, gram: Float64, share: float = 0.0) -> "Compensation":
+        """For inputs with the Gram matrix `[groups, in, in]`.
+
+        Args:
+            gram: of the inputs.
+            share: of its mean diagonal that it is damped by beside what is usual.
+        """
         groups, columns = gram.shape[:2]
         diagonal = np.einsum("gii->gi", gram)
         size = np.maximum(diagonal.mean(axis=1), np.finfo(np.float64).tiny)
         # Inputs that are all zero weigh alike.
         idle = ~diagonal.any(axis=1)[:, None, None] * np.eye(columns)
         damped = damped_gram(gram / size[:, None, None] + idle)
+        if share:
+            damped = damped + share * np.eye(columns)
         order = np.argsort(-diagonal, axis=1, kind="stable")
         group = np.arange(groups)[:, None, None]
         sorted_gram = damped[group, order[:, :, None], order[:, None, :]]
@@ -70,24 +126,36 @@ class Compensation:
         keep_zeros: bool = False,
     ) -> Float64:
         """As `round_compensated`."""
-        groups, columns = len(self.gram), weights.shape[1]
         # Rows do not depend on each other, so each is rounded in units of its own step.
         steps = np.asarray(scales, np.float64)[:, None]
-        w = (np.asarray(weights, np.float64) / steps).reshape(groups, -1, columns)
-        nearest = np.clip(np.round(w), -highest, highest)
+        grid = Grid(-highest, highest)
+        return self.fitted(np.asarray(weights, np.float64) / steps, grid, keep_zeros=keep_zeros)
+
+    def fitted(self, weights: Float64, grid: Grid, *, keep_zeros: bool = False) -> Float64:
+        """`[out, in]` numbers of a grid whose error weighs least under the Gram matrix.
+
+        Args:
+            weights: `[out, in]`, the rows of the groups one below the other.
+            grid: whose arrays are cut into groups.
+            keep_zeros: weights that are 0 stay 0.
+        """
+        groups, columns = len(self.gram), weights.shape[1]
+        w = weights.reshape(groups, -1, columns)
+        nearest = grid.nearest(w)
         if self.upper is None:
-            return nearest.reshape(weights.shape)
+            return np.asarray(nearest.reshape(weights.shape), np.float64)
         # Transposed, [groups, in, out]: a column of the weight is contiguous. The loops only say
         # which integer is next: float32 decides that as well, in half the time.
         rows = self.order[:, :, None]
         sorted_w = np.take_along_axis(w.swapaxes(1, 2).astype(np.float32), rows, axis=1)
+        sorted_grid = grid.sorted(rows)
         # 0 or 1: a pruned weight has no other integer than 0.
         free = (sorted_w != 0).astype(np.float32) if keep_zeros else None
-        integers = _compensate(sorted_w, self.upper, highest, free)
+        found = _compensate(sorted_w, self.upper, sorted_grid, free)
         for _ in range(_SWEEPS):
-            _descend(integers, sorted_w, self.damped, highest, free)
-        restored = np.empty_like(integers)
-        np.put_along_axis(restored, rows, integers, axis=1)
+            _descend(found, sorted_w, self.damped, sorted_grid, free)
+        restored = np.empty_like(found)
+        np.put_along_axis(restored, rows, found, axis=1)
         back = restored.swapaxes(1, 2)
         better = _row_errors(w - back, self.gram) < _row_errors(w - nearest, self.gram)
         return np.where(better[:, :, None], back, nearest).reshape(weights.shape)
@@ -123,15 +191,15 @@ def _inverse_root(gram: Float64) -> Float64:
     With the order of rows and columns turned round, the Cholesky factor of H is an upper
     triangular R with RRᵀ = H; U is its inverse.
     """
-    root = np.linalg.cholesky(gram[:, ::-1, ::-1])[:, ::-1, ::-1]
-    return _inverted(np.asarray(root, np.float64))
+    root = cholesky(gram[:, ::-1, ::-1])[:, ::-1, ::-1]
+    return _inverted(root)
 
 
 def _inverted(upper: Float64) -> Float64:
     """The inverses of upper triangular matrices, by halves: a sixth of a general inverse's work."""
     size = upper.shape[1]
     if size <= _SMALL:
-        return np.asarray(np.linalg.inv(upper), np.float64)
+        return inv(upper)
     half = size // 2
     result = np.zeros_like(upper)
     first, last = _inverted(upper[:, :half, :half]), _inverted(upper[:, half:, half:])
@@ -140,7 +208,7 @@ def _inverted(upper: Float64) -> Float64:
     return result
 
 
-def _compensate(w: Float32, upper: Float32, highest: int, free: Float32 | None) -> Float32:
+def _compensate(w: Float32, upper: Float32, grid: Grid, free: Float32 | None) -> Float32:
     """GPTQ's loop, with updates beyond a block of columns put together into one product."""
     left = w.copy()
     integers = np.empty_like(w)
@@ -150,7 +218,7 @@ def _compensate(w: Float32, upper: Float32, highest: int, free: Float32 | None) 
         errors = np.empty((w.shape[0], end - start, w.shape[2]), np.float32)
         for at in range(start, end):
             column = left[:, at : at + 1]
-            rounded = np.clip(np.round(column), -highest, highest)
+            rounded = grid.nearest(column, slice(at, at + 1))
             if free is not None:
                 rounded *= free[:, at : at + 1]
             integers[:, at : at + 1] = rounded
@@ -162,7 +230,7 @@ def _compensate(w: Float32, upper: Float32, highest: int, free: Float32 | None) 
 
 
 def _descend(
-    integers: Float32, w: Float32, gram: Float32, highest: int, free: Float32 | None
+    integers: Float32, w: Float32, gram: Float32, grid: Grid, free: Float32 | None
 ) -> None:
     """One sweep of coordinate descent, in place."""
     gradient = gram @ (w - integers)
@@ -173,7 +241,7 @@ def _descend(
         for at in range(start, end):
             wanted = gradient[:, at : at + 1] / gram[:, at, at][:, None, None]
             old = integers[:, at : at + 1]
-            new = np.clip(old + np.round(wanted), -highest, highest)
+            new = grid.moved(old, wanted, slice(at, at + 1))
             if free is not None:
                 new *= free[:, at : at + 1]
             step = new - old

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxpress.reconstruction import damped_gram
-from onnxpress.runtime import eigh
+from onnxpress.runtime import cholesky, eigh, inv
 
 __all__ = ["Problem", "alternating", "columns", "solve_masked"]
 
@@ -121,8 +121,8 @@ def columns(weights: Float64, gram: Float64, choose: Choose) -> Float64:
     """
     inputs = weights.shape[2]
     damped = damped_gram(gram)
-    inverse = np.linalg.inv(damped)
-    upper = np.linalg.cholesky(inverse).swapaxes(1, 2)
+    inverse = inv(damped)
+    upper = cholesky(inverse).swapaxes(1, 2)
     left = weights.copy()
     for start in range(0, inputs, _BLOCK):
         end = min(start + _BLOCK, inputs)

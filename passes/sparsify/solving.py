@@ -11,6 +11,7 @@ from onnxpress.contract import Context, Layer, LayerStatistics, Parameter, memoi
 from onnxpress.passes.sparsify.compensate import Problem, alternating, columns, solve_masked
 from onnxpress.passes.sparsify.masks import Pattern, keep_highest, keep_n_of_m
 from onnxpress.reconstruction import damped_gram, output_energy, relative_error, repaired
+from onnxpress.runtime import pinv
 
 __all__ = ["Float64", "error_of", "kernel_of", "scores_of", "solved"]
 
@@ -148,7 +149,7 @@ def scores_of(context: Context, layer: Layer, importance: str) -> Float64:
     norms = np.sqrt(moments.second_moment)
     if importance == "second_order" and moments.gram is not None:
         damped = damped_gram(moments.gram, moments.rows)
-        norms = 1 / np.sqrt(np.einsum("gii->gi", np.linalg.pinv(damped, hermitian=True)))
+        norms = 1 / np.sqrt(np.einsum("gii->gi", pinv(damped)))
     grouped = magnitude.reshape(len(norms), -1, norms.shape[1]) * norms[:, None, :]
     energy = output_energy(layer.read(), moments.gram, moments.second_moment)
     scores: Float64 = grouped.reshape(magnitude.shape)

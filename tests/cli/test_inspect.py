@@ -26,6 +26,18 @@ def test_reading_is_printed_before_the_layers(models: Path) -> None:
     assert lines[2].startswith("largest layers")
 
 
+def test_what_samples_would_open_is_the_next_step(models: Path, tmp_path: Path) -> None:
+    expected = "give --calibration DATA, samples as the model is fed: it opens 14 to factorize"
+    shown = " ".join(run("inspect", models / "fashion_cnn.onnx").output.split())
+    assert expected in shown
+    out, mlp = tmp_path / "o.onnx", models / "fashion_mlp.onnx"
+    without = run("quantize", mlp, "-o", out, "--json", "-")
+    data = ("--calibration", models / "fashion_calibration.npz")
+    given = run("quantize", mlp, "-o", out, *data, "--form", "weight_only", "--json", "-")
+    assert "to quantize" in json.loads(without.output)["next"]
+    assert json.loads(given.output)["next"] == ""
+
+
 def test_json_has_the_readings(models: Path) -> None:
     document = json.loads(run("inspect", models / "fashion_cnn.onnx", "--json", "-").output)
     assert document["readings"] == [

@@ -50,6 +50,8 @@ LIMITS: list[tuple[str, dict[str, Any]]] = [
     ("factorize", {"energy": 0.9}),
     ("factorize", {"rank": 1}),
     ("quantize", {"form": "weight_only"}),
+    ("quantize", {"form": "weight_only", "weight_bits": [4]}),
+    ("quantize", {"form": "weight_only", "weight_bits": [3, 8], "symmetric": False}),
     ("prune", {"ratio": 0.01, "importance": "magnitude"}),
     ("simplify", {"fold_limit": 0}),
 ]

@@ -47,20 +47,20 @@ def first_value(data: str) -> float:
 
 
 def test_reader_of_a_stranger_is_found(strangers: Install) -> None:
-    strangers(csv=takes(".csv", 5))
-    assert first_value("absent.csv") == 5
+    strangers(csv=takes(".parquet", 5))
+    assert first_value("absent.parquet") == 5
 
 
 def test_error_lists_what_installed_readers_take(strangers: Install) -> None:
-    strangers(csv=takes(".csv", 5))
-    with pytest.raises(DataError, match=r"no such file or folder; expected .*a \.csv file; .*npz"):
+    strangers(csv=takes(".parquet", 5))
+    with pytest.raises(DataError, match=r"no such file or folder; expected .*a \.parquet.*npz"):
         load_samples("absent.txt", INPUTS)
 
 
 @pytest.mark.parametrize(("first", "second"), [("a", "z"), ("z", "a")])
 def test_declared_order_wins_over_the_alphabet(strangers: Install, first: str, second: str) -> None:
-    strangers(**{first: takes(".csv", 1, before=(second,)), second: takes(".csv", 2)})
-    assert first_value("absent.csv") == 1
+    strangers(**{first: takes(".parquet", 1, before=(second,)), second: takes(".parquet", 2)})
+    assert first_value("absent.parquet") == 1
 
 
 def test_reader_can_go_before_one_of_ours(strangers: Install) -> None:
@@ -72,9 +72,9 @@ def test_reader_can_go_before_one_of_ours(strangers: Install) -> None:
 def test_two_readers_of_the_same_data_without_an_order_are_named(
     strangers: Install, before: tuple[tuple[str, ...], tuple[str, ...]]
 ) -> None:
-    strangers(a=takes(".csv", 1, before[0]), b=takes(".csv", 2, before[1]))
+    strangers(a=takes(".parquet", 1, before[0]), b=takes(".parquet", 2, before[1]))
     with pytest.raises(UsageError, match="the readers a, b all accept it"):
-        load_samples("absent.csv", INPUTS)
+        load_samples("absent.parquet", INPUTS)
 
 
 def test_two_readers_of_one_name_are_refused(strangers: Install) -> None:

@@ -101,6 +101,25 @@ def test_screening_on_a_few_samples_runs_no_probe() -> None:
     assert evaluator(made).measure(opened(made.model), 8).probes == ()
 
 
+def test_what_fails_on_other_inputs_is_known_after_a_few_samples() -> None:
+    """And one that does not is run on all samples, each probe once."""
+    made = KINDS["masks"].make()
+    judge = evaluator(made)
+    shape = opened(made.model).run(made.feeds[0])["masks"].shape
+    failing = judge.measure(opened(failing_beyond("masks", *shape)(made)), share=1.0)
+    assert failing.samples == judge.screening < len(judge.samples)
+    assert judge.clearly_fails(failing)
+    assert judge.spent_anywhere(failing) > 1 > judge.spent(failing)
+    right = judge.measure(opened(made.model), share=1.0)
+    assert right.samples == len(judge.samples)
+    assert [p.name for p in right.probes] == [
+        p.name for p in judge.measure(opened(made.model)).probes
+    ]
+    glanced = judge.measure(opened(made.model), share=1.0, glance=True)
+    assert glanced.samples == judge.screening
+    assert glanced.probes
+
+
 def on_random_inputs(made: Made) -> tuple[Evaluator, Session]:
     original = opened(made.model)
     return Evaluator(original, random_samples(original, 4, 0), Budget()), original

@@ -1,5 +1,6 @@
 """How many measurements find the strongest choice that holds."""
 
+import itertools
 from collections.abc import Callable
 
 from fakes import FakeTrials, candidate
@@ -99,3 +100,44 @@ def test_what_a_glance_took_for_good_is_measured_on_all_samples() -> None:
     assert found is not None
     assert found.measurement.samples == 1
     assert found.decisions[0].candidate.predicted_error == 5.0
+
+
+def test_what_is_recalled_without_its_model_is_built_when_time_is_over() -> None:
+    """Where another ladder measured the same choice before: it is weighed by its bytes next."""
+    asked = itertools.count()
+    options = SearchOptions(stop=lambda: next(asked) > 0)
+    found = bisected(_Hasty(allowed=100.0, options=options), _ladder([1.0, 2.0, 3.0]), [])
+    assert found is not None
+    assert found.measurement.samples == 1, "completed"
+
+
+def test_what_was_measured_before_serves_when_time_is_over() -> None:
+    """For less of the budget, as where untouched samples broke the whole of it."""
+    ladder = _ladder([float(n) for n in range(1, 20)])
+    trials = _trials(12.5, lambda error: error)
+    bisected(trials, ladder, [])
+    measured = {choice[0].candidate.predicted_error for choice in trials.measured}
+    trials.allowed, trials.options = 12.0, SearchOptions(deadline=-1.0)
+    tried = trials.tried
+    found = bisected(trials, ladder, [])
+    assert found is not None
+    assert found.decisions[0].candidate.predicted_error == max(e for e in measured if e <= 12.0)
+    assert trials.tried == tried
+
+
+def test_where_all_that_was_measured_is_too_strong_one_more_is_tried_when_time_is_over() -> None:
+    ladder = _ladder([float(n) for n in range(1, 20)])
+    trials = _trials(12.5, lambda error: error)
+    bisected(trials, ladder, [])
+    trials.allowed, trials.options = 6.0, SearchOptions(deadline=-1.0)
+    tried = trials.tried
+    found = bisected(trials, ladder, [])
+    assert trials.tried == tried + 1
+    assert found is not None
+    assert 2.0 <= found.decisions[0].candidate.predicted_error <= 6.0
+
+
+def test_without_time_or_anything_known_nothing_is_tried() -> None:
+    trials = FakeTrials(1.0, options=SearchOptions(deadline=-1.0))
+    assert bisected(trials, _ladder([0.1, 0.2]), []) is None
+    assert trials.tried == 0

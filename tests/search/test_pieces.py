@@ -17,6 +17,7 @@ from onnxpress.search.allocation import allocate, allocate_to, strongest
 from onnxpress.search.layer_timing import timing_key
 from onnxpress.search.objective import Objective
 from onnxpress.search.sensitivity import hopeless, magnified, weighed
+from onnxpress.search.trial import SearchOptions
 from onnxpress.targets import load_target
 from onnxpress.testing import SAMPLE_MODELS
 
@@ -31,7 +32,7 @@ def test_one_measured_candidate_scales_the_others_of_its_site() -> None:
     assert trials.weighed == 2
 
 
-def test_halving_finds_the_few_layers_that_matter_without_measuring_each() -> None:
+def test_dividing_finds_the_few_layers_that_matter_without_measuring_each() -> None:
     names = [f"layer{n}" for n in range(64)]
     proposals = [site(name, candidate(0.01)) for name in names]
     trials = FakeTrials(1.0, true=lambda d: 50.0 if d.site in ("layer17", "layer40") else 1e-6)
@@ -183,10 +184,10 @@ def test_without_a_budget_the_strongest_are_taken_or_what_the_quota_asks_for() -
     assert 0.5 <= saved_share < 0.7
 
 
-@pytest.mark.parametrize(("min_sqnr", "looks"), [(10.0, 5), (30.0, 7)])
+@pytest.mark.parametrize(("min_sqnr", "looks"), [(10.0, 7), (30.0, 13)])
 def test_layers_are_told_apart_by_what_the_budget_allows(min_sqnr: float, looks: int) -> None:
-    proposals = [site(f"layer{n}", candidate(1.0)) for n in range(4)]
-    true = {"layer0": 1.0, "layer1": 1e-3, "layer2": 1e-3, "layer3": 1e-3}
+    true = {f"layer{n}": 1e-3 if n else 1.0 for n in range(8)}
+    proposals = [site(name, candidate(1.0)) for name in true]
     trials = FakeTrials(1.0, true=lambda d: true[d.site], floor=min_sqnr)
     found = weighed(trials, proposals, lambda _: True)
     assert trials.weighed == looks
@@ -196,23 +197,57 @@ def test_layers_are_told_apart_by_what_the_budget_allows(min_sqnr: float, looks:
 
 @pytest.mark.parametrize(
     ("min_sqnr", "together", "looks"),
-    [(10.0, 0.0060, 5), (10.0, 0.0065, 7), (13.0, 0.0030, 5), (13.0, 0.0033, 7)],
+    [(10.0, 0.0060, 7), (10.0, 0.0065, 9), (13.0, 0.0030, 7), (13.0, 0.0033, 9)],
 )
 def test_layers_are_told_apart_from_a_sixteenth_of_what_the_budget_allows(
     min_sqnr: float, together: float, looks: int
 ) -> None:
     true = {"a": 1.0, "b": 0.0, "c": together / 2, "d": together / 2}
+    true |= dict.fromkeys("efgh", 0.0)
     trials = FakeTrials(1.0, true=lambda d: true[d.site], floor=min_sqnr)
     weighed(trials, [site(name, candidate(1.0)) for name in true], lambda _: True)
     assert trials.weighed == looks
 
 
+def test_half_of_the_time_goes_into_weighing_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that says a second more for each look; the worst group is divided first."""
+    true = {f"layer{n}": 1.0 + n for n in range(16)}
+    trials = FakeTrials(
+        1.0, true=lambda d: true[d.site], floor=30.0, options=SearchOptions(deadline=20.0)
+    )
+    monkeypatch.setattr("time.monotonic", lambda: float(trials.weighed))
+    found = weighed(trials, [site(name, candidate(1.0)) for name in true], lambda _: True)
+    assert trials.weighed == 1 + 4 + 4 + 4
+    errors = [p.candidates[0].predicted_error for p in found]
+    assert errors[8:] == pytest.approx([9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0, 16.0])
+    assert errors[:8] == pytest.approx([2.5] * 4 + [6.5] * 4)
+
+
+def test_layers_that_all_matter_take_a_third_more_looks_than_there_are() -> None:
+    trials = FakeTrials(1.0, floor=30.0)
+    weighed(trials, [site(f"layer{n}", candidate(1.0)) for n in range(64)], lambda _: True)
+    assert trials.weighed == 64 + 16 + 4 + 1
+
+
+def test_layers_that_were_weighed_in_another_way_are_not_weighed_again() -> None:
+    true = {"a": 3.0, "b": 1e-9, "new": 0.5}
+    trials = FakeTrials(1.0, true=lambda d: d.candidate.predicted_error * true[d.site], floor=10.0)
+    weighed(trials, [site("a", candidate(1.0)), site("b", candidate(1.0))], lambda _: True)
+    before = trials.weighed
+    again = [site(name, candidate(error)) for name, error in (("a", 0.1), ("b", 1.0), ("new", 1.0))]
+    found = weighed(trials, again, lambda _: True)
+    assert trials.weighed - before == 1, "the new one"
+    errors = {p.site: p.candidates[0].predicted_error for p in found}
+    assert errors == pytest.approx({"a": 0.3, "b": 1e-9, "new": 0.5})
+
+
 def test_layers_that_are_not_told_apart_share_their_error_as_predicted() -> None:
-    predicted = {"a": 1.0, "b": 1.0, "c": 0.3, "d": 0.1}
-    true = {"a": 1.0, "b": 0.0, "c": 0.001, "d": 0.003}
+    idle = dict.fromkeys("efgh", 0.0)
+    predicted = {"a": 1.0, "b": 1.0, "c": 0.3, "d": 0.1} | dict.fromkeys(idle, 1.0)
+    true = {"a": 1.0, "b": 0.0, "c": 0.001, "d": 0.003} | idle
     trials = FakeTrials(1.0, true=lambda d: true[d.site], floor=10.0)
     found = weighed(
         trials, [site(name, candidate(error)) for name, error in predicted.items()], lambda _: True
     )
     errors = {p.site: p.candidates[0].predicted_error for p in found}
-    assert errors == pytest.approx({"a": 1.0, "b": 0.0, "c": 0.003, "d": 0.001})
+    assert errors == pytest.approx({"a": 1.0, "b": 0.0, "c": 0.003, "d": 0.001} | idle)

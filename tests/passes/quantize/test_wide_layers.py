@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from onnxpress.contract import Context, LayerStatistics
 from onnxpress.memory import Memory
 from onnxpress.passes.quantize import integers
-from onnxpress.passes.quantize.integers import layer_energy, weight_only_integers
+from onnxpress.passes.quantize.goals import layer_energy
+from onnxpress.passes.quantize.integers import weight_only_integers
 from onnxpress.passes.quantize.tiles import tiled, untiled
 from onnxpress.statistics import Statistics
 from onnxpress.targets import load_target

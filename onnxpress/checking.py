@@ -1,0 +1,129 @@
+"""Whether a model keeps what a team has agreed on: size, budget, speed; for their own checks."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnxpress import model_file
+from onnxpress.errors import UsageError
+from onnxpress.judge import Budget
+from onnxpress.memory import bytes_of
+from onnxpress.pipeline import optimize
+from onnxpress.request import DataArgument
+from onnxpress.runtime import Clock, compare_latency
+from onnxpress.temporary import temporary_folder
+from onnxpress.validation import Validation, validate
+
+__all__ = ["Requirement", "check"]
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One thing that was agreed on.
+
+    Attributes:
+        name: of it: `size`, `budget` or `speedup`.
+        wanted: in words.
+        found: in words.
+        met: whether it holds.
+    """
+
+    name: str
+    wanted: str
+    found: str
+    met: bool
+
+
+def check(
+    original: str | Path,
+    *,
+    optimized: str | Path | None = None,
+    recipe: str | Path | None = None,
+    calibration: DataArgument | None = None,
+    evaluation: DataArgument | None = None,
+    budget: Budget | None = None,
+    max_size: str | int | None = None,
+    min_speedup: float | None = None,
+    threads: int = 0,
+    clock: Clock = compare_latency,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Requirement]:
+    """Check an optimized file, or what a recipe makes of the original, against what was agreed on.
+
+    Args:
+        original: the file that is optimized.
+        optimized: what was made of it earlier.
+        recipe: what makes it; one of both.
+        calibration: for a recipe that needs samples and does not find those it names.
+        evaluation: samples to judge on; without, random inputs show fidelity alone.
+        budget: what may be lost; `None`: the default.
+        max_size: bytes, or with a unit as `4MB`, of the file with its external data.
+        min_speedup: how many times as fast as the original it has to be, by the median of
+            interleaved rounds on this machine.
+        threads: of onnxruntime; 0: all cores.
+        clock: compares latencies; in tests a table.
+        progress: told in a few words what is being done.
+
+    Raises:
+        UsageError: neither or both of `optimized` and `recipe`, or a size that is none.
+        OnnxpressError: a file cannot be read, or samples do not fit.
+    """
+    if (optimized is None) == (recipe is None):
+        raise UsageError("give either --recipe, to make the model anew, or --optimized, a file")
+    most = None if max_size is None else bytes_of(max_size, "max size")
+    budget = budget or Budget()
+    with temporary_folder() as folder:
+        made = Path(optimized) if optimized is not None else folder / "model.onnx"
+        if recipe is not None:
+            progress("making the model by its recipe")
+            result = optimize(
+                original,
+                recipe=recipe,
+                calibration=calibration,
+                threads=threads,
+                clock=clock,
+                progress=progress,
+            )
+            result.save(made)
+        progress("judging it")
+        found = validate(
+            made,
+            original,
+            evaluation=evaluation,
+            budget=budget,
+            threads=threads,
+            clock=clock,
+            progress=progress,
+        )
+        size = model_file.size_bytes(made)
+    requirements = [
+        Requirement("budget", found.budget, _judged(found), found.within_budget),
+    ]
+    if most is not None:
+        wanted, have = f"at most {most:,} bytes", f"{size:,} bytes"
+        requirements.append(Requirement("size", wanted, have, size <= most))
+    if min_speedup is not None:
+        requirements.append(_speed(found, min_speedup))
+    return requirements
+
+
+def _judged(found: Validation) -> str:
+    if found.problems:
+        return "; ".join(found.problems)
+    measured = found.measurement
+    parts = []
+    if measured.metric is not None:
+        parts.append(f"{measured.metric} drop {measured.drop:.2f}")
+    if math.isfinite(measured.worst_sqnr_db):
+        parts.append(f"SQNR {measured.worst_sqnr_db:.1f} dB")
+    return f"{', '.join(parts) or 'identical'}, {measured.samples} samples"
+
+
+def _speed(found: Validation, wanted: float) -> Requirement:
+    latency = found.latency
+    have = (
+        f"{latency.speedup:.2f} times as fast (quartiles {latency.low:.2f} to {latency.high:.2f})"
+    )
+    met = latency.speedup >= wanted
+    return Requirement("speedup", f"at least {wanted:g} times as fast", have, met)

@@ -1,0 +1,157 @@
+"""Samples from a description: a TOML file that says which files are fed, and how prepared.
+
+    [images]
+    path = "photos"
+    size = [224, 224]
+    mean = [0.485, 0.456, 0.406]
+    deviation = [0.229, 0.224, 0.225]
+
+    [constants]
+    scale_factor = [[1.0, 1.0]]
+
+One of the tables `[images]`, `[texts]`, `[sounds]` and `[table]`; paths are relative to the file.
+"""
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxpress.data.images import read_images, said_by_processor
+from onnxpress.data.pictures import Pictures
+from onnxpress.data.reader import Reader, path_of
+from onnxpress.data.samples import Samples
+from onnxpress.data.sounds import Sounds, read_sounds
+from onnxpress.data.tables import Table, read_table
+from onnxpress.data.texts import Texts, read_texts
+from onnxpress.errors import DataError, UsageError, nearest
+from onnxpress.runtime import Array, InputSpec
+from onnxpress.settings import checked
+from onnxpress.toml_places import read_toml
+
+__all__ = ["READER"]
+
+_CONSTANTS = "constants"
+_Read = Callable[[Path, Mapping[str, Any], Sequence[InputSpec], Mapping[str, Array]], Samples]
+
+
+def _accepts(data: object) -> bool:
+    path = path_of(data)
+    return path is not None and path.suffix.lower() == ".toml"
+
+
+def _read(data: str | Path, inputs: Sequence[InputSpec]) -> Samples:
+    file = Path(data)
+    try:
+        said = read_toml(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"{file}: cannot be read as a description of samples ({error})") from error
+    known = (*_KINDS, _CONSTANTS)
+    for name in said:
+        if name not in known:
+            raise DataError(
+                f"{file}: has no table [{name}]{nearest(name, known)} to describe samples with "
+                f"(there are: {', '.join(f'[{one}]' for one in known)})"
+            )
+    kinds = [name for name in said if name in _KINDS]
+    if len(kinds) != 1 or not isinstance(said[kinds[0]], dict):
+        raise DataError(
+            f"{file}: describes {', '.join(kinds) or 'nothing'}; expected one of the tables "
+            f"{', '.join(f'[{one}]' for one in _KINDS)}"
+        )
+    table = dict(said[kinds[0]])
+    place = table.pop("path", None)
+    if not isinstance(place, str):
+        raise DataError(f"{file}: [{kinds[0]}] has no path; expected that of a file or folder")
+    constants = _constants(said.get(_CONSTANTS, {}), inputs, file)
+    try:
+        samples = _KINDS[kinds[0]](file.parent / place, _rooted(table, file), inputs, constants)
+    except UsageError as error:
+        raise DataError(f"{file}: {error}") from error
+    return replace(samples, source=str(file))
+
+
+def _rooted(table: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Settings whose files are found from the description."""
+    return {
+        name: str(file.parent / value) if name in ("tokenizer", "preprocessor") else value
+        for name, value in table.items()
+    }
+
+
+def _images(
+    path: Path,
+    table: Mapping[str, Any],
+    inputs: Sequence[InputSpec],
+    constants: Mapping[str, Array],
+) -> Samples:
+    own = dict(table)
+    processor = own.pop("preprocessor", None)
+    how = Pictures() if processor is None else said_by_processor(Path(processor))[0]
+    how = replace(how, **checked(Pictures, "images", own, kind="table"))
+    return read_images(path, how, inputs, constants)
+
+
+def _texts(
+    path: Path,
+    table: Mapping[str, Any],
+    inputs: Sequence[InputSpec],
+    constants: Mapping[str, Array],
+) -> Samples:
+    return read_texts(
+        path, Texts(**checked(Texts, "texts", table, kind="table")), inputs, constants
+    )
+
+
+def _sounds(
+    path: Path,
+    table: Mapping[str, Any],
+    inputs: Sequence[InputSpec],
+    constants: Mapping[str, Array],
+) -> Samples:
+    how = Sounds(**checked(Sounds, "sounds", table, kind="table"))
+    return read_sounds(path, how, inputs, constants)
+
+
+def _table(
+    path: Path,
+    table: Mapping[str, Any],
+    inputs: Sequence[InputSpec],
+    constants: Mapping[str, Array],
+) -> Samples:
+    return read_table(
+        path, Table(**checked(Table, "table", table, kind="table")), inputs, constants
+    )
+
+
+_KINDS: dict[str, _Read] = {"images": _images, "texts": _texts, "sounds": _sounds, "table": _table}
+
+
+def _constants(said: object, inputs: Sequence[InputSpec], file: Path) -> dict[str, Array]:
+    """What inputs are fed at every run; a number fills the whole of an input."""
+    if not isinstance(said, dict):
+        raise DataError(f"{file}: [constants] is no table; expected values by names of inputs")
+    specs = {spec.name: spec for spec in inputs}
+    found: dict[str, Array] = {}
+    for name, value in said.items():
+        if name not in specs:
+            raise DataError(
+                f"{file}: [constants] feeds {name!r}{nearest(name, list(specs))}, which the model "
+                f"does not take (it takes: {', '.join(specs)})"
+            )
+        spec = specs[name]
+        try:
+            array = np.array(value, dtype=spec.dtype)
+            if array.ndim == 0:
+                sizes = [dim if isinstance(dim, int) and dim >= 0 else 1 for dim in spec.shape]
+                array = np.full(sizes, array, dtype=spec.dtype)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(f"{file}: [constants] {name} cannot be {spec} ({error})") from error
+        found[name] = array
+    return found
+
+
+READER = Reader("a .toml that says which files are fed and how they are prepared", _accepts, _read)

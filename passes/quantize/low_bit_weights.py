@@ -1,0 +1,229 @@
+"""The codes of a weight in few bits, with the error they cause.
+
+Steps come first, by block (`low_bits`). Of layers whose inputs were observed the codes are then
+chosen column by column, so that their errors cancel (`rounding`), whatever block a column is in.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxpress.contract import (
+    Context,
+    LayerStatistics,
+    StoredWeight,
+    memoised,
+)
+from onnxpress.graph import standard_opset
+from onnxpress.layers import Layer
+from onnxpress.passes.quantize.goals import Goal, compensable, goal_of, judged
+from onnxpress.passes.quantize.low_bits import (
+    Blocks,
+    LowBitForm,
+    LowBits,
+    OftenRows,
+    nearest_codes,
+    put_codes,
+    without_codes,
+)
+from onnxpress.passes.quantize.rounding import Compensation, Grid
+from onnxpress.passes.quantize.tiles import gram_of, tiled, untiled
+from onnxpress.passes.quantize.weights import quantize_weight
+from onnxpress.pieces import row_blocks
+from onnxpress.reconstruction import output_energy
+
+__all__ = [
+    "LowBitRounded",
+    "blocks_of",
+    "low_bit_weight",
+    "often_rows",
+]
+
+Float64 = npt.NDArray[np.float64]
+
+_LARGE = 1 << 25
+"""Elements: in double precision, and what is computed of them, 0.8 GB."""
+_AT_A_TIME = 1 << 22
+"""Elements that are rounded together: in double precision 34 MB, a few times."""
+_DAMPINGS = (0.0, 0.1, 0.5)
+"""Shares of the mean diagonal of the Gram matrix, beside the usual 0.01, that are tried."""
+_OUTPUTS = 128
+"""Of a layer, evenly spread, that the damping is chosen by."""
+_OFTEN = 32
+"""Of so many rows one, at most, that is looked up often: an eighth of a bit a weight."""
+_SCATTER_OPSET = 11
+_INPUTS_LAST = ("gemm_out_in", "out_in", "directions_out_in")
+
+
+@dataclass(frozen=True, slots=True)
+class LowBitRounded:
+    """A weight in few bits.
+
+    Attributes:
+        weight: codes and steps.
+        offset: `[out]` what the bias has to take up, or `None`.
+        error: power of the output's change over that of the output; without observed inputs,
+            of the weight.
+    """
+
+    weight: LowBits
+    offset: Float64 | None
+    error: float
+
+
+def blocks_of(weight: Layer | StoredWeight, form: LowBitForm) -> Blocks:
+    """How a weight is cut, by its shape alone.
+
+    Along the inputs of a layer; an embedding along its words, what is no layer along its last axis.
+    """
+    size = math.prod(weight.shape)
+    if isinstance(weight, StoredWeight) or weight.op_type == "Gather":
+        last = weight.shape[-1]
+        return Blocks.of(size // last, last, form)
+    use, groups = weight.uses[0], weight.groups
+    if weight.op_type == "Conv":
+        return Blocks.of(weight.shape[0], size // weight.shape[0], form)
+    if weight.op_type == "ConvTranspose":
+        inputs = weight.shape[0] // groups
+        return Blocks.of(size // inputs, inputs, form, groups, swapped=True)
+    if use.layout in _INPUTS_LAST:
+        return Blocks.of(size // weight.shape[-1], weight.shape[-1], form)
+    inputs = weight.shape[-2]
+    return Blocks.of(size // inputs, inputs, form, groups, swapped=True)
+
+
+def low_bit_weight(
+    context: Context, weight: Layer | StoredWeight, form: LowBitForm
+) -> LowBitRounded:
+    """The weight in a form, rounded as well as what is known of its inputs allows."""
+    if isinstance(weight, StoredWeight) or not _compensated_by_columns(weight):
+        blocks = blocks_of(weight, form)
+        often = often_rows(context, weight)
+        return _of_array(context, weight.weight.const_value, blocks, form, often)
+    return _of_layer(context, weight, form)
+
+
+def often_rows(context: Context, weight: Layer | StoredWeight) -> npt.NDArray[np.int64]:
+    """Rows of an embedding that the samples look up most, as few as cost little in 8 bits.
+
+    What a text is made of mostly is a few hundred words; on samples of others than these the rest
+    is as good as without.
+    """
+    known = context.base_statistics
+    counts = None
+    if isinstance(weight, Layer) and known is not None:
+        counts = known.lookups.get(weight.name)
+    if counts is None or standard_opset(context.model) < _SCATTER_OPSET:
+        return np.zeros(0, np.int64)
+    most = len(counts) // _OFTEN
+    order = np.argsort(-counts, kind="stable")[:most]
+    return np.sort(order[counts[order] > 0]).astype(np.int64)
+
+
+def _compensated_by_columns(layer: Layer) -> bool:
+    """Very large weights are rounded to the nearest, some rows at a time."""
+    return compensable(layer) and math.prod(layer.shape) <= _LARGE
+
+
+@memoised
+def _of_array(
+    context: Context,
+    tensor: object,
+    blocks: Blocks,
+    form: LowBitForm,
+    often: npt.NDArray[np.int64],
+) -> LowBitRounded:
+    """By its numbers alone."""
+    array: npt.NDArray[np.floating] = tensor.numpy()  # type: ignore[attr-defined]
+    matrix = blocks.matrix(array)
+    found = without_codes(matrix, form, blocks, None, thorough=not context.draft)
+    for rows in row_blocks(matrix, _AT_A_TIME):
+        put_codes(found, rows, nearest_codes(found, rows, matrix[rows]))
+    if len(often):
+        found = replace(found, often=OftenRows(often, quantize_weight(matrix[often], 0)))
+    return LowBitRounded(found, None, _relative_error(matrix, found))
+
+
+@memoised
+def _of_layer(context: Context, layer: Layer, form: LowBitForm) -> LowBitRounded:
+    """So that errors cancel at the layer's output, where its inputs were observed."""
+    goal, blocks = goal_of(context, layer), blocks_of(layer, form)
+    importance = None
+    if goal.gram is not None:
+        # Of a wide layer each tile has inputs of its own.
+        groups = len(goal.gram) // goal.tiles
+        importance = np.einsum("gii->gi", goal.gram).reshape(groups, -1)
+    found = without_codes(goal.weights, form, blocks, importance, thorough=not context.draft)
+    if goal.gram is None or context.draft:
+        for rows in row_blocks(goal.weights, _AT_A_TIME):
+            put_codes(found, rows, nearest_codes(found, rows, goal.weights[rows]))
+    else:
+        share = _damping(context.moments(layer), goal, found)
+        compensation = Compensation.of(goal.gram, share)
+        alone = len(goal.gram) == goal.tiles
+        every = row_blocks(goal.weights, _AT_A_TIME) if alone else [slice(0, blocks.rows)]
+        for rows in every:
+            put_codes(found, rows, _compensated(found, rows, compensation, goal))
+    delta = found.dequantize() - goal.weights
+    return LowBitRounded(found, *judged(context, layer, goal, delta))
+
+
+def _damping(moments: LayerStatistics | None, goal: Goal, low: LowBits) -> float:
+    """What serves half of the samples best where the other half says how to round.
+
+    Of some outputs; without halves, or of layers with groups, as usual.
+    """
+    if moments is None or moments.half is None or goal.gram is None or len(goal.gram) > 1:
+        return _DAMPINGS[0]
+    halves = moments.half, moments.without(moments.half)
+    grams = [gram_of(half, centred=goal.biased)[0] for half in halves]
+    rows = slice(0, None, -(-low.blocks.rows // _OUTPUTS))
+    wanted = goal.weights[rows]
+    best, least = _DAMPINGS[0], np.inf
+    for share in _DAMPINGS:
+        lost = 0.0
+        for own, other in (grams, grams[::-1]):
+            if own is None or other is None:
+                return _DAMPINGS[0]
+            whole = _compensated(low, rows, Compensation.of(own, share), goal)
+            scales = low.blocks.spread(low.scales(rows))
+            lost += output_energy(whole * scales - wanted, other)
+        if lost < least:
+            best, least = share, lost
+    return best
+
+
+def _compensated(low: LowBits, rows: slice, compensation: Compensation, goal: Goal) -> Float64:
+    """Whole numbers `[r, in]`, 0 for 0, of some rows."""
+    blocks, form, tiles = low.blocks, low.form, goal.tiles
+    groups = len(compensation.gram)
+    steps = np.asarray(blocks.spread(low.scales(rows)), np.float64)
+    # Squares of very small weights would underflow.
+    units = np.abs(steps).max(axis=1, keepdims=True)
+
+    def cut(array: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        parts = tiled(array, tiles)
+        return parts.reshape(groups, -1, parts.shape[1])
+
+    lowest: float | npt.NDArray[np.float32] = -float(form.middle)
+    highest: float | npt.NDArray[np.float32] = lowest + form.levels
+    if low.zeros is not None:
+        lowest = -cut(blocks.spread(low.zeros[rows]).astype(np.float32)).astype(np.float32)
+        highest = lowest + np.float32(form.levels)
+    relative = steps / units
+    grid = Grid(lowest, highest, cut(relative).astype(np.float32))
+    target = tiled(np.asarray(goal.weights[rows], np.float64) / units, tiles)
+    found = compensation.fitted(np.asarray(target, np.float64), grid, keep_zeros=goal.keeps_zeros)
+    return np.asarray(np.round(untiled(found, tiles) / relative), np.float64)
+
+
+def _relative_error(rows: npt.NDArray[np.floating], low: LowBits) -> float:
+    """Power of the weight's change over that of the weight."""
+    noise = power = 0.0
+    for some in row_blocks(rows):
+        wanted = rows[some].astype(np.float64)
+        noise += float(np.square(low.dequantize(some) - wanted).sum())
+        power += float(np.square(wanted).sum())
+    return noise / power if power > 0 else 0.0

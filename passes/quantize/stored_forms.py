@@ -1,0 +1,127 @@
+"""In how many bits a weight may be stored that is expanded when a model is loaded.
+
+The 8-bit form has a scale for each channel (`storing`, `integers`); forms of fewer bits have one
+for each block (`low_bits`). Which a weight gets is the search's choice, or a setting's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onnxpress.contract import (
+    Candidate,
+    Context,
+    Decision,
+    Layer,
+    Parameter,
+    RecipeError,
+    StoredWeight,
+    shift_bias,
+)
+from onnxpress.passes.quantize.low_bit_weights import blocks_of, low_bit_weight, often_rows
+from onnxpress.passes.quantize.low_bits import LowBitForm
+from onnxpress.passes.quantize.unpacking import nodes_bytes, write_low_bits
+from onnxpress.passes.quantize.writing import write_stored, write_weight_only
+
+__all__ = ["STORED_FAMILIES", "StoredForms", "write_weights"]
+
+_BYTE = 8
+_OFTEN_BYTES = 12
+"""Of a row in 8 bits beside its integers: its number and its scale."""
+STORED_FAMILIES = {
+    "weight_only": _BYTE,
+    **{f"weight_only_{bits}_bit": bits for bits in range(2, _BYTE)},
+}
+"""Families of candidates that are only stored, and their bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredForms:
+    """What the settings allow.
+
+    Attributes:
+        bits: of the forms that were asked for; none: 8.
+        block_size: of those below 8 bits.
+        symmetric: whether these have no zero points.
+    """
+
+    bits: tuple[int, ...]
+    block_size: int
+    symmetric: bool
+
+    @property
+    def has_low(self) -> bool:
+        """Whether there are forms below 8 bits."""
+        return any(bits < _BYTE for bits in self.bits)
+
+    def offered(
+        self, context: Context, weight: Layer | StoredWeight, of_bytes: Candidate
+    ) -> tuple[list[Candidate], list[Candidate]]:
+        """Forms below 8 bits as far as they save more than 8, the smallest first; and the latter.
+
+        Where no other form does, 8 bits are offered although others were asked for.
+
+        Args:
+            context: of the proposal.
+            weight: finite, with elements.
+            of_bytes: its 8-bit form.
+        """
+        low: list[Candidate] = []
+        # What is not tried cannot be taken back where it loses too much.
+        often = often_rows(context, weight)
+        kept = context.untried and _BYTE in self.bits
+        for bits in () if kept else sorted({bits for bits in self.bits if bits < _BYTE}):
+            form = LowBitForm(bits, self.block_size, self.symmetric)
+            saved = weight.nbytes - blocks_of(weight, form).nbytes(form) - nodes_bytes(bits)
+            saved -= len(often) * (weight.shape[-1] + _OFTEN_BYTES)
+            if saved <= of_bytes.saved_bytes:
+                continue
+            error = 0.0 if context.survey else low_bit_weight(context, weight, form).error
+            family = f"weight_only_{bits}_bit"
+            parameters: dict[str, Parameter] = {
+                "block_size": self.block_size,
+                "symmetric": self.symmetric,
+            }
+            low.append(Candidate(parameters, error, saved, family=family, keeps_kernels=True))
+        stays = not self.bits or _BYTE in self.bits or not low
+        return low, [of_bytes] if stays else []
+
+
+def write_weights(context: Context, decisions: Sequence[Decision]) -> None:
+    """Put integers in the place of weights alone, whoever reads them.
+
+    Raises:
+        RecipeError: a decision means nothing for this model.
+    """
+    if not decisions:
+        return
+    stored = {item.name: item for item in context.stored}
+    for decision in decisions:
+        bits = STORED_FAMILIES[decision.candidate.family]
+        for name in decision.layers:
+            weight = stored.get(name) or context.layer(name)
+            if isinstance(weight, Layer) and context.is_idle(weight):
+                continue
+            if bits < _BYTE:
+                _write_low_bits(context, weight, _form(decision.candidate))
+            elif isinstance(weight, Layer):
+                write_weight_only(context, weight)
+            else:
+                write_stored(context, weight)
+
+
+def _form(candidate: Candidate) -> LowBitForm:
+    given = candidate.parameters
+    size, symmetric = given.get("block_size", 32), given.get("symmetric", True)
+    if type(size) is not int or size < 0 or type(symmetric) is not bool:
+        raise RecipeError(
+            f"a decision of {candidate.family} has block_size = {size!r} and symmetric = "
+            f"{symmetric!r}; expected a whole number from 0 up, and true or false"
+        )
+    return LowBitForm(STORED_FAMILIES[candidate.family], size, symmetric)
+
+
+def _write_low_bits(context: Context, weight: Layer | StoredWeight, form: LowBitForm) -> None:
+    rounded = low_bit_weight(context, weight, form)
+    if rounded.offset is not None and isinstance(weight, Layer):
+        shift_bias(context.names, context.model.graph, weight.node, rounded.offset)
+    write_low_bits(context, weight.weight, weight.graph, rounded.weight)

@@ -1,0 +1,171 @@
+"""Write weights in few bits: packed codes that standard operators unpack when a model is loaded.
+
+bytes → Cast → Gather of a table with what the parts of each byte stand for → Cast → Reshape to
+blocks → Mul with the steps → Reshape to the weight. Codes of more than one plane are added up, zero
+points are unpacked likewise and subtracted, and what blocks were filled up with is cut off. All of
+it is of constants, so that onnxruntime does it once, and the kernels and their speed stay as they
+were.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxpress.contract import Context
+from onnxpress.graph import Names, add_initializer, prepend, standard_opset
+from onnxpress.passes.quantize.low_bits import LowBits, OftenRows
+from onnxpress.passes.quantize.packing import packed, planes, table, table_bytes
+
+__all__ = ["nodes_bytes", "write_low_bits"]
+
+_NODES_BYTES = 1000
+"""Of the nodes and small constants of a weight, about."""
+_SLICE_WITH_INPUTS = 10
+_HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+
+@dataclass
+class _Nodes:
+    """Nodes that are made for one weight.
+
+    Attributes:
+        names: free ones of the model.
+        graph: that constants are put into.
+        stem: of their names.
+        kind: of the numbers.
+        made: so far.
+    """
+
+    names: Names
+    graph: ir.Graph
+    stem: str
+    kind: ir.DataType
+    made: list[ir.Node] = field(default_factory=list)
+
+    def node(
+        self, op_type: str, inputs: Sequence[ir.Value], attributes: Sequence[ir.Attr] = ()
+    ) -> ir.Value:
+        node = ir.Node("", op_type, inputs, attributes)
+        node.name = self.names.free(f"{self.stem}_{op_type}")
+        node.outputs[0].name = self.names.free(f"{self.stem}_{op_type.lower()}")
+        self.made.append(node)
+        return node.outputs[0]
+
+    def constant(
+        self, suffix: str, array: npt.NDArray[np.generic], dtype: ir.DataType | None = None
+    ) -> ir.Value:
+        return add_initializer(self.names, self.graph, f"{self.stem}_{suffix}", array, dtype)
+
+    def shared(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
+        """A constant of the main graph that all weights use."""
+        known = self.graph.initializers.get(name)
+        if known is not None:
+            return known
+        return add_initializer(self.names, self.graph, name, array)
+
+    def cast(self, value: ir.Value, kind: ir.DataType) -> ir.Value:
+        return self.node("Cast", [value], [ir.AttrInt64("to", int(kind))])
+
+    def shaped(self, value: ir.Value, shape: Sequence[int]) -> ir.Value:
+        sizes = self.constant("shape", np.asarray(shape, np.int64))
+        return self.node("Reshape", [value, sizes])
+
+    def cut(self, value: ir.Value, axis: int, end: int, opset: int) -> ir.Value:
+        """The first `end` along an axis (ONNX operator Slice, whose version 10 has inputs)."""
+        ends = {"starts": [0], "ends": [end], "axes": [axis]}
+        if opset < _SLICE_WITH_INPUTS:
+            return self.node("Slice", [value], [ir.AttrInt64s(k, v) for k, v in ends.items()])
+        inputs = [self.constant(k, np.asarray(v, np.int64)) for k, v in ends.items()]
+        return self.node("Slice", [value, *inputs])
+
+    def unpacked(
+        self, suffix: str, codes: npt.NDArray[np.uint8], bits: int, offset: int
+    ) -> ir.Value:
+        """The numbers `[bytes, parts]` that codes stand for, and what fills up the last byte."""
+        sums: ir.Value | None = None
+        own = packed(codes, bits)
+        several = len(own) > 1
+        for number, (plane, (width, shift)) in enumerate(zip(own, planes(bits), strict=True)):
+            stem = f"{suffix}_{number}" if several else suffix
+            index = self.cast(self.constant(stem, plane), ir.DataType.INT32)
+            added = offset if number == 0 else 0
+            name = f"onnxpress_{width}_bits_{shift}_{-added}"
+            # Of three axes: a table of two would be an embedding.
+            rows = table(width, shift, added)[:, None]
+            found = self.node("Gather", [self.shared(name, rows), index], [ir.AttrInt64("axis", 0)])
+            found = self.cast(found, self.kind)
+            if several:
+                found = self.shaped(found, [-1])
+            sums = found if sums is None else self.node("Add", [sums, found])
+        assert sums is not None
+        return sums
+
+
+def nodes_bytes(bits: int) -> int:
+    """What unpacks a weight, with the tables that it may share with others."""
+    return _NODES_BYTES * len(list(planes(bits))) + table_bytes(bits)
+
+
+def write_low_bits(context: Context, weight: ir.Value, home: ir.Graph, low: LowBits) -> None:
+    """Put packed codes and what unpacks them in place of a constant of the graph `home`."""
+    kind = weight.dtype
+    assert kind is not None
+    assert weight.shape is not None
+    opset, form, blocks = standard_opset(context.model), low.form, low.blocks
+    # onnxruntime's CPU provider has no Mul for half types, so it would not fold one when it loads.
+    dtype = ir.DataType.FLOAT if kind in _HALVES else kind
+    name = weight.name or ""
+    write = _Nodes(context.names, context.model.graph, name, dtype)
+    offset = -form.middle if low.zeros is None else 0
+    codes = np.asarray(blocks.stored(low.codes), np.uint8)
+    value = write.unpacked(f"{form.bits}_bits", codes, form.bits, offset)
+    value = write.shaped(value, blocks.stored_shape)
+    one = blocks.steps_shape
+    if low.zeros is not None:
+        zeros = np.asarray(blocks.stored(low.zeros[:, :, None]), np.uint8)
+        # Every plane ends with the same byte.
+        whole = np.concatenate([zeros.reshape(-1), np.zeros(-zeros.size % 8, np.uint8)])
+        points = write.unpacked("zero_points", whole, form.bits, 0)
+        if whole.size != zeros.size:
+            points = write.cut(write.shaped(points, [-1]), 0, zeros.size, opset)
+        value = write.node("Sub", [value, write.shaped(points, one)])
+    units = write.constant("scale", _by_row(low).astype(dtype.numpy()))
+    scales = units
+    if low.steps is not None:
+        steps = np.asarray(blocks.stored(low.steps[:, :, None])).reshape(one)
+        scales = write.node("Mul", [write.cast(write.constant("steps", steps), dtype), units])
+    value = write.node("Mul", [value, scales])
+    length = blocks.count * blocks.size
+    if length != blocks.columns:
+        outputs = blocks.stored_shape[3:]
+        value = write.shaped(value, (blocks.stored_shape[0], length, *outputs))
+        value = write.cut(value, 1, blocks.columns, opset)
+    value = write.shaped(value, weight.shape.numpy())
+    if low.often is not None:
+        value = _often(write, value, low.often, dtype)
+    if dtype != kind:
+        value = write.cast(value, kind)
+    value.type, value.shape = ir.TensorType(kind), weight.shape
+    prepend(home, write.made)
+    ir.convenience.replace_all_uses_with(weight, value)
+    del home.initializers[name]
+    value.name = name
+
+
+def _often(write: "_Nodes", table: ir.Value, often: OftenRows, dtype: ir.DataType) -> ir.Value:
+    """The table with some rows in 8 bits (ONNX operator ScatterND)."""
+    scales = often.weight.scales[:, None].astype(dtype.numpy())
+    integers = write.cast(write.constant("often", often.weight.values), dtype)
+    rows = write.node("Mul", [integers, write.constant("often_scale", scales)])
+    return write.node("ScatterND", [table, write.constant("rows", often.rows[:, None]), rows])
+
+
+def _by_row(low: LowBits) -> npt.NDArray[np.float32]:
+    """The units of rows in a shape that broadcasts with the steps."""
+    blocks = low.blocks
+    spread = np.broadcast_to(low.units[:, None, None], (blocks.rows, 1, 1))
+    first, _, one, *outputs = blocks.steps_shape
+    return np.asarray(blocks.stored(spread), np.float32).reshape(first, 1, one, *outputs)

@@ -1,0 +1,87 @@
+"""Recordings: one channel at one rate, cut or filled to what the model wants."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from onnxpress.data import load_samples
+from onnxpress.errors import DataError
+from onnxpress.runtime import InputSpec
+
+ANY = InputSpec("signal", "float32", ("batch", "samples"))
+
+
+def tone(file: Path, rate: int = 16_000, seconds: float = 0.1, channels: int = 1) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    time = np.arange(round(rate * seconds)) / rate
+    wave = 0.5 * np.sin(2 * np.pi * 440 * time)
+    soundfile.write(file, np.stack([wave] * channels, axis=1), rate, subtype="FLOAT")
+
+
+def test_signal_is_fed_as_it_is(tmp_path: Path) -> None:
+    tone(tmp_path / "a.wav", channels=2)
+    (feed,) = load_samples(tmp_path, [ANY]).feeds
+    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(1600) / 16_000)
+    assert feed["signal"].tolist() == [pytest.approx(expected.tolist(), abs=1e-6)]
+
+
+def test_another_rate_becomes_the_model_s(tmp_path: Path) -> None:
+    tone(tmp_path / "a.wav", rate=48_000)
+    (feed,) = load_samples(tmp_path, [ANY]).feeds
+    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(1600) / 16_000)
+    assert feed["signal"].shape == (1, 1600)
+    # The filter needs some values at both ends.
+    inner = feed["signal"][0, 200:-200].tolist()
+    assert inner == pytest.approx(expected[200:-200].tolist(), abs=0.01)
+
+
+@pytest.mark.parametrize("shape", [("n", 2000), ("n", 1, 2000), ("n", 2000, 1), (2000,)])
+def test_short_recording_is_filled_up(tmp_path: Path, shape: tuple[int | str, ...]) -> None:
+    tone(tmp_path / "a.wav")
+    (feed,) = load_samples(tmp_path, [InputSpec("x", "float32", shape)]).feeds
+    assert feed["x"].size == 2000
+    assert feed["x"].ndim == len(shape)
+    assert not feed["x"].reshape(-1)[1600:].any()
+
+
+def test_description_cuts_scales_and_places(tmp_path: Path) -> None:
+    tone(tmp_path / "a.wav")
+    (tmp_path / "d.toml").write_text(
+        '[sounds]\npath = "a.wav"\nrate = 16000\nseconds = 0.2\nplace = "end"\nscale = 32768\n'
+    )
+    samples = load_samples(tmp_path / "d.toml", [ANY])
+    signal = samples.feeds[0]["signal"][0]
+    assert len(signal) == 3200
+    assert not signal[:1600].any()
+    assert signal.max() == pytest.approx(16384, rel=0.01)
+    assert not any("assumed" in note for note in samples.notes)
+
+
+def test_subfolders_are_classes_and_the_rate_is_said(tmp_path: Path) -> None:
+    for name in ("no", "yes"):
+        tone(tmp_path / name / "a.wav")
+    samples = load_samples(tmp_path, [ANY])
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [0, 1]
+    assert any("16,000 values a second, which is assumed" in note for note in samples.notes)
+
+
+def test_model_that_takes_features_is_refused(tmp_path: Path) -> None:
+    tone(tmp_path / "a.wav")
+    with pytest.raises(DataError, match=r"mel bands"):
+        load_samples(tmp_path, [InputSpec("mel", "float32", ("n", 80, 3000))])
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF....WAVE"])
+def test_broken_recording_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.wav").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.wav: cannot be read as a recording"):
+        load_samples(tmp_path, [ANY])
+
+
+def test_empty_recording_is_named(tmp_path: Path) -> None:
+    tone(tmp_path / "a.wav", seconds=0)
+    with pytest.raises(DataError, match=r"a\.wav: is empty"):
+        load_samples(tmp_path, [ANY])
