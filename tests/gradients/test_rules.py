@@ -203,6 +203,12 @@ CASES = {
         "y = GatherElements<axis=1>(x, i)", {"x": drawn(2, 3)}, {"i": np.asarray([[0, 0], [2, 1]])}
     ),
     "Pad": Case("y = Pad(x, pads)", X, {"pads": integers(0, 1, 2, 2, 0, 1)}),
+    "Pad by reflection": Case(
+        'y = Pad<mode="reflect">(x, pads)', X, {"pads": integers(0, 1, 2, 1, 0, 1)}
+    ),
+    "Pad by the edge": Case(
+        'y = Pad<mode="edge">(x, pads)', X, {"pads": integers(0, 1, 2, 2, 0, 1)}
+    ),
     "Expand": Case("y = Expand(x, to)", {"x": drawn(3, 1)}, {"to": integers(2, 3, 4)}),
     "DepthToSpace": Case("y = DepthToSpace<blocksize=2>(x)", IMAGE),
     "SpaceToDepth": Case("y = SpaceToDepth<blocksize=2>(x)", {"x": drawn(2, 3, 4, 6)}),

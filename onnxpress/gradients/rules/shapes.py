@@ -58,16 +58,26 @@ def _split(call: Call) -> Gradients:
     return [parts[0] if len(parts) == 1 else parts[0].op("Concat", *parts[1:], axis=axis)]
 
 
+def _places(call: Call) -> Term:
+    """For each element of x its number, in the shape of x."""
+    tape = call.tape
+    first, step = (tape.array(np.asarray(number, np.int64)) for number in (0, 1))
+    return tape.op("Range", first, call.x.op("Size"), step).like(call.x)
+
+
+def _put_back(call: Call, places: Term, *, several: bool) -> Term:
+    """The gradient dy at the elements of x it came from, added up where there are several."""
+    flat = call.tape.zeros(call.x.op("Size").reshape([1]), call.x.dtype)
+    given = places.reshape([-1]), call.dy.reshape([-1])
+    if several:
+        return flat.op("ScatterElements", *given, axis=0, reduction="add").like(call.x)
+    return flat.op("ScatterElements", *given, axis=0).like(call.x)
+
+
 def _slice(call: Call) -> Gradients:
     """Of y = a part of x: dx = dy at its places, 0 elsewhere."""
-    x, tape = call.x, call.tape
-    size = x.op("Size")
-    first, step = (tape.array(np.asarray(number, np.int64)) for number in (0, 1))
-    places = tape.op("Range", first, size, step)
-    places = places.like(x).op("Slice", *(call.optional(index) for index in range(1, 5)))
-    flat = tape.zeros(size.reshape([1]), x.dtype)
-    found = flat.op("ScatterElements", places.reshape([-1]), call.dy.reshape([-1]), axis=0)
-    return [found.like(x)]
+    places = _places(call).op("Slice", *(call.optional(index) for index in range(1, 5)))
+    return [_put_back(call, places, several=False)]
 
 
 def _gather(call: Call) -> Gradients | str:
@@ -100,11 +110,15 @@ def _gather_elements(call: Call) -> Gradients | str:
 
 
 def _pad(call: Call) -> Gradients | str:
-    """Of y = x with a border of constants: dx = dy without it."""
+    """Of y = x with a border: dx = dy without it; of borders that repeat x, added up there."""
     mode = call.text("mode", "constant")
-    if mode != "constant":
-        return f"it pads with {mode} values"
-    return [call.dy.op("Pad", -call.input(1), None, call.optional(3)), None]
+    pads, axes = call.input(1), call.optional(3)
+    if mode == "constant":
+        return [call.dy.op("Pad", -pads, None, axes)]
+    if call.tape.opset < _ADDING_OPSET:
+        return _TOO_OLD
+    places = call.tape.node("Pad", [_places(call), pads, None, axes], {"mode": mode})
+    return [_put_back(call, places, several=True)]
 
 
 def _expand(call: Call) -> Gradients:
