@@ -36,11 +36,15 @@ def quantized(
     least: float = 15.0,
     **settings: Any,
 ) -> onnxpress.Result:
+    settings = {"form": "static", **settings}
+    if settings["form"] == "auto":
+        # The goal of size would take 4 bits in place of kernels.
+        settings["weight_bits"] = (8,)
     result = onnxpress.optimize(
         model,
         calibration=dict(data or draw(model)),
         evaluation=draw(model, seed=2),
-        passes=[Quantize(**{"form": "static", **settings})],
+        passes=[Quantize(**settings)],
         goal="size",
         clock=BY_WORK,
         metric="none",
