@@ -9,7 +9,7 @@ import click
 from onnxpress.checking import Requirement, check
 from onnxpress.cli.exit_status import NOT_MET
 from onnxpress.cli.json_output import check_json, write_json
-from onnxpress.cli.options import PATH, data_options, debug_option, json_option, threads_option
+from onnxpress.cli.options import PATH, debug_option, json_option, judging_options, threads_option
 from onnxpress.cli.progress import progress_line
 from onnxpress.judge import Budget
 from onnxpress.report.printing import console_for, print_table
@@ -32,7 +32,7 @@ _ESCAPED = {"%": "%25", "\r": "%0D", "\n": "%0A"}
     metavar="TIMES",
     help="As fast as MODEL at least, on this machine: 1.5.",
 )
-@data_options
+@judging_options
 @click.option(
     "--format",
     "form",

@@ -16,7 +16,7 @@ import click
 from onnxpress.cli.exit_status import INTERRUPTED, NOT_MET
 from onnxpress.cli.interruption import interruptible
 from onnxpress.cli.json_output import STANDARD_OUTPUT, check_json, stage_json, write_json
-from onnxpress.cli.options import PATH, data_options, debug_option, json_option, threads_option
+from onnxpress.cli.options import PATH, debug_option, json_option, judging_options, threads_option
 from onnxpress.cli.progress import progress_line
 from onnxpress.distillation import distill
 from onnxpress.errors import OutputError, UsageError
@@ -32,7 +32,7 @@ __all__ = ["command"]
 @click.command("distill", help=__doc__)
 @click.option("--teacher", type=PATH, required=True, help="The model whose answers are right.")
 @click.option("--student", type=PATH, required=True, help="The model to be trained.")
-@data_options
+@judging_options
 @click.option(
     "-o",
     "--out",

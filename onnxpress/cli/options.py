@@ -15,6 +15,7 @@ __all__ = [
     "file_options",
     "goal_options",
     "json_option",
+    "judging_options",
     "overridable_option",
     "provider_options",
     "selection_options",
@@ -82,21 +83,16 @@ def _kinds(
     return found
 
 
-data_options = _together(
-    click.option(
-        "--calibration",
-        metavar="DATA",
-        help="Samples the passes may look at, no labels needed: a .npz with an array per "
-        "input, a folder of pictures or recordings, lines of text, a .csv, a .toml that says how "
-        "they are prepared, a folder of ONNX test data sets, module:function, or what another "
-        "installed reader takes.",
-    ),
-    click.option(
-        "--evaluation",
-        metavar="DATA",
-        help="Held-out samples, with __labels__ where there are any: a half (at most 256) to "
-        "choose by, the rest to judge on untouched. Without it, half of the calibration samples.",
-    ),
+_calibration = click.option(
+    "--calibration",
+    metavar="DATA",
+    help="Samples the passes may look at, no labels needed: a .npz with an array per "
+    "input, a folder of pictures or recordings, lines of text, a .csv, a .toml that says how "
+    "they are prepared, a folder of ONNX test data sets, module:function, or what another "
+    "installed reader takes.",
+)
+
+_budget = (
     click.option(
         "--max-drop",
         type=float,
@@ -140,6 +136,29 @@ data_options = _together(
         "samples then allow less.",
     ),
 )
+
+data_options = _together(
+    _calibration,
+    click.option(
+        "--evaluation",
+        metavar="DATA",
+        help="Held-out samples, with __labels__ where there are any: a half (at most 256) to "
+        "choose by, the rest to judge on untouched. Without it, half of the calibration samples.",
+    ),
+    *_budget,
+)
+"""Where something is searched."""
+
+judging_options = _together(
+    _calibration,
+    click.option(
+        "--evaluation",
+        metavar="DATA",
+        help="Samples to judge on, with __labels__ where there are any.",
+    ),
+    *_budget,
+)
+"""Where all evaluation samples judge."""
 
 file_options = _together(
     click.option(

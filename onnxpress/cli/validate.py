@@ -9,9 +9,9 @@ from onnxpress.cli.exit_status import NOT_MET
 from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.options import (
     PATH,
-    data_options,
     debug_option,
     json_option,
+    judging_options,
     provider_options,
     threads_option,
 )
@@ -29,7 +29,7 @@ __all__ = ["command"]
 @click.command("validate", help=__doc__)
 @click.argument("model", type=PATH)
 @click.option("--reference", type=PATH, required=True, help="The original model.")
-@data_options
+@judging_options
 @provider_options
 @click.option("--seed", type=int, default=0, help="Of random inputs.")
 @json_option

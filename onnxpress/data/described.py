@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,8 @@ from onnxpress.settings import checked
 from onnxpress.toml_places import read_toml
 
 __all__ = ["READER"]
+
+T = TypeVar("T", Texts, Sounds, Table)
 
 _CONSTANTS = "constants"
 _Read = Callable[[Path, Mapping[str, Any], Sequence[InputSpec], Mapping[str, Array]], Samples]
@@ -95,39 +97,31 @@ def _images(
     return read_images(path, how, inputs, constants)
 
 
-def _texts(
-    path: Path,
-    table: Mapping[str, Any],
-    inputs: Sequence[InputSpec],
-    constants: Mapping[str, Array],
-) -> Samples:
-    return read_texts(
-        path, Texts(**checked(Texts, "texts", table, kind="table")), inputs, constants
-    )
+def _prepared(
+    name: str,
+    settings: type[T],
+    read: Callable[[Path, T, Sequence[InputSpec], Mapping[str, Array]], Samples],
+) -> _Read:
+    """A reader of files with its settings, from a table of that name."""
+
+    def described(
+        path: Path,
+        table: Mapping[str, Any],
+        inputs: Sequence[InputSpec],
+        constants: Mapping[str, Array],
+    ) -> Samples:
+        how = settings(**checked(settings, name, table, kind="table"))
+        return read(path, how, inputs, constants)
+
+    return described
 
 
-def _sounds(
-    path: Path,
-    table: Mapping[str, Any],
-    inputs: Sequence[InputSpec],
-    constants: Mapping[str, Array],
-) -> Samples:
-    how = Sounds(**checked(Sounds, "sounds", table, kind="table"))
-    return read_sounds(path, how, inputs, constants)
-
-
-def _table(
-    path: Path,
-    table: Mapping[str, Any],
-    inputs: Sequence[InputSpec],
-    constants: Mapping[str, Array],
-) -> Samples:
-    return read_table(
-        path, Table(**checked(Table, "table", table, kind="table")), inputs, constants
-    )
-
-
-_KINDS: dict[str, _Read] = {"images": _images, "texts": _texts, "sounds": _sounds, "table": _table}
+_KINDS: dict[str, _Read] = {
+    "images": _images,
+    "texts": _prepared("texts", Texts, read_texts),
+    "sounds": _prepared("sounds", Sounds, read_sounds),
+    "table": _prepared("table", Table, read_table),
+}
 
 
 def _constants(said: object, inputs: Sequence[InputSpec], file: Path) -> dict[str, Array]:
