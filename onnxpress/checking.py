@@ -10,6 +10,7 @@ from onnxpress.errors import UsageError
 from onnxpress.judge import Budget
 from onnxpress.memory import bytes_of
 from onnxpress.pipeline import optimize
+from onnxpress.recipe import Recipe
 from onnxpress.request import DataArgument
 from onnxpress.runtime import Clock, compare_latency
 from onnxpress.temporary import temporary_folder
@@ -77,10 +78,14 @@ def check(
         made = Path(optimized) if optimized is not None else folder / "model.onnx"
         if recipe is not None:
             progress("making the model by its recipe")
+            told = Recipe.load(recipe)
+            apart = told.calibration is not None and not told.calibration.held_out
             result = optimize(
                 original,
-                recipe=recipe,
+                recipe=told,
                 calibration=calibration,
+                # Where there was none, a part of the calibration samples was held out.
+                evaluation=evaluation if apart else None,
                 threads=threads,
                 clock=clock,
                 progress=progress,

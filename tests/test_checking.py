@@ -11,6 +11,7 @@ from onnxpress import optimize
 from onnxpress.checking import Requirement, check
 from onnxpress.errors import UsageError
 from onnxpress.model_file import size_bytes, weight_bytes
+from onnxpress.passes.quantize import Quantize
 
 BY_BYTES = TableClock(weight_bytes)
 
@@ -45,6 +46,28 @@ def test_all_that_was_agreed_on_is_compared(models: Path, made: Path, *, by_reci
     assert all(requirement.met for requirement in found.values())
     assert found["size"].found == f"{size_bytes(made):,} bytes"
     assert "2,000 samples" in found["budget"].found.replace("2000", "2,000")
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_recipe_that_names_samples_is_repeated(
+    models: Path, tmp_path: Path, *, apart: bool
+) -> None:
+    evaluation = models / "fashion_evaluation.npz"
+    result = optimize(
+        models / "fashion_mlp.onnx",
+        calibration=models / "fashion_calibration.npz",
+        evaluation=evaluation if apart else None,
+        passes=[Quantize(form="static")],
+        clock=BY_BYTES,
+    )
+    result.save(tmp_path / "model.onnx")
+    (budget,) = check(
+        models / "fashion_mlp.onnx",
+        recipe=tmp_path / "model.recipe.toml",
+        evaluation=evaluation,
+        clock=BY_BYTES,
+    )
+    assert budget.met
 
 
 def test_one_byte_too_many_and_a_little_too_slow_are_not_met(models: Path, made: Path) -> None:
