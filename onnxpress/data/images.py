@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from onnxpress.data.files import Listing, Row, assembled, has_files, listed
 from onnxpress.data.pictures import (
     Geometry,
@@ -120,7 +122,7 @@ def _opened(file: Path) -> "Image":
             warnings.simplefilter("ignore", UserWarning)
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file) as picture:
-                return ImageOps.exif_transpose(picture)
+                return _in_8_bits(ImageOps.exif_transpose(picture), file)
     except (
         OSError,
         SyntaxError,
@@ -132,6 +134,20 @@ def _opened(file: Path) -> "Image":
         raise DataError(
             f"{file}: cannot be read as a picture ({error}); remove it or save it again"
         ) from error
+
+
+def _in_8_bits(picture: "Image", file: Path) -> "Image":
+    """A picture whose values Pillow converts without cutting them off at 255."""
+    from PIL import Image  # noqa: PLC0415 - an extra
+
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture, np.uint16) >> 8).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise DataError(
+            f"{file}: its pixels are 32-bit numbers whose range is not known; save it in 8 or 16 "
+            "bits, or give module:function that yields a dictionary of arrays per sample"
+        )
+    return picture
 
 
 def _beside(path: Path) -> Path | None:

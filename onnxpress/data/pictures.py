@@ -207,6 +207,11 @@ def _fitted(picture: "Image", how: Pictures, height: int, width: int) -> "Image"
         whole.paste(picture.resize(inner, method), (0, 0) if how.place == "start" else place)
         return whole
     shorter = how.resize
+    if shorter is not None and shorter < max(width, height):
+        raise DataError(
+            f"[images]: resize is {shorter}, less than the {height} by {width} that are cut out of "
+            "it; give a larger one, or fit = 'pad'"
+        )
     ratio = max(width / across, height / down) if shorter is None else shorter / min(across, down)
     scaled = (max(width, int(across * ratio)), max(height, int(down * ratio)))
     left, top = (scaled[0] - width) // 2, (scaled[1] - height) // 2

@@ -84,6 +84,24 @@ def test_crop_takes_the_centre_of_the_resized() -> None:
     assert fed(how, spec, image)[0, 0, 0].tolist() == [60, 70, 80, 90]
 
 
+def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 6), 0x8000, np.uint16)).save(tmp_path / "a.png")
+    (feed,) = load_samples(tmp_path, [RGB]).feeds
+    assert feed["image"].reshape(-1).tolist() == pytest.approx([128 / 255] * 72)
+
+
+def test_pixels_of_an_unknown_range_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((4, 6), np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"a\.tif: its pixels are 32-bit numbers"):
+        load_samples(tmp_path, [RGB])
+
+
+def test_picture_smaller_than_what_is_cut_out_of_it_is_refused() -> None:
+    spec = InputSpec("x", "float32", (1, 3, 8, 8))
+    with pytest.raises(DataError, match="resize is 4, less than the 8 by 8"):
+        fed(Pictures(resize=4), spec, Image.new("RGB", (20, 10)))
+
+
 def test_turned_photograph_is_put_upright(tmp_path: Path) -> None:
     image = Image.new("RGB", (4, 6), (0, 0, 0))
     for row in range(6):
