@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from onnxpress import model_file
-from onnxpress.data import Samples, geometry_of, load_samples, require_runnable, spread
+from onnxpress.data import Samples, load_samples, require_runnable
+from onnxpress.data.files import spread
+from onnxpress.data.pictures import geometry_of
 from onnxpress.errors import ModelError
 from onnxpress.judge import Kind, Reading, read_outputs
+from onnxpress.recipe import samples_digest
 from onnxpress.report.reading import reading_document
-from onnxpress.runtime import Array, Feed, InputSpec, Session
+from onnxpress.runtime import Array, InputSpec, Session
 
 __all__ = ["look_at_samples"]
 
@@ -51,12 +54,13 @@ def look_at_samples(
     session = Session(file, name=str(file))
     samples = load_samples(data, session.inputs)
     require_runnable(session, samples)
+    contents = _contents(samples)
     few = samples.take(spread(len(samples), _RUN))
     answers = [session.run(feed) for feed in few.feeds]
     readings = read_outputs(graph, session, answers)
     problems = [
         *_odd_values(samples, session.inputs),
-        *_repeated(samples),
+        *_repeated(samples, contents),
         *_odd_labels(few, readings, answers),
         *_fed_otherwise(session, few, readings, answers),
     ]
@@ -65,7 +69,7 @@ def look_at_samples(
         others = load_samples(evaluation, session.inputs)
         require_runnable(session, others)
         notes += [note for note in others.notes if note not in notes]
-        problems += _shared(samples, others)
+        problems += _shared(samples, contents, others)
     return {
         "model": str(file),
         "source": samples.source,
@@ -142,22 +146,20 @@ def _finite(array: Array) -> Array:
     return array[np.isfinite(array)] if array.dtype.kind == "f" else array.reshape(-1)
 
 
-def _content(feed: Feed) -> tuple[object, ...]:
-    return tuple(
-        (name, array.shape, repr(array.tolist()) if array.dtype.kind == "O" else array.tobytes())
-        for name, array in sorted(feed.items())
-    )
+def _contents(samples: Samples) -> list[str]:
+    """A digest of each sample."""
+    return [samples_digest(samples.take([index])) for index in range(len(samples))]
 
 
-def _repeated(samples: Samples) -> Iterator[str]:
-    twice = len(samples) - len({hash(_content(feed)) for feed in samples.feeds})
+def _repeated(samples: Samples, contents: Sequence[str]) -> Iterator[str]:
+    twice = len(samples) - len(set(contents))
     if twice:
         yield f"{twice} of {len(samples)} samples are copies of others: they say nothing new"
 
 
-def _shared(samples: Samples, others: Samples) -> list[str]:
-    known = {hash(_content(feed)) for feed in samples.feeds}
-    shared = sum(hash(_content(feed)) in known for feed in others.feeds)
+def _shared(samples: Samples, contents: Sequence[str], others: Samples) -> list[str]:
+    known = set(contents)
+    shared = sum(content in known for content in _contents(others))
     if not shared:
         return []
     said = (

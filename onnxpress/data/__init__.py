@@ -10,9 +10,7 @@ is a module with a `Reader` that calls `from_arrays` or `from_feeds`, which chec
 """
 
 from onnxpress.data.checks import from_arrays, from_feeds, require_runnable
-from onnxpress.data.files import spread
 from onnxpress.data.function import import_function
-from onnxpress.data.pictures import geometry_of
 from onnxpress.data.reader import Reader, load_samples
 from onnxpress.data.samples import GROUPS, LABELS, Samples
 from onnxpress.data.synthetic import MOST_SECONDS, random_samples, rows_looked_up
@@ -25,11 +23,9 @@ __all__ = [
     "Samples",
     "from_arrays",
     "from_feeds",
-    "geometry_of",
     "import_function",
     "load_samples",
     "random_samples",
     "require_runnable",
     "rows_looked_up",
-    "spread",
 ]
