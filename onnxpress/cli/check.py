@@ -3,6 +3,7 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -53,15 +54,10 @@ def command(
     min_speedup: float | None,
     calibration: str | None,
     evaluation: str | None,
-    max_drop: float | None,
-    min_sqnr: float | None,
-    metric: str,
-    task: str | None,
-    outputs: dict[str, str],
-    confidence: float | None,
     form: str,
     json_path: str | None,
     threads: int,
+    **budget: Any,
 ) -> None:
     """Print what was wanted and found; exit status 1 where something is not met."""
     check_json(json_path, [model, recipe, optimized, calibration, evaluation])
@@ -72,7 +68,7 @@ def command(
             optimized=optimized,
             calibration=calibration,
             evaluation=evaluation,
-            budget=Budget(max_drop, min_sqnr, metric, task, outputs, confidence),
+            budget=Budget(**budget),
             max_size=max_size,
             min_speedup=min_speedup,
             threads=threads,

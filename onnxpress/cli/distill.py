@@ -10,6 +10,7 @@ interrupted, the best so far written.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -80,12 +81,6 @@ def command(
     student: Path,
     calibration: str | None,
     evaluation: str | None,
-    max_drop: float | None,
-    min_sqnr: float | None,
-    metric: str,
-    task: str | None,
-    outputs: dict[str, str],
-    confidence: float | None,
     output: Path | None,
     steps: int,
     time_limit: float | None,
@@ -94,20 +89,21 @@ def command(
     seed: int,
     json_path: str | None,
     threads: int,
+    **budget: Any,
 ) -> None:
     """Train, write, print; exit status 1 where the student is no better."""
     if calibration is None:
         raise UsageError("distill needs samples to train with: give --calibration DATA")
     target = output or student.with_suffix(".distilled.onnx")
     _check(target, json_path, [teacher, student, calibration, evaluation])
-    budget = Budget(max_drop, min_sqnr, metric, task, outputs, confidence)
+    asked = Budget(**budget)
     with interruptible() as interruption, progress_line() as progress:
         found = distill(
             teacher,
             student,
             calibration=calibration,
             evaluation=evaluation,
-            budget=budget,
+            budget=asked,
             steps=steps,
             time_limit=time_limit,
             learning_rate=learning_rate,
@@ -130,8 +126,8 @@ def command(
         print_distillation(document, written=written, console=console_for())
     if interruption.wanted:
         sys.exit(INTERRUPTED)
-    asked = max_drop is not None or min_sqnr is not None
-    if not found.better or (asked and not found.after.within_budget):
+    named = asked.max_drop is not None or asked.min_sqnr is not None
+    if not found.better or (named and not found.after.within_budget):
         sys.exit(NOT_MET)
 
 

@@ -136,6 +136,7 @@ _budget = (
         "samples then allow less.",
     ),
 )
+"""Named as the fields of `judge.Budget`."""
 
 data_options = _together(
     _calibration,

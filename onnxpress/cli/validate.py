@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -41,12 +42,6 @@ def command(
     reference: Path,
     calibration: str | None,
     evaluation: str | None,
-    max_drop: float | None,
-    min_sqnr: float | None,
-    metric: str,
-    task: str | None,
-    outputs: dict[str, str],
-    confidence: float | None,
     seed: int,
     json_path: str | None,
     threads: int,
@@ -54,6 +49,7 @@ def command(
     require_ep: tuple[str, ...],
     ep_config: Path | None,
     ep_time_limit: float,
+    **budget: Any,
 ) -> None:
     """Print what was found; exit status 1 where the budget or a provider is not met."""
     check_json(json_path, [model, reference, calibration, evaluation, ep_config])
@@ -62,7 +58,7 @@ def command(
             model,
             reference,
             evaluation=evaluation or calibration,
-            budget=Budget(max_drop, min_sqnr, metric, task, outputs, confidence),
+            budget=Budget(**budget),
             threads=threads,
             seed=seed,
             providers=ProviderOptions(ep, require_ep, ep_config, ep_time_limit),
