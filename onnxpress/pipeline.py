@@ -256,6 +256,7 @@ def _run(request: Request) -> Result:
         seconds=time.monotonic() - started,
         warnings=() if grown is None else (grown,),
         tried=tuple(options.journal.tried),
+        spent=judge.spent_anywhere(validation.measurement),
         disagreements=different,
         compared=compared,
     )

@@ -43,6 +43,7 @@ class Result:
         seconds: how long it took.
         warnings: what its user should know that is no finding of the validation, in sentences.
         tried: every model that the search measured, in order.
+        spent: share of the budget that the last judgement found spent; `None`: not measured.
         disagreements: samples of the last judgement on which old and new differ most.
         compared: how many samples these were looked for in.
     """
@@ -58,6 +59,7 @@ class Result:
     seconds: float
     warnings: tuple[str, ...] = ()
     tried: "tuple[TriedModel, ...]" = ()
+    spent: float | None = None
     disagreements: tuple[Disagreement, ...] = ()
     compared: int = 0
 

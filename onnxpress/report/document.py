@@ -27,7 +27,7 @@ from onnxpress.version import __version__
 __all__ = ["FORMAT", "document", "provider_document", "validation_document"]
 
 FORMAT = 1
-"""Version of the document, which grows where a key goes or changes its meaning, not with new ones."""
+"""Of the document; it grows where a key goes or changes its meaning, not with new keys."""
 _TRIED = 1000
 """Models of a search that are listed; a search measures a few hundred at most."""
 
@@ -57,6 +57,7 @@ def document(result: Result, command: Sequence[str] = ()) -> dict[str, Any]:
         "weights": _whole_weights(result),
         "tried": [_tried(one) for one in result.tried[:_TRIED]],
         "tried_in_all": len(result.tried),
+        "spent": columns.number_or_none(result.spent),
         "layers": layers,
         "histograms": histograms(result, layers),
         "spectra": spectra(result),

@@ -113,7 +113,7 @@ def spectra(result: Result) -> list[dict[str, Any]]:
                     "rank": _rank(decision.candidate.parameters),
                     "of": len(values),
                     "places": (places + 1).tolist(),
-                    "values": [float(value) for value in values[places]],
+                    "values": [float(f"{value:.4g}") for value in values[places]],
                 }
             )
     return found
