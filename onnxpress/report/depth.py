@@ -89,7 +89,7 @@ def _error_strip(
         size,
         Axis("predicted error", _share_ticks(low, high, plot, size)),
         tuple(bars),
-        "Predicted error of each layer along the depth, in percent of its output's power (logarithmic)",
+        "Predicted error of each layer along the depth, of its output's power (logarithmic)",
         f"The largest is {percent(max(known))}, the smallest {percent(min(known))}.",
     )
 

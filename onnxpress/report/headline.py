@@ -6,8 +6,6 @@ from onnxpress.report.text import decimals, judged_text, size_in_words, speed_in
 
 __all__ = ["judged", "key_figures", "verdict"]
 
-_OTHERS = 2
-
 
 def verdict(report: Document) -> tuple[str, str]:
     """(a CSS class, the sentence)."""
@@ -36,14 +34,26 @@ def _joined(parts: list[str]) -> str:
 def _lost(validation: Document) -> str:
     """What the worst metric or output lost, with the bound that the samples carry."""
     found = validation["default"]
-    if found["metric"] is not None and found["drop"] is not None:
-        high = found["drop_interval"][1]
-        text = f"{found['metric']} drops by {decimals(found['drop'])} points"
-        if found["drop"] < 0:
-            text = f"{found['metric']} rises by {decimals(-found['drop'])} points"
-        if high is None:
-            return text
-        return f"{text}, at most {decimals(high)} lost with {found['confidence']:.0%} confidence"
+    kept = _kept(found)
+    if found["metric"] is None or found["drop"] is None:
+        return kept
+    text = f"{found['metric']} {_changed(found['drop'])}"
+    high = found["drop_interval"][1]
+    if high is not None:
+        text += f" (at most {decimals(high)} lost with {found['confidence']:.0%} confidence)"
+    return f"{text}; {kept}" if kept and f"{found['drop']:.2f}" in ("0.00", "-0.00") else text
+
+
+def _changed(drop: float) -> str:
+    """A drop in words."""
+    if f"{drop:.2f}" in ("0.00", "-0.00"):
+        return "unchanged"
+    way = "down" if drop > 0 else "up"
+    return f"{way} {decimals(abs(drop))} points"
+
+
+def _kept(found: Document) -> str:
+    """The worst output, where there is one."""
     if not found["outputs"]:
         return ""
     name, worst = worst_output(found["outputs"])
@@ -66,19 +76,15 @@ def judged(validation: Document | None) -> list[str]:
 
 
 def key_figures(report: Document) -> list[rows.Line]:
-    """Size, latency, and the first figures of what was lost."""
+    """Size, latency, the metric that lost most and the output that lost most."""
     lines = rows.closing_lines(report, report["validation"])
     drawn = [line for line in lines if line.amounts is not None]
-    validation = report["validation"]
-    others = [] if validation is None else list(_default_lines(validation))
-    return [*drawn, *others[:_OTHERS]]
-
-
-def _default_lines(validation: Document) -> list[rows.Line]:
-    of_default = [row for row in rows.VALIDATION_ROWS if row.key == "default"]
-    return [
-        line
-        for row in of_default
-        for line in row.lines(validation)
-        if not line.heading.startswith(" ")
-    ]
+    if report["validation"] is None:
+        return drawn
+    found = report["validation"]["default"]
+    lost = [row for row in rows.VALIDATION_ROWS if row.key == "default"]
+    of_default = [line for row in lost for line in row.lines(report["validation"])]
+    drops = [metric["drop"] or 0.0 for metric in found["metrics"]]
+    worst = drops.index(max(drops)) if drops else 0
+    metrics, others = of_default[: len(drops)], of_default[len(drops) :]
+    return [*drawn, *metrics[worst : worst + 1], *others[:1]]

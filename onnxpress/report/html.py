@@ -145,7 +145,7 @@ def _page(template: str, **content: object) -> str:
 def _closing(report: Document) -> Table:
     styles = ["number" if heading else "" for heading in rows.LINE_HEADINGS]
     return Table(
-        tuple(map(Cell, rows.LINE_HEADINGS, styles)),
+        tuple(map(Cell, ("figure", *rows.LINE_HEADINGS[1:-1], "remark"), styles)),
         tuple(
             TableRow(tuple(map(Cell, line.cells, styles)))
             for line in rows.closing_lines(report, report["validation"])
@@ -191,6 +191,7 @@ def _differing(report: Document) -> list[dict[str, Any]]:
     return [
         {
             **one,
+            "said": [(a["output"], a["original"], a["optimized"]) for a in one["answers"]],
             "noise": "another shape, or values that are not finite"
             if one["error"] is None
             else f"error {percent(one['error'])} of the output's power",

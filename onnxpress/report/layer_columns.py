@@ -1,5 +1,6 @@
 """The columns of layers, tried models and differing samples; see `columns`."""
 
+from collections.abc import Callable
 from typing import Any
 
 from onnxpress.report.columns import Column, Document
@@ -26,11 +27,11 @@ def percent(share: float) -> str:
     return f"{value:.3g}%" if abs(value) >= 1e-3 else "<0.001%"
 
 
-def _share(key: str) -> Any:
+def _share(key: str) -> Callable[[Document], str]:
     return lambda row: "" if row[key] is None else percent(row[key])
 
 
-def _size(key: str) -> Any:
+def _size(key: str) -> Callable[[Document], str]:
     return lambda row: size_text(row[key])
 
 

@@ -77,7 +77,7 @@ def layer_rows(result: Result) -> list[dict[str, Any]]:
             "bytes_after": after.get(weight.name, 0),
             "multiply_add_share": works[weight.name] / whole if whole else None,
             "forms": forms.get(weight.name, []),
-            "predicted_error": errors.get(weight.name),
+            "predicted_error": errors.get(weight.name) or None,
             "left": left.get(weight.name, []),
         }
         for weight in origins.weights

@@ -11,7 +11,8 @@ __all__ = ["Mask", "Small", "histogram_charts", "masks", "spectrum_charts"]
 
 _MASKS = 24
 _UNITS = 2048
-_MASK_ROW = 32
+_MASK_ROWS = ((512, 32), (_UNITS, 64))
+"""Units up to which a row has so many."""
 _GRID_LINES = 40
 
 
@@ -38,12 +39,12 @@ class Small:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Which units of a layer were removed: (x, y, CSS class) of squares, and the height."""
+    """Which units of a layer were removed: (x, y, CSS class) of squares; width and height."""
 
     title: str
     note: str
     squares: tuple[tuple[int, int, str], ...]
-    height: int
+    size: tuple[int, int]
 
 
 def histogram_charts(found: Sequence[Document]) -> list[Small]:
@@ -120,12 +121,12 @@ def masks(stages: Sequence[Document]) -> tuple[list[Mask], int]:
 
 def _mask(decision: Document, gone: set[int], kept: int) -> Mask:
     number = max(len(gone) + kept, max(gone) + 1)
+    row = next((row for most, row in _MASK_ROWS if number <= most), _MASK_ROWS[-1][1])
     squares = tuple(
-        (8 * (i % _MASK_ROW), 8 * (i // _MASK_ROW), "gone" if i in gone else "stays")
-        for i in range(number)
+        (8 * (i % row), 8 * (i // row), "gone" if i in gone else "stays") for i in range(number)
     )
     note = f"{len(gone):,} of {number:,} {decision['family'] or 'unit'}s removed"
-    return Mask(decision["site"], note, squares, 8 * -(-number // _MASK_ROW))
+    return Mask(decision["site"], note, squares, (8 * row, 8 * -(-number // row)))
 
 
 def _indices(text: str) -> set[int]:

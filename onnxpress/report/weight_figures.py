@@ -69,25 +69,28 @@ def _error(row: dict[str, Any]) -> float:
 
 
 def _grids(model: ir.Model, names: set[str]) -> dict[str, dict[str, Any]]:
-    """The steps of integers that were put in a weight's place, by the weight's name."""
+    """The steps of integers that were put in a weight's place, by the weight's name.
+
+    Integers and their scales are called after the weight: `NAME_quantized`, `NAME_scale`.
+    """
+    constants: dict[str, ir.Value] = {}
+    for graph in (model.graph, *model.graph.subgraphs()):
+        constants.update(graph.initializers)
     found: dict[str, dict[str, Any]] = {}
-    for node in model.graph.all_nodes():
-        if node.op_type != "DequantizeLinear":
-            continue
-        integers, scale = node.inputs[0], node.inputs[1]
-        if integers is None or scale is None or integers.const_value is None:
-            continue
-        name = (integers.name or "").rpartition("_")[0]
-        if name not in names or scale.const_value is None or integers.dtype is None:
+    for name in sorted(names):
+        integers = constants.get(f"{name}_quantized")
+        scale = constants.get(f"{name}_scale", constants.get(f"{name}_scale_equalized"))
+        if integers is None or integers.dtype is None or scale is None or scale.const_value is None:
             continue
         steps = scale.const_value.numpy().astype(np.float64).reshape(-1)
-        found[name] = {
-            "bits": round(integers.dtype.itemsize * 8),
-            "steps": len(steps),
-            "least": float(steps.min()),
-            "middle": float(np.median(steps)),
-            "most": float(steps.max()),
-        }
+        if steps.size and np.isfinite(steps).all():
+            found[name] = {
+                "bits": round(integers.dtype.itemsize * 8),
+                "steps": len(steps),
+                "least": float(steps.min()),
+                "middle": float(np.median(steps)),
+                "most": float(steps.max()),
+            }
     return found
 
 
