@@ -189,16 +189,33 @@ def _in_words(reading: Reading, output: Array, reference: Array) -> str:
 def _classes(reading: Reading, values: npt.NDArray[np.float64], reference: Array) -> str:
     """The class and how sure it is; of many steps or pixels, how many are as in the original."""
     assert reading.axis is not None
-    decided = values.argmax(axis=reading.axis)
+    decided = _decided(reading, values)
     if decided.size == 1:
         line = values.reshape(-1)
         shares = softmax(line, 0) if reading.form == "logits" else line
         return f"class {int(decided.reshape(-1)[0])} ({float(shares.max()):.0%})"
-    same = int((decided == reference.argmax(axis=reading.axis)).sum())
     what = "steps" if reading.kind == Kind.SEQUENCE else "places"
-    if same == decided.size:
-        return f"{decided.size:,} {what}"
-    return f"{decided.size - same:,} of {decided.size:,} {what} differ"
+    kinds = len(np.unique(decided))
+    text = f"{kinds} class{'es' if kinds != 1 else ''} in {decided.size:,} {what}"
+    if not _exclusive(reading, values):
+        text = f"{int(decided.sum()):,} of {decided.size:,} {what} marked"
+    others = int((decided != _decided(reading, reference)).sum())
+    return f"{text}, {others:,} other than before" if others else text
+
+
+def _decided(reading: Reading, values: npt.NDArray[np.generic]) -> npt.NDArray[np.intp]:
+    """The class of each step or pixel; of masks whether it is above the threshold."""
+    if _exclusive(reading, values):
+        return np.asarray(values.argmax(axis=reading.axis))
+    # As the metric tells scores from logits.
+    limit = _POSITIVE if values.min(initial=0) >= 0 and values.max(initial=0) <= 1 + 1e-6 else 0.0
+    return np.asarray(values.astype(np.float64) > limit, np.intp)
+
+
+def _exclusive(reading: Reading, values: npt.NDArray[np.generic]) -> bool:
+    """Whether a place has one class."""
+    assert reading.axis is not None
+    return values.shape[reading.axis] > 1 and reading.form != "sigmoid"
 
 
 def _listed(noun: str, numbers: Sequence[int]) -> str:

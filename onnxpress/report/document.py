@@ -13,7 +13,7 @@ from onnxpress import model_file
 from onnxpress.judge import Disagreement
 from onnxpress.providers import ProviderVerdict
 from onnxpress.report import columns, rows
-from onnxpress.report.layer_rows import layer_rows
+from onnxpress.report.layer_rows import Origins, layer_rows
 from onnxpress.report.pictures import fed_document
 from onnxpress.report.reading import reading_document
 from onnxpress.report.text import opened_by_data
@@ -40,7 +40,8 @@ def document(result: Result, command: Sequence[str] = ()) -> dict[str, Any]:
         command: the command line that asked for it, where there was one.
     """
     validation = result.validation
-    layers = layer_rows(result)
+    origins = Origins(result.stages[0].model) if result.stages else None
+    layers = [] if origins is None else layer_rows(result, origins)
     return {
         "format": FORMAT,
         "onnxpress": __version__,
@@ -59,7 +60,7 @@ def document(result: Result, command: Sequence[str] = ()) -> dict[str, Any]:
         "tried_in_all": len(result.tried),
         "spent": columns.number_or_none(result.spent),
         "layers": layers,
-        "histograms": histograms(result, layers),
+        "histograms": [] if origins is None else histograms(result, origins, layers),
         "spectra": spectra(result),
         "compared": result.compared,
         "disagreements": [_disagreement(one) for one in result.disagreements],

@@ -44,11 +44,13 @@ class Origins:
         return name if name in self.names and not derived_bias else None
 
 
-def layer_rows(result: Result) -> list[dict[str, Any]]:
-    """A row a layer; none where nothing is known of the graph."""
-    if not result.stages:
-        return []
-    origins = Origins(result.stages[0].model)
+def layer_rows(result: Result, origins: Origins) -> list[dict[str, Any]]:
+    """A row a layer.
+
+    Args:
+        result: with at least one stage.
+        origins: of the model that the first left.
+    """
     after = _bytes_after(result.model, origins)
     forms: dict[str, list[str]] = defaultdict(list)
     errors: dict[str, float] = defaultdict(float)

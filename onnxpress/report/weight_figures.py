@@ -31,17 +31,18 @@ _LARGEST_SIDE = 768
 Floats = npt.NDArray[np.float64]
 
 
-def histograms(result: Result, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def histograms(
+    result: Result, origins: Origins, rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """How the weights of the layers with the largest errors lie, and their integer grid.
 
     Args:
         result: with the models.
+        origins: of the model that its first stage left.
         rows: of its layers, as `layer_rows` gives them.
     """
-    if not result.stages:
-        return []
     wanted = sorted((row for row in rows if row["predicted_error"]), key=_error)[:_LAYERS]
-    weights = {weight.name: weight for weight in Origins(result.stages[0].model).weights}
+    weights = {weight.name: weight for weight in origins.weights}
     grids = _grids(result.model, {row["layer"] for row in wanted}) if wanted else {}
     found = []
     for row in wanted:

@@ -104,7 +104,13 @@ def test_other_shape_and_values_that_are_not_finite_are_infinite_errors() -> Non
             Reading("y", Kind.SEQUENCE, "", "", form="probabilities", axis=-1),
             np.eye(3)[None],
             np.eye(3)[[0, 1, 1]][None],
-            ("3 steps", "1 of 3 steps differ"),
+            ("3 classes in 3 steps", "2 classes in 3 steps, 1 other than before"),
+        ),
+        (
+            Reading("y", Kind.SEGMENTATION, "", "", form="sigmoid", axis=1),
+            np.array([[[[0.9, 0.1], [0.8, 0.2]]]]),
+            np.array([[[[0.9, 0.6], [0.4, 0.2]]]]),
+            ("2 of 4 places marked", "2 of 4 places marked, 2 other than before"),
         ),
         (
             Reading("y", Kind.MULTI_LABEL, "", "", form="sigmoid", axis=-1),
