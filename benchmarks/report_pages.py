@@ -17,10 +17,10 @@ from onnxpress.output_file import FileSet
 from onnxpress.report.html import write_html
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from browser import chromium, opened  # noqa: E402 - of the tests
+from browser import chromium, opened
 
-_HEIGHTS = {1440: 2300, 390: 3400}
-_COLOURS = 128
+_HEIGHTS = {1440: 1900, 390: 2400}
+_COLOURS = 96
 """In a palette: half the bytes, and nothing that is seen is lost."""
 
 
@@ -50,7 +50,7 @@ def _save(content: bytes, target: Path) -> None:
         found = picture.convert("RGB")
         if found.width > 1000:
             found = found.resize((960, round(found.height * 960 / found.width)), Image.LANCZOS)
-        found.quantize(_COLOURS).save(target, optimize=True)
+        found.quantize(_COLOURS, kmeans=1).save(target, optimize=True)
 
 
 if __name__ == "__main__":

@@ -65,5 +65,5 @@ def test_wheel_and_sdist_hold_everything(tmp_path: Path) -> None:
         names = set(archive.namelist())
     for file in sorted((ROOT / "passes").rglob("*.py")):
         assert f"onnxpress/passes/{file.relative_to(ROOT / 'passes')}" in names
-    for wanted in ("targets/cpu.toml", "report/report.html.j2", "py.typed", "pipeline.py"):
+    for wanted in ("targets/cpu.toml", "report/report.html.j2", "report/schema.json", "py.typed", "pipeline.py"):
         assert f"onnxpress/{wanted}" in names

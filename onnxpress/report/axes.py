@@ -10,7 +10,7 @@ __all__ = ["LEFT", "NARROW", "RIGHT", "TOP", "WIDE", "Axis", "Ticks"]
 
 WIDE, NARROW = 880, 350
 """Widths of the two layouts."""
-LEFT, RIGHT, TOP = 56, 12, 14
+LEFT, RIGHT, TOP = 62, 12, 14
 """Margins of the plot."""
 
 Ticks = tuple[tuple[float, str], ...]

@@ -4,7 +4,7 @@ from onnxpress.report import rows
 from onnxpress.report.columns import Document, sqnr_text, worst_output
 from onnxpress.report.text import decimals, judged_text, size_in_words, speed_in_words
 
-__all__ = ["judged", "key_figures", "verdict"]
+__all__ = ["budget", "key_figures", "readings", "verdict"]
 
 
 def verdict(report: Document) -> tuple[str, str]:
@@ -61,17 +61,19 @@ def _kept(found: Document) -> str:
     return f"output {name} is {text}" if text == "identical" else f"output {name} keeps {text}"
 
 
-def judged(validation: Document | None) -> list[str]:
-    """The budget, how far the figures carry, and how outputs were read, in sentences."""
+def budget(validation: Document | None) -> str:
+    """The budget, and how far the figures carry."""
     if validation is None:
-        return []
-    budget = " ".join([f"The budget: {validation['budget']}.", judged_text(validation)]).strip()
+        return ""
+    return f"The budget: {validation['budget']}. {judged_text(validation)}".strip()
+
+
+def readings(validation: Document | None) -> list[str]:
+    """How outputs were read, in sentences."""
+    found = [] if validation is None else validation["readings"]
     return [
-        budget,
-        *(
-            f"{reading['output']}: {reading['words']} ({reading['kind']}: {reading['why']})."
-            for reading in validation["readings"]
-        ),
+        f"{reading['output']}: {reading['words']} ({reading['kind']}: {reading['why']})."
+        for reading in found
     ]
 
 

@@ -19,7 +19,7 @@ from onnxpress.report import columns, difference, rows
 from onnxpress.report.columns import Document
 from onnxpress.report.depth import Strip, depth_charts
 from onnxpress.report.frontier import frontiers
-from onnxpress.report.headline import judged, key_figures, verdict
+from onnxpress.report.headline import budget, key_figures, readings, verdict
 from onnxpress.report.layer_columns import LAYER_COLUMNS, TRIED_COLUMNS, percent
 from onnxpress.report.small_charts import histogram_charts, masks, spectrum_charts
 from onnxpress.report.tables import Cell, Table, TableRow, table_of
@@ -63,7 +63,8 @@ def write_html(report: Document, path: Path, files: FileSet) -> None:
         verdict=sentence,
         key_figures=key_figures(report),
         warnings=[*([] if validation is None else validation["warnings"]), *report["warnings"]],
-        judged=judged(validation),
+        budget=budget(validation),
+        readings=readings(validation),
         closing=_closing(report),
         outputs=_outputs(validation),
         providers=_providers(validation),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from onnxpress.report.columns import Column, Document
-from onnxpress.report.text import counted, decimals
+from onnxpress.report.text import decimals
 
 __all__ = ["LAYER_COLUMNS", "TRIED_COLUMNS", "forms_in_words", "percent", "size_text"]
 
@@ -76,10 +76,10 @@ TRIED_COLUMNS: tuple[Column[Any], ...] = (
     ),
     Column(
         "speedup",
-        "speed over the stage before",
+        "speed over before",
         None,
         lambda row: "" if row["speedup"] is None else f"{row['speedup']:.2f}x",
     ),
-    Column("samples", "samples", None, lambda row: counted(row["samples"], "sample")),
+    Column("samples", "samples", None, lambda row: f"{row['samples']:,}"),
     Column("holds", "held", None, lambda row: "yes" if row["holds"] else "no", number=False),
 )
