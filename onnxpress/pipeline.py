@@ -46,6 +46,8 @@ from onnxpress.validation import on_providers
 
 __all__ = ["optimize", "run"]
 
+_AGAIN = 0.1
+"""Of a limit, for a second choice; where the first one holds it is not used."""
 _COMPARED = 2
 """Samples on which a change of the interface alone is compared with the model before it."""
 _COMPARING_S = 0.5
@@ -192,12 +194,13 @@ def _run(request: Request) -> Result:
     ready = time.monotonic()
     judge = _judge(original, sets, request.budget, evaluator)
     judging_s = time.monotonic() - ready
+    first, again = _deadlines(request.time_limit, started, judging_s)
     options = SearchOptions(
         request.objective if target.timed_here else Objective("size"),
         named=request.named,
         calibration=sets.calibration,
         threads=request.threads,
-        deadline=_deadline(request.time_limit, started, judging_s),
+        deadline=first,
         stop=request.stop,
         clock=request.clock,
         progress=request.progress,
@@ -210,7 +213,7 @@ def _run(request: Request) -> Result:
     work = Run(
         request, plan.recipe, original, target, sets.calibration, evaluator, options, statistics
     )
-    best, validation = judged_attempt(work, judge)
+    best, validation = judged_attempt(work, judge, again)
     validation = on_providers(
         validation,
         best.model,
@@ -270,7 +273,9 @@ def _different(
     Nothing where a model is so large that two sessions of it take too much memory.
     """
     pair_s = (best.latency.reference_ms + best.latency.median_ms) / 1e3
-    seconds = max(_COMPARING_S, _COMPARING_SHARE * (time.monotonic() - started))
+    took = time.monotonic() - started
+    left = math.inf if work.request.time_limit is None else work.request.time_limit - took
+    seconds = max(_COMPARING_S, min(_COMPARING_SHARE * took, left))
     large = model_file.weight_bytes(best.model) > _COMPARED_BYTES
     original = work.original.session
     if original is None or large or pair_s > seconds or work.request.stop() or not best.lossy:
@@ -280,13 +285,17 @@ def _different(
     return most_different(original, session, judge.samples, judge.readings, seconds=seconds)
 
 
-def _deadline(limit: float | None, started: float, judging_s: float) -> float:
-    """When the search has to end, so that the last judgement ends in time too.
+def _deadlines(limit: float | None, started: float, judging_s: float) -> tuple[float, float]:
+    """When a first choice has to end, and one that is made again as the first broke the budget.
 
-    What is judged takes about as long as the original took on the same samples; the search has
-    half of the time at least.
+    What is judged takes about as long as the original took on the same samples. A choice that is
+    made again knows what the first one measured. The first has half of the time at least.
     """
-    return math.inf if limit is None else started + limit - min(judging_s, limit / 2)
+    if limit is None:
+        return math.inf, math.inf
+    end = started + limit
+    kept = 2 * judging_s + _AGAIN * limit
+    return end - min(kept, limit / 2), end - min(judging_s, limit / 2)
 
 
 def _strict(result: Result, request: Request) -> Result:
