@@ -25,8 +25,8 @@ _VALUES = 1 << 20
 """Weights of a layer that a histogram counts, about."""
 _SPECTRA = 6
 _POINTS = 64
-_LARGEST_SIDE = 768
-"""Of a matrix that is decomposed for the report: a tenth of a second."""
+_MOST_ELEMENTS = 2_000_000
+"""Of a weight that is decomposed for the report: half a second at most."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -131,7 +131,7 @@ def _rank(parameters: Mapping[str, Parameter]) -> int | None:
 def _singular_values(layer: Layer, family: str) -> Floats | None:
     """Of the matrix that was decomposed; `None` where it is large or not known."""
     tensor = layer.weight.const_value
-    if tensor is None:
+    if tensor is None or math.prod(layer.shape) > _MOST_ELEMENTS:
         return None
     array = tensor.numpy().astype(np.float64)
     matrix: Floats
@@ -142,7 +142,7 @@ def _singular_values(layer: Layer, family: str) -> Floats | None:
         matrix = np.asarray(to_matrix(array, layer.uses[0], 1), np.float64)
     else:
         return None
-    if min(matrix.shape) > _LARGEST_SIDE or not np.isfinite(matrix).all():
+    if not np.isfinite(matrix).all():
         return None
     values = np.linalg.svd(matrix, compute_uv=False)
     return values / values[0] if values[0] > 0 and math.isfinite(values[0]) else None

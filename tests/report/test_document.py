@@ -1,6 +1,7 @@
 """The JSON document holds what the page shows, is described by its schema, and stays bounded."""
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,14 @@ def test_spectrum_falls_from_one() -> None:
     ]
     assert found[0]["values"][0] == 1
     assert found[0]["values"] == sorted(found[0]["values"], reverse=True)
+
+
+def test_spectrum_of_a_large_weight_is_not_taken() -> None:
+    stages = rich_result().stages
+    large = replace(stages[0], model=chain(["first", "second"], side=1500))
+    found = document(replace(rich_result(), stages=(large, *stages[1:])))
+    assert found["spectra"] == []
+    assert sum(found["histograms"][0]["counts"]) > 1_000_000
 
 
 def test_ten_thousand_layers_take_little_room() -> None:
