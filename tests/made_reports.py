@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,14 @@ from made_results import make_result, page, stage
 
 from onnxpress.contract import Candidate, Decision, Skip
 from onnxpress.judge import Answer, Disagreement
+from onnxpress.output_file import FileSet
+from onnxpress.report.columns import Document
+from onnxpress.report.document import document
+from onnxpress.report.html import write_html
 from onnxpress.result import Result
 from onnxpress.search import TriedModel
 
-__all__ = ["HOSTILE", "chain", "rich_page", "rich_result"]
+__all__ = ["HOSTILE", "chain", "large_document", "large_page", "rich_page", "rich_result"]
 
 HOSTILE = (
     "</script><script>document.title='taken over'</script>",
@@ -121,3 +126,17 @@ def rich_page(folder: Path, names: Sequence[str] = ("first", "second", "third"))
     """The page of such a result."""
     page(rich_result(names), folder)
     return folder / "report.html"
+
+
+@cache
+def large_document() -> Document:
+    """The document of a model of 10,000 layers, which takes a while to make."""
+    return document(rich_result([f"encoder/layer {number}/weight" for number in range(10_000)]))
+
+
+def large_page(folder: Path) -> Path:
+    """Its page."""
+    path = folder / "large.html"
+    with FileSet() as files:
+        write_html(large_document(), path, files)
+    return path

@@ -24,7 +24,7 @@ __all__ = ["Answer", "Disagreement", "most_different"]
 MOST_SAMPLES = 256
 """That are run."""
 _KEPT = 6
-_OUTPUTS = 4
+_OUTPUTS = 3
 """Of a sample, whose answers are told."""
 _NAMED = 5
 _SHOWN = 4
@@ -58,7 +58,7 @@ class Disagreement:
         lost: share of the metric that lost most on it, 0 to 1; 0 where no answer changed.
         error: power of the error over that of the output, of the output that lost most.
         label: the right class, where it is known.
-        answers: of the outputs that lost most, at most four.
+        answers: of the outputs that differ most, at most three.
         feed: what the models were fed.
     """
 
@@ -100,7 +100,7 @@ def most_different(
         errors = {name: _error(reference[name], answers[name]) for name in readings}
         lost = max((_lost(metric, reference, answers) for metric in metrics), default=0.0)
         if lost > 0 or any(errors.values()):
-            worst = sorted(errors, key=lambda name: -errors[name])[:_OUTPUTS]
+            worst = sorted(filter(errors.get, errors), key=lambda name: -errors[name])[:_OUTPUTS]
             said = tuple(_answer(readings, name, reference, answers) for name in worst)
             label = _label(samples, index)
             error = max(errors.values(), default=0.0)

@@ -2,7 +2,13 @@
 
 from onnxpress.report import rows
 from onnxpress.report.columns import Document, sqnr_text, worst_output
-from onnxpress.report.text import decimals, judged_text, size_in_words, speed_in_words
+from onnxpress.report.text import (
+    confidence_text,
+    decimals,
+    judged_text,
+    size_in_words,
+    speed_in_words,
+)
 
 __all__ = ["budget", "key_figures", "readings", "verdict"]
 
@@ -40,7 +46,7 @@ def _lost(validation: Document) -> str:
     text = f"{found['metric']} {_changed(found['drop'])}"
     high = found["drop_interval"][1]
     if high is not None:
-        text += f" (at most {decimals(high)} lost with {found['confidence']:.0%} confidence)"
+        text += f" (at most {decimals(high)} lost with {confidence_text(found['confidence'])} confidence)"
     return f"{text}; {kept}" if kept and f"{found['drop']:.2f}" in ("0.00", "-0.00") else text
 
 

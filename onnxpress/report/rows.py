@@ -17,6 +17,7 @@ from onnxpress.report.columns import (
     worst_output,
 )
 from onnxpress.report.text import (
+    confidence_text,
     counted,
     decimals,
     megabytes,
@@ -124,7 +125,11 @@ def _latency_lines(validation: Document) -> Iterator[Line]:
 def _drop(found: Document) -> str:
     """The drop, and how much it may be by the samples' bound."""
     high = found["drop_interval"][1]
-    bound = "" if high is None else f" (at most {decimals(high)} with {found['confidence']:.0%})"
+    bound = (
+        ""
+        if high is None
+        else f" (at most {decimals(high)} with {confidence_text(found['confidence'])})"
+    )
     return f"drop {decimals(found['drop'])}{bound}"
 
 
