@@ -46,7 +46,8 @@ def _lost(validation: Document) -> str:
     text = f"{found['metric']} {_changed(found['drop'])}"
     high = found["drop_interval"][1]
     if high is not None:
-        text += f" (at most {decimals(high)} lost with {confidence_text(found['confidence'])} confidence)"
+        sure = confidence_text(found["confidence"])
+        text += f" (at most {decimals(high)} lost with {sure} confidence)"
     return f"{text}; {kept}" if kept and f"{found['drop']:.2f}" in ("0.00", "-0.00") else text
 
 

@@ -125,12 +125,10 @@ def _latency_lines(validation: Document) -> Iterator[Line]:
 def _drop(found: Document) -> str:
     """The drop, and how much it may be by the samples' bound."""
     high = found["drop_interval"][1]
-    bound = (
-        ""
-        if high is None
-        else f" (at most {decimals(high)} with {confidence_text(found['confidence'])})"
-    )
-    return f"drop {decimals(found['drop'])}{bound}"
+    text = f"drop {decimals(found['drop'])}"
+    if high is None:
+        return text
+    return f"{text} (at most {decimals(high)} with {confidence_text(found['confidence'])})"
 
 
 def _default_lines(validation: Document) -> Iterator[Line]:

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 from browser import Page, chromium, opened
-from made_reports import HOSTILE, large_page, rich_page, rich_result
+from command_line import run
+from made_reports import HOSTILE, chain, large_page, rich_page, rich_result
 from made_results import page as html_page
+
+from onnxpress import model_file
 
 BROWSER = chromium()
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
@@ -144,6 +147,25 @@ def test_hostile_names_neither_act_nor_break_the_page(
     assert browser.run("document.querySelectorAll('script').length") == 1
     assert browser.run("document.documentElement.scrollWidth") <= width
     browser.run("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    assert browser.run(FAULTS.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(("width", "dark"), SIZES)
+def test_page_of_a_difference_keeps_nobody_out(
+    browser: Page,
+    tmp_path: Path,
+    width: int,
+    dark: bool,  # noqa: FBT001
+) -> None:
+    models = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    for integers, file in enumerate(models):
+        model_file.save(chain(["first", "second"], integers=bool(integers)), file)
+    assert run("diff", *models, "--report", tmp_path / "page.html").exit_code == 1
+    browser.size(width, dark=dark)
+    browser.said.clear()
+    browser.open(tmp_path / "page.html")
+    browser.run("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    assert browser.said == []
     assert browser.run(FAULTS.read_text(encoding="utf-8")) == []
 
 
