@@ -5,6 +5,9 @@ A layer that a pass cannot treat is not an error: it is a `contract.Skip` with a
 
 import re
 from collections.abc import Sequence
+from typing import ClassVar
+
+from onnxpress.codes import split
 
 __all__ = [
     "BudgetError",
@@ -33,13 +36,25 @@ _END = re.compile(r"(?<=[^.\s]{2}[.!]) (?=[A-Z])")
 class OnnxpressError(Exception):
     """Base of every error that a user can cause and mend; the command line exits with 2."""
 
+    general: ClassVar[str] = "U000"
+    """The code of an error whose sentence has none of its own."""
+
+    @property
+    def code(self) -> str:
+        """By which `onnxpress explain` knows it."""
+        return split(str(self))[1] or self.general
+
 
 class ModelError(OnnxpressError):
     """The model file is missing, broken, or nothing that onnxruntime can run."""
 
+    general = "M000"
+
 
 class DataError(OnnxpressError):
     """The samples do not fit the model: names, types, shapes, values or number."""
+
+    general = "D000"
 
 
 class NoSamplesError(DataError):
@@ -49,9 +64,13 @@ class NoSamplesError(DataError):
 class OutputError(OnnxpressError):
     """A result cannot be written where it was asked for."""
 
+    general = "O000"
+
 
 class RecipeError(OnnxpressError):
     """A recipe does not belong to this model, this data or this version."""
+
+    general = "R000"
 
 
 class UsageError(OnnxpressError):
@@ -60,6 +79,8 @@ class UsageError(OnnxpressError):
 
 class BudgetError(OnnxpressError):
     """A budget that cannot be judged with the data at hand."""
+
+    general = "B000"
 
 
 class PassError(OnnxpressError):
@@ -70,6 +91,8 @@ class PassError(OnnxpressError):
         site: where, as far as it is known; empty otherwise.
         what: happened.
     """
+
+    general = "X001"
 
     def __init__(self, pass_name: str, what: str, site: str = "") -> None:
         self.pass_name, self.site, self.what = pass_name, site, what

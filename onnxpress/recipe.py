@@ -160,11 +160,11 @@ class Recipe:
         try:
             table = read_toml(text)
         except tomllib.TOMLDecodeError as error:
-            raise RecipeError(f"{source}: is not TOML: {error}") from error
+            raise RecipeError(f"{source}: is not TOML: {error} [R003]") from error
         if table.get("version") != FORMAT:
             raise RecipeError(
                 f"{source}: version is {table.get('version')!r}; expected {FORMAT}, as onnxpress "
-                "writes beside a model; optimize again to make one"
+                "writes beside a model; optimize again to make one [R003]"
             )
         root = Entries(table, source, places_of(text))
         root.known(_KEYS)
@@ -195,7 +195,7 @@ class Recipe:
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from error
+            raise RecipeError(f"{path}: cannot be read as a recipe: {error} [R003]") from error
         return cls.from_toml(text, str(path))
 
 

@@ -101,7 +101,7 @@ def require_own_recipe(model_path: Path) -> None:
     if not isinstance(found.get("model_sha256"), str):
         raise OutputError(
             f"{path}: the recipe would overwrite a file that onnxpress has not written (it has no "
-            "model_sha256); move it away or choose another -o"
+            "model_sha256); move it away or choose another -o [O003]"
         )
 
 

@@ -93,7 +93,7 @@ def command(
 ) -> None:
     """Train, write, print; exit status 1 where the student is no better."""
     if calibration is None:
-        raise UsageError("distill needs samples to train with: give --calibration DATA")
+        raise UsageError("distill needs samples to train with: give --calibration DATA [U008]")
     target = output or student.with_suffix(".distilled.onnx")
     _check(target, json_path, [teacher, student, calibration, evaluation])
     asked = Budget(**budget)
@@ -142,4 +142,6 @@ def _check(target: Path, json_path: str | None, read: list[Path | str | None]) -
         check_output(target, source=path if path is not None and path.exists() else None)
     check_json(json_path, [*read, target])
     if json_path is not None and Path(json_path).resolve() == target.resolve():
-        raise OutputError(f"{json_path}: --json would overwrite the model; give it another name")
+        raise OutputError(
+            f"{json_path}: --json would overwrite the model; give it another name [O001]"
+        )

@@ -30,7 +30,9 @@ def check_json(path: str | None, read: Iterable[object]) -> None:
     check_output(Path(path))
     for file in read:
         if isinstance(file, str | Path) and Path(file).resolve() == Path(path).resolve():
-            raise OutputError(f"{path}: --json would overwrite an input; give it a file of its own")
+            raise OutputError(
+                f"{path}: --json would overwrite an input; give it a file of its own [O001]"
+            )
 
 
 def stage_json(document: Mapping[str, Any], path: Path, files: FileSet) -> None:

@@ -49,6 +49,6 @@ def command(
     """Choose passes and providers; the rest is that of every command that writes a model."""
     names = None if passes is None else [name.strip() for name in passes.split(",") if name.strip()]
     if names is not None and not names:
-        raise UsageError("--passes names none; see `onnxpress passes`")
+        raise UsageError("--passes names none; see `onnxpress passes` [U008]")
     providers = ProviderOptions(ep, require_ep, ep_config, ep_time_limit)
     optimize_and_write(model, passes=names, recipe=recipe, providers=providers, **options)

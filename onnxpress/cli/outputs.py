@@ -38,7 +38,7 @@ class Outputs:
             UsageError: several JSON documents would go to standard output.
         """
         if self.json == STANDARD_OUTPUT:
-            raise UsageError("--per-target writes several reports: give --json a file name")
+            raise UsageError("--per-target writes several reports: give --json a file name [U008]")
         return Outputs(
             _named(self.model, name),
             self.report and _named(self.report, name),
@@ -67,7 +67,8 @@ class Outputs:
         """
         if self.external_data and not target.external_data:
             raise UsageError(
-                f"--external-data: {target.name} does not read weights in a file of their own"
+                f"--external-data: {target.name} does not read weights in a file of "
+                "their own [U008]"
             )
         check_output(self.model, source=source)
         taken.setdefault(source.resolve(), "the input")
@@ -80,7 +81,7 @@ class Outputs:
             if place in taken:
                 kind = "the same file of another target" if taken[place] == what else taken[place]
                 raise OutputError(
-                    f"{path}: {what} would overwrite {kind}; give it a file of its own"
+                    f"{path}: {what} would overwrite {kind}; give it a file of its own [O001]"
                 )
             taken[place] = what
         require_own_recipe(self.model)

@@ -52,7 +52,7 @@ def command_of(name: str) -> click.Command:
         if option.name in shared:
             raise UsageError(
                 f"pass {name!r}: its setting {option.name!r} has the name of an option of every "
-                "pass; its authors have to call it otherwise"
+                "pass; its authors have to call it otherwise [U012]"
             )
     command.params[:0] = [click.Argument(["model"], type=PATH), *own]
     return command

@@ -6,6 +6,7 @@ from onnxpress.judge.fidelity import FidelitySum, OutputFidelity
 from onnxpress.judge.interface import interface_problems
 from onnxpress.judge.kinds import Kind, Reading
 from onnxpress.judge.measurement import Measurement, MetricFigure, ProbeFigure
+from onnxpress.judge.promise import promised
 from onnxpress.judge.reading import read_outputs
 from onnxpress.judge.verdict import Judgement, Verdict, judgement
 
@@ -25,5 +26,6 @@ __all__ = [
     "Verdict",
     "interface_problems",
     "judgement",
+    "promised",
     "read_outputs",
 ]

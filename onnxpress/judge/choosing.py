@@ -29,7 +29,9 @@ def labelled_output(budget: Budget, samples: Samples, first: Answers) -> str | N
     """
     labels, metric = samples.labels, budget.metric
     if metric == "accuracy" and labels is None:
-        raise BudgetError(f"metric accuracy needs labels, but {samples.source} has no __labels__")
+        raise BudgetError(
+            f"metric accuracy needs labels, but {samples.source} has no __labels__ [B002]"
+        )
     if labels is None or metric in ("agreement", "none") or ":" in metric:
         return None
     rows, top = max(1, labels[0].size), int(labels.max())
@@ -45,7 +47,7 @@ def labelled_output(budget: Budget, samples: Samples, first: Answers) -> str | N
     raise DataError(
         f"{samples.source}: has labels up to {top}, but no output of the model is "
         f"[{rows}, classes] with that many classes ({shapes}); remove __labels__ (of a "
-        "folder: labels = false in a description), or judge by --metric module:function"
+        "folder: labels = false in a description), or judge by --metric module:function [D006]"
     )
 
 
@@ -76,7 +78,7 @@ def chosen_metrics(
     if name not in ("auto", "accuracy", "agreement", "none"):
         raise UsageError(
             f"metric is {name!r}; expected auto, accuracy, agreement, none, module:function or "
-            "set=module:function"
+            "set=module:function [U009]"
         )
     if name == "none":
         return []
@@ -94,5 +96,7 @@ def chosen_metrics(
     if name == "agreement":
         found = [m for m in found if readings[m.outputs[0]].kind in _AGREEING]
         if not found:
-            raise BudgetError("metric agreement needs an output of class scores on real samples")
+            raise BudgetError(
+                "metric agreement needs an output of class scores on real samples [B002]"
+            )
     return found

@@ -222,7 +222,7 @@ def provider(name: str) -> Provider:
     """
     if name not in PROVIDERS:
         raise UsageError(
-            f"there is no execution provider {name!r} (there are: {', '.join(PROVIDERS)})"
+            f"there is no execution provider {name!r} (there are: {', '.join(PROVIDERS)}) [U006]"
         )
     return PROVIDERS[name]
 

@@ -103,7 +103,7 @@ class ProviderOptions:
             provider(name)
         if not (self.time_limit > 0 and math.isfinite(self.time_limit)):
             raise UsageError(
-                f"the providers' time limit is {self.time_limit:g}; expected seconds above 0"
+                f"the providers' time limit is {self.time_limit:g}; expected seconds above 0 [U009]"
             )
         read_config(self.config)
 
@@ -119,7 +119,9 @@ def find_config(path: Path | None = None) -> Path | None:
     """
     if path is not None:
         if not path.is_file():
-            raise UsageError(f"{path}: there is no such file (given as the provider configuration)")
+            raise UsageError(
+                f"{path}: there is no such file (given as the provider configuration) [U014]"
+            )
         return path
     usual = (Path("onnxpress.toml"), Path("~/.config/onnxpress/config.toml").expanduser())
     return next((file for file in usual if file.is_file()), None)
@@ -137,10 +139,12 @@ def read_config(path: Path | None = None) -> dict[str, ProviderLocation]:
         try:
             content = read_toml(found.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise UsageError(f"{found}: cannot be read as TOML: {error}") from error
+            raise UsageError(f"{found}: cannot be read as TOML: {error} [U014]") from error
         tables = content.get("ep", {})
         if not isinstance(tables, dict):
-            raise UsageError(f"{found}: ep is {tables!r}; expected tables such as [ep.openvino]")
+            raise UsageError(
+                f"{found}: ep is {tables!r}; expected tables such as [ep.openvino] [U014]"
+            )
         _check(tables, found)
     folder = Path() if found is None else found.parent
     return {name: _place(entry, tables.get(name, {}), folder) for name, entry in PROVIDERS.items()}
@@ -151,21 +155,22 @@ def _check(tables: Mapping[str, Any], path: Path) -> None:
         if name not in PROVIDERS:
             raise UsageError(
                 f"{path}: [ep.{name}]: there is no such provider (there are: "
-                f"{', '.join(PROVIDERS)})"
+                f"{', '.join(PROVIDERS)}) [U006]"
             )
         if not isinstance(table, dict):
-            raise UsageError(f"{path}: ep.{name} is {table!r}; expected a table [ep.{name}]")
+            raise UsageError(f"{path}: ep.{name} is {table!r}; expected a table [ep.{name}] [U014]")
         for key, value in table.items():
             if key not in _KEYS:
                 raise UsageError(
-                    f"{path}: [ep.{name}]: unknown key {key!r}; expected one of {', '.join(_KEYS)}"
+                    f"{path}: [ep.{name}]: unknown key {key!r}; expected one of "
+                    f"{', '.join(_KEYS)} [U014]"
                 )
             texts = value if isinstance(value, list) else [value]
             texts = list(value.values()) if isinstance(value, dict) else texts
             if not isinstance(value, _KEYS[key]) or not all(isinstance(t, str) for t in texts):
                 kinds = " or ".join(kind.__name__ for kind in _KEYS[key])
                 raise UsageError(
-                    f"{path}: [ep.{name}] {key} is {value!r}; expected text ({kinds} of str)"
+                    f"{path}: [ep.{name}] {key} is {value!r}; expected text ({kinds} of str) [U014]"
                 )
 
 

@@ -164,7 +164,9 @@ def _print_left(stages: Sequence[Document], console: Console) -> None:
         if not stage["changed"]:
             continue
         for skip in stage["left"]:
-            reasons.setdefault(f"{stage['pass']}: {skip['reason']}", []).append(skip["site"])
+            code = f" [{skip['code']}]" if skip["code"] else ""
+            reason = f"{stage['pass']}: {skip['reason']}{code}"
+            reasons.setdefault(reason, []).append(skip["site"])
     if not reasons:
         return
     print_text("left alone or treated less:", console)

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from onnxpress.potential import WITHOUT_DATA
+
 __all__ = [
     "costly_layers",
     "counted",
@@ -22,8 +24,6 @@ __all__ = [
 ]
 
 _COSTLY = 3
-_WITHOUT_DATA = "without calibration data"
-"""What reasons of passes say where samples would change them."""
 _ACTING = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's control, format, surrogate and separator characters: what a terminal may obey."""
 
@@ -117,7 +117,7 @@ def opened_by_data(left: Iterable[tuple[str, str, int]]) -> str:
     """
     counts: Counter[str] = Counter()
     for name, reason, count in left:
-        counts[name] += count if _WITHOUT_DATA in reason else 0
+        counts[name] += count if WITHOUT_DATA in reason else 0
     opened = ", ".join(f"{count:,} to {name}" for name, count in sorted(counts.items()) if count)
     if not opened:
         return ""
