@@ -182,6 +182,11 @@ file_options = _together(
         is_flag=True,
         help="Put the weights into a file of their own, as is done above 2 GB.",
     ),
+    click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Say what would be tried and about how small it would get, in seconds; write nothing.",
+    ),
 )
 
 overridable_option = click.option(

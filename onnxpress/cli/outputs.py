@@ -86,6 +86,10 @@ class Outputs:
             taken[place] = what
         require_own_recipe(self.model)
 
+    def written(self, target: Target) -> list[Path]:
+        """All files that will be there, in order."""
+        return [path for _, path in self._files(target)]
+
     def _files(self, target: Target) -> Iterator[tuple[str, Path]]:
         """All that is written, by what it is."""
         yield "the model", self.model
