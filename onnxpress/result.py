@@ -10,6 +10,7 @@ from onnxpress import model_file
 from onnxpress.conversion import write_ort
 from onnxpress.errors import OutputError
 from onnxpress.output_file import FileSet
+from onnxpress.own_files import STAMP
 from onnxpress.recipe import Recipe
 from onnxpress.stage_result import StageResult
 from onnxpress.targets import load_target
@@ -107,6 +108,6 @@ def require_own_recipe(model_path: Path) -> None:
 
 def stamp(model: ir.Model, recipe: Recipe, digest: str) -> None:
     """Say in the model where it came from."""
-    model.metadata_props["onnxpress.version"] = __version__
+    model.metadata_props[STAMP] = __version__
     model.metadata_props["onnxpress.recipe_sha256"] = recipe.digest
     model.metadata_props["onnxpress.original_sha256"] = digest

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from onnxpress.cli.options import PATH, debug_option, threads_option
+from onnxpress.cli.options import PATH, saying_options, threads_option
 from onnxpress.data import load_samples, random_samples
 from onnxpress.model_file import load
-from onnxpress.report.printing import console_for, print_table
+from onnxpress.report.printing import conclude, console_for, print_table
 from onnxpress.runtime import Session, compare_latency
 
 __all__ = ["command"]
@@ -18,7 +18,7 @@ __all__ = ["command"]
 @click.argument("others", type=PATH, nargs=-1)
 @click.option("--data", metavar="DATA", help="Samples; the first is timed. Default: random.")
 @threads_option
-@debug_option
+@saying_options
 def command(model: Path, *, others: tuple[Path, ...], data: str | None, threads: int) -> None:
     """Print a row for each of the others; without others, the model against itself."""
     for path in (model, *others):
@@ -38,5 +38,6 @@ def command(model: Path, *, others: tuple[Path, ...], data: str | None, threads:
                 f"{found.low:.2f} to {found.high:.2f}",
             )
         )
+    conclude("; ".join(f"{name}: {speed} times as fast" for name, _, _, speed, _ in rows))
     headings = ("model", "ms", f"{model.name} ms", "speedup", "quartiles")
     print_table("latency", headings, rows, console_for())

@@ -17,15 +17,24 @@ import click
 from onnxpress.cli.exit_status import INTERRUPTED, NOT_MET
 from onnxpress.cli.interruption import interruptible
 from onnxpress.cli.json_output import STANDARD_OUTPUT, check_json, stage_json, write_json
-from onnxpress.cli.options import PATH, debug_option, json_option, judging_options, threads_option
+from onnxpress.cli.options import (
+    PATH,
+    force_option,
+    json_option,
+    judging_options,
+    saying_options,
+    threads_option,
+)
 from onnxpress.cli.progress import progress_line
 from onnxpress.distillation import distill
 from onnxpress.errors import OutputError, UsageError
 from onnxpress.judge import Budget
 from onnxpress.model_file import save
 from onnxpress.output_file import FileSet, check_output
+from onnxpress.own_files import STAMP, require_replaceable
 from onnxpress.report.distillation import distillation_document, print_distillation
-from onnxpress.report.printing import console_for
+from onnxpress.report.printing import conclude, console_for
+from onnxpress.version import __version__
 
 __all__ = ["command"]
 
@@ -72,9 +81,10 @@ __all__ = ["command"]
     show_default=True,
     help="Of which samples train, and in which order.",
 )
+@force_option
 @json_option
 @threads_option
-@debug_option
+@saying_options
 def command(
     *,
     teacher: Path,
@@ -87,6 +97,7 @@ def command(
     learning_rate: float,
     temperature: float,
     seed: int,
+    force: bool,
     json_path: str | None,
     threads: int,
     **budget: Any,
@@ -96,6 +107,8 @@ def command(
         raise UsageError("distill needs samples to train with: give --calibration DATA [U008]")
     target = output or student.with_suffix(".distilled.onnx")
     _check(target, json_path, [teacher, student, calibration, evaluation])
+    if not force:
+        require_replaceable(target)
     asked = Budget(**budget)
     with interruptible() as interruption, progress_line() as progress:
         found = distill(
@@ -114,7 +127,8 @@ def command(
             stop=interruption,
         )
     document = distillation_document(found)
-    written = [str(target)]
+    found.model.metadata_props[STAMP] = __version__
+    written = [str(target) + (" (in place of the one that was there)" if target.exists() else "")]
     with FileSet() as files:
         save(found.model, target, files=files)
         if json_path not in (None, STANDARD_OUTPUT):
@@ -123,6 +137,7 @@ def command(
     if json_path == STANDARD_OUTPUT:
         write_json(document, json_path)
     else:
+        conclude(f"{target}: " + ("better" if found.better else document["why_not"]))
         print_distillation(document, written=written, console=console_for())
     if interruption.wanted:
         sys.exit(INTERRUPTED)

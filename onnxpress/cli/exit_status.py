@@ -19,11 +19,24 @@ from onnxpress.codes import split
 from onnxpress.entry_points import LeftOutWarning
 from onnxpress.errors import OnnxpressError, PassError, brief
 
-__all__ = ["BAD_INPUT", "FAULT", "INTERRUPTED", "NOT_MET", "exit_statuses", "show_details"]
+__all__ = [
+    "BAD_INPUT",
+    "FAULT",
+    "INTERRUPTED",
+    "NOT_MET",
+    "exit_statuses",
+    "show_details",
+    "show_steps",
+]
 
 NOT_MET, BAD_INPUT, FAULT, INTERRUPTED = 1, 2, 3, 130
 
 logger = logging.getLogger(__name__)
+
+
+def show_steps() -> None:
+    """From here on, log what is done."""
+    logging.getLogger("onnxpress").setLevel(logging.INFO)
 
 
 def show_details() -> None:

@@ -2,8 +2,9 @@
 
 import click
 
+from onnxpress.cli import completion
 from onnxpress.cli.json_output import check_json, write_json
-from onnxpress.cli.options import debug_option, json_option
+from onnxpress.cli.options import json_option, saying_options
 from onnxpress.codes import explained
 from onnxpress.errors import UsageError, nearest
 from onnxpress.report.printing import console_for, print_text
@@ -12,9 +13,9 @@ __all__ = ["command"]
 
 
 @click.command("explain", help=__doc__)
-@click.argument("codes", metavar="[CODE]...", nargs=-1)
+@click.argument("codes", metavar="[CODE]...", nargs=-1, shell_complete=completion.codes)
 @json_option
-@debug_option
+@saying_options
 def command(*, codes: tuple[str, ...], json_path: str | None) -> None:
     """Print an entry of the catalogue for each code."""
     check_json(json_path, [])
@@ -33,7 +34,7 @@ def command(*, codes: tuple[str, ...], json_path: str | None) -> None:
     }
     if not write_json(document, json_path):
         return
-    console = console_for()
+    console = console_for(always=True)
     for code, entry in found.items():
         print_text(entry.title, console, label=code, style="bold")
         if wanted:

@@ -7,12 +7,14 @@ from typing import Any
 import click
 from rich.console import Console
 
+from onnxpress.cli import completion
 from onnxpress.cli.json_output import check_json, write_json
-from onnxpress.cli.options import PATH, debug_option, json_option, overridable_option
+from onnxpress.cli.options import PATH, json_option, overridable_option, saying_options
 from onnxpress.inspection import inspect_model
 from onnxpress.report.outlook import next_step, print_judged, print_outlook, print_reasons
-from onnxpress.report.printing import console_for, print_table, print_text
+from onnxpress.report.printing import conclude, console_for, print_table, print_text
 from onnxpress.report.reading import print_readings
+from onnxpress.report.saying import some
 from onnxpress.report.text import megabytes
 
 __all__ = ["command"]
@@ -26,13 +28,14 @@ _SHOWN = 4
 @click.option("--data", help="Samples; a few are run, whose answers say more of the outputs.")
 @click.option(
     "--target",
+    shell_complete=completion.targets,
     default="cpu",
     show_default=True,
     help="What the model is for; says what it refuses.",
 )
 @overridable_option
 @json_option
-@debug_option
+@saying_options
 def command(
     model: Path, *, data: str | None, target: str, overridable: bool | None, json_path: str | None
 ) -> None:
@@ -41,6 +44,8 @@ def command(
     found = inspect_model(model, target=target, data=data, overridable=overridable)
     if not write_json(found, json_path):
         return
+    sizes = megabytes(found["bytes"]), megabytes(found["predicted_bytes"])
+    conclude(f"{model}: {sizes[0]}, predicted {sizes[1]} without samples")
     console = console_for()
     print_text(
         f"opset {found['opset']}, {megabytes(found['bytes'])}, {found['nodes']:,} nodes, "
@@ -86,5 +91,5 @@ def _print_refused(found: Mapping[str, Any], console: Console) -> None:
     for report in found["refused"]:
         text = f"takes {report['taken']:,} of {report['nodes']:,} nodes"
         print_text(text, console, label=report["target"], style="bold")
-        for item in report["reasons"][:_SHOWN]:
+        for item in some(report["reasons"], _SHOWN):
             print_text(f"  {item['count']:,} {item['operator']}: {item['reason']}", console)

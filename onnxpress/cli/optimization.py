@@ -17,11 +17,12 @@ from onnxpress.judge import Budget
 from onnxpress.output_file import FileSet
 from onnxpress.pipeline import optimize
 from onnxpress.preview import preview
-from onnxpress.report.console import print_result
+from onnxpress.report.console import print_result, result_line
 from onnxpress.report.document import document
 from onnxpress.report.html import write_html
 from onnxpress.report.preview import print_preview
-from onnxpress.report.printing import console_for
+from onnxpress.report.printing import conclude, console_for
+from onnxpress.report.text import megabytes
 from onnxpress.request import Request
 from onnxpress.targets import load_target
 
@@ -35,6 +36,7 @@ def optimize_and_write(
     report: Path | None,
     json_path: str | None,
     external_data: bool,
+    force: bool,
     dry_run: bool,
     targets: tuple[str, ...],
     per_target: bool,
@@ -51,13 +53,15 @@ def optimize_and_write(
         report: an HTML file.
         json_path: a JSON file, or `-`.
         external_data: weights in a file of their own.
+        force: replace files that are no earlier results.
         dry_run: say what would be tried, and write nothing.
         targets: names.
         per_target: a model for each of them.
         opset: to convert to.
         options: the others of `onnxpress.optimize`.
     """
-    outputs = Outputs(output or model.with_suffix(".opt.onnx"), report, json_path, external_data)
+    place = output or model.with_suffix(".opt.onnx")
+    outputs = Outputs(place, report, json_path, external_data, force)
     options["opset"] = opset or 0
     wanted: list[tuple[Outputs, tuple[str, ...]]] = [(outputs, targets)]
     if per_target:
@@ -87,6 +91,8 @@ def _preview_for(
     found = preview(_asked(model, targets, options))
     if write_json(found, outputs.json):
         files = [str(path) for path in outputs.written(load_target("+".join(targets)))]
+        sizes = found["size"]["original_bytes"], found["size"]["predicted_bytes"]
+        conclude(f"{model}: {' to about '.join(map(megabytes, sizes))}, predicted")
         print_preview(found, would_write=files, console=console_for())
 
 
@@ -115,6 +121,7 @@ def _optimize_for(
     with progress_line() as progress:
         result = optimize(model, target=targets, progress=progress, **options)
     found = document(result)
+    earlier = outputs.model.exists()
     with FileSet() as files:
         written = result.stage(files, outputs.model, external_data=outputs.external_data)
         if outputs.report is not None:
@@ -126,5 +133,8 @@ def _optimize_for(
     if outputs.json == STANDARD_OUTPUT:
         write_json(found, outputs.json)
     else:
-        print_result(found, written=[str(path) for path in written], console=console_for())
+        conclude(f"{outputs.model}: {result_line(found)}")
+        paths = [str(path) for path in written]
+        paths[0] += " (in place of the one that was there)" if earlier else ""
+        print_result(found, written=paths, console=console_for())
     return result.within_budget

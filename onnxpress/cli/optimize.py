@@ -5,14 +5,15 @@ from typing import Any
 
 import click
 
+from onnxpress.cli import completion
 from onnxpress.cli.optimization import optimize_and_write
 from onnxpress.cli.options import (
     PATH,
     data_options,
-    debug_option,
     file_options,
     goal_options,
     provider_options,
+    saying_options,
     selection_options,
     threads_option,
 )
@@ -28,13 +29,18 @@ __all__ = ["command"]
 @file_options
 @goal_options
 @selection_options
-@click.option("--passes", metavar="A,B,C", help="Only these passes; see `onnxpress passes`.")
+@click.option(
+    "--passes",
+    metavar="A,B,C",
+    shell_complete=completion.passes,
+    help="Only these passes; see `onnxpress passes`.",
+)
 @click.option(
     "--recipe", type=PATH, metavar="FILE.toml", help="Repeat these decisions, without a search."
 )
 @provider_options
 @threads_option
-@debug_option
+@saying_options
 def command(
     model: Path,
     *,

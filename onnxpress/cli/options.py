@@ -6,18 +6,21 @@ from typing import Any, TypeVar
 
 import click
 
-from onnxpress.cli.exit_status import show_details
+from onnxpress.cli import completion
+from onnxpress.cli.exit_status import show_details, show_steps
+from onnxpress.report.saying import AMOUNT, Amount
 
 __all__ = [
     "PATH",
     "data_options",
-    "debug_option",
     "file_options",
+    "force_option",
     "goal_options",
     "json_option",
     "judging_options",
     "overridable_option",
     "provider_options",
+    "saying_options",
     "selection_options",
     "threads_option",
 ]
@@ -44,14 +47,42 @@ def _debug(ctx: click.Context, option: click.Parameter, value: bool) -> None:  #
         show_details()
 
 
-debug_option = click.option(
-    "--debug",
-    is_flag=True,
-    expose_value=False,
-    is_eager=True,
-    callback=_debug,
-    help="Show tracebacks, and what is done in detail.",
+def _said(ctx: click.Context, option: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click
+    """How much is said until the command ends."""
+    if value:
+        token = AMOUNT.set(Amount(option.name))
+        ctx.call_on_close(lambda: AMOUNT.reset(token))
+        if AMOUNT.get() is Amount.VERBOSE:
+            show_steps()
+
+
+saying_options = _together(
+    click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=_said,
+        help="Print one line with the result, and errors.",
+    ),
+    click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=_said,
+        help="Print all of every list, and what is done.",
+    ),
+    click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_debug,
+        help="Show tracebacks, and what is done in detail.",
+    ),
 )
+"""Of every command."""
 
 threads_option = click.option(
     "--threads",
@@ -161,6 +192,12 @@ judging_options = _together(
 )
 """Where all evaluation samples judge."""
 
+force_option = click.option(
+    "--force",
+    is_flag=True,
+    help="Replace an output that is there and is no earlier result of onnxpress.",
+)
+
 file_options = _together(
     click.option(
         "-o",
@@ -182,6 +219,7 @@ file_options = _together(
         is_flag=True,
         help="Put the weights into a file of their own, as is done above 2 GB.",
     ),
+    force_option,
     click.option(
         "--dry-run",
         is_flag=True,
@@ -207,6 +245,7 @@ goal_options = _together(
     click.option(
         "--target",
         "targets",
+        shell_complete=completion.targets,
         multiple=True,
         default=["cpu"],
         show_default=True,

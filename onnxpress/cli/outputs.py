@@ -8,11 +8,15 @@ from onnxpress.cli.json_output import STANDARD_OUTPUT
 from onnxpress.conversion import ort_paths
 from onnxpress.errors import OutputError, UsageError
 from onnxpress.output_file import check_output
+from onnxpress.own_files import require_replaceable
 from onnxpress.report.html import require_html
 from onnxpress.result import recipe_path, require_own_recipe
 from onnxpress.targets import Target
 
 __all__ = ["Outputs"]
+
+_BESIDE_MODELS = (".toml", ".ort", ".config")
+"""Files that belong to the model beside them, and go with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +28,14 @@ class Outputs:
         report: an HTML report, or `None`.
         json: a file, `-` for standard output, or `None`.
         external_data: put the weights into a file of their own.
+        force: replace files that are no earlier results of ours.
     """
 
     model: Path
     report: Path | None
     json: str | None
     external_data: bool
+    force: bool
 
     def of_target(self, name: str) -> "Outputs":
         """The same for one target of several: its name goes before the suffix.
@@ -44,6 +50,7 @@ class Outputs:
             self.report and _named(self.report, name),
             self.json and str(_named(Path(self.json), name)),
             self.external_data,
+            self.force,
         )
 
     def check(
@@ -62,7 +69,8 @@ class Outputs:
             taken: files of other sets by what they are; ours are added.
 
         Raises:
-            OutputError: a folder is missing, or a file that is read would be overwritten.
+            OutputError: a folder is missing, or a file that is read or is not ours would be
+                overwritten.
             UsageError: the target does not read external data, or the report needs a package.
         """
         if self.external_data and not target.external_data:
@@ -85,6 +93,10 @@ class Outputs:
                 )
             taken[place] = what
         require_own_recipe(self.model)
+        if not self.force:
+            for _, path in self._files(target):
+                if path.suffix not in _BESIDE_MODELS:
+                    require_replaceable(path)
 
     def written(self, target: Target) -> list[Path]:
         """All files that will be there, in order."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.text import Text
 
+from onnxpress.report.saying import AMOUNT, Amount
 from onnxpress.report.text import printable
 
 __all__ = ["progress_line"]
@@ -14,8 +15,8 @@ __all__ = ["progress_line"]
 
 @contextlib.contextmanager
 def progress_line() -> Iterator[Callable[[str], None]]:
-    """A function that shows a text; it does nothing unless standard error is a terminal."""
-    if not sys.stderr.isatty():
+    """A function that shows a text; nothing with -q, or unless standard error is a terminal."""
+    if not sys.stderr.isatty() or AMOUNT.get() is Amount.QUIET:
         yield lambda _: None
         return
     with Console(stderr=True).status("starting") as status:

@@ -10,9 +10,9 @@ from onnxpress.cli.optimization import optimize_and_write
 from onnxpress.cli.options import (
     PATH,
     data_options,
-    debug_option,
     file_options,
     goal_options,
+    saying_options,
     selection_options,
     threads_option,
 )
@@ -38,7 +38,7 @@ def command_of(name: str) -> click.Command:
 
     for decorate in (
         threads_option,
-        debug_option,
+        saying_options,
         selection_options,
         goal_options,
         file_options,

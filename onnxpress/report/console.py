@@ -10,8 +10,10 @@ from onnxpress.report import columns, difference, rows
 from onnxpress.report.columns import Column, Document
 from onnxpress.report.printing import add_column, new_table, print_all, print_table, print_text
 from onnxpress.report.reading import print_readings
+from onnxpress.report.saying import some
 from onnxpress.report.text import (
     costly_layers,
+    counted,
     judged_text,
     printable,
     stage_summary,
@@ -23,6 +25,7 @@ __all__ = [
     "print_providers",
     "print_result",
     "print_validation",
+    "result_line",
 ]
 
 _SHOWN_REASONS = 6
@@ -55,6 +58,19 @@ def print_result(report: Document, *, written: Sequence[str], console: Console) 
         _print_verdict(validation, console, within=report["within_budget"])
     for path in written:
         console.print(Text(f"wrote {printable(path)}"), soft_wrap=True)
+
+
+def result_line(report: Document) -> str:
+    """The verdict, the size and the speed."""
+    parts = ["within the budget"]
+    if not report["within_budget"]:
+        parts = [f"not met: {'; '.join(report['problems'])}"]
+    parts += [
+        f"{line.heading} {line.original} to {line.optimized}"
+        for line in rows.closing_lines(report, report["validation"])
+        if line.heading in ("size", "latency")
+    ]
+    return ", ".join(parts)
 
 
 def print_validation(validation: Document, console: Console) -> None:
@@ -171,8 +187,10 @@ def _print_left(stages: Sequence[Document], console: Console) -> None:
         return
     print_text("left alone or treated less:", console)
     most = sorted(reasons.items(), key=lambda item: -len(item[1]))
-    for reason, sites in most[:_SHOWN_REASONS]:
+    shown = some(most, _SHOWN_REASONS)
+    for reason, sites in shown:
         named = sites[0] + (f" and {len(sites) - 1} more" if len(sites) > 1 else "")
         print_text(f"  {named}: {reason}", console)
-    if len(most) > _SHOWN_REASONS:
-        print_text(f"  and {len(most) - _SHOWN_REASONS} more reasons; --json lists all", console)
+    if len(most) > len(shown):
+        more = counted(len(most) - len(shown), "more reason")
+        print_text(f"  and {more}; -v lists all", console)

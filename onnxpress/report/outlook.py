@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from onnxpress.report.printing import print_table, print_text
+from onnxpress.report.saying import some
 from onnxpress.report.text import counted, megabytes
 
 __all__ = ["next_step", "print_judged", "print_outlook", "print_reasons"]
@@ -19,11 +20,12 @@ def print_judged(judged: Mapping[str, str], console: Console) -> None:
     alike: dict[str, list[str]] = {}
     for output, words in judged.items():
         alike.setdefault(words, []).append(output)
-    for words, names in list(alike.items())[:_SHOWN_OUTPUTS]:
+    shown = some(list(alike.items()), _SHOWN_OUTPUTS)
+    for words, names in shown:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         print_text(f"{names[0]}{more}: {words}", console, label="keeps", style="bold")
-    if len(alike) > _SHOWN_OUTPUTS:
-        print_text(f"  and {len(alike) - _SHOWN_OUTPUTS} more; --json lists all", console)
+    if len(alike) > len(shown):
+        print_text(f"  and {len(alike) - len(shown)} more; -v lists all", console)
 
 
 def print_outlook(
@@ -70,12 +72,13 @@ def print_reasons(passes: Sequence[Mapping[str, Any]], console: Console) -> None
         if not reasons:
             continue
         print_text("leaves alone, or treats less:", console, label=entry["pass"], style="bold")
-        for item in reasons[:_SHOWN_REASONS]:
+        shown = some(reasons, _SHOWN_REASONS)
+        for item in shown:
             code = f" [{item['code']}]" if item["code"] else ""
             print_text(f"  {item['count']:,}: {item['reason']}{code}", console)
-        if len(reasons) > _SHOWN_REASONS:
-            more = counted(len(reasons) - _SHOWN_REASONS, "more reason")
-            print_text(f"  and {more}; --json lists all", console)
+        if len(reasons) > len(shown):
+            more = counted(len(reasons) - len(shown), "more reason")
+            print_text(f"  and {more}; -v lists all", console)
 
 
 def next_step(passes: Sequence[Mapping[str, Any]]) -> str:

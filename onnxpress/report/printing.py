@@ -11,18 +11,39 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onnxpress.report.saying import AMOUNT, Amount
 from onnxpress.report.text import printable
 
-__all__ = ["add_column", "console_for", "new_table", "print_all", "print_table", "print_text"]
+__all__ = [
+    "add_column",
+    "conclude",
+    "console_for",
+    "new_table",
+    "print_all",
+    "print_table",
+    "print_text",
+]
 
 _WIDTH = 80
 
 
-def console_for(stream: IO[str] | None = None) -> Console:
-    """A console that uses at most 80 columns."""
-    console = Console(file=stream or sys.stdout, highlight=False)
+def console_for(stream: IO[str] | None = None, *, always: bool = False) -> Console:
+    """A console that uses at most 80 columns; a silent one where one line is wanted.
+
+    Args:
+        stream: where to; `None`: standard output.
+        always: what is printed is what was asked for, so that less of it is nothing.
+    """
+    quiet = AMOUNT.get() is Amount.QUIET and not always
+    console = Console(file=stream or sys.stdout, highlight=False, quiet=quiet)
     console.width = min(console.width, _WIDTH)
     return console
+
+
+def conclude(text: str) -> None:
+    """Print the result in a line, where the user wants no more than that."""
+    if AMOUNT.get() is Amount.QUIET:
+        Console(file=sys.stdout, highlight=False).print(Text(printable(text)), soft_wrap=True)
 
 
 def print_text(text: str, console: Console, *, label: str = "", style: str = "") -> None:

@@ -81,9 +81,8 @@ def test_a_recipe_has_nothing_to_try(cnn: Path, tmp_path: Path) -> None:
 
 def test_a_model_that_cannot_be_run_without_samples_is_not_timed(tmp_path: Path) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.STRING, ["n"]) for name in ("x", "y")]
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["y"])], "g", *[[v] for v in values]
-    )
+    node = helper.make_node("Identity", ["x"], ["y"])
+    graph = helper.make_graph([node], "g", values[:1], values[1:])
     path = tmp_path / "strings.onnx"
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
