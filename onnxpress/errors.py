@@ -3,8 +3,11 @@
 A layer that a pass cannot treat is not an error: it is a `contract.Skip` with a reason.
 """
 
+import itertools
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from onnxpress.codes import split
@@ -21,9 +24,12 @@ __all__ = [
     "UsageError",
     "brief",
     "nearest",
+    "nearest_file",
 ]
 
 _LONGEST, _SHORT = 300, 160
+_MOST_FILES = 10_000
+"""Of a folder that are compared with a name."""
 _PREFIX = re.compile(r"^(\[ONNXRuntimeError\] : \d+ : \w+ : )+")
 _NODE = re.compile(
     r"Non-zero status code returned while running (\S+) node\. Name:'(.*?)' Status Message: "
@@ -114,6 +120,15 @@ def brief(error: BaseException) -> str:
         first = f"{first}: {more[0]}"
     shown = first or type(error).__name__
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 2].rstrip()} …"
+
+
+def nearest_file(path: Path) -> str:
+    """`; did you mean …?` with a file or folder beside where one was looked for, or nothing."""
+    try:
+        names = [entry.name for entry in itertools.islice(os.scandir(path.parent), _MOST_FILES)]
+    except OSError:
+        return ""
+    return nearest(path.name, sorted(names))
 
 
 def nearest(word: str, words: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from onnxpress.beyond_ir import from_proto, to_proto, with_map_types
-from onnxpress.errors import ModelError, OutputError, brief
+from onnxpress.errors import ModelError, OutputError, brief, nearest_file
 from onnxpress.external_data import (
     data_left_by,
     has_external,
@@ -133,7 +133,9 @@ def _parsed(file: Path) -> onnx.ModelProto:
     """The file's own content, as far as it is an ONNX model at all."""
     try:
         if not file.exists():
-            raise ModelError(f"{file}: there is no such file; expected an ONNX model [M001]")
+            raise ModelError(
+                f"{file}: there is no such file{nearest_file(file)}; expected an ONNX model [M001]"
+            )
         if file.is_dir():
             raise ModelError(f"{file}: found a folder; expected an ONNX model file [M001]")
         if not file.is_file():

@@ -32,7 +32,7 @@ from onnxpress import registry
 from onnxpress.contract import Candidate, Decision, Pass
 from onnxpress.conversion import Conversion
 from onnxpress.data import Samples
-from onnxpress.errors import RecipeError, UsageError, nearest
+from onnxpress.errors import RecipeError, UsageError, nearest, nearest_file
 from onnxpress.recipe_entries import Entries
 from onnxpress.selection import NOTHING_SELECTED, Selection
 from onnxpress.settings import checked, settings_of
@@ -194,6 +194,10 @@ class Recipe:
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise RecipeError(
+                f"{path}: there is no such file{nearest_file(Path(path))}; expected a recipe [R003]"
+            ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path}: cannot be read as a recipe: {error} [R003]") from error
         return cls.from_toml(text, str(path))

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from onnxpress.checking import Requirement, check
+from onnxpress.cli.choice import Choice
 from onnxpress.cli.exit_status import NOT_MET
 from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.options import PATH, json_option, judging_options, saying_options, threads_option
@@ -37,7 +38,7 @@ _ESCAPED = {"%": "%25", "\r": "%0D", "\n": "%0A"}
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "github"]),
+    type=Choice(["text", "github"]),
     default="text",
     show_default=True,
     help="github: annotations of a workflow.",

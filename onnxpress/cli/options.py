@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from onnxpress.cli import completion
+from onnxpress.cli.choice import Choice
 from onnxpress.cli.exit_status import show_details, show_steps
 from onnxpress.report.saying import AMOUNT, Amount
 
@@ -237,7 +238,7 @@ goal_options = _together(
     overridable_option,
     click.option(
         "--goal",
-        type=click.Choice(["balanced", "latency", "size"]),
+        type=Choice(["balanced", "latency", "size"]),
         default="balanced",
         show_default=True,
         help="size accepts a slower model; the others never do.",
@@ -266,7 +267,7 @@ goal_options = _together(
     ),
     click.option(
         "--float16",
-        type=click.Choice(["no", "keep-io", "all"]),
+        type=Choice(["no", "keep-io", "all"]),
         default="no",
         show_default=True,
         help="Half precision instead of integers; all: inputs and outputs too.",

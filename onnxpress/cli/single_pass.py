@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from onnxpress import registry
+from onnxpress.cli.choice import Choice
 from onnxpress.cli.optimization import optimize_and_write
 from onnxpress.cli.options import (
     PATH,
@@ -66,7 +67,7 @@ def option_of(setting: Setting) -> click.Option:
         flag += f"/--no-{flag[2:]}"
     return click.Option(
         [flag, setting.name],
-        type=click.Choice(setting.choices) if setting.choices else setting.kind,
+        type=Choice(setting.choices) if setting.choices else setting.kind,
         default=setting.default,
         multiple=setting.many,
         show_default=setting.default not in (None, (), ""),

@@ -7,7 +7,7 @@ import numpy as np
 
 from onnxpress.data.annotations import checked_groups, checked_labels, one_per_feed
 from onnxpress.data.samples import GROUPS, LABELS, Samples
-from onnxpress.errors import DataError, ModelError
+from onnxpress.errors import DataError, ModelError, nearest
 from onnxpress.runtime import Array, Feed, InputSpec
 
 __all__ = ["from_arrays", "from_feeds", "require_runnable"]
@@ -31,6 +31,7 @@ def from_arrays(arrays: Mapping[str, Array], inputs: Sequence[InputSpec], source
             f"{source}: holds {', '.join(sorted(arrays))}; the model wants {_listed(inputs)}"
             + (f"; missing: {', '.join(missing)}" if missing else "")
             + (f"; not an input: {', '.join(unknown)}" if unknown else "")
+            + (nearest(unknown[0], missing) if unknown else "")
             + " [D002]"
         )
     columns = {

@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxpress.data.checks import from_feeds
 from onnxpress.data.samples import LABELS, Samples
-from onnxpress.errors import DataError, nearest
+from onnxpress.errors import DataError, nearest, nearest_file
 from onnxpress.runtime import Array, Feed, InputSpec
 
 __all__ = ["MOST", "Listing", "Row", "assembled", "has_files", "listed", "spread"]
@@ -89,7 +89,9 @@ def listed(
         DataError: no such file, or a subfolder that is no class.
     """
     if not path.exists():
-        raise DataError(f"{path}: there is no such file or folder; expected {what} [D001]")
+        raise DataError(
+            f"{path}: there is no such file or folder{nearest_file(path)}; expected {what} [D001]"
+        )
     if path.is_file():
         return Listing((path,), None, ())
     every = 1 << 62

@@ -9,7 +9,7 @@ import numpy as np
 from onnxpress.data.checks import from_arrays
 from onnxpress.data.reader import Reader, path_of
 from onnxpress.data.samples import Samples
-from onnxpress.errors import DataError
+from onnxpress.errors import DataError, nearest_file
 from onnxpress.runtime import InputSpec
 
 __all__ = ["READER"]
@@ -41,7 +41,8 @@ def _read(data: str | Path, inputs: Sequence[InputSpec]) -> Samples:
     path = Path(data)
     if not path.exists():
         raise DataError(
-            f"{path}: there is no such file; expected a .npz with one array per input [D001]"
+            f"{path}: there is no such file{nearest_file(path)}; expected a .npz with one "
+            "array per input [D001]"
         )
     try:
         _require_plausible(path)

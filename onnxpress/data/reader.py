@@ -8,7 +8,7 @@ from typing import Any
 
 from onnxpress import entry_points
 from onnxpress.data.samples import Samples
-from onnxpress.errors import DataError, UsageError
+from onnxpress.errors import DataError, UsageError, nearest_file
 from onnxpress.runtime import Array, InputSpec
 
 __all__ = ["GROUP", "Reader", "load_samples", "path_of"]
@@ -90,6 +90,6 @@ def _refusal(data: object, readers: Mapping[str, Reader]) -> str:
         kind = "folder" if path.is_dir() else "file"
         found = f"{data}: no installed reader takes this {kind}"
     else:
-        found = f"{data}: there is no such file or folder"
+        found = f"{data}: there is no such file or folder{nearest_file(path)}"
     kinds = "; ".join(one.describes for one in readers.values())
     return f"{found}; expected one of: {kinds} [D001]"

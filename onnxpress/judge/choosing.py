@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from onnxpress.data import Samples
-from onnxpress.errors import BudgetError, DataError, UsageError
+from onnxpress.errors import BudgetError, DataError, UsageError, nearest
 from onnxpress.judge.budget import Budget
 from onnxpress.judge.kinds import Kind, Reading
 from onnxpress.judge.metrics import Answers, Metric, WholeMetric, metrics_of
@@ -12,6 +12,8 @@ from onnxpress.judge.user_metrics import user_metric
 
 __all__ = ["chosen_metrics", "labelled_output"]
 
+_METRICS = ("auto", "accuracy", "agreement", "none")
+"""Besides those of users."""
 _AGREEING = (Kind.CLASSIFICATION, Kind.SEQUENCE, Kind.MULTI_LABEL)
 
 
@@ -75,10 +77,10 @@ def chosen_metrics(
     name = budget.metric
     if ":" in name:
         return [user_metric(name)]
-    if name not in ("auto", "accuracy", "agreement", "none"):
+    if name not in _METRICS:
         raise UsageError(
-            f"metric is {name!r}; expected auto, accuracy, agreement, none, module:function or "
-            "set=module:function [U009]"
+            f"metric is {name!r}{nearest(name, _METRICS)}; expected {', '.join(_METRICS)}, "
+            "module:function or set=module:function [U009]"
         )
     if name == "none":
         return []

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onnxpress.errors import UsageError
+from onnxpress.errors import UsageError, nearest, nearest_file
 from onnxpress.providers.catalogue import PROVIDERS, Provider, provider
 from onnxpress.toml_places import read_toml
 
@@ -120,7 +120,8 @@ def find_config(path: Path | None = None) -> Path | None:
     if path is not None:
         if not path.is_file():
             raise UsageError(
-                f"{path}: there is no such file (given as the provider configuration) [U014]"
+                f"{path}: there is no such file{nearest_file(path)} "
+                "(given as the provider configuration) [U014]"
             )
         return path
     usual = (Path("onnxpress.toml"), Path("~/.config/onnxpress/config.toml").expanduser())
@@ -154,7 +155,8 @@ def _check(tables: Mapping[str, Any], path: Path) -> None:
     for name, table in tables.items():
         if name not in PROVIDERS:
             raise UsageError(
-                f"{path}: [ep.{name}]: there is no such provider (there are: "
+                f"{path}: [ep.{name}]: there is no such provider"
+                f"{nearest(name, list(PROVIDERS))} (there are: "
                 f"{', '.join(PROVIDERS)}) [U006]"
             )
         if not isinstance(table, dict):
