@@ -27,7 +27,7 @@ _NO_AMOUNT = (
     "above --max-memory nothing is tried without samples to choose by: say how much, as with "
     "--ratio, or give samples [L020]"
 )
-_RESTORED = "restored: the budget would break [L008]"
+_RESTORED = "taken back: the budget would break [L008]"
 _REACHED = 0.99
 """Of a quota: steps are whole percents of a layer."""
 

@@ -19,7 +19,7 @@ from onnxpress.cli.options import (
 from onnxpress.cli.progress import progress_line
 from onnxpress.judge import Budget
 from onnxpress.providers import ProviderOptions
-from onnxpress.report.console import print_validation
+from onnxpress.report.console import print_validation, unmet_budget
 from onnxpress.report.document import validation_document
 from onnxpress.report.printing import conclude, console_for
 from onnxpress.validation import validate
@@ -67,7 +67,7 @@ def command(
     document = validation_document(found)
     if write_json(document, json_path):
         within = document["within_budget"]
-        unmet = "; ".join(document["problems"]) or document["budget"]
+        unmet = "; ".join(document["problems"]) or unmet_budget(document)
         conclude(f"within the budget: {document['budget']}" if within else f"not met: {unmet}")
         print_validation(document, console_for())
     if not found.within_budget:

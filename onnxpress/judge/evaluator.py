@@ -189,7 +189,8 @@ class Evaluator:
             sure = (
                 f" with {self.budget.confidence:.0%} confidence" if self.budget.confidence else ""
             )
-            parts.append(f"{names} drop at most {self.max_drop:g} points{sure}")
+            points = "point" if self.max_drop == 1 else "points"
+            parts.append(f"{names} may drop by {self.max_drop:g} {points}{sure}")
         levels = sorted({least for least in self.least.values() if least is not None})
         if len(levels) == 1:
             parts.append(f"SQNR at least {levels[0]:.3g} dB")

@@ -115,7 +115,7 @@ def _alone(e: Evidence) -> Reading:
         return Reading(e.name, Kind.EMBEDDING, f"embedding {size}", "rows have length 1")
     if e.rank == 2 and (e.size(1) or 0) >= 16 and e.named(_EMBEDDINGS):
         return Reading(e.name, Kind.EMBEDDING, f"embedding {size}", "its name")
-    return _as_values(e, Kind.VALUES, "nothing says more")
+    return _as_values(e, Kind.VALUES, "nothing in the model says more")
 
 
 def _scores_of_steps(e: Evidence) -> bool:

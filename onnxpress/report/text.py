@@ -13,6 +13,7 @@ __all__ = [
     "costly_layers",
     "counted",
     "decimals",
+    "file_name",
     "judged_text",
     "megabytes",
     "of_samples",
@@ -43,6 +44,11 @@ def printable(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 sample`, `2,000 samples`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def file_name(source: str) -> str:
+    """Where samples came from, without the folders before the last."""
+    return source.rstrip("/").rpartition("/")[2]
 
 
 def of_samples(number: int, of: int) -> str:
@@ -129,10 +135,15 @@ def stage_summary(stage: Mapping[str, Any]) -> str:
     if not stage["changed"]:
         return f"changed nothing: {stage['note'] or 'no site fits'}"
     families = Counter(str(decision["family"]) for decision in stage["decisions"])
-    parts = [
-        f"{count:,} {family}" if family else counted(count, "site")
-        for family, count in sorted(families.items())
-    ]
+    whole = len(stage["decisions"]) == 1 and not stage["saved_bytes"]
+    parts = (
+        list(families)
+        if whole and any(families)
+        else [
+            f"{count:,} {family}" if family else counted(count, "site")
+            for family, count in sorted(families.items())
+        ]
+    )
     weights = stage["weight_bytes"]
     if weights is None:
         parts += [f"{megabytes(stage['saved_bytes'])} less"] if stage["saved_bytes"] else []

@@ -156,7 +156,7 @@ def _searched(
         kept = _filtered(kept, lambda c: c.keeps_kernels, [], "")
     unreachable = f"no choice of layers keeps within {evaluator.described} [L021]"
     if kept and not options.out_of_time() and hopeless(trials, kept):
-        left += [_skip(p, "restored: the budget would break [L008]") for p in kept]
+        left += [_skip(p, "taken back: the budget would break [L008]") for p in kept]
         return PoolResult(
             pool, context.model, left=tuple(left), note=unreachable, tried=trials.tried
         )
@@ -173,7 +173,7 @@ def _searched(
     )
     nothing = replace(nothing, tried=trials.tried)
     if not found.trials:
-        reason = "restored: the budget would break [L008]"
+        reason = "taken back: the budget would break [L008]"
         if options.out_of_time():
             reason = (
                 "the time was over before a choice was found that keeps within the budget [L010]"
@@ -304,8 +304,9 @@ def _restored(proposals: Sequence[Proposal], decisions: Sequence[Decision]) -> l
         if strongest.carried:
             continue
         if proposal.site not in chosen:
-            error = strongest.predicted_error
-            left.append(_skip(proposal, f"restored: would add {error:.1%} of output noise [L008]"))
+            error = 100 * strongest.predicted_error
+            reason = f"taken back: it would add {error:.2g}% of noise to its output [L008]"
+            left.append(_skip(proposal, reason))
         elif proposal.limit is not None:
             left.append(_skip(proposal, proposal.limit))
     return left

@@ -70,9 +70,8 @@ class Pack(Pass):
                 )
                 proposals.append(Proposal(name, (candidate,)))
         if not proposals:
-            return [
-                Skip("weights", "none has so many zeros that a bit mask would be smaller [K002]")
-            ]
+            reason = "no weight has so many zeros that a bit mask would be smaller [K002]"
+            return [Skip("weights", reason)]
         return proposals
 
     def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
