@@ -1,18 +1,22 @@
 """What `optimize` gives back, and what each pass did for it."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
 from onnxpress import model_file
+from onnxpress.codes import split
 from onnxpress.conversion import write_ort
 from onnxpress.errors import OutputError
 from onnxpress.output_file import FileSet
 from onnxpress.own_files import STAMP
 from onnxpress.recipe import Recipe
 from onnxpress.stage_result import StageResult
+from onnxpress.summary import Summary, summary_of
 from onnxpress.targets import load_target
 from onnxpress.temporary import temporary_folder
 from onnxpress.toml_places import read_toml
@@ -50,6 +54,27 @@ class Result:
     seconds: float
     warnings: tuple[str, ...] = ()
 
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """A row for each site and pass: what was decided, or why it was left alone.
+
+        Plain values, as `pandas.DataFrame(result.layers)` takes them; `form` is `None` where the
+        site was left, and `code` what `onnxpress explain` knows the reason by.
+        """
+        return [row for stage in self.stages for row in _rows(stage)]
+
+    def _repr_markdown_(self) -> str:
+        """What matters first, where Markdown is shown."""
+        return self._summary().markdown()
+
+    def _repr_html_(self) -> str:
+        """What matters first, in a notebook."""
+        return self._summary().html()
+
+    def _summary(self) -> Summary:
+        sizes = self.original_bytes, model_file.whole_size(self.model)
+        return summary_of(self.validation, sizes, self.problems, self.warnings)
+
     def save(self, path: str | os.PathLike[str], *, external_data: bool = False) -> list[Path]:
         """Write the model and, beside it, its recipe; each whole or not at all.
 
@@ -79,6 +104,31 @@ class Result:
                 model_file.save(self.model, source, external_data=external_data)
                 written += write_ort(source, aim, final=target, files=files)
         return written
+
+
+def _rows(stage: StageResult) -> Iterator[dict[str, Any]]:
+    for decision in stage.decisions:
+        candidate = decision.candidate
+        yield {
+            "layer": decision.site,
+            "pass": candidate.pass_name or stage.pass_.name,
+            "form": candidate.family,
+            "saved_bytes": candidate.saved_bytes,
+            "predicted_error": candidate.predicted_error,
+            "reason": None,
+            "code": None,
+        }
+    for skip in stage.left:
+        reason, code = split(skip.reason)
+        yield {
+            "layer": skip.site,
+            "pass": stage.pass_.name,
+            "form": None,
+            "saved_bytes": 0,
+            "predicted_error": 0.0,
+            "reason": reason,
+            "code": code or None,
+        }
 
 
 def recipe_path(model_path: Path) -> Path:
