@@ -295,7 +295,7 @@ class Evaluator:
         try:
             return metric.rows(found, reference, self._label(index))
         except UsageError as error:
-            raise UsageError(f"{self.samples.source}, sample {index}: {error} [U013]") from error
+            raise UsageError(f"{self.samples.source}, sample {index}: {error}") from error
 
     def _label(self, index: int) -> Label:
         labels = self.samples.labels
