@@ -103,8 +103,8 @@ def test_a_choice_that_breaks_the_budget_on_untouched_samples_is_made_anew_with_
     assert stage.note == "left out: on untouched samples what it did broke the budget [L017]"
     said = [text for text in result.warnings if text.startswith("on untouched samples")]
     assert [text.rpartition("; ")[2] for text in said] == [
-        "50% of the budget was spent anew",
-        "nothing is lost",
+        "50% of the budget was spent anew [W007]",
+        "nothing is lost [W007]",
     ]
 
 
