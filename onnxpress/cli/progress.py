@@ -4,6 +4,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
+import click
 from rich.console import Console
 from rich.text import Text
 
@@ -15,7 +16,13 @@ __all__ = ["progress_line"]
 
 @contextlib.contextmanager
 def progress_line() -> Iterator[Callable[[str], None]]:
-    """A function that shows a text; nothing with -q, or unless standard error is a terminal."""
+    """A function that shows a text: on one line of a terminal, or each on its own with -v.
+
+    With -q, and where standard error is no terminal, it shows nothing.
+    """
+    if AMOUNT.get() is Amount.VERBOSE:
+        yield lambda text: click.echo(printable(text), err=True)
+        return
     if not sys.stderr.isatty() or AMOUNT.get() is Amount.QUIET:
         yield lambda _: None
         return

@@ -75,6 +75,14 @@ def test_verbose_lists_all_reasons(models: Path) -> None:
     assert len(most.splitlines()) >= len(usual.splitlines())
 
 
+def test_verbose_says_what_is_done_apart_from_the_result(models: Path, tmp_path: Path) -> None:
+    arguments = ("quantize", models / "fashion_mlp.onnx", "-o", tmp_path / "o.onnx")
+    result = run(*arguments, "-v")
+    assert "simplifying" in result.stderr.splitlines()
+    assert "simplifying" not in result.stdout
+    assert not run(*arguments).stderr
+
+
 def test_how_much_is_said_ends_with_the_command(models: Path) -> None:
     run("inspect", models / "fashion_cnn.onnx", "-q")
     assert AMOUNT.get() is Amount.USUAL
