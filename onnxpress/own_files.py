@@ -13,7 +13,7 @@ import onnx
 
 from onnxpress.errors import OutputError
 
-__all__ = ["STAMP", "require_replaceable", "was_written_by_us"]
+__all__ = ["STAMP", "require_own_model", "require_report", "was_written_by_us"]
 
 STAMP = "onnxpress.version"
 """The metadata that every model has which we write."""
@@ -24,37 +24,49 @@ _LONGEST = 1 << 16
 """Bytes of an entry of metadata that can be ours."""
 
 
-def require_replaceable(path: Path) -> bool:
-    """Whether a file is there that a result would take the place of; refuse one that is not ours.
-
-    Args:
-        path: of a model, or of a report by its suffix `.json` or `.html`.
+def require_own_model(path: Path) -> None:
+    """Refuse to replace a file that is no model which onnxpress has written.
 
     Raises:
-        OutputError: it was not written by onnxpress.
+        OutputError: such a file is there.
     """
-    if not path.is_file():
-        return False
-    if not was_written_by_us(path):
-        raise OutputError(
-            f"{path}: exists and is no earlier result of onnxpress; choose another name, or say "
-            "--force to replace it [O004]"
-        )
-    return True
+    if path.is_file() and not was_written_by_us(path):
+        raise _not_ours(path, "no earlier result of onnxpress", "choose another name, or --force")
+
+
+def require_report(path: Path, *, can_force: bool = True) -> None:
+    """Refuse to replace a file that is no report: no JSON object and no page.
+
+    Args:
+        path: where a report is to be written.
+        can_force: whether the command has `--force`.
+
+    Raises:
+        OutputError: such a file is there.
+    """
+    if path.is_file() and not (_is_object(path) or _is_page(path)):
+        rest = "choose another name, or --force" if can_force else "choose another name"
+        raise _not_ours(path, "no report", rest)
+
+
+def _not_ours(path: Path, what: str, rest: str) -> OutputError:
+    return OutputError(f"{path}: exists and is {what}, so it is not replaced; {rest} [O004]")
 
 
 def was_written_by_us(path: Path) -> bool:
-    """Whether a file is an earlier result: a model with our metadata, or a report."""
-    suffix = path.suffix.lower()
-    if suffix == ".json":
-        return _is_object(path)
-    if suffix in (".html", ".htm"):
-        with path.open("rb") as file:
-            return file.read(100).lstrip().lower().startswith(b"<!doctype html")
+    """Whether a file is a model with our metadata."""
     try:
         with path.open("rb") as file:
             return any(entry.key == STAMP for entry in _metadata(file))
     except (OSError, ValueError, IndexError):
+        return False
+
+
+def _is_page(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(100).lstrip().lower().startswith(b"<!doctype html")
+    except OSError:
         return False
 
 

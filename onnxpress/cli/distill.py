@@ -31,7 +31,7 @@ from onnxpress.errors import OutputError, UsageError
 from onnxpress.judge import Budget
 from onnxpress.model_file import save
 from onnxpress.output_file import FileSet, check_output
-from onnxpress.own_files import STAMP, require_replaceable
+from onnxpress.own_files import STAMP, require_own_model, require_report
 from onnxpress.report.distillation import distillation_document, print_distillation
 from onnxpress.report.printing import conclude, console_for
 from onnxpress.version import __version__
@@ -108,7 +108,9 @@ def command(
     target = output or student.with_suffix(".distilled.onnx")
     _check(target, json_path, [teacher, student, calibration, evaluation])
     if not force:
-        require_replaceable(target)
+        require_own_model(target)
+        if json_path not in (None, STANDARD_OUTPUT):
+            require_report(Path(str(json_path)))
     asked = Budget(**budget)
     with interruptible() as interruption, progress_line() as progress:
         found = distill(
@@ -155,7 +157,7 @@ def _check(target: Path, json_path: str | None, read: list[Path | str | None]) -
     for file in read:
         path = None if file is None else Path(file)
         check_output(target, source=path if path is not None and path.exists() else None)
-    check_json(json_path, [*read, target])
+    check_json(json_path, [*read, target], can_force=True)
     if json_path is not None and Path(json_path).resolve() == target.resolve():
         raise OutputError(
             f"{json_path}: --json would overwrite the model; give it another name [O001]"

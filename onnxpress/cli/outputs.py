@@ -8,15 +8,15 @@ from onnxpress.cli.json_output import STANDARD_OUTPUT
 from onnxpress.conversion import ort_paths
 from onnxpress.errors import OutputError, UsageError
 from onnxpress.output_file import check_output
-from onnxpress.own_files import require_replaceable
+from onnxpress.own_files import require_own_model, require_report
 from onnxpress.report.html import require_html
 from onnxpress.result import recipe_path, require_own_recipe
 from onnxpress.targets import Target
 
 __all__ = ["Outputs"]
 
-_BESIDE_MODELS = (".toml", ".ort", ".config")
-"""Files that belong to the model beside them, and go with it."""
+_REPORTS = ("--report", "--json")
+"""The others belong to the model beside them, and go with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,10 @@ class Outputs:
             taken[place] = what
         require_own_recipe(self.model)
         if not self.force:
-            for _, path in self._files(target):
-                if path.suffix not in _BESIDE_MODELS:
-                    require_replaceable(path)
+            require_own_model(self.model)
+            for what, path in self._files(target):
+                if what in _REPORTS:
+                    require_report(path)
 
     def written(self, target: Target) -> list[Path]:
         """All files that will be there, in order."""

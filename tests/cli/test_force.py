@@ -65,6 +65,19 @@ def test_reports_replace_reports_alone(
     assert (report.read_bytes() == content) is not replaced
 
 
+@pytest.mark.parametrize("command", ["inspect", "data"])
+def test_findings_replace_findings_alone(command: str, mlp: Path, models: Path) -> None:
+    out = mlp.with_name("found.txt")
+    data = [models / "fashion_calibration.npz"] if command == "data" else []
+    assert run(command, mlp, *data, "--json", out).exit_code == 0
+    assert run(command, mlp, *data, "--json", out).exit_code == 0
+    out.write_text("my notes")
+    refused = run(command, mlp, *data, "--json", out)
+    assert refused.output.startswith("error[O004]: ")
+    assert "--force" not in refused.output
+    assert out.read_text() == "my notes"
+
+
 def test_a_recipe_that_a_person_wrote_is_kept_even_so(mlp: Path) -> None:
     recipe = mlp.with_name("out.recipe.toml")
     recipe.write_text("mine = 1\n")
