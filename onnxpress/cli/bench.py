@@ -9,8 +9,9 @@ from rich.console import Console
 
 from onnxpress.benching import bench, parsed_sweep
 from onnxpress.cli.json_output import check_json, write_json
-from onnxpress.cli.options import PATH, json_option, saying_options, threads_option
+from onnxpress.cli.options import PATH, json_option, threads_option
 from onnxpress.cli.progress import progress_line
+from onnxpress.cli.saying import saying_options
 from onnxpress.report.printing import conclude, console_for, print_table, print_text
 from onnxpress.report.text import file_name, megabytes
 

@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from onnxpress.cli.json_output import check_json, write_json
-from onnxpress.cli.options import PATH, json_option, saying_options
+from onnxpress.cli.options import PATH, json_option
+from onnxpress.cli.saying import saying_options
 from onnxpress.feeding import look_at_samples
 from onnxpress.report.printing import conclude, console_for, print_table, print_text
 from onnxpress.report.reading import print_readings

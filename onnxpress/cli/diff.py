@@ -13,8 +13,9 @@ import click
 
 from onnxpress.cli.exit_status import NOT_MET
 from onnxpress.cli.json_output import check_json, write_json
-from onnxpress.cli.options import PATH, json_option, saying_options, threads_option
+from onnxpress.cli.options import PATH, json_option, threads_option
 from onnxpress.cli.progress import progress_line
+from onnxpress.cli.saying import saying_options
 from onnxpress.difference import DEFAULT_TOLERANCE_DB, compare_models
 from onnxpress.output_file import check_output
 from onnxpress.report.console import print_difference

@@ -17,15 +17,9 @@ import click
 from onnxpress.cli.exit_status import INTERRUPTED, NOT_MET
 from onnxpress.cli.interruption import interruptible
 from onnxpress.cli.json_output import STANDARD_OUTPUT, check_json, stage_json, write_json
-from onnxpress.cli.options import (
-    PATH,
-    force_option,
-    json_option,
-    judging_options,
-    saying_options,
-    threads_option,
-)
+from onnxpress.cli.options import PATH, force_option, json_option, judging_options, threads_option
 from onnxpress.cli.progress import progress_line
+from onnxpress.cli.saying import saying_options
 from onnxpress.distillation import distill
 from onnxpress.errors import OutputError, UsageError
 from onnxpress.judge import Budget

@@ -7,8 +7,9 @@ import click
 
 from onnxpress.cli.exit_status import NOT_MET
 from onnxpress.cli.json_output import check_json, write_json
-from onnxpress.cli.options import PATH, json_option, saying_options
+from onnxpress.cli.options import PATH, json_option
 from onnxpress.cli.progress import progress_line
+from onnxpress.cli.saying import saying_options
 from onnxpress.doctor import examine
 from onnxpress.installer import install as install_providers
 from onnxpress.report.console import print_doctor

@@ -4,7 +4,8 @@ import click
 
 from onnxpress.cli import completion
 from onnxpress.cli.json_output import check_json, write_json
-from onnxpress.cli.options import json_option, saying_options
+from onnxpress.cli.options import json_option
+from onnxpress.cli.saying import saying_options
 from onnxpress.codes import explained
 from onnxpress.errors import UsageError, nearest
 from onnxpress.report.printing import console_for, print_text

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from onnxpress.cli import completion
 from onnxpress.cli.json_output import check_json, write_json
-from onnxpress.cli.options import PATH, json_option, overridable_option, saying_options
+from onnxpress.cli.options import PATH, json_option, overridable_option
+from onnxpress.cli.saying import saying_options
 from onnxpress.inspection import inspect_model
 from onnxpress.report.outlook import next_step, print_judged, print_outlook, print_reasons
 from onnxpress.report.printing import conclude, console_for, print_table, print_text

@@ -8,8 +8,6 @@ import click
 
 from onnxpress.cli import completion
 from onnxpress.cli.choice import Choice
-from onnxpress.cli.exit_status import show_details, show_steps
-from onnxpress.report.saying import AMOUNT, Amount
 
 __all__ = [
     "PATH",
@@ -21,7 +19,6 @@ __all__ = [
     "judging_options",
     "overridable_option",
     "provider_options",
-    "saying_options",
     "selection_options",
     "threads_option",
 ]
@@ -42,48 +39,6 @@ def _together(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
 
     return decorate
 
-
-def _debug(ctx: click.Context, option: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click
-    if value:
-        show_details()
-
-
-def _said(ctx: click.Context, option: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click
-    """How much is said until the command ends."""
-    if value:
-        token = AMOUNT.set(Amount(option.name))
-        ctx.call_on_close(lambda: AMOUNT.reset(token))
-        if AMOUNT.get() is Amount.VERBOSE:
-            show_steps()
-
-
-saying_options = _together(
-    click.option(
-        "-q",
-        "--quiet",
-        is_flag=True,
-        expose_value=False,
-        callback=_said,
-        help="Print one line with the result, and errors.",
-    ),
-    click.option(
-        "-v",
-        "--verbose",
-        is_flag=True,
-        expose_value=False,
-        callback=_said,
-        help="Print all of every list, and what is done.",
-    ),
-    click.option(
-        "--debug",
-        is_flag=True,
-        expose_value=False,
-        is_eager=True,
-        callback=_debug,
-        help="Show tracebacks, and what is done in detail.",
-    ),
-)
-"""Of every command."""
 
 threads_option = click.option(
     "--threads",

@@ -3,7 +3,7 @@
 import click
 
 from onnxpress import registry
-from onnxpress.cli.options import saying_options
+from onnxpress.cli.saying import saying_options
 
 __all__ = ["command"]
 

@@ -13,10 +13,10 @@ from onnxpress.cli.options import (
     data_options,
     file_options,
     goal_options,
-    saying_options,
     selection_options,
     threads_option,
 )
+from onnxpress.cli.saying import saying_options
 from onnxpress.errors import UsageError
 from onnxpress.settings import Setting, settings_of
 

@@ -6,7 +6,8 @@ import click
 
 from onnxpress.cli import completion
 from onnxpress.cli.json_output import check_json, write_json
-from onnxpress.cli.options import PATH, json_option, saying_options
+from onnxpress.cli.options import PATH, json_option
+from onnxpress.cli.saying import saying_options
 from onnxpress.conversion import settle_weights
 from onnxpress.model_file import load
 from onnxpress.report.printing import console_for

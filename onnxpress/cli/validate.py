@@ -13,10 +13,10 @@ from onnxpress.cli.options import (
     json_option,
     judging_options,
     provider_options,
-    saying_options,
     threads_option,
 )
 from onnxpress.cli.progress import progress_line
+from onnxpress.cli.saying import saying_options
 from onnxpress.judge import Budget
 from onnxpress.providers import ProviderOptions
 from onnxpress.report.console import print_validation, unmet_budget
