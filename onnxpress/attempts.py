@@ -115,12 +115,13 @@ def judged_attempt(
         else:
             rest = f"{share:.0%} of the budget was spent anew"
             attempt = best_attempt(run, share)
-        said.append(f"on untouched samples {reason}; {rest}")
+        said.append(f"on untouched samples {reason}; {rest} [W007]")
     if not apart:
         number = len(judge.samples)
         if not judge.made_up:
             said.append(
-                f"chosen and judged on the same {number} samples: give 4 or more to keep some apart"
+                f"chosen and judged on the same {number} samples: give 4 or more to "
+                "keep some apart [W006]"
             )
     warnings = (*validation.warnings, *attempt.notes, *said)
     return attempt, replace(validation, warnings=warnings)

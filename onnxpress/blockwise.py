@@ -295,7 +295,7 @@ def _running(samples: Samples, number: int, blocks: Cut) -> Iterator[None]:
     except ModelError as error:
         raise DataError(
             f"{samples.source}: block {number} of {len(blocks.blocks)} of the model does not run "
-            f"on them: {error}"
+            f"on them: {error} [D007]"
         ) from error
 
 

@@ -71,7 +71,9 @@ def check(
         OnnxpressError: a file cannot be read, or samples do not fit.
     """
     if (optimized is None) == (recipe is None):
-        raise UsageError("give either --recipe, to make the model anew, or --optimized, a file")
+        raise UsageError(
+            "give either --recipe, to make the model anew, or --optimized, a file [U008]"
+        )
     most = None if max_size is None else bytes_of(max_size, "max size")
     budget = budget or Budget()
     with temporary_folder() as folder:

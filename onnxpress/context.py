@@ -17,7 +17,7 @@ from onnxpress.targets import Target
 
 __all__ = ["OUT_OF_TIME", "Context"]
 
-OUT_OF_TIME = "the time was over before it was looked at: give more with --time-limit"
+OUT_OF_TIME = "the time was over before it was looked at: give more with --time-limit [L010]"
 
 
 def _never() -> bool:
@@ -34,8 +34,8 @@ class Context:
         statistics: of this model, or `None` without calibration data. Where a decision is
             refined, those of its layers are of what the rewritten model feeds them.
         seed: for anything drawn at random.
-        survey: only sites and reasons are wanted of `propose`, so that what candidates cost and
-            save need not be computed; `inspect` asks so.
+        survey: only sites, savings and reasons are wanted of `propose`, so that what candidates
+            cost need not be computed; `inspect` asks so.
         shapes_only: of a survey, that the weights are too large to be read for it: sites and
             reasons are wanted as far as shapes tell them.
         untried: what is taken of the offer will not be run, so that nothing is taken back.
@@ -129,7 +129,7 @@ class Context:
                 return layer
         raise RecipeError(
             f"the plan names the layer {site!r}, which this model does not have; the recipe was "
-            "made for another model or another version of onnxpress"
+            "made for another model or another version of onnxpress [R001]"
         )
 
     def named_layers(self, names: Sequence[str], pass_name: str) -> list[Layer]:
@@ -147,6 +147,6 @@ class Context:
             if name not in known:
                 raise UsageError(
                     f"{pass_name}: there is no layer {name!r}{nearest(name, list(known))} "
-                    "(onnxpress inspect lists them)"
+                    "(onnxpress inspect lists them) [U001]"
                 )
         return [known[name] for name in names] or list(self.layers)

@@ -246,7 +246,7 @@ class Pass(ABC):
         validate(self, self.name)
         conflict = self.conflict()
         if conflict is not None:
-            raise UsageError(f"{self.name}: {conflict}")
+            raise UsageError(f"{self.name}: {conflict} [U008]")
 
     def conflict(self) -> str | None:
         """What is wrong with the settings together, or with one beyond type and bounds."""

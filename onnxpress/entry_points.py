@@ -30,7 +30,7 @@ def installed(group: str) -> dict[str, importlib.metadata.EntryPoint]:
         if other.value != entry.value:
             raise UsageError(
                 f"two packages add {entry.name!r} to {group}: {package_of(other)} ({other.value}) "
-                f"and {package_of(entry)} ({entry.value}); uninstall one of them"
+                f"and {package_of(entry)} ({entry.value}); uninstall one of them [U012]"
             )
     return dict(sorted(found.items()))
 

@@ -3,8 +3,14 @@
 A layer that a pass cannot treat is not an error: it is a `contract.Skip` with a reason.
 """
 
+import itertools
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from onnxpress.codes import split
 
 __all__ = [
     "BudgetError",
@@ -18,9 +24,12 @@ __all__ = [
     "UsageError",
     "brief",
     "nearest",
+    "nearest_file",
 ]
 
 _LONGEST, _SHORT = 300, 160
+_MOST_FILES = 10_000
+"""Of a folder that are compared with a name."""
 _PREFIX = re.compile(r"^(\[ONNXRuntimeError\] : \d+ : \w+ : )+")
 _NODE = re.compile(
     r"Non-zero status code returned while running (\S+) node\. Name:'(.*?)' Status Message: "
@@ -33,13 +42,25 @@ _END = re.compile(r"(?<=[^.\s]{2}[.!]) (?=[A-Z])")
 class OnnxpressError(Exception):
     """Base of every error that a user can cause and mend; the command line exits with 2."""
 
+    general: ClassVar[str] = "U000"
+    """The code of an error whose sentence has none of its own."""
+
+    @property
+    def code(self) -> str:
+        """By which `onnxpress explain` knows it."""
+        return split(str(self))[1] or self.general
+
 
 class ModelError(OnnxpressError):
     """The model file is missing, broken, or nothing that onnxruntime can run."""
 
+    general = "M000"
+
 
 class DataError(OnnxpressError):
     """The samples do not fit the model: names, types, shapes, values or number."""
+
+    general = "D000"
 
 
 class NoSamplesError(DataError):
@@ -49,9 +70,13 @@ class NoSamplesError(DataError):
 class OutputError(OnnxpressError):
     """A result cannot be written where it was asked for."""
 
+    general = "O000"
+
 
 class RecipeError(OnnxpressError):
     """A recipe does not belong to this model, this data or this version."""
+
+    general = "R000"
 
 
 class UsageError(OnnxpressError):
@@ -60,6 +85,8 @@ class UsageError(OnnxpressError):
 
 class BudgetError(OnnxpressError):
     """A budget that cannot be judged with the data at hand."""
+
+    general = "B000"
 
 
 class PassError(OnnxpressError):
@@ -70,6 +97,8 @@ class PassError(OnnxpressError):
         site: where, as far as it is known; empty otherwise.
         what: happened.
     """
+
+    general = "X001"
 
     def __init__(self, pass_name: str, what: str, site: str = "") -> None:
         self.pass_name, self.site, self.what = pass_name, site, what
@@ -91,6 +120,15 @@ def brief(error: BaseException) -> str:
         first = f"{first}: {more[0]}"
     shown = first or type(error).__name__
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 2].rstrip()} …"
+
+
+def nearest_file(path: Path) -> str:
+    """`; did you mean …?` with a file or folder beside where one was looked for, or nothing."""
+    try:
+        names = [entry.name for entry in itertools.islice(os.scandir(path.parent), _MOST_FILES)]
+    except OSError:
+        return ""
+    return nearest(path.name, sorted(names))
 
 
 def nearest(word: str, words: Sequence[str]) -> str:

@@ -146,36 +146,40 @@ def _checked(tensor: onnx.TensorProto, file: Path, trees: list[Path]) -> Path:
     where = f"{file}: tensor {tensor.name!r} lies in {location!r}"
     normal = Path(os.path.normpath(location))
     if not location or normal.is_absolute() or normal.parts[:1] == (os.pardir,):
-        raise ModelError(f"{where}; expected a file beside the model, or in a folder below it")
+        raise ModelError(
+            f"{where}; expected a file beside the model, or in a folder below it [M004]"
+        )
     try:
         path = (trees[0] / location).resolve(strict=True)
         size = path.stat().st_size
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"{where}, which cannot be read ({getattr(error, 'strerror', None) or error}); copy "
-            "the model's external data beside it"
+            "the model's external data beside it [M004]"
         ) from error
     if not any(path.is_relative_to(tree) for tree in trees):
         raise ModelError(
             f"{where}, a link that leads to {path}, outside of the model's folder; copy the data "
-            "beside the model if it belongs to it"
+            "beside the model if it belongs to it [M004]"
         )
     if not path.is_file():
-        raise ModelError(f"{where}, which is no regular file; expected a file of weights")
+        raise ModelError(f"{where}, which is no regular file; expected a file of weights [M004]")
     try:
         offset, length = int(entries.get("offset") or 0), int(entries.get("length") or 0)
         expected = _nbytes(tensor)
     except ValueError as error:
-        raise ModelError(f"{where} with a place or type that is no number ({error})") from error
+        raise ModelError(
+            f"{where} with a place or type that is no number ({error}) [M004]"
+        ) from error
     if offset < 0 or length < 0 or (length and length != expected):
         raise ModelError(
             f"{where} from byte {offset}, {length} bytes; expected {expected} bytes from 0 or "
-            "later; the file is damaged: export it again"
+            "later; the file is damaged: export it again [M004]"
         )
     if offset + expected > size:
         raise ModelError(
             f"{where} from byte {offset}, {expected} bytes; the file has {size}, so it is cut off; "
-            "copy it again"
+            "copy it again [M004]"
         )
     return path
 

@@ -129,12 +129,12 @@ def _odd_values(samples: Samples, inputs: Sequence[InputSpec]) -> Iterator[str]:
         if floats and 0 < len(flat) < len(arrays):
             yield (
                 f"{spec.name!r} has one value throughout in {len(flat)} of {len(arrays)} samples "
-                f"(sample {flat[0]}): silence, or an empty picture?"
+                f"(sample {flat[0]}): silence, or an empty picture? [A004]"
             )
         same = all(np.array_equal(arrays[0], other, equal_nan=floats) for other in arrays[1:])
         # Zeros are the state before the first step.
         if floats and len(arrays) > 1 and same and arrays[0].any():
-            yield f"{spec.name!r} is the same in all {len(arrays)} samples"
+            yield f"{spec.name!r} is the same in all {len(arrays)} samples [A004]"
 
 
 def _flat(values: Array) -> bool:
@@ -154,7 +154,7 @@ def _contents(samples: Samples) -> list[str]:
 def _repeated(samples: Samples, contents: Sequence[str]) -> Iterator[str]:
     twice = len(samples) - len(set(contents))
     if twice:
-        yield f"{twice} of {len(samples)} samples are copies of others: they say nothing new"
+        yield f"{twice} of {len(samples)} samples are copies of others: they say nothing new [A002]"
 
 
 def _shared(samples: Samples, contents: Sequence[str], others: Samples) -> list[str]:
@@ -164,7 +164,7 @@ def _shared(samples: Samples, contents: Sequence[str], others: Samples) -> list[
         return []
     said = (
         f"{shared} of {len(others)} samples of {others.source} are in {samples.source} too: what "
-        "passes have looked at must not judge them; take them out of one of the two"
+        "passes have looked at must not judge them; take them out of one of the two [A001]"
     )
     return [said]
 
@@ -189,7 +189,7 @@ def _odd_labels(
     if few.labels is None:
         return
     if few.labels.size > 1 and np.ptp(few.labels) == 0:
-        yield f"all labels are {few.labels.flat[0]}: a metric of one class shows nothing"
+        yield f"all labels are {few.labels.flat[0]}: a metric of one class shows nothing [A003]"
         return
     for reading in readings.values():
         scores = _scores(reading, answers)
@@ -202,7 +202,7 @@ def _odd_labels(
             yield (
                 f"the model's {reading.output!r} is right on {right:.0%} of {len(known)} labels, "
                 f"no more than one class for all ({constant:.0%}): the order of the classes, or "
-                "how samples are prepared, may not be the model's"
+                "how samples are prepared, may not be the model's [A005]"
             )
 
 
@@ -243,7 +243,7 @@ def _fed_otherwise(
         if gained >= _CLEARLY and better >= _MOSTLY * (better + worse):
             yield (
                 f"fed {words}, the model is {what} {after.mean():.0%} instead of "
-                f"{before.mean():.0%} ({len(few)} samples): is that how it was trained?"
+                f"{before.mean():.0%} ({len(few)} samples): is that how it was trained? [A006]"
             )
 
 

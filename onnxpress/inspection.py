@@ -4,40 +4,40 @@ Nothing is run without samples; with them a few, for their answers say more of t
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
 from onnxpress import model_file, registry
-from onnxpress.contract import Context, Pass
 from onnxpress.conversion import settle_weights
 from onnxpress.data import Samples, load_samples
 from onnxpress.errors import ModelError
 from onnxpress.graph import standard_opset
-from onnxpress.judge import Reading, read_outputs
+from onnxpress.judge import Budget, Reading, promised, read_outputs
 from onnxpress.layers import find_layers
 from onnxpress.lossless import simplified
 from onnxpress.memory import collected_rarely, memory_budget
 from onnxpress.needed_memory import needed_bytes
-from onnxpress.pool import Pool
+from onnxpress.potential import Potential, potentials, predicted_bytes
 from onnxpress.report.reading import reading_document
 from onnxpress.runtime import Array, Session, structural_refusal
 from onnxpress.selectable import selectable_sites
 from onnxpress.stored import beside, find_stored
 from onnxpress.targets import Target, load_target
+from onnxpress.targets.static_rules import static_report
 from onnxpress.untreated import nothing_to_compress, odd_numbers, untreated_weights
 
 __all__ = ["inspect_model"]
 
 _EXAMPLES = 16
+_UNASKED = "onnxruntime cannot load the model, so nothing could be measured [L024]"
 _READ_BYTES = 500_000_000
 """Of weights: they are not read where there are more, and onnxruntime is shown the graph alone."""
 _UNREAD = (
     f"its weights are over {_READ_BYTES / 1e6:.0f} MB and were not read: what is said of them "
-    "follows from their shapes, and NaN, zeros and copies among them were not looked for"
+    "follows from their shapes, and NaN, zeros and copies among them were not looked for [W012]"
 )
 
 
@@ -70,10 +70,10 @@ def inspect_model(
     nothing, refusal = nothing_to_compress(original), _refusal(file, original, large=large)
     model = original if nothing or refusal else simplified(original, passes, chosen)
     lossy = [] if nothing else [p for p in passes if p.stage.loses]
-    described = (
-        [_unasked(pass_.name) for pass_ in lossy]
+    found = (
+        [Potential(p.name, p.by_name_only, reasons=((_UNASKED, 1),)) for p in lossy]
         if refusal
-        else _described(lossy, model, chosen, shapes_only=large)
+        else potentials(lossy, model, chosen, shapes_only=large)
     )
     layers = find_layers(model)
     weights = beside(layers, find_stored(model, layers))
@@ -82,10 +82,14 @@ def inspect_model(
     numbers = _UNREAD if large else odd_numbers(original)
     unrun = "" if data is None else _too_large_to_run(original)
     largest = sorted(weights, key=lambda layer: -layer.nbytes)[:10]
+    readings = _readings(file, original, None if unrun else data)
+    nbytes = model_file.size_bytes(file)
     return {
         "source": str(file),
+        "target": chosen.name,
         "opset": standard_opset(original),
-        "bytes": model_file.size_bytes(file),
+        "bytes": nbytes,
+        "predicted_bytes": predicted_bytes(nbytes, found),
         "nodes": sum(operators.values()),
         "operators": dict(operators.most_common()),
         "layers": len(weights),
@@ -109,12 +113,11 @@ def inspect_model(
             for site in sites
             if site.is_layer
         ],
-        "readings": [
-            reading_document(reading)
-            for reading in _readings(file, original, None if unrun else data)
-        ],
+        "readings": [reading_document(reading) for reading in readings.values()],
+        "judged": promised(readings, Budget()),
         "untreated": untreated_weights(model),
-        "passes": described,
+        "refused": [] if refusal or large else _refused(original, chosen),
+        "passes": [potential.document() for potential in found],
         "problems": [
             *(said for said in (note, nothing, refusal, numbers, unrun) if said),
             *problems,
@@ -144,45 +147,40 @@ def _too_large_to_run(model: ir.Model) -> str:
         return ""
     return (
         f"the samples were not run: a session would take about {needed / 1e9:.1f} GB, and half of "
-        f"what is free are {most / 1e9:.1f} GB"
+        f"what is free are {most / 1e9:.1f} GB [W012]"
     )
 
 
-def _unasked(name: str) -> dict[str, Any]:
-    reason = "onnxruntime cannot load the model, so nothing could be measured"
-    return {"pass": name, "sites": 0, "reasons": {reason: 1}}
+def _refused(model: ir.Model, target: Target) -> list[dict[str, Any]]:
+    """How many nodes of which operator each member of the target leaves to the processor."""
+    found = []
+    for member in target.members:
+        one = load_target(member)
+        if one.partitioning != "all":
+            report = static_report(model, one)
+            found.append(
+                {
+                    "target": report.target,
+                    "nodes": report.nodes,
+                    "taken": report.taken,
+                    "reasons": [
+                        {"operator": operator, "reason": reason, "count": count}
+                        for (operator, reason), count in Counter(
+                            (node.split(" ")[0], reason) for node, reason in report.refused
+                        ).most_common()
+                    ],
+                }
+            )
+    return found
 
 
 def _readings(
     file: Path, model: ir.Model, data: str | Path | Mapping[str, Array] | Samples | None
-) -> list[Reading]:
+) -> dict[str, Reading]:
     """How the outputs are read: from the graph, and from a few answers where there are samples."""
     if data is None:
-        return list(read_outputs(model, None).values())
+        return read_outputs(model, None)
     session = Session(file, name=str(file))
     samples = load_samples(data, session.inputs)
     answers = [session.run(feed) for feed in samples.feeds[:_EXAMPLES]]
-    return list(read_outputs(model, session, answers).values())
-
-
-def _described(
-    passes: Sequence[Pass], model: ir.Model, target: Target, *, shapes_only: bool
-) -> list[dict[str, Any]]:
-    """What each pass says of a model without data; they share what is found out of it."""
-    if not passes:
-        return []
-    context = Pool(tuple(passes)).context(model, target)
-    context = replace(context, survey=True, shapes_only=shapes_only)
-    return [_said_by(pass_, context) for pass_ in passes]
-
-
-def _said_by(pass_: Pass, context: Context) -> dict[str, Any]:
-    offer = Pool((pass_,)).offer(context)
-    reasons = Counter(skip.reason for _, skip in offer.left)
-    reasons.update(item.limit for item in offer.proposals if item.limit is not None)
-    reasons.update(str(failure) for failure in offer.failures)
-    return {
-        "pass": pass_.name,
-        "sites": len(offer.proposals),
-        "reasons": dict(reasons.most_common()),
-    }
+    return read_outputs(model, session, answers)

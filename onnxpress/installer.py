@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from onnxpress.errors import UsageError
+from onnxpress.errors import UsageError, nearest
 
 __all__ = ["STEPS", "install"]
 
@@ -250,7 +250,8 @@ def install(
     unknown = [name for name in wanted if name not in STEPS]
     if unknown:
         raise UsageError(
-            f"cannot install {', '.join(unknown)}; expected all, or some of {', '.join(STEPS)}"
+            f"cannot install {', '.join(unknown)}{nearest(unknown[0], list(STEPS))}; expected all, "
+            f"or some of {', '.join(STEPS)} [U006]"
         )
     for name in wanted:
         started = time.monotonic()

@@ -145,12 +145,12 @@ class Layer:
         """Why the weight must not be changed, or `None`."""
         if self.other_uses:
             node = self.other_uses[0]
-            return f"its weight is also used by {node_label(node)} in another way"
+            return f"its weight is also used by {node_label(node)} in another way [L002]"
         layouts = {use.layout for use in self.uses}
         if len(layouts) > 1:
-            return f"shared by {len(self.uses)} nodes with different layouts"
+            return f"shared by {len(self.uses)} nodes with different layouts [L002]"
         if self.weight.is_graph_output():
-            return "its weight is an output of the graph"
+            return "its weight is an output of the graph [L003]"
         return None
 
     @property

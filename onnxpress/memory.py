@@ -61,7 +61,7 @@ def bytes_of(asked: str | int, name: str) -> int:
     """
     found = _SIZE.fullmatch(str(asked))
     if found is None or float(found[1]) == 0:
-        raise UsageError(f"{name} is {asked!r}; expected a size, as 4GB, 800MB or 4GiB")
+        raise UsageError(f"{name} is {asked!r}; expected a size, as 4GB, 800MB or 4GiB [U009]")
     number, unit, binary = found.groups()
     return int(float(number) * (1024 if binary else 1000) ** _POWERS[unit.lower()])
 

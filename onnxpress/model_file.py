@@ -13,7 +13,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from onnxpress.beyond_ir import from_proto, to_proto, with_map_types
-from onnxpress.errors import ModelError, OutputError, brief
+from onnxpress.errors import ModelError, OutputError, brief, nearest_file
 from onnxpress.external_data import (
     data_left_by,
     has_external,
@@ -77,7 +77,7 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
         onnx.checker.check_model(str(file) if by_path else _to_be_checked(proto))
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise ModelError(
-            f"{file}: the ONNX checker refuses it: {brief(error)}; export the model again"
+            f"{file}: the ONNX checker refuses it: {brief(error)}; export the model again [M003]"
         ) from error
     try:
         model = from_proto(proto)
@@ -85,7 +85,9 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
         map_tensors(model)
         _unpack(model)
     except OSError as error:
-        raise ModelError(f"{file}: its weights cannot be mapped into memory: {error}") from error
+        raise ModelError(
+            f"{file}: its weights cannot be mapped into memory: {error} [M004]"
+        ) from error
     except (ir.serde.SerdeError, ValueError, TypeError) as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -93,7 +95,7 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
         reason = brief(cause)
         raise ModelError(
             f"{file}: holds what onnxpress cannot read yet ({reason}): it is damaged, or has types "
-            "such as maps; export the part of tensors alone"
+            "such as maps; export the part of tensors alone [M005]"
         ) from error
     return model
 
@@ -131,30 +133,34 @@ def _parsed(file: Path) -> onnx.ModelProto:
     """The file's own content, as far as it is an ONNX model at all."""
     try:
         if not file.exists():
-            raise ModelError(f"{file}: there is no such file; expected an ONNX model")
+            raise ModelError(
+                f"{file}: there is no such file{nearest_file(file)}; expected an ONNX model [M001]"
+            )
         if file.is_dir():
-            raise ModelError(f"{file}: found a folder; expected an ONNX model file")
+            raise ModelError(f"{file}: found a folder; expected an ONNX model file [M001]")
         if not file.is_file():
-            raise ModelError(f"{file}: is no regular file; expected an ONNX model file")
+            raise ModelError(f"{file}: is no regular file; expected an ONNX model file [M001]")
         size = file.stat().st_size
         if size == 0:
-            raise ModelError(f"{file}: the file is empty; expected an ONNX model; export it again")
+            raise ModelError(
+                f"{file}: the file is empty; expected an ONNX model; export it again [M002]"
+            )
         proto = onnx.load(file, load_external_data=False)
     except DecodeError as error:
         raise ModelError(
             f"{file}: found {size:,} bytes that are not a complete ONNX model "
             f"(protobuf: {error}); expected a file written by an ONNX exporter; if it was "
-            "downloaded or copied, fetch it again"
+            "downloaded or copied, fetch it again [M002]"
         ) from error
     except OSError as error:
         reason = error.strerror or error
-        raise ModelError(f"{file}: cannot be read as an ONNX model: {reason}") from error
+        raise ModelError(f"{file}: cannot be read as an ONNX model: {reason} [M002]") from error
     except ValueError as error:
-        raise ModelError(f"{file}: cannot be read as an ONNX model: {error}") from error
+        raise ModelError(f"{file}: cannot be read as an ONNX model: {error} [M002]") from error
     if not proto.opset_import or not (proto.graph.node or proto.graph.output):
         raise ModelError(
             f"{file}: found no graph and no opset in it, so it is not an ONNX model, or only the "
-            "beginning of one; expected a file written by an ONNX exporter"
+            "beginning of one; expected a file written by an ONNX exporter [M002]"
         )
     return proto
 
@@ -262,7 +268,7 @@ def _save_apart(model: ir.Model, target: Path, place: Path, files: FileSet) -> P
     if place.parent.resolve() != target.parent.resolve():
         raise OutputError(
             f"{target}: is a symbolic link into {place.parent}, and weights in a file of their own "
-            f"would not be found through it; give {place} as the output"
+            f"would not be found through it; give {place} as the output [O005]"
         )
     with files.stage(target) as temporary:
         # onnx-ir redirects the tensors of what it saves to the new file: save a copy.

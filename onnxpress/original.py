@@ -254,6 +254,7 @@ def _require_known(recipe: Recipe, looked_at: Samples | None) -> None:
             f"digest {recipe.calibration.digest[:12]}; given: {looked_at.source}, digest "
             f"{found[:12]}); give the same with --calibration"
             + ("" if recipe.calibration.held_out else " and the evaluation data of its own")
+            + " [R002]"
         )
 
 
@@ -261,7 +262,9 @@ def _require_tensors(session: Session, source: str) -> None:
     """Refuse to compare what is neither tensor nor map, with samples or without."""
     for name, kind in zip(session.output_names, session.output_types, strict=True):
         if kind.startswith(("seq(", "optional(")) and not kind.startswith("seq(map("):
-            raise NoSamplesError(f"{source}: the output {name!r} is a {kind}, which has no figure")
+            raise NoSamplesError(
+                f"{source}: the output {name!r} is a {kind}, which has no figure [D012]"
+            )
 
 
 def _name_of(recipe: object) -> str:

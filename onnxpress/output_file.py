@@ -33,7 +33,7 @@ def place_of(path: Path) -> Path:
     try:
         return path.resolve()
     except RuntimeError as error:
-        raise OutputError(f"{path}: is a symbolic link that leads in a circle") from error
+        raise OutputError(f"{path}: is a symbolic link that leads in a circle [O002]") from error
 
 
 def check_output(output: Path, *, source: Path | None = None) -> None:
@@ -49,27 +49,28 @@ def check_output(output: Path, *, source: Path | None = None) -> None:
         same = source is not None and place.exists() and place.samefile(source)
     except OSError as error:
         raise OutputError(
-            f"{output}: cannot be written: {error.strerror or error}; choose another name or folder"
+            f"{output}: cannot be written: {error.strerror or error}; choose another "
+            "name or folder [O002]"
         ) from error
     if same:
         raise OutputError(
-            f"{output}: is the input itself, which is never overwritten; choose another -o"
+            f"{output}: is the input itself, which is never overwritten; choose another -o [O001]"
         )
 
 
 def _check_place(output: Path, place: Path) -> None:
     folder = place.parent
     if not folder.is_dir():
-        raise OutputError(f"{output}: the folder {folder} does not exist; create it first")
+        raise OutputError(f"{output}: the folder {folder} does not exist; create it first [O002]")
     if place.is_dir():
-        raise OutputError(f"{output}: is a folder; expected the name of a file to write")
+        raise OutputError(f"{output}: is a folder; expected the name of a file to write [O002]")
     if place.exists() and not place.is_file():
         raise OutputError(
             f"{output}: is a device, a pipe or a socket, which would be replaced; expected the "
-            "name of a regular file"
+            "name of a regular file [O002]"
         )
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{output}: the folder {folder} cannot be written to")
+        raise OutputError(f"{output}: the folder {folder} cannot be written to [O002]")
     # A name that is too long is told by the file system alone.
     with contextlib.suppress(FileNotFoundError):
         os.lstat(place)
@@ -169,7 +170,7 @@ def _not_written(path: Path, error: OSError, *, done: bool) -> OutputError:
         kept = "other files of the same run are already in place"
     return OutputError(
         f"{path}: cannot be written: {error.strerror or error}; {kept}; make room or choose "
-        "another folder with -o"
+        "another folder with -o [O002]"
     )
 
 

@@ -48,11 +48,11 @@ __all__ = ["without_room"]
 _HOW_RUN = "run block by block and never as a whole, so that no latency was measured"
 _NOT_NAMED = (
     "left out: without samples no choice can be tried on a model of this size; named, it goes by "
-    "the errors that it predicts"
+    "the errors that it predicts [L020]"
 )
 _LESS = (0.5, 0.0)
 """Shares of the budget, one after the other, where it does not hold on untouched samples."""
-_REFUSED = "left out: on untouched samples what it did broke the budget"
+_REFUSED = "left out: on untouched samples what it did broke the budget [L017]"
 
 
 def without_room(
@@ -103,7 +103,9 @@ def without_room(
         if judge is None or validation is None or validation.within_budget or not tried:
             break
         rest = f"{share:.0%} of the budget was spent anew" if share else "nothing is lost"
-        samples.notes.append(f"on untouched samples {judge.broken(validation.measurement)}; {rest}")
+        samples.notes.append(
+            f"on untouched samples {judge.broken(validation.measurement)}; {rest} [W007]"
+        )
         judge.looks += 1
         stages, final, validation = followed(replace(samples, share=share))
     if samples.sets is not None:
@@ -113,7 +115,7 @@ def without_room(
     grown = kept_small(final, original.model, original.nbytes, shed=not lossy)
     how = _HOW_RUN if judge else "nothing was run and compared"
     warnings = [
-        f"{how}: {room}; {_shown(final, refusal)}",
+        f"{how}: {room}; {_shown(final, refusal)} [W008]",
         *(_lost(stage) for stage in lossy if judge is None),
         *samples.notes,
         *(said for said in (original.note, odd_numbers(original.model), grown) if said),
@@ -121,7 +123,7 @@ def without_room(
     ]
     given = request.calibration is not None or request.evaluation is not None
     if unused and given:
-        warnings.append(f"the samples that were given were not used: {unused}")
+        warnings.append(f"the samples that were given were not used: {unused} [W016]")
     problems = _problems(request, stages, judge, validation) if lossy or judge else []
     result = result_of(original, final, done, stages, started, warnings)
     return replace(
@@ -221,7 +223,7 @@ def _require_no_run(recipe: Recipe, request: Request, room: str) -> None:
     for option, given in asked.items():
         if given:
             raise UsageError(
-                f"{option} needs runs of the model, and {room}: leave it out, or allow more"
+                f"{option} needs runs of the model, and {room}: leave it out, or allow more [U015]"
             )
 
 
@@ -263,5 +265,7 @@ def _problems(
         broken = judge.broken(validation.measurement)
         return [*found, f"the budget does not hold: {broken}"] if broken else found
     if budget.max_drop is not None or budget.min_sqnr is not None or budget.confidence is not None:
-        found.append("the budget that was asked for cannot be judged, as the model was not run")
+        found.append(
+            "the budget that was asked for cannot be judged, as the model was not run [V007]"
+        )
     return found

@@ -12,7 +12,7 @@ from onnxpress.selection import Pins
 
 __all__ = ["KEPT", "kept_from", "permitted_offer", "pinned"]
 
-KEPT = "kept as asked"
+KEPT = "kept as asked [L005]"
 
 
 def pinned(pins: Pins, pass_: Pass, context: Context) -> Context:

@@ -235,7 +235,7 @@ def _run(request: Request) -> Result:
     if sets.calibration is not None:
         said += [note for note in sets.calibration.notes if note not in sets.evaluation.notes]
     if request.stop():
-        said.append("the search was stopped: this is the best that was found until then")
+        said.append("the search was stopped: this is the best that was found until then [L019]")
     warnings = (*validation.warnings, *said, *notes, *plan.problems, *_faults(best.stages, request))
     validation = replace(validation, warnings=warnings)
     problems = list(validation.problems)
@@ -329,7 +329,7 @@ def _by_name_only(model: ir.Model, request: Request) -> list[StageResult]:
 def _faults(stages: Sequence[StageResult], request: Request) -> list[str]:
     """Passes that broke their contract; of lossy ones that were named it is said as a problem."""
     return [
-        f"{stage.note}; it was left out"
+        f"{stage.note}; it was left out [W014]"
         for stage in stages
         if stage.failed and not (request.named and stage.pass_.stage.loses)
     ]
@@ -342,7 +342,8 @@ def _without_effect(stages: Sequence[StageResult], request: Request) -> list[str
     """
     acted = {stage.pass_.stage for stage in stages if stage.decisions}
     return [
-        f"{stage.pass_.name} was asked for and changed nothing: {stage.note or 'no site fits'}"
+        f"{stage.pass_.name} was asked for and changed nothing: "
+        f"{stage.note or 'no site fits'} [V006]"
         for stage in stages
         if request.named
         and not stage.decisions

@@ -211,7 +211,7 @@ class Pool:
         found = [(p, quota) for p in self.passes if (quota := quota_of(p, context)) is not None]
         if len(found) > 1:
             names = " and ".join(pass_.name for pass_, _ in found)
-            raise UsageError(f"{names} act together and each ask for a share of their own")
+            raise UsageError(f"{names} act together and each ask for a share of their own [U008]")
         return found[0][1] if found else None
 
     def saving(self, context: Context, decisions: Sequence[Decision], unit: str) -> float:
@@ -311,7 +311,7 @@ def _merged(
         taken = {owner for layer in layers for owner in owners.get(layer, set())}
         others = sorted(site for site, other in taken if site != proposal.site and other != name)
         if others:
-            reason = f"its layers belong to the site {others[0]!r} of another pass"
+            reason = f"its layers belong to the site {others[0]!r} of another pass [L006]"
             left.append((name, Skip(proposal.site, reason)))
             continue
         known = merged.get(proposal.site)
@@ -355,7 +355,8 @@ def pools_of(passes: Sequence[Pass]) -> list[Pool]:
                     ready.setdefault(pass_.name, pass_)
             if not ready:
                 raise UsageError(
-                    f"the passes {', '.join(sorted(names))} declare that each comes after another"
+                    f"the passes {', '.join(sorted(names))} declare that each comes "
+                    "after another [U012]"
                 )
             pools.append(Pool(tuple(ready[name] for name in sorted(ready))))
             waiting = [pass_ for pass_ in waiting if ready.get(pass_.name) is not pass_]

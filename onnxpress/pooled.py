@@ -117,7 +117,7 @@ def fitted(
             _findings(run, acting, model),
         )
     except PassError as error:
-        note = f"{error}; what was taken is not fitted again"
+        note = f"{error}; what was taken is not fitted again [W015]"
         logger.warning("%s", note)
         return [replace(s, note=note) if s.pass_.name == error.pass_name else s for s in taken]
     return [
@@ -193,7 +193,7 @@ def _require_parameters(failure: PassError) -> None:
     if isinstance(cause, KeyError | TypeError | ValueError):
         raise RecipeError(
             f"the recipe's decision cannot be carried out: {failure}; if it was written or changed "
-            "by hand, compare its parameters with those of a recipe that onnxpress wrote"
+            "by hand, compare its parameters with those of a recipe that onnxpress wrote [R005]"
         ) from failure
 
 
@@ -219,7 +219,7 @@ def _require_sites(context: Context, decisions: Sequence[Decision], pool: Pool) 
             raise RecipeError(
                 f"the recipe decides for {decision.candidate.pass_name} about {decision.site!r}, "
                 f"which the model does not have{nearest(decision.site, sorted(known | offered))}; "
-                "remove the decision, or use the recipe with the model it was made for"
+                "remove the decision, or use the recipe with the model it was made for [R001]"
             )
 
 
@@ -239,7 +239,7 @@ def _by_pass(pool: Pool, result: PoolResult, before: ir.Model) -> list[StageResu
         own = tuple(d for d in decisions if d.candidate.pass_name in (pass_.name, ""))
         note = result.note
         if result.decisions and not own:
-            note = "candidates of other passes were taken for its sites"
+            note = "candidates of other passes were taken for its sites [L006]"
         found.append(
             StageResult(
                 pass_,

@@ -32,7 +32,7 @@ from onnxpress import registry
 from onnxpress.contract import Candidate, Decision, Pass
 from onnxpress.conversion import Conversion
 from onnxpress.data import Samples
-from onnxpress.errors import RecipeError, UsageError, nearest
+from onnxpress.errors import RecipeError, UsageError, nearest, nearest_file
 from onnxpress.recipe_entries import Entries
 from onnxpress.selection import NOTHING_SELECTED, Selection
 from onnxpress.settings import checked, settings_of
@@ -160,11 +160,11 @@ class Recipe:
         try:
             table = read_toml(text)
         except tomllib.TOMLDecodeError as error:
-            raise RecipeError(f"{source}: is not TOML: {error}") from error
+            raise RecipeError(f"{source}: is not TOML: {error} [R003]") from error
         if table.get("version") != FORMAT:
             raise RecipeError(
                 f"{source}: version is {table.get('version')!r}; expected {FORMAT}, as onnxpress "
-                "writes beside a model; optimize again to make one"
+                "writes beside a model; optimize again to make one [R003]"
             )
         root = Entries(table, source, places_of(text))
         root.known(_KEYS)
@@ -194,8 +194,12 @@ class Recipe:
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise RecipeError(
+                f"{path}: there is no such file{nearest_file(Path(path))}; expected a recipe [R003]"
+            ) from error
         except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from error
+            raise RecipeError(f"{path}: cannot be read as a recipe: {error} [R003]") from error
         return cls.from_toml(text, str(path))
 
 

@@ -37,7 +37,7 @@ class Entries:
             str(part) if isinstance(part, str) else f"number {part + 1}" for part in self.place
         ]
         inside = f" {' '.join(words)}:" if words else ""
-        return RecipeError(f"{self.where(key)}:{inside} {problem}")
+        return RecipeError(f"{self.where(key)}:{inside} {problem} [R004]")
 
     def where(self, key: str) -> str:
         """The file and the line of a key, or of its first part or this table where it has none."""

@@ -40,6 +40,7 @@ COMMANDS = (
     "diff",
     "distill",
     "doctor",
+    "explain",
     "inspect",
     "optimize",
     "passes",
@@ -61,7 +62,7 @@ def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
         if name in found:
             raise UsageError(
                 f"{package_of(found[name])} calls a pass {name!r}, which is a command of onnxpress;"
-                " uninstall it, or ask its author for another name"
+                " uninstall it, or ask its author for another name [U012]"
             )
     return found
 
@@ -93,7 +94,7 @@ def default_names() -> list[str]:
         if name not in entries:
             raise UsageError(
                 f"the configuration's [passes] default names {name!r}{nearest(name, list(entries))}"
-                f" (installed: {', '.join(sorted(entries))})"
+                f" (installed: {', '.join(sorted(entries))}) [U002]"
             )
         own.add(name)
     return sorted(own)
@@ -127,10 +128,10 @@ def _configured() -> list[str]:
     try:
         table = read_toml(path.read_text(encoding="utf-8")).get("passes", {})
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
+        raise UsageError(f"{path}: cannot be read as TOML: {error} [U014]") from error
     found = table.get("default", []) if isinstance(table, dict) else None
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        raise UsageError(f'{path}: [passes] is {table!r}; expected default = ["name", ...]')
+        raise UsageError(f'{path}: [passes] is {table!r}; expected default = ["name", ...] [U014]')
     return found
 
 
@@ -149,7 +150,7 @@ def load(name: str) -> "type[Pass]":
     if name not in entries:
         raise UsageError(
             f"there is no pass {name!r}{nearest(name, list(entries))} "
-            f"(installed: {', '.join(sorted(entries))})"
+            f"(installed: {', '.join(sorted(entries))}) [U002]"
         )
     try:
         found = entries[name].load()
@@ -157,17 +158,17 @@ def load(name: str) -> "type[Pass]":
         # Importing a stranger's package runs its code.
         raise UsageError(
             f"the pass {name!r} of {package_of(entries[name])} cannot be imported: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error} [U012]"
         ) from error
     if not (isinstance(found, type) and is_dataclass(found) and hasattr(found, "propose")):
         raise UsageError(
             f"the pass {name!r} of {package_of(entries[name])} is {found!r}; expected a data class "
-            "that is a subclass of onnxpress.contract.Pass"
+            "that is a subclass of onnxpress.contract.Pass [U012]"
         )
     if getattr(found, "name", None) != name:
         raise UsageError(
             f"{package_of(entries[name])} offers a pass {name!r}, which calls itself "
-            f"{getattr(found, 'name', None)!r}; its author has to use one name"
+            f"{getattr(found, 'name', None)!r}; its author has to use one name [U012]"
         )
     loaded: type[Pass] = found  # type: ignore[assignment]
     return loaded
@@ -183,4 +184,4 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> "Pass":
     try:
         return pass_class(**checked(pass_class, name, options or {}))
     except TypeError as error:
-        raise UsageError(f"the pass {name!r} cannot be made: {error}") from error
+        raise UsageError(f"the pass {name!r} cannot be made: {error} [U012]") from error

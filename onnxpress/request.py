@@ -85,14 +85,14 @@ class Request:
             UsageError: an unknown goal or provider, or two ways to say the same.
         """
         if self.goal not in GOALS:
-            raise UsageError(f"goal is {self.goal!r}; expected one of {', '.join(GOALS)}")
+            raise UsageError(f"goal is {self.goal!r}; expected one of {', '.join(GOALS)} [U009]")
         if self.seed < 0:
-            raise UsageError(f"seed is {self.seed}; expected a whole number from 0 up")
+            raise UsageError(f"seed is {self.seed}; expected a whole number from 0 up [U009]")
         if self.recipe is not None and self.passes is not None:
-            raise UsageError("give either passes or a recipe: a recipe names its passes")
+            raise UsageError("give either passes or a recipe: a recipe names its passes [U008]")
         if self.recipe is not None and self.conversion != Conversion():
             raise UsageError(
-                "give either a recipe or shapes, half precision and opset: it has its own"
+                "give either a recipe or shapes, half precision and opset: it has its own [U008]"
             )
         self.providers.check()
         if self.max_memory is not None:
@@ -150,7 +150,7 @@ def planned(request: Request, digest: str) -> Plan:
             raise RecipeError(
                 "the recipe was made for another model (its SHA-256 begins with "
                 f"{(recipe.model_sha256 or '')[:12]}, this model's with {digest[:12]}); remove "
-                "model_sha256 from the recipe to use it all the same"
+                "model_sha256 from the recipe to use it all the same [R001]"
             )
         selection = recipe.selection.joined(request.selection)
         overridable = recipe.overridable if request.overridable is None else request.overridable
@@ -189,7 +189,7 @@ def _chosen(request: Request) -> tuple[list[Pass], list[str]]:
         integers = [pass_.name for pass_ in chosen if pass_.stage == Stage.QUANTIZATION]
         if request.named and integers:
             raise UsageError(
-                f"half precision takes the place of {integers[0]}: ask for one of them"
+                f"half precision takes the place of {integers[0]}: ask for one of them [U008]"
             )
         chosen = [pass_ for pass_ in chosen if pass_.stage != Stage.QUANTIZATION]
     for pass_ in registry.default_passes()[0]:

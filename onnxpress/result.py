@@ -1,19 +1,23 @@
 """What `optimize` gives back, and what each pass did for it."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
 from onnxpress import model_file
+from onnxpress.codes import split
 from onnxpress.conversion import write_ort
 from onnxpress.errors import OutputError
 from onnxpress.judge import Disagreement
 from onnxpress.output_file import FileSet
+from onnxpress.own_files import STAMP
 from onnxpress.recipe import Recipe
 from onnxpress.stage_result import StageResult
+from onnxpress.summary import Summary, summary_of
 from onnxpress.targets import load_target
 from onnxpress.temporary import temporary_folder
 from onnxpress.toml_places import read_toml
@@ -63,6 +67,27 @@ class Result:
     disagreements: tuple[Disagreement, ...] = ()
     compared: int = 0
 
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """A row for each site and pass: what was decided, or why it was left alone.
+
+        Plain values, as `pandas.DataFrame(result.layers)` takes them; `form` is `None` where the
+        site was left, and `code` what `onnxpress explain` knows the reason by.
+        """
+        return [row for stage in self.stages for row in _rows(stage)]
+
+    def _repr_markdown_(self) -> str:
+        """What matters first, where Markdown is shown."""
+        return self._summary().markdown()
+
+    def _repr_html_(self) -> str:
+        """What matters first, in a notebook."""
+        return self._summary().html()
+
+    def _summary(self) -> Summary:
+        sizes = self.original_bytes, model_file.whole_size(self.model)
+        return summary_of(self.validation, sizes, self.problems, self.warnings)
+
     def save(self, path: str | os.PathLike[str], *, external_data: bool = False) -> list[Path]:
         """Write the model and, beside it, its recipe; each whole or not at all.
 
@@ -94,6 +119,31 @@ class Result:
         return written
 
 
+def _rows(stage: StageResult) -> Iterator[dict[str, Any]]:
+    for decision in stage.decisions:
+        candidate = decision.candidate
+        yield {
+            "layer": decision.site,
+            "pass": candidate.pass_name or stage.pass_.name,
+            "form": candidate.family,
+            "saved_bytes": candidate.saved_bytes,
+            "predicted_error": candidate.predicted_error,
+            "reason": None,
+            "code": None,
+        }
+    for skip in stage.left:
+        reason, code = split(skip.reason)
+        yield {
+            "layer": skip.site,
+            "pass": stage.pass_.name,
+            "form": None,
+            "saved_bytes": 0,
+            "predicted_error": 0.0,
+            "reason": reason,
+            "code": code or None,
+        }
+
+
 def recipe_path(model_path: Path) -> Path:
     """Where the recipe of a model file lies."""
     return model_path.with_suffix(".recipe.toml")
@@ -115,12 +165,12 @@ def require_own_recipe(model_path: Path) -> None:
     if not isinstance(found.get("model_sha256"), str):
         raise OutputError(
             f"{path}: the recipe would overwrite a file that onnxpress has not written (it has no "
-            "model_sha256); move it away or choose another -o"
+            "model_sha256); move it away or choose another -o [O003]"
         )
 
 
 def stamp(model: ir.Model, recipe: Recipe, digest: str) -> None:
     """Say in the model where it came from."""
-    model.metadata_props["onnxpress.version"] = __version__
+    model.metadata_props[STAMP] = __version__
     model.metadata_props["onnxpress.recipe_sha256"] = recipe.digest
     model.metadata_props["onnxpress.original_sha256"] = digest

@@ -49,7 +49,7 @@ class Selector:
         if not found.pattern.strip():
             raise UsageError(
                 f"the selector {text!r} is empty; expected the name of a layer, a pattern or an "
-                "operator type"
+                "operator type [U001]"
             )
         return found
 
@@ -151,7 +151,7 @@ class Selection:
             if unknown:
                 raise RecipeError(
                     f"{where}: unknown entries {', '.join(unknown)}; expected some of "
-                    f"{', '.join(_ENTRIES)}"
+                    f"{', '.join(_ENTRIES)} [R004]"
                 )
             for key, value in entry.items():
                 names = _passes(value, key, passes, where)
@@ -177,7 +177,7 @@ class Selection:
                 hint = nearest(before, sorted(passes))
             raise UsageError(
                 f"{selector.pattern!r} matches no layer, node or operator type of the model{hint} "
-                "(onnxpress inspect lists them)"
+                "(onnxpress inspect lists them) [U001]"
             )
 
 
@@ -214,7 +214,7 @@ class Pins:
                 raise UsageError(
                     f"what {selector.pattern!r} matches is no layer or node of its own any more "
                     "once the model is simplified; name what it became part of (onnxpress inspect "
-                    "lists the layers)"
+                    "lists the layers) [U001]"
                 )
         return cls(
             _resolved(selection.kept, sites),
@@ -267,12 +267,13 @@ def _passes(value: object, key: str, passes: Collection[str], where: str) -> lis
     if not isinstance(value, list) or key == "keep":
         expected = {"keep": "true", "exclude": 'names of passes, ["quantize"]'}
         raise RecipeError(
-            f"{where}: {key} is {value!r}; expected {expected.get(key, 'true or names of passes')}"
+            f"{where}: {key} is {value!r}; expected "
+            f"{expected.get(key, 'true or names of passes')} [R004]"
         )
     for name in value:
         if name not in passes:
             raise RecipeError(
                 f"{where}: {key} names the pass {name!r}{nearest(str(name), sorted(passes))} "
-                f"(those that lose something: {', '.join(sorted(passes))})"
+                f"(those that lose something: {', '.join(sorted(passes))}) [R004]"
             )
     return [str(name) for name in value]

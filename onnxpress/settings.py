@@ -174,7 +174,7 @@ def validate(instance: "DataclassInstance", name: str) -> None:
     for declared in settings_of(type(instance)):
         problem = declared.problem(getattr(instance, declared.name))
         if problem is not None:
-            raise UsageError(f"{name}: {problem}")
+            raise UsageError(f"{name}: {problem} [U009]")
 
 
 def checked(
@@ -199,7 +199,7 @@ def checked(
         if key not in known:
             raise UsageError(
                 f"{kind} {name!r} has no setting {key!r}{nearest(key, list(known))} "
-                f"(it has: {', '.join(known) or 'none'})"
+                f"(it has: {', '.join(known) or 'none'}) [U009]"
             )
         declared = known[key]
         if declared.many and isinstance(value, list):

@@ -29,7 +29,9 @@ def kept_small(model: ir.Model, given: ir.Model, nbytes: int, *, shed: bool = Tr
     size = model_file.whole_size(model)
     if size <= nbytes * _TOLERANCE + _STAMP_BYTES:
         return None
-    return f"the file is larger than the one that was read: {size:,} bytes, {nbytes:,} before"
+    return (
+        f"the file is larger than the one that was read: {size:,} bytes, {nbytes:,} before [W011]"
+    )
 
 
 def _shed(model: ir.Model, given: ir.Model) -> None:

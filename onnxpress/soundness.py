@@ -44,7 +44,7 @@ def require_sound(model: onnx.ModelProto, file: Path) -> None:
         if problem:
             raise ModelError(
                 f"{file}: tensor {tensor.name!r} {problem}; the file is damaged: export the model "
-                "again"
+                "again [M003]"
             )
 
 
@@ -83,7 +83,7 @@ def _require_own_attributes(graph: onnx.GraphProto, file: Path) -> None:
                 raise ModelError(
                     f"{file}: node {node.name or node.op_type!r} takes its {attribute.name!r} from "
                     f"{attribute.ref_attr_name!r} of a function, and is in none; expected a value; "
-                    "export the model again"
+                    "export the model again [M003]"
                 )
             for body in _bodies(attribute):
                 _require_own_attributes(body, file)
@@ -96,7 +96,7 @@ def _require_named_parts(nodes: Iterable[onnx.NodeProto], file: Path) -> None:
             if node.op_type == "Split" and parts > len(node.output):
                 raise ModelError(
                     f"{file}: node {node.name or node.op_type!r} splits into {parts:,} parts and "
-                    f"names {len(node.output)}; expected as many; export the model again"
+                    f"names {len(node.output)}; expected as many; export the model again [M003]"
                 )
             for body in _bodies(attribute):
                 _require_named_parts(body.node, file)
@@ -113,7 +113,7 @@ def _require_finite_functions(model: onnx.ModelProto, file: Path) -> None:
         if key in open_calls:
             raise ModelError(
                 f"{file}: function {key[1]!r} calls itself; expected functions that end; export "
-                "the model again"
+                "the model again [M003]"
             )
         open_calls.add(key)
         total = count(known[key])
@@ -132,7 +132,7 @@ def _require_finite_functions(model: onnx.ModelProto, file: Path) -> None:
     if count(list(model.graph.node)) > _MOST_NODES:
         raise ModelError(
             f"{file}: its functions, written out, are more than {_MOST_NODES:,} nodes; expected a "
-            "graph that fits into memory; export the model without such functions"
+            "graph that fits into memory; export the model without such functions [M003]"
         )
 
 

@@ -22,9 +22,9 @@ __all__ = ["LEFT_OUT", "NO_TIME", "STOPPED", "Variant", "run_stages"]
 
 logger = logging.getLogger(__name__)
 
-LEFT_OUT = "left out: with it, the later stages had less to gain from the budget"
-NO_TIME = "left out: time was over before it began; give more with --time-limit"
-STOPPED = "left out: the search was stopped"
+LEFT_OUT = "left out: with it, the later stages had less to gain from the budget [L018]"
+NO_TIME = "left out: time was over before it began; give more with --time-limit [L010]"
+STOPPED = "left out: the search was stopped [L019]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ def _left_out(run: Run, variant: Variant, step: _Step, spent: str, *, last: bool
     if not step.loses or step.decisions is not None:
         return ""
     if variant.lossless_only:
-        return "left out: on untouched samples what it did broke the budget"
+        return "left out: on untouched samples what it did broke the budget [L017]"
     if run.options.stop():
         return STOPPED
     # What little time is left goes to the last one, which gains most.

@@ -153,17 +153,17 @@ def _never_changes(value: ir.Value) -> bool:
 
 def _refusal(value: ir.Value, uses: tuple[Use, ...], fixed: Collection[ir.Value]) -> str | None:
     if any(moved.is_graph_output() for moved in _moved(value)):
-        return "it is an output of the graph"
+        return "it is an output of the graph [L003]"
     for node, index in ((use.node, use.index) for use in uses):
         kind = node.op_type
         if not is_known_domain(node):
-            return f"the custom operator {kind} reads it, and may need it as it is"
+            return f"the custom operator {kind} reads it, and may need it as it is [L015]"
         if any(word in kind for word in _INTEGER_WORDS):
-            return f"it belongs to the integers of {kind}"
+            return f"it belongs to the integers of {kind} [L015]"
         if is_standard(node) and (kind in _JUMPING or index in _ARGUMENTS.get(kind, ())):
-            return f"{kind} reads it, whose answer may jump at the least change"
+            return f"{kind} reads it, whose answer may jump at the least change [L015]"
         if all(v is None or v in fixed or _never_changes(v) for v in node.inputs):
-            return "it is part of a weight that is computed from constants"
+            return "it is part of a weight that is computed from constants [L015]"
     return None
 
 

@@ -73,7 +73,7 @@ def no_room(error: OSError) -> OutputError:
     """What to say where a temporary file cannot be written."""
     return OutputError(
         f"{tempfile.gettempdir()}: a temporary file cannot be written there: "
-        f"{error.strerror or error}; make room, or name another folder in TMPDIR"
+        f"{error.strerror or error}; make room, or name another folder in TMPDIR [O006]"
     )
 
 

@@ -47,9 +47,9 @@ def without_runtime(original: Original, recipe: Recipe, started: float) -> Resul
     names = ", ".join(custom_operators(original.model))
     problem = (
         f"onnxruntime does not know the custom operator {names}: it was kept, the graph around it "
-        "was simplified, and nothing could be run or validated"
+        "was simplified, and nothing could be run or validated [V008]"
     )
-    note = "onnxruntime cannot run the model, so nothing could be measured"
+    note = "onnxruntime cannot run the model, so nothing could be measured [L024]"
     result = _unmeasured(original, recipe, started, note)
     return replace(result, within_budget=False, problems=(problem,))
 
@@ -64,11 +64,11 @@ def without_samples(original: Original, recipe: Recipe, started: float, reason: 
             return str(error)
         return None
 
-    note = "nothing to measure by: no samples were given, and none can be made up"
+    note = "nothing to measure by: no samples were given, and none can be made up [L025]"
     result = _unmeasured(original, recipe, started, note, refusal)
     warning = (
         f"nothing was run and compared: {reason}; only rewrites that are exact by their rules were "
-        "made, and onnxruntime loads the result"
+        "made, and onnxruntime loads the result [W008]"
     )
     return replace(result, warnings=(*result.warnings, warning))
 

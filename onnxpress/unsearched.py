@@ -26,9 +26,9 @@ _ABOUT = 0.9
 """Of the bytes that a site can save: forms of integers differ by their scales."""
 _NO_AMOUNT = (
     "above --max-memory nothing is tried without samples to choose by: say how much, as with "
-    "--ratio, or give samples"
+    "--ratio, or give samples [L020]"
 )
-_RESTORED = "restored: the budget would break"
+_RESTORED = "taken back: the budget would break [L008]"
 _REACHED = 0.99
 """Of a quota: steps are whole percents of a layer."""
 
@@ -221,12 +221,15 @@ def _short_of(pool: Pool, context: Context, decisions: Sequence[Decision]) -> st
     if quota is None or not decisions:
         return ""
     share = pool.saving(context, decisions, quota.unit) / max(quota.amount, 1.0)
-    return "" if share >= _REACHED else f"{share:.0%} of what was asked for: no layer allows more"
+    if share >= _REACHED:
+        return ""
+    return f"{share:.0%} of what was asked for: no layer allows more [L022]"
 
 
 def _why_nothing(left: Sequence[Skip]) -> str:
     most = Counter(skip.reason for skip in left).most_common(2)
-    return "; ".join(f"{reason} ({count})" for reason, count in most) or "nothing was proposed"
+    found = "; ".join(f"{reason} ({count})" for reason, count in most)
+    return found or "nothing was proposed [L023]"
 
 
 def _nearest(offer: PoolOffer) -> PoolOffer:
@@ -272,7 +275,7 @@ def _elements(value: ir.Value) -> int:
 def _too_large(nbytes: int, most_bytes: int) -> str:
     return (
         f"its weight of {size_in_words(nbytes)} takes more memory to work on than the "
-        f"{size_in_words(most_bytes)} that are allowed (--max-memory)"
+        f"{size_in_words(most_bytes)} that are allowed (--max-memory) [L011]"
     )
 
 

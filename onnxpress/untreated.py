@@ -23,7 +23,7 @@ __all__ = [
 
 _LEAST = 64
 """Elements: below, a constant is an index, an axis, a scale."""
-IN_ATTRIBUTES = f"the parameters are attributes ({ML_DOMAIN})"
+IN_ATTRIBUTES = f"the parameters are attributes ({ML_DOMAIN}) [L026]"
 _FEW_BYTES = 4096
 """Of constants beside what attributes hold: edges, scales of features."""
 _SHARE = 0.05
@@ -109,7 +109,7 @@ def nothing_to_compress(model: ir.Model) -> str:
     largest = max(nodes, key=bytes_in_attributes)
     return (
         f"nothing to compress: the model's parameters ({held / 1e6:.3g} MB) are attributes of "
-        f"{largest.op_type} and the like ({ML_DOMAIN}), which no pass changes"
+        f"{largest.op_type} and the like ({ML_DOMAIN}), which no pass changes [L026]"
     )
 
 
@@ -129,7 +129,7 @@ def odd_numbers(model: ir.Model) -> str:
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return (
         f"weights with numbers that are not ordinary, which stay as they are: "
-        f"{', '.join(found[:_NAMED])}{more}; layers with NaN or infinity are left alone"
+        f"{', '.join(found[:_NAMED])}{more}; layers with NaN or infinity are left alone [W010]"
     )
 
 
@@ -184,7 +184,7 @@ def why_no_layer(model: ir.Model) -> str:
     if not found and nothing_to_compress(model):
         return IN_ATTRIBUTES
     if not found:
-        return "no layer with a constant weight in float is left"
+        return "no layer with a constant weight in float is left [L027]"
     return "; ".join(
         f"its weights are {reason} ({', '.join(f'{name} {n}' for name, n in counts.items())})"
         for reason, counts in found.items()

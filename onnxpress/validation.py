@@ -119,7 +119,7 @@ def check_model(
                 modes[name] = evaluator.measure(precise, evaluator.screening)
             except ModelError as error:
                 # Such options rewrite zero points, which fails where weights share one.
-                warnings.append(f"not measured in the mode {name}: {error}")
+                warnings.append(f"not measured in the mode {name}: {error} [W013]")
         lost = 0.0
         if "exact" in modes:
             default = evaluator.measure(session, evaluator.screening)
@@ -127,13 +127,13 @@ def check_model(
         if lost > SATURATION_DB:
             warnings.append(
                 f"integer kernels lose {lost:.1f} dB against exact arithmetic on this processor "
-                "(saturation); set session.x64quantprecision=1, or use 7-bit weights"
+                "(saturation); set session.x64quantprecision=1, or use 7-bit weights [W002]"
             )
     warnings += _about(evaluator, measurement)
     if latency is None:
         latency = clock(original, session, evaluator.samples.feeds[0])
     if latency.high < 1:
-        warnings.append(f"slower than the original: {latency.speedup:.2f} times its speed")
+        warnings.append(f"slower than the original: {latency.speedup:.2f} times its speed [W001]")
     return Validation(
         within_budget=evaluator.holds(measurement) and not problems,
         budget=evaluator.described,
@@ -162,7 +162,7 @@ def _about(evaluator: Evaluator, measurement: Measurement) -> Iterator[str]:
             yield (
                 f"specialized to the data: {times:.0f} times the error on {probe.name} "
                 f"({probe.sqnr_db:.1f} dB there, {usual:.1f} dB on the samples; output "
-                f"{probe.output})"
+                f"{probe.output}) [W003]"
             )
 
 

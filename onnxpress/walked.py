@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 _MOST_TRIALS = 6
 _MOST_RUNGS = 32
 """Of a ladder of choices: six trials tell no more of them apart."""
-_NO_TIME = "left out: time was over before it began; give more with --time-limit"
+_NO_TIME = "left out: time was over before it began; give more with --time-limit [L010]"
 _UNITS = ("saved_bytes", "saved_multiply_adds")
 
 
@@ -134,7 +134,7 @@ class WalkedSearch:
         if trial is None:
             note = f"of {how} none kept within {self.evaluator.described}" if tried else _NO_TIME
         elif hardly_gains(context, trial, self.evaluator, self.options):
-            trial, note = None, "undone: it gains less than 1% of the bytes"
+            trial, note = None, "undone: it gains less than 1% of the bytes [L009]"
         else:
             trial = walks.corrected(trial)
         return Searched(trial, note, tried)

@@ -285,7 +285,7 @@ def test_what_a_pass_fails_to_fit_again_stays_and_this_is_said(
     (quantized,) = [stage for stage in result.stages if stage.pass_.name == "quantize"]
     assert quantized.decisions
     assert "rewrite failed: AssertionError" in quantized.note
-    assert quantized.note.endswith("what was taken is not fitted again")
+    assert quantized.note.endswith("what was taken is not fitted again [W015]")
 
 
 def test_a_choice_that_broke_is_made_again_by_what_is_known_when_time_is_over(

@@ -172,7 +172,7 @@ def test_a_disk_that_fills_while_spilling_is_one_sentence(tmp_path: Path) -> Non
         # Of a file; the system then refuses to write on, as where the disk is full.
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
-    words = ["quantize", str(path), "--form", "weight_only", "--max-memory", "3MB", "-o"]
+    words = ["quantize", str(path), "--form", "weight_only", "--max-memory", "3MB", "--force", "-o"]
     done = subprocess.run(
         [sys.executable, "-m", "onnxpress", *words, str(output)],
         preexec_fn=limited,

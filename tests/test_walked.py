@@ -100,11 +100,11 @@ def test_a_choice_that_breaks_the_budget_on_untouched_samples_is_made_anew_with_
     assert sizes[0] < sizes[1] < sizes[2]
     stage = stage_of(result, "factorize")
     assert not stage.decisions
-    assert stage.note == "left out: on untouched samples what it did broke the budget"
+    assert stage.note == "left out: on untouched samples what it did broke the budget [L017]"
     said = [text for text in result.warnings if text.startswith("on untouched samples")]
     assert [text.rpartition("; ")[2] for text in said] == [
-        "50% of the budget was spent anew",
-        "nothing is lost",
+        "50% of the budget was spent anew [W007]",
+        "nothing is lost [W007]",
     ]
 
 

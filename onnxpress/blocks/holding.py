@@ -68,7 +68,7 @@ class Held:
                 f"{tempfile.gettempdir()}: activations between two blocks of the network cannot "
                 f"be kept there ({error.strerror or error}) beside {kept:,.0f} MB that are; "
                 "free some space, let TMPDIR name a larger folder, or give fewer calibration "
-                "samples"
+                "samples [O006]"
             ) from error
 
     def _written(self, name: str, array: Array) -> _Place:

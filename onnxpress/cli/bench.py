@@ -1,14 +1,19 @@
-"""Time OTHERS against MODEL in interleaved rounds."""
+"""Time OTHERS against MODEL in interleaved rounds: a run, loading, memory, growing inputs."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
+from rich.console import Console
 
-from onnxpress.cli.options import PATH, debug_option, threads_option
-from onnxpress.data import load_samples, random_samples
-from onnxpress.model_file import load
-from onnxpress.report.printing import console_for, print_table
-from onnxpress.runtime import Session, compare_latency
+from onnxpress.benching import bench, parsed_sweep
+from onnxpress.cli.json_output import check_json, write_json
+from onnxpress.cli.options import PATH, json_option, threads_option
+from onnxpress.cli.progress import progress_line
+from onnxpress.cli.saying import saying_options
+from onnxpress.report.printing import conclude, console_for, print_table, print_text
+from onnxpress.report.text import file_name, megabytes
 
 __all__ = ["command"]
 
@@ -17,26 +22,76 @@ __all__ = ["command"]
 @click.argument("model", type=PATH)
 @click.argument("others", type=PATH, nargs=-1)
 @click.option("--data", metavar="DATA", help="Samples; the first is timed. Default: random.")
+@click.option(
+    "--sweep",
+    "sweeps",
+    multiple=True,
+    metavar="DIM=1,8,32",
+    help="Give a symbolic dimension these sizes, as batch or length; may be repeated.",
+)
+@json_option
 @threads_option
-@debug_option
-def command(model: Path, *, others: tuple[Path, ...], data: str | None, threads: int) -> None:
-    """Print a row for each of the others; without others, the model against itself."""
-    for path in (model, *others):
-        load(path)
-    first = Session(model, threads=threads, name=str(model))
-    samples = random_samples(first, 1, 0) if data is None else load_samples(data, first.inputs)
-    rows = []
-    for other in others or (model,):
-        session = Session(other, threads=threads, name=str(other))
-        found = compare_latency(first, session, samples.feeds[0])
-        rows.append(
-            (
-                str(other),
-                f"{found.median_ms:.3g}",
-                f"{found.reference_ms:.3g}",
-                f"{found.speedup:.2f}",
-                f"{found.low:.2f} to {found.high:.2f}",
-            )
+@saying_options
+def command(
+    model: Path,
+    *,
+    others: tuple[Path, ...],
+    data: str | None,
+    sweeps: tuple[str, ...],
+    json_path: str | None,
+    threads: int,
+) -> None:
+    """Print a row for each model; without others, the model against itself."""
+    check_json(json_path, [model, *others, data])
+    wanted = [parsed_sweep(text) for text in sweeps]
+    with progress_line() as progress:
+        found = bench(
+            (model, *others), data=data, sweeps=wanted, threads=threads, progress=progress
         )
-    headings = ("model", "ms", f"{model.name} ms", "speedup", "quartiles")
-    print_table("latency", headings, rows, console_for())
+    if not write_json(found, json_path):
+        return
+    rows = found["models"]
+    compared = rows[1:] or rows
+    conclude("; ".join(f"{row['model']}: {row['speedup']:.2f} times as fast" for row in compared))
+    _print(found, console_for())
+
+
+def _print(found: Mapping[str, Any], console: Console) -> None:
+    first, *others = found["models"]
+    names = _names([row["model"] for row in found["models"]])
+    print_text(f"one run of {file_name(found['data'])}", console, label="time", style="bold")
+    speeds = [_speed(row) for row in others]
+    speeds = ["", *speeds] if others else [_speed(first)]
+    lines = [
+        (name, *_figures(row), speed)
+        for name, row, speed in zip(names, found["models"], speeds, strict=True)
+    ]
+    print_table("", ("model", "file", "run", "load", "memory", "times as fast"), lines, console)
+    if found["sweeps"]:
+        headings = ("dimension", *(f"{name}, ms" for name in names))
+        grown = [
+            (f"{row['dimension']} = {row['size']:,}", *(f"{ms:.3g}" for ms in row["run_ms"]))
+            for row in found["sweeps"]
+        ]
+        print_table("", headings, grown, console)
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """Of the files, without folders where that tells them apart."""
+    short = [file_name(path) for path in paths]
+    return short if len(set(short)) == len(short) else list(paths)
+
+
+def _figures(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    load, memory = row["load_ms"], row["peak_bytes"]
+    return (
+        megabytes(row["bytes"]),
+        f"{row['run_ms']:.3g} ms",
+        "?" if load is None else f"{load:.3g} ms",
+        "?" if memory is None else megabytes(memory),
+    )
+
+
+def _speed(row: Mapping[str, Any]) -> str:
+    low, high = row["quartiles"]
+    return f"{row['speedup']:.2f} ({low:.2f} to {high:.2f})"

@@ -8,12 +8,14 @@ from typing import Any
 import click
 
 from onnxpress.checking import Requirement, check
+from onnxpress.cli.choice import Choice
 from onnxpress.cli.exit_status import NOT_MET
 from onnxpress.cli.json_output import check_json, write_json
-from onnxpress.cli.options import PATH, debug_option, json_option, judging_options, threads_option
+from onnxpress.cli.options import PATH, json_option, judging_options, threads_option
 from onnxpress.cli.progress import progress_line
+from onnxpress.cli.saying import saying_options
 from onnxpress.judge import Budget
-from onnxpress.report.printing import console_for, print_table
+from onnxpress.report.printing import conclude, console_for, print_table
 from onnxpress.report.text import printable
 
 __all__ = ["command"]
@@ -37,14 +39,14 @@ _ESCAPED = {"%": "%25", "\r": "%0D", "\n": "%0A"}
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "github"]),
+    type=Choice(["text", "github"]),
     default="text",
     show_default=True,
     help="github: annotations of a workflow.",
 )
 @json_option
 @threads_option
-@debug_option
+@saying_options
 def command(
     model: Path,
     *,
@@ -81,6 +83,8 @@ def command(
             for requirement in found:
                 click.echo(_annotation(requirement, model))
         else:
+            unmet = [f"{r.name}: {r.found}, wanted: {r.wanted}" for r in found if not r.met]
+            conclude(f"NOT MET: {'; '.join(unmet)}" if unmet else f"all {len(found)} are met")
             rows = [("met" if r.met else "NOT MET", r.name, r.wanted, r.found) for r in found]
             print_table("", ("", "what", "wanted", "found"), rows, console_for())
     if not met:

@@ -9,6 +9,7 @@ import gc
 import importlib
 
 import click
+from click.shell_completion import CompletionItem
 
 from onnxpress import registry
 from onnxpress.cli.exit_status import exit_statuses
@@ -55,6 +56,15 @@ class Commands(click.Group):
         if args and args[0] not in known and not args[0].startswith("-"):
             ctx.fail(f"there is no command {args[0]!r}{nearest(args[0], known)}")
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names of commands, without importing them, and what click completes besides."""
+        rows = [(name, first_line(f"onnxpress.cli.{name}")) for name in COMMANDS]
+        rows += [(name, registry.describe(name)) for name in registry.names()]
+        found = [
+            CompletionItem(name, help=text) for name, text in rows if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""

@@ -6,9 +6,10 @@ from typing import Any
 import click
 
 from onnxpress.cli.json_output import check_json, write_json
-from onnxpress.cli.options import PATH, debug_option, json_option
+from onnxpress.cli.options import PATH, json_option
+from onnxpress.cli.saying import saying_options
 from onnxpress.feeding import look_at_samples
-from onnxpress.report.printing import console_for, print_table, print_text
+from onnxpress.report.printing import conclude, console_for, print_table, print_text
 from onnxpress.report.reading import print_readings
 
 __all__ = ["command"]
@@ -21,13 +22,14 @@ __all__ = ["command"]
     "--evaluation", metavar="DATA", help="Other samples, which should have none in common."
 )
 @json_option
-@debug_option
+@saying_options
 def command(model: Path, data: str, *, evaluation: str | None, json_path: str | None) -> None:
     """Print names, shapes and ranges, how the outputs are read, and what looks wrong."""
     check_json(json_path, [model, data, evaluation])
     found = look_at_samples(model, data, evaluation=evaluation)
     if not write_json(found, json_path):
         return
+    conclude("; ".join(found["problems"]) or "nothing looks wrong")
     console = console_for()
     print_text(f"{found['samples']:,} samples of {found['source']}", console)
     rows = [(e["name"], e["type"], _shapes(e), *_values(e)) for e in found["inputs"]]

@@ -13,14 +13,15 @@ import click
 
 from onnxpress.cli.exit_status import NOT_MET
 from onnxpress.cli.json_output import check_json, write_json
-from onnxpress.cli.options import PATH, debug_option, json_option, threads_option
+from onnxpress.cli.options import PATH, json_option, threads_option
 from onnxpress.cli.progress import progress_line
+from onnxpress.cli.saying import saying_options
 from onnxpress.difference import DEFAULT_TOLERANCE_DB, compare_models
 from onnxpress.output_file import check_output
 from onnxpress.report.console import print_difference
-from onnxpress.report.difference import difference_document
+from onnxpress.report.difference import difference_document, verdict
 from onnxpress.report.html import require_html, write_difference
-from onnxpress.report.printing import console_for
+from onnxpress.report.printing import conclude, console_for
 
 __all__ = ["command"]
 
@@ -59,7 +60,7 @@ __all__ = ["command"]
 @click.option("--report", type=PATH, metavar="FILE.html", help="Write an HTML report.")
 @json_option
 @threads_option
-@debug_option
+@saying_options
 def command(
     a: Path,
     b: Path,
@@ -95,6 +96,7 @@ def command(
     if report is not None:
         write_difference(document, report)
     if write_json(document, json_path):
+        conclude(f"{'the same' if found.same else 'different'}: {verdict(document)}")
         print_difference(document, console_for())
     if not found.same:
         sys.exit(NOT_MET)

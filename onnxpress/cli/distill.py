@@ -17,15 +17,18 @@ import click
 from onnxpress.cli.exit_status import INTERRUPTED, NOT_MET
 from onnxpress.cli.interruption import interruptible
 from onnxpress.cli.json_output import STANDARD_OUTPUT, check_json, stage_json, write_json
-from onnxpress.cli.options import PATH, debug_option, json_option, judging_options, threads_option
+from onnxpress.cli.options import PATH, force_option, json_option, judging_options, threads_option
 from onnxpress.cli.progress import progress_line
+from onnxpress.cli.saying import saying_options
 from onnxpress.distillation import distill
 from onnxpress.errors import OutputError, UsageError
 from onnxpress.judge import Budget
 from onnxpress.model_file import save
 from onnxpress.output_file import FileSet, check_output
+from onnxpress.own_files import STAMP, require_own_model, require_report
 from onnxpress.report.distillation import distillation_document, print_distillation
-from onnxpress.report.printing import console_for
+from onnxpress.report.printing import conclude, console_for
+from onnxpress.version import __version__
 
 __all__ = ["command"]
 
@@ -72,9 +75,10 @@ __all__ = ["command"]
     show_default=True,
     help="Of which samples train, and in which order.",
 )
+@force_option
 @json_option
 @threads_option
-@debug_option
+@saying_options
 def command(
     *,
     teacher: Path,
@@ -87,15 +91,20 @@ def command(
     learning_rate: float,
     temperature: float,
     seed: int,
+    force: bool,
     json_path: str | None,
     threads: int,
     **budget: Any,
 ) -> None:
     """Train, write, print; exit status 1 where the student is no better."""
     if calibration is None:
-        raise UsageError("distill needs samples to train with: give --calibration DATA")
+        raise UsageError("distill needs samples to train with: give --calibration DATA [U008]")
     target = output or student.with_suffix(".distilled.onnx")
     _check(target, json_path, [teacher, student, calibration, evaluation])
+    if not force:
+        require_own_model(target)
+        if json_path not in (None, STANDARD_OUTPUT):
+            require_report(Path(str(json_path)))
     asked = Budget(**budget)
     with interruptible() as interruption, progress_line() as progress:
         found = distill(
@@ -114,7 +123,8 @@ def command(
             stop=interruption,
         )
     document = distillation_document(found)
-    written = [str(target)]
+    found.model.metadata_props[STAMP] = __version__
+    written = [str(target) + (" (in place of the one that was there)" if target.exists() else "")]
     with FileSet() as files:
         save(found.model, target, files=files)
         if json_path not in (None, STANDARD_OUTPUT):
@@ -123,6 +133,7 @@ def command(
     if json_path == STANDARD_OUTPUT:
         write_json(document, json_path)
     else:
+        conclude(f"{target}: " + ("better" if found.better else document["why_not"]))
         print_distillation(document, written=written, console=console_for())
     if interruption.wanted:
         sys.exit(INTERRUPTED)
@@ -140,6 +151,8 @@ def _check(target: Path, json_path: str | None, read: list[Path | str | None]) -
     for file in read:
         path = None if file is None else Path(file)
         check_output(target, source=path if path is not None and path.exists() else None)
-    check_json(json_path, [*read, target])
+    check_json(json_path, [*read, target], can_force=True)
     if json_path is not None and Path(json_path).resolve() == target.resolve():
-        raise OutputError(f"{json_path}: --json would overwrite the model; give it another name")
+        raise OutputError(
+            f"{json_path}: --json would overwrite the model; give it another name [O001]"
+        )

@@ -7,8 +7,9 @@ import click
 
 from onnxpress.cli.exit_status import NOT_MET
 from onnxpress.cli.json_output import check_json, write_json
-from onnxpress.cli.options import PATH, debug_option, json_option
+from onnxpress.cli.options import PATH, json_option
 from onnxpress.cli.progress import progress_line
+from onnxpress.cli.saying import saying_options
 from onnxpress.doctor import examine
 from onnxpress.installer import install as install_providers
 from onnxpress.report.console import print_doctor
@@ -28,7 +29,7 @@ __all__ = ["command"]
 )
 @click.option("--ep-config", type=PATH, metavar="FILE", help="Where the providers are.")
 @json_option
-@debug_option
+@saying_options
 def command(
     *, run: bool, install: tuple[str, ...], ep_config: Path | None, json_path: str | None
 ) -> None:
@@ -39,6 +40,6 @@ def command(
     with progress_line() as progress:
         found = examine(ep_config, run=run, progress=progress)
     if write_json(found, json_path):
-        print_doctor(found, console_for())
+        print_doctor(found, console_for(always=True))
     if found["problems"]:
         sys.exit(NOT_MET)

@@ -1,7 +1,8 @@
 """Exit statuses, and the one place where an error becomes a message and a status.
 
 0 done; 1 done, but the budget, a required provider or a named pass could not be met; 2 bad usage or
-bad input; 3 a fault of onnxpress or of a pass; 130 interrupted, with the best so far or none.
+bad input; 3 a fault of onnxpress or of a pass; 130 interrupted, with the best so far or none. An
+error is written as `error[M002]: …`; `onnxpress explain M002` says more.
 """
 
 import contextlib
@@ -14,14 +15,28 @@ from typing import TextIO
 
 import click
 
+from onnxpress.codes import split
 from onnxpress.entry_points import LeftOutWarning
 from onnxpress.errors import OnnxpressError, PassError, brief
 
-__all__ = ["BAD_INPUT", "FAULT", "INTERRUPTED", "NOT_MET", "exit_statuses", "show_details"]
+__all__ = [
+    "BAD_INPUT",
+    "FAULT",
+    "INTERRUPTED",
+    "NOT_MET",
+    "exit_statuses",
+    "show_details",
+    "show_steps",
+]
 
 NOT_MET, BAD_INPUT, FAULT, INTERRUPTED = 1, 2, 3, 130
 
 logger = logging.getLogger(__name__)
+
+
+def show_steps() -> None:
+    """From here on, log what is done."""
+    logging.getLogger("onnxpress").setLevel(logging.INFO)
 
 
 def show_details() -> None:
@@ -43,11 +58,12 @@ def exit_statuses() -> Iterator[None]:
     except KeyboardInterrupt as error:
         _leave(error, INTERRUPTED, "interrupted")
     except PassError as error:
-        _leave(error, FAULT, f"this is a fault of a pass: {error}; report it with --debug's output")
+        what = f"this is a fault of a pass: {error}"
+        _leave(error, FAULT, f"{what}; report it with --debug's output [X001]")
     except OnnxpressError as error:
-        _leave(error, BAD_INPUT, f"error: {error}")
+        _leave(error, BAD_INPUT, f"error[{error.code}]: {split(str(error))[0]}")
     except MemoryError as error:
-        _leave(error, BAD_INPUT, "error: this needs more memory than the machine gives")
+        _leave(error, BAD_INPUT, "error[M011]: this needs more memory than the machine gives")
     except Exception as error:
         # A reader of our output that has gone away, such as `head`, is click's business.
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
@@ -55,10 +71,8 @@ def exit_statuses() -> Iterator[None]:
         # Folders that cannot be read, names that are too long: the surroundings, not a fault.
         if isinstance(error, OSError) and error.filename is not None:
             _leave(error, BAD_INPUT, f"error: {error.filename}: {error.strerror}")
-        what = f"{type(error).__name__}: {brief(error)}"
-        _leave(
-            error, FAULT, f"this is a fault of onnxpress: {what}; report it with --debug's output"
-        )
+        what = f"this is a fault of onnxpress: {type(error).__name__}: {brief(error)}"
+        _leave(error, FAULT, f"{what}; report it with --debug's output [X002]")
 
 
 def _leave(error: BaseException, status: int, message: str) -> None:

@@ -9,28 +9,35 @@ import click
 
 from onnxpress.errors import OutputError
 from onnxpress.output_file import FileSet, check_output, replace_file
+from onnxpress.own_files import require_report
 
 __all__ = ["STANDARD_OUTPUT", "check_json", "stage_json", "write_json"]
 
 STANDARD_OUTPUT = "-"
 
 
-def check_json(path: str | None, read: Iterable[object]) -> None:
+def check_json(path: str | None, read: Iterable[object], *, can_force: bool = False) -> None:
     """Refuse before any work a document that cannot be written or that would overwrite an input.
 
     Args:
         path: where to.
         read: files that are read, and what is none.
+        can_force: whether the command has `--force`, and looks at what is there by itself.
 
     Raises:
-        OutputError: it is one of the files that are read, or cannot be written.
+        OutputError: it is one of the files that are read, cannot be written, or holds what is no
+            report.
     """
     if path is None or path == STANDARD_OUTPUT:
         return
     check_output(Path(path))
     for file in read:
         if isinstance(file, str | Path) and Path(file).resolve() == Path(path).resolve():
-            raise OutputError(f"{path}: --json would overwrite an input; give it a file of its own")
+            raise OutputError(
+                f"{path}: --json would overwrite an input; give it a file of its own [O001]"
+            )
+    if not can_force:
+        require_report(Path(path), can_force=False)
 
 
 def stage_json(document: Mapping[str, Any], path: Path, files: FileSet) -> None:

@@ -1,7 +1,8 @@
 """Optimize, write, print: what `optimize` and the commands of single passes have in common."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,18 @@ from onnxpress.cli.interruption import interruptible
 from onnxpress.cli.json_output import STANDARD_OUTPUT, stage_json, write_json
 from onnxpress.cli.outputs import Outputs
 from onnxpress.cli.progress import progress_line
+from onnxpress.conversion import Conversion
+from onnxpress.judge import Budget
 from onnxpress.output_file import FileSet
 from onnxpress.pipeline import optimize
-from onnxpress.report.console import print_result
+from onnxpress.preview import preview
+from onnxpress.report.console import print_result, result_line
 from onnxpress.report.document import document
 from onnxpress.report.html import write_html
-from onnxpress.report.printing import console_for
+from onnxpress.report.preview import print_preview
+from onnxpress.report.printing import conclude, console_for
+from onnxpress.report.text import megabytes
+from onnxpress.request import Request
 from onnxpress.targets import load_target
 
 __all__ = ["optimize_and_write"]
@@ -29,6 +36,8 @@ def optimize_and_write(
     report: Path | None,
     json_path: str | None,
     external_data: bool,
+    force: bool,
+    dry_run: bool,
     targets: tuple[str, ...],
     per_target: bool,
     opset: int | None,
@@ -44,12 +53,15 @@ def optimize_and_write(
         report: an HTML file.
         json_path: a JSON file, or `-`.
         external_data: weights in a file of their own.
+        force: replace files that are no earlier results.
+        dry_run: say what would be tried, and write nothing.
         targets: names.
         per_target: a model for each of them.
         opset: to convert to.
         options: the others of `onnxpress.optimize`.
     """
-    outputs = Outputs(output or model.with_suffix(".opt.onnx"), report, json_path, external_data)
+    place = output or model.with_suffix(".opt.onnx")
+    outputs = Outputs(place, report, json_path, external_data, force)
     options["opset"] = opset or 0
     wanted: list[tuple[Outputs, tuple[str, ...]]] = [(outputs, targets)]
     if per_target:
@@ -58,6 +70,10 @@ def optimize_and_write(
         _check(wanted, model, options)
     else:
         model_file.load(model)
+    if dry_run:
+        for files, names in wanted:
+            _preview_for(model, names, files, options)
+        return
     with interruptible() as interruption:
         done = []
         for files, names in wanted:
@@ -66,6 +82,26 @@ def optimize_and_write(
                 sys.exit(INTERRUPTED)
     if not all(done):
         sys.exit(NOT_MET)
+
+
+def _preview_for(
+    model: Path, targets: tuple[str, ...], outputs: Outputs, options: dict[str, Any]
+) -> None:
+    """Print what would be tried; a document goes to standard output or into a file."""
+    found = preview(_asked(model, targets, options))
+    if write_json(found, outputs.json):
+        files = [str(path) for path in outputs.written(load_target("+".join(targets)))]
+        sizes = found["size"]["original_bytes"], found["size"]["predicted_bytes"]
+        conclude(f"{model}: {' to about '.join(map(megabytes, sizes))}, predicted")
+        print_preview(found, would_write=files, console=console_for())
+
+
+def _asked(model: Path, targets: tuple[str, ...], options: Mapping[str, Any]) -> Request:
+    """The options of `onnxpress.optimize` as it puts them together."""
+    rest = dict(options)
+    budget = Budget(**{field.name: rest.pop(field.name) for field in fields(Budget)})
+    conversion = Conversion(rest.pop("fix_shapes"), rest.pop("float16"), rest.pop("opset"))
+    return Request(model, target=targets, budget=budget, conversion=conversion, **rest)
 
 
 def _check(
@@ -85,6 +121,7 @@ def _optimize_for(
     with progress_line() as progress:
         result = optimize(model, target=targets, progress=progress, **options)
     found = document(result, ["onnxpress", *sys.argv[1:]])
+    earlier = outputs.model.exists()
     with FileSet() as files:
         written = result.stage(files, outputs.model, external_data=outputs.external_data)
         if outputs.report is not None:
@@ -96,5 +133,8 @@ def _optimize_for(
     if outputs.json == STANDARD_OUTPUT:
         write_json(found, outputs.json)
     else:
-        print_result(found, written=[str(path) for path in written], console=console_for())
+        conclude(f"{outputs.model}: {result_line(found)}")
+        paths = [str(path) for path in written]
+        paths[0] += " (in place of the one that was there)" if earlier else ""
+        print_result(found, written=paths, console=console_for())
     return result.within_budget

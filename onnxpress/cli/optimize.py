@@ -5,17 +5,18 @@ from typing import Any
 
 import click
 
+from onnxpress.cli import completion
 from onnxpress.cli.optimization import optimize_and_write
 from onnxpress.cli.options import (
     PATH,
     data_options,
-    debug_option,
     file_options,
     goal_options,
     provider_options,
     selection_options,
     threads_option,
 )
+from onnxpress.cli.saying import saying_options
 from onnxpress.errors import UsageError
 from onnxpress.providers import ProviderOptions
 
@@ -28,13 +29,18 @@ __all__ = ["command"]
 @file_options
 @goal_options
 @selection_options
-@click.option("--passes", metavar="A,B,C", help="Only these passes; see `onnxpress passes`.")
+@click.option(
+    "--passes",
+    metavar="A,B,C",
+    shell_complete=completion.passes,
+    help="Only these passes; see `onnxpress passes`.",
+)
 @click.option(
     "--recipe", type=PATH, metavar="FILE.toml", help="Repeat these decisions, without a search."
 )
 @provider_options
 @threads_option
-@debug_option
+@saying_options
 def command(
     model: Path,
     *,
@@ -49,6 +55,6 @@ def command(
     """Choose passes and providers; the rest is that of every command that writes a model."""
     names = None if passes is None else [name.strip() for name in passes.split(",") if name.strip()]
     if names is not None and not names:
-        raise UsageError("--passes names none; see `onnxpress passes`")
+        raise UsageError("--passes names none; see `onnxpress passes` [U008]")
     providers = ProviderOptions(ep, require_ep, ep_config, ep_time_limit)
     optimize_and_write(model, passes=names, recipe=recipe, providers=providers, **options)

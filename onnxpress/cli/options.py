@@ -6,13 +6,14 @@ from typing import Any, TypeVar
 
 import click
 
-from onnxpress.cli.exit_status import show_details
+from onnxpress.cli import completion
+from onnxpress.cli.choice import Choice
 
 __all__ = [
     "PATH",
     "data_options",
-    "debug_option",
     "file_options",
+    "force_option",
     "goal_options",
     "json_option",
     "judging_options",
@@ -38,20 +39,6 @@ def _together(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
 
     return decorate
 
-
-def _debug(ctx: click.Context, option: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click
-    if value:
-        show_details()
-
-
-debug_option = click.option(
-    "--debug",
-    is_flag=True,
-    expose_value=False,
-    is_eager=True,
-    callback=_debug,
-    help="Show tracebacks, and what is done in detail.",
-)
 
 threads_option = click.option(
     "--threads",
@@ -161,6 +148,12 @@ judging_options = _together(
 )
 """Where all evaluation samples judge."""
 
+force_option = click.option(
+    "--force",
+    is_flag=True,
+    help="Replace an output that is there and is no earlier result of onnxpress.",
+)
+
 file_options = _together(
     click.option(
         "-o",
@@ -182,6 +175,12 @@ file_options = _together(
         is_flag=True,
         help="Put the weights into a file of their own, as is done above 2 GB.",
     ),
+    force_option,
+    click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Say what would be tried and about how small it would get, in seconds; write nothing.",
+    ),
 )
 
 overridable_option = click.option(
@@ -194,7 +193,7 @@ goal_options = _together(
     overridable_option,
     click.option(
         "--goal",
-        type=click.Choice(["balanced", "latency", "size"]),
+        type=Choice(["balanced", "latency", "size"]),
         default="balanced",
         show_default=True,
         help="size accepts a slower model; the others never do.",
@@ -202,6 +201,7 @@ goal_options = _together(
     click.option(
         "--target",
         "targets",
+        shell_complete=completion.targets,
         multiple=True,
         default=["cpu"],
         show_default=True,
@@ -222,7 +222,7 @@ goal_options = _together(
     ),
     click.option(
         "--float16",
-        type=click.Choice(["no", "keep-io", "all"]),
+        type=Choice(["no", "keep-io", "all"]),
         default="no",
         show_default=True,
         help="Half precision instead of integers; all: inputs and outputs too.",

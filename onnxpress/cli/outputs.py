@@ -8,11 +8,15 @@ from onnxpress.cli.json_output import STANDARD_OUTPUT
 from onnxpress.conversion import ort_paths
 from onnxpress.errors import OutputError, UsageError
 from onnxpress.output_file import check_output
+from onnxpress.own_files import require_own_model, require_report
 from onnxpress.report.html import require_html
 from onnxpress.result import recipe_path, require_own_recipe
 from onnxpress.targets import Target
 
 __all__ = ["Outputs"]
+
+_REPORTS = ("--report", "--json")
+"""The others belong to the model beside them, and go with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +28,14 @@ class Outputs:
         report: an HTML report, or `None`.
         json: a file, `-` for standard output, or `None`.
         external_data: put the weights into a file of their own.
+        force: replace files that are no earlier results of ours.
     """
 
     model: Path
     report: Path | None
     json: str | None
     external_data: bool
+    force: bool
 
     def of_target(self, name: str) -> "Outputs":
         """The same for one target of several: its name goes before the suffix.
@@ -38,12 +44,13 @@ class Outputs:
             UsageError: several JSON documents would go to standard output.
         """
         if self.json == STANDARD_OUTPUT:
-            raise UsageError("--per-target writes several reports: give --json a file name")
+            raise UsageError("--per-target writes several reports: give --json a file name [U008]")
         return Outputs(
             _named(self.model, name),
             self.report and _named(self.report, name),
             self.json and str(_named(Path(self.json), name)),
             self.external_data,
+            self.force,
         )
 
     def check(
@@ -62,12 +69,14 @@ class Outputs:
             taken: files of other sets by what they are; ours are added.
 
         Raises:
-            OutputError: a folder is missing, or a file that is read would be overwritten.
+            OutputError: a folder is missing, or a file that is read or is not ours would be
+                overwritten.
             UsageError: the target does not read external data, or the report needs a package.
         """
         if self.external_data and not target.external_data:
             raise UsageError(
-                f"--external-data: {target.name} does not read weights in a file of their own"
+                f"--external-data: {target.name} does not read weights in a file of "
+                "their own [U008]"
             )
         check_output(self.model, source=source)
         taken.setdefault(source.resolve(), "the input")
@@ -80,10 +89,19 @@ class Outputs:
             if place in taken:
                 kind = "the same file of another target" if taken[place] == what else taken[place]
                 raise OutputError(
-                    f"{path}: {what} would overwrite {kind}; give it a file of its own"
+                    f"{path}: {what} would overwrite {kind}; give it a file of its own [O001]"
                 )
             taken[place] = what
         require_own_recipe(self.model)
+        if not self.force:
+            require_own_model(self.model)
+            for what, path in self._files(target):
+                if what in _REPORTS:
+                    require_report(path)
+
+    def written(self, target: Target) -> list[Path]:
+        """All files that will be there, in order."""
+        return [path for _, path in self._files(target)]
 
     def _files(self, target: Target) -> Iterator[tuple[str, Path]]:
         """All that is written, by what it is."""

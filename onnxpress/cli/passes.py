@@ -3,13 +3,13 @@
 import click
 
 from onnxpress import registry
-from onnxpress.cli.options import debug_option
+from onnxpress.cli.saying import saying_options
 
 __all__ = ["command"]
 
 
 @click.command("passes", help=__doc__)
-@debug_option
+@saying_options
 @click.pass_context
 def command(ctx: click.Context) -> None:
     """Print a line for each, without importing any."""

@@ -6,16 +6,17 @@ from typing import Any
 import click
 
 from onnxpress import registry
+from onnxpress.cli.choice import Choice
 from onnxpress.cli.optimization import optimize_and_write
 from onnxpress.cli.options import (
     PATH,
     data_options,
-    debug_option,
     file_options,
     goal_options,
     selection_options,
     threads_option,
 )
+from onnxpress.cli.saying import saying_options
 from onnxpress.errors import UsageError
 from onnxpress.settings import Setting, settings_of
 
@@ -38,7 +39,7 @@ def command_of(name: str) -> click.Command:
 
     for decorate in (
         threads_option,
-        debug_option,
+        saying_options,
         selection_options,
         goal_options,
         file_options,
@@ -52,7 +53,7 @@ def command_of(name: str) -> click.Command:
         if option.name in shared:
             raise UsageError(
                 f"pass {name!r}: its setting {option.name!r} has the name of an option of every "
-                "pass; its authors have to call it otherwise"
+                "pass; its authors have to call it otherwise [U012]"
             )
     command.params[:0] = [click.Argument(["model"], type=PATH), *own]
     return command
@@ -66,7 +67,7 @@ def option_of(setting: Setting) -> click.Option:
         flag += f"/--no-{flag[2:]}"
     return click.Option(
         [flag, setting.name],
-        type=click.Choice(setting.choices) if setting.choices else setting.kind,
+        type=Choice(setting.choices) if setting.choices else setting.kind,
         default=setting.default,
         multiple=setting.many,
         show_default=setting.default not in (None, (), ""),

@@ -45,15 +45,17 @@ def supervised(command: Callable[[], None]) -> None:
     ended_by = signal.Signals(-code)
     if ended_by in _FAILURES:
         _say(
+            "M010",
             f"onnx or onnxruntime ended the process ({ended_by.name}), as they do on some broken "
             "models; outputs of before are unchanged; export the model again, or see with "
-            "onnx.checker what is wrong with it"
+            "onnx.checker what is wrong with it",
         )
         sys.exit(BAD_INPUT)
     if ended_by == signal.SIGKILL:
         _say(
+            "M011",
             "the process was killed, as the system does when memory runs out; outputs of before "
-            "are unchanged; use a machine with more memory, or less data"
+            "are unchanged; use a machine with more memory, or less data",
         )
         sys.exit(BAD_INPUT)
     signal.signal(ended_by, signal.SIG_DFL)
@@ -81,5 +83,5 @@ def _end_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _say(message: str) -> None:
-    sys.stderr.write(f"error: {message}\n")
+def _say(code: str, message: str) -> None:
+    sys.stderr.write(f"error[{code}]: {message}\n")

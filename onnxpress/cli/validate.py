@@ -10,18 +10,18 @@ from onnxpress.cli.exit_status import NOT_MET
 from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.options import (
     PATH,
-    debug_option,
     json_option,
     judging_options,
     provider_options,
     threads_option,
 )
 from onnxpress.cli.progress import progress_line
+from onnxpress.cli.saying import saying_options
 from onnxpress.judge import Budget
 from onnxpress.providers import ProviderOptions
-from onnxpress.report.console import print_validation
+from onnxpress.report.console import print_validation, unmet_budget
 from onnxpress.report.document import validation_document
-from onnxpress.report.printing import console_for
+from onnxpress.report.printing import conclude, console_for
 from onnxpress.validation import validate
 
 __all__ = ["command"]
@@ -35,7 +35,7 @@ __all__ = ["command"]
 @click.option("--seed", type=int, default=0, help="Of random inputs.")
 @json_option
 @threads_option
-@debug_option
+@saying_options
 def command(
     model: Path,
     *,
@@ -66,6 +66,9 @@ def command(
         )
     document = validation_document(found)
     if write_json(document, json_path):
+        within = document["within_budget"]
+        unmet = "; ".join(document["problems"]) or unmet_budget(document)
+        conclude(f"within the budget: {document['budget']}" if within else f"not met: {unmet}")
         print_validation(document, console_for())
     if not found.within_budget:
         sys.exit(NOT_MET)

@@ -53,9 +53,11 @@ class Conversion:
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         if self.float16 not in FLOAT16:
-            raise UsageError(f"float16 is {self.float16!r}; expected one of {', '.join(FLOAT16)}")
+            raise UsageError(
+                f"float16 is {self.float16!r}; expected one of {', '.join(FLOAT16)} [U009]"
+            )
         if self.opset < 0:
-            raise UsageError(f"opset is {self.opset}; expected the number of an opset")
+            raise UsageError(f"opset is {self.opset}; expected the number of an opset [U009]")
 
 
 def convert_shapes(model: ir.Model, asked: Conversion) -> ir.Model:
@@ -71,7 +73,7 @@ def convert_shapes(model: ir.Model, asked: Conversion) -> ir.Model:
     try:
         seen = seen_by_providers(fixed)
     except ModelError as error:
-        raise UsageError(f"--fix-shape {' '.join(asked.shapes)}: {error}") from error
+        raise UsageError(f"--fix-shape {' '.join(asked.shapes)}: {error} [U004]") from error
     # onnxruntime folds what computes shapes, so it knows more of them.
     for value, known in zip(fixed.graph.outputs, seen.graph.outputs, strict=True):
         if known.shape is not None and known.shape.is_static():
@@ -107,9 +109,11 @@ def convert_form(
         if reason is None:
             current = changed
         else:
-            notes.append(f"{what}: not done: {reason}")
+            notes.append(f"{what}: not done: {reason} [C001]")
     if wanted > target.maximum_opset:
-        notes.append(f"opset {wanted} is newer than the {target.maximum_opset} of {target.name}")
+        notes.append(
+            f"opset {wanted} is newer than the {target.maximum_opset} of {target.name} [C002]"
+        )
     if asked.float16 != "no":
         current, found = _halved(current, target, feeds, observe)
         notes += found
@@ -118,7 +122,7 @@ def convert_form(
         notes.append(
             f"{target.name} needs every shape when the model is loaded, and the sizes of "
             f"{', '.join(dynamic)} are not fixed: give them with "
-            f"{' '.join(_options(current, dynamic))} (1 stands for what is not known)"
+            f"{' '.join(_options(current, dynamic))} (1 stands for what is not known) [C003]"
         )
     return current, notes
 
@@ -143,9 +147,9 @@ def _halved(
 ) -> tuple[ir.Model, list[str]]:
     notes = []
     if target.float16 == "none":
-        notes.append(f"{target.name} does not take half types")
+        notes.append(f"{target.name} does not take half types [H005]")
     elif target.float16 == "storage":
-        notes.append(f"{target.name} stores half types but computes in float32: not faster")
+        notes.append(f"{target.name} stores half types but computes in float32: not faster [H005]")
     named = model.clone()
     name_nodes_apart(named)
     found = observe(named)
@@ -153,11 +157,15 @@ def _halved(
     inside = [reason for node, reason in wide.items() if node.graph is not named.graph]
     if inside:
         reason = f"in a body {inside[0]}; half reaches {LARGEST:g}"
-        return model, [*notes, f"half precision: not done: {reason}"]
+        return model, [*notes, f"half precision: not done: {reason} [H002]"]
     half, refused = to_half(named, wide)
     if refused is not None:
         why = "no part of it fits in half" if wide else refused
-        return model, [*notes, f"half precision: not done: {why}", *_range_note(named, wide, found)]
+        return model, [
+            *notes,
+            f"half precision: not done: {why} [H002]",
+            *_range_note(named, wide, found),
+        ]
     said = _range_note(named, wide, found)
     return half, [*notes, *said, *_half_arithmetic(named, wide, feeds)]
 
@@ -171,12 +179,12 @@ def _range_note(model: ir.Model, wide: Mapping[ir.Node, str], found: Magnitudes)
         said.append(
             f"half precision: {len(wide)} of {len(model.graph)} operators stay in float32, as half "
             f"ends at {LARGEST:g} and is whole down to {SMALLEST:.1e}: "
-            f"{', '.join(reasons[:_NAMED])}{more}"
+            f"{', '.join(reasons[:_NAMED])}{more} [H001]"
         )
     if found.made_up and found.largest:
         said.append(
             "half precision: whether activations stay within half's range was seen on "
-            f"{found.source}, not on real data: give --calibration"
+            f"{found.source}, not on real data: give --calibration [H003]"
         )
     return said
 
@@ -198,11 +206,11 @@ def _half_arithmetic(
                     kept = (
                         "half precision: with every tensor rounded to half, as half arithmetic "
                         f"does and this processor does not, output {name} keeps less than "
-                        f"{_LEAST_DB_AS_HALF:g} dB: look at it on the device"
+                        f"{_LEAST_DB_AS_HALF:g} dB: look at it on the device [H004]"
                     )
                     return [kept]
     except ModelError as error:
-        return [f"half precision: half arithmetic could not be tried here: {error}"]
+        return [f"half precision: half arithmetic could not be tried here: {error} [H003]"]
     return []
 
 
@@ -229,9 +237,9 @@ def convert_interface(
             }
             wanted, found = first.run(feed), second.run(rounded)
             if not all(_same(array, found[name]) for name, array in wanted.items()):
-                return model, ["half inputs and outputs: not done: the answers change"]
+                return model, ["half inputs and outputs: not done: the answers change [H002]"]
     except ModelError as error:
-        return model, [f"half inputs and outputs: not done: {error}"]
+        return model, [f"half inputs and outputs: not done: {error} [H002]"]
     return stripped, []
 
 

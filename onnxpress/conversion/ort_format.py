@@ -67,7 +67,7 @@ def write_ort(
         except Exception as error:
             # onnxruntime raises bare C++ exceptions of many types.
             raise OutputError(
-                f"{path}: onnxruntime cannot convert it to .ort: {brief(error)}"
+                f"{path}: onnxruntime cannot convert it to .ort: {brief(error)} [O007]"
             ) from error
         finally:
             ort.set_default_logger_severity(_WARNING)

@@ -39,9 +39,10 @@ def settle_weights(model: ir.Model, overridable: bool | None) -> tuple[ir.Model,
         why = ""
     if overridable:
         hint = "" if why or old else "; --no-overridable makes them constants"
-        return found, f"{count}: callers may override them, so they are left as they are{hint}"
+        left = f"{count}: callers may override them, so they are left as they are{hint}"
+        return found, f"{left} [W009]"
     kept = [value for value in found.graph.inputs if value.name not in found.graph.initializers]
     found.graph.inputs[:] = kept
-    return found, f"{count}{why}: they become constants and are no inputs of the result" + (
-        "; --overridable keeps them" if why else ""
-    )
+    hint = "; --overridable keeps them" if why else ""
+    changed = f"{count}{why}: they become constants and are no inputs of the result{hint}"
+    return found, f"{changed} [W009]"

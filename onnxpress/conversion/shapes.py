@@ -45,19 +45,21 @@ def fix_shapes(model: ir.Model, requests: Sequence[str]) -> ir.Model:
         if name in inputs and not (name in symbols and len(numbers) == 1):
             if shapes.setdefault(name, numbers) != numbers:
                 raise UsageError(
-                    f"--fix-shape {request}: {name} was given {_text(shapes[name])} before"
+                    f"--fix-shape {request}: {name} was given {_text(shapes[name])} before [U004]"
                 )
             _bind_shape(request, inputs[name], numbers, sizes)
         elif name in symbols:
             if len(numbers) != 1:
-                raise UsageError(f"--fix-shape {request}: {name} is one dimension, not a shape")
+                raise UsageError(
+                    f"--fix-shape {request}: {name} is one dimension, not a shape [U004]"
+                )
             _bind(request, name, numbers[0], sizes)
         else:
             known = [*inputs, *symbols]
             raise UsageError(
                 f"--fix-shape {request}: the model has no input and no dimension {name!r}"
                 f"{nearest(name, known)} (inputs: {', '.join(inputs)}; dimensions: "
-                f"{', '.join(symbols) or 'none with a name'})"
+                f"{', '.join(symbols) or 'none with a name'}) [U004]"
             )
     fixed = model.clone()
     _substitute(fixed, sizes)
@@ -73,7 +75,7 @@ def _read(request: str) -> tuple[str, tuple[int, ...]]:
     if found is None or 0 in sizes:
         raise UsageError(
             f"--fix-shape {request}: expected NAME=1x3x224x224 for an input or DIM=4 for a "
-            "symbolic dimension, sizes of at least 1"
+            "symbolic dimension, sizes of at least 1 [U004]"
         )
     return found["name"].strip(), sizes
 
@@ -82,7 +84,7 @@ def _bind(request: str, symbol: str, size: int, sizes: dict[str, int]) -> None:
     if sizes.setdefault(symbol, size) != size:
         raise UsageError(
             f"--fix-shape {request}: the dimension {symbol!r} would be {size} here and "
-            f"{sizes[symbol]} elsewhere"
+            f"{sizes[symbol]} elsewhere [U004]"
         )
 
 
@@ -94,14 +96,14 @@ def _bind_shape(
     if len(value.shape) != len(numbers):
         raise UsageError(
             f"--fix-shape {request}: {value.name} has {len(value.shape)} dimensions "
-            f"[{', '.join(_dimension(dim) for dim in value.shape)}], not {len(numbers)}"
+            f"[{', '.join(_dimension(dim) for dim in value.shape)}], not {len(numbers)} [U004]"
         )
     for axis, (dim, size) in enumerate(zip(value.shape, numbers, strict=True)):
         if isinstance(dim, int):
             if dim != size:
                 raise UsageError(
                     f"--fix-shape {request}: axis {axis} of {value.name} is {dim} in the model, "
-                    f"not {size}"
+                    f"not {size} [U004]"
                 )
         elif dim.value is not None:
             _bind(request, str(dim.value), size, sizes)

@@ -35,9 +35,11 @@ def checked_labels(labels: object, number: int, rows: int, source: str) -> Integ
             else f"where the model gives values rather than classes, remove {LABELS}: it is "
             "compared with the original, or by --metric module:function"
         )
-        raise DataError(f"{source}: {LABELS} is {found.dtype}{list(found.shape)}; {each}; {advice}")
+        raise DataError(
+            f"{source}: {LABELS} is {found.dtype}{list(found.shape)}; {each}; {advice} [D006]"
+        )
     if found.dtype.kind not in "iu":
-        raise DataError(f"{source}: {LABELS} is {found.dtype}{list(found.shape)}; {each}")
+        raise DataError(f"{source}: {LABELS} is {found.dtype}{list(found.shape)}; {each} [D006]")
     integers = found.astype(np.int64)
     if integers.shape == (number, 1):
         return integers.reshape(number)
@@ -45,7 +47,7 @@ def checked_labels(labels: object, number: int, rows: int, source: str) -> Integ
         return integers
     if rows > 1 and integers.shape == (number * rows,):
         return integers.reshape(number, rows)
-    raise DataError(f"{source}: {LABELS} is {found.dtype}{list(found.shape)}; {each}")
+    raise DataError(f"{source}: {LABELS} is {found.dtype}{list(found.shape)}; {each} [D006]")
 
 
 def checked_groups(groups: object, number: int, rows: int, source: str) -> Integers:
@@ -64,13 +66,13 @@ def checked_groups(groups: object, number: int, rows: int, source: str) -> Integ
         if mixed.size:
             raise DataError(
                 f"{source}: the rows of sample {mixed[0]}, a batch of {rows}, are of several "
-                f"{GROUPS}; sort the rows so that each batch is of one"
+                f"{GROUPS}; sort the rows so that each batch is of one [D006]"
             )
         found = found[:, 0]
     if found.shape != (number,) or found.dtype.kind not in "iuU":
         raise DataError(
             f"{source}: {GROUPS} is {found.dtype}{list(found.shape)}; expected one integer or "
-            f"string per sample, [{number}], the same for samples that belong together"
+            f"string per sample, [{number}], the same for samples that belong together [D006]"
         )
     return np.unique(found, return_inverse=True)[1].astype(np.int64).reshape(number)
 
@@ -84,12 +86,12 @@ def one_per_feed(name: str, values: Sequence[Array], number: int, source: str) -
     if not values:
         return None
     if len(values) != number:
-        raise DataError(f"{source}: {len(values)} of {number} samples have {name}")
+        raise DataError(f"{source}: {len(values)} of {number} samples have {name} [D006]")
     shapes = sorted({value.shape for value in values})
     if len(shapes) > 1:
         raise DataError(
             f"{source}: {name} has different shapes, {list(shapes[0])} and {list(shapes[-1])}; "
             "expected the same number for every sample, or --metric module:function that knows "
-            "the labels itself"
+            "the labels itself [D006]"
         )
     return np.stack(list(values))

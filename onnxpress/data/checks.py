@@ -7,7 +7,7 @@ import numpy as np
 
 from onnxpress.data.annotations import checked_groups, checked_labels, one_per_feed
 from onnxpress.data.samples import GROUPS, LABELS, Samples
-from onnxpress.errors import DataError, ModelError
+from onnxpress.errors import DataError, ModelError, nearest
 from onnxpress.runtime import Array, Feed, InputSpec
 
 __all__ = ["from_arrays", "from_feeds", "require_runnable"]
@@ -23,7 +23,7 @@ def from_arrays(arrays: Mapping[str, Array], inputs: Sequence[InputSpec], source
     labels, groups = arrays.pop(LABELS, None), arrays.pop(GROUPS, None)
     wanted = {spec.name: spec for spec in inputs}
     if not arrays:
-        raise DataError(f"{source}: holds no array; the model wants {_listed(inputs)}")
+        raise DataError(f"{source}: holds no array; the model wants {_listed(inputs)} [D002]")
     missing = [name for name in wanted if name not in arrays]
     unknown = sorted(set(arrays) - set(wanted))
     if missing or unknown:
@@ -31,16 +31,18 @@ def from_arrays(arrays: Mapping[str, Array], inputs: Sequence[InputSpec], source
             f"{source}: holds {', '.join(sorted(arrays))}; the model wants {_listed(inputs)}"
             + (f"; missing: {', '.join(missing)}" if missing else "")
             + (f"; not an input: {', '.join(unknown)}" if unknown else "")
+            + (nearest(unknown[0], missing) if unknown else "")
+            + " [D002]"
         )
     columns = {
         name: _split(np.asarray(arrays[name]), spec, source) for name, spec in wanted.items()
     }
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
-        raise DataError(f"{source}: the inputs have different numbers of samples: {counts}")
+        raise DataError(f"{source}: the inputs have different numbers of samples: {counts} [D004]")
     number = next(iter(counts.values()))
     if number == 0:
-        raise DataError(f"{source}: holds no samples; the model wants {_listed(inputs)}")
+        raise DataError(f"{source}: holds no samples; the model wants {_listed(inputs)} [D005]")
     feeds = tuple(
         {name: column[index] for name, column in columns.items()} for index in range(number)
     )
@@ -48,7 +50,7 @@ def from_arrays(arrays: Mapping[str, Array], inputs: Sequence[InputSpec], source
     meant = all(0 in spec.shape for spec in inputs)
     if not meant and not any(array.size for array in feeds[0].values()):
         raise DataError(
-            f"{source}: all inputs of a sample are empty; the model wants {_listed(inputs)}"
+            f"{source}: all inputs of a sample are empty; the model wants {_listed(inputs)} [D005]"
         )
     rows = next((len(array) for array in feeds[0].values() if array.ndim), 1)
     return Samples(
@@ -71,7 +73,7 @@ def from_feeds(feeds: Iterable[Feed], inputs: Sequence[InputSpec], source: str) 
         if not isinstance(feed, Mapping):
             raise DataError(
                 f"{source}: sample {number} is a {type(feed).__name__}; expected a dictionary "
-                "of input name to array"
+                "of input name to array [D003]"
             )
         arrays = {name: np.asarray(value)[np.newaxis] for name, value in feed.items()}
         for name, values in beside.items():
@@ -79,7 +81,7 @@ def from_feeds(feeds: Iterable[Feed], inputs: Sequence[InputSpec], source: str) 
                 values.append(arrays.pop(name).reshape(-1))
         checked.extend(from_arrays(arrays, inputs, f"{source}, sample {number}").feeds)
     if not checked:
-        raise DataError(f"{source}: holds no samples; the model wants {_listed(inputs)}")
+        raise DataError(f"{source}: holds no samples; the model wants {_listed(inputs)} [D005]")
     count = len(checked)
     labels, groups = (one_per_feed(name, each, count, source) for name, each in beside.items())
     if groups is not None and groups.shape[1] == 1:
@@ -117,13 +119,13 @@ def require_runnable(session: _Runner, samples: Samples) -> None:
             answers = session.run(feed)
         except ModelError as error:
             which = "the first sample" if number == 0 else f"sample {number}"
-            raise DataError(f"{samples.source}: {which} does not run: {error}") from error
+            raise DataError(f"{samples.source}: {which} does not run: {error} [D007]") from error
         bad = [n for n, a in answers.items() if a.dtype.kind == "f" and not np.isfinite(a).all()]
         if odd and bad:
             what = "NaN" if np.isnan(feed[odd[0]]).any() else "infinity"
             raise DataError(
                 f"{samples.source}: {odd[0]!r} holds {what} in sample {number}, and the model's "
-                f"{bad[0]!r} is not finite then; remove it or mend the preprocessing"
+                f"{bad[0]!r} is not finite then; remove it or mend the preprocessing [D007]"
             )
 
 
@@ -143,13 +145,13 @@ def _split(array: Array, spec: InputSpec, source: str) -> list[Array]:
     if array.ndim != rank or rank == 0:
         raise DataError(
             f"{source}: {spec.name!r} has shape {list(array.shape)}; the model wants {spec}, so "
-            f"expected [samples, ...] with {max(rank, 1)} or {rank + 1} axes"
+            f"expected [samples, ...] with {max(rank, 1)} or {rank + 1} axes [D003]"
         )
     batch = spec.shape[0] if isinstance(spec.shape[0], int) and spec.shape[0] > 0 else 1
     if len(array) % batch:
         raise DataError(
             f"{source}: {spec.name!r} holds {len(array)} rows; the model's batch is fixed to "
-            f"{batch}, so expected a multiple of it"
+            f"{batch}, so expected a multiple of it [D003]"
         )
     _check_shape((batch, *array.shape[1:]), spec, source, array.shape)
     return [array[start : start + batch] for start in range(0, len(array), batch)]
@@ -164,7 +166,7 @@ def _check_values(array: Array, spec: InputSpec, source: str) -> None:
                 "dictionary of arrays per sample"
             )
         raise DataError(
-            f"{source}: {spec.name!r} is {array.dtype}; the model wants {spec}; {advice}"
+            f"{source}: {spec.name!r} is {array.dtype}; the model wants {spec}; {advice} [D003]"
         )
 
 
@@ -177,5 +179,5 @@ def _check_shape(shape: Sequence[int], spec: InputSpec, source: str, found: Sequ
     if not fits:
         raise DataError(
             f"{source}: {spec.name!r} has shape {list(found)}, so one sample is {list(shape)}; "
-            f"the model wants {spec}"
+            f"the model wants {spec} [D003]"
         )

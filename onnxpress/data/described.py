@@ -50,29 +50,33 @@ def _read(data: str | Path, inputs: Sequence[InputSpec]) -> Samples:
     try:
         said = read_toml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"{file}: cannot be read as a description of samples ({error})") from error
+        raise DataError(
+            f"{file}: cannot be read as a description of samples ({error}) [D010]"
+        ) from error
     known = (*_KINDS, _CONSTANTS)
     for name in said:
         if name not in known:
             raise DataError(
                 f"{file}: has no table [{name}]{nearest(name, known)} to describe samples with "
-                f"(there are: {', '.join(f'[{one}]' for one in known)})"
+                f"(there are: {', '.join(f'[{one}]' for one in known)}) [D010]"
             )
     kinds = [name for name in said if name in _KINDS]
     if len(kinds) != 1 or not isinstance(said[kinds[0]], dict):
         raise DataError(
             f"{file}: describes {', '.join(kinds) or 'nothing'}; expected one of the tables "
-            f"{', '.join(f'[{one}]' for one in _KINDS)}"
+            f"{', '.join(f'[{one}]' for one in _KINDS)} [D010]"
         )
     table = dict(said[kinds[0]])
     place = table.pop("path", None)
     if not isinstance(place, str):
-        raise DataError(f"{file}: [{kinds[0]}] has no path; expected that of a file or folder")
+        raise DataError(
+            f"{file}: [{kinds[0]}] has no path; expected that of a file or folder [D010]"
+        )
     constants = _constants(said.get(_CONSTANTS, {}), inputs, file)
     try:
         samples = _KINDS[kinds[0]](file.parent / place, _rooted(table, file), inputs, constants)
     except UsageError as error:
-        raise DataError(f"{file}: {error}") from error
+        raise DataError(f"{file}: {error} [D010]") from error
     return replace(samples, source=str(file))
 
 
@@ -127,14 +131,16 @@ _KINDS: dict[str, _Read] = {
 def _constants(said: object, inputs: Sequence[InputSpec], file: Path) -> dict[str, Array]:
     """What inputs are fed at every run; a number fills the whole of an input."""
     if not isinstance(said, dict):
-        raise DataError(f"{file}: [constants] is no table; expected values by names of inputs")
+        raise DataError(
+            f"{file}: [constants] is no table; expected values by names of inputs [D010]"
+        )
     specs = {spec.name: spec for spec in inputs}
     found: dict[str, Array] = {}
     for name, value in said.items():
         if name not in specs:
             raise DataError(
                 f"{file}: [constants] feeds {name!r}{nearest(name, list(specs))}, which the model "
-                f"does not take (it takes: {', '.join(specs)})"
+                f"does not take (it takes: {', '.join(specs)}) [D010]"
             )
         spec = specs[name]
         try:
@@ -143,7 +149,9 @@ def _constants(said: object, inputs: Sequence[InputSpec], file: Path) -> dict[st
                 sizes = [dim if isinstance(dim, int) and dim >= 0 else 1 for dim in spec.shape]
                 array = np.full(sizes, array, dtype=spec.dtype)
         except (TypeError, ValueError, OverflowError) as error:
-            raise DataError(f"{file}: [constants] {name} cannot be {spec} ({error})") from error
+            raise DataError(
+                f"{file}: [constants] {name} cannot be {spec} ({error}) [D010]"
+            ) from error
         found[name] = array
     return found
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxpress.data.checks import from_feeds
 from onnxpress.data.samples import LABELS, Samples
-from onnxpress.errors import DataError, nearest
+from onnxpress.errors import DataError, nearest, nearest_file
 from onnxpress.runtime import Array, Feed, InputSpec
 
 __all__ = ["MOST", "Listing", "Row", "assembled", "has_files", "listed", "spread"]
@@ -89,14 +89,18 @@ def listed(
         DataError: no such file, or a subfolder that is no class.
     """
     if not path.exists():
-        raise DataError(f"{path}: there is no such file or folder; expected {what}")
+        raise DataError(
+            f"{path}: there is no such file or folder{nearest_file(path)}; expected {what} [D001]"
+        )
     if path.is_file():
         return Listing((path,), None, ())
     every = 1 << 62
     files = sorted(_entries(path, suffixes, every))
     if not files:
         kinds = ", ".join(sorted(suffixes))
-        raise DataError(f"{path}: holds no {what} ({kinds}), neither itself nor in a subfolder")
+        raise DataError(
+            f"{path}: holds no {what} ({kinds}), neither itself nor in a subfolder [D005]"
+        )
     notes = []
     folders = sorted({file.parent for file in files})
     labels = None
@@ -124,7 +128,7 @@ def _numbers(path: Path, names: Sequence[str], classes: Sequence[str]) -> Mappin
             if name not in classes:
                 raise DataError(
                     f"{path}: the subfolder {name!r} is none of the classes{nearest(name, classes)}"
-                    f"; expected {len(classes)} of them: {', '.join(list(classes)[:5])}, …"
+                    f"; expected {len(classes)} of them: {', '.join(list(classes)[:5])}, … [D006]"
                 )
         return {name: classes.index(name) for name in names}
     if all(name.isdecimal() for name in names):

@@ -38,10 +38,10 @@ def _read(data: str, inputs: Sequence[InputSpec]) -> Samples:
     except Exception as error:
         raise DataError(
             f"{data}: cannot be imported: {error}; expected module:function, importable from "
-            "here, yielding dictionaries of input name to array"
+            "here, yielding dictionaries of input name to array [D016]"
         ) from error
     if not callable(function):
-        raise DataError(f"{data}: is a {type(function).__name__}, not a function")
+        raise DataError(f"{data}: is a {type(function).__name__}, not a function [D016]")
     return from_feeds(_yielded(function, data), inputs, data)
 
 
@@ -49,7 +49,7 @@ def _yielded(function: Callable[[], Iterable[Feed]], text: str) -> Iterator[Feed
     try:
         yield from function()
     except Exception as error:
-        raise DataError(f"{text}: raised {type(error).__name__}: {error}") from error
+        raise DataError(f"{text}: raised {type(error).__name__}: {error} [D016]") from error
 
 
 READER = Reader(

@@ -97,7 +97,7 @@ def _input(
         raise DataError(
             f"{path}: pictures feed one input of 1 or 3 channels; the model wants {wanted}; feed "
             "others in the table [constants] of a description, or give module:function that "
-            "yields a dictionary of arrays per sample"
+            "yields a dictionary of arrays per sample [D013]"
         )
     return takes[0], geometry
 
@@ -114,7 +114,7 @@ def _opened(file: Path) -> "Image":
     except ImportError as error:
         raise UsageError(
             f"{file}: pictures are read by Pillow, which is not installed; install it with "
-            "pip install 'onnxpress[images]'"
+            "pip install 'onnxpress[images]' [U007]"
         ) from error
     try:
         with warnings.catch_warnings():
@@ -132,7 +132,7 @@ def _opened(file: Path) -> "Image":
         Image.DecompressionBombWarning,
     ) as error:
         raise DataError(
-            f"{file}: cannot be read as a picture ({error}); remove it or save it again"
+            f"{file}: cannot be read as a picture ({error}); remove it or save it again [D008]"
         ) from error
 
 
@@ -145,7 +145,7 @@ def _in_8_bits(picture: "Image", file: Path) -> "Image":
     if picture.mode in ("I", "F"):
         raise DataError(
             f"{file}: its pixels are 32-bit numbers whose range is not known; save it in 8 or 16 "
-            "bits, or give module:function that yields a dictionary of arrays per sample"
+            "bits, or give module:function that yields a dictionary of arrays per sample [D017]"
         )
     return picture
 
@@ -177,9 +177,9 @@ def said_by_processor(file: Path) -> tuple[Pictures, list[str]]:
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file}: cannot be read as JSON ({error})") from error
+        raise DataError(f"{file}: cannot be read as JSON ({error}) [D010]") from error
     if not isinstance(said, dict):
-        raise DataError(f"{file}: holds a {type(said).__name__}; expected an object")
+        raise DataError(f"{file}: holds a {type(said).__name__}; expected an object [D010]")
     try:
         how = _sized(Pictures(), said)
         method = said.get("resample")
@@ -196,7 +196,7 @@ def said_by_processor(file: Path) -> tuple[Pictures, list[str]]:
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise DataError(
             f"{file}: says what is not understood ({type(error).__name__}: {error}); state it in a "
-            "description in place of this file"
+            "description in place of this file [D010]"
         ) from error
     done = {"do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"}
     ignored = sorted(k for k, v in said.items() if k.startswith("do_") and v is True)

@@ -9,7 +9,7 @@ import numpy as np
 from onnxpress.data.checks import from_arrays
 from onnxpress.data.reader import Reader, path_of
 from onnxpress.data.samples import Samples
-from onnxpress.errors import DataError
+from onnxpress.errors import DataError, nearest_file
 from onnxpress.runtime import InputSpec
 
 __all__ = ["READER"]
@@ -40,20 +40,25 @@ def _is_archive_of_arrays(path: Path) -> bool:
 def _read(data: str | Path, inputs: Sequence[InputSpec]) -> Samples:
     path = Path(data)
     if not path.exists():
-        raise DataError(f"{path}: there is no such file; expected a .npz with one array per input")
+        raise DataError(
+            f"{path}: there is no such file{nearest_file(path)}; expected a .npz with one "
+            "array per input [D001]"
+        )
     try:
         _require_plausible(path)
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except zipfile.BadZipFile as error:
-        raise DataError(f"{path}: is not a complete .npz file ({error}); write it again") from error
+        raise DataError(
+            f"{path}: is not a complete .npz file ({error}); write it again [D008]"
+        ) from error
     except ValueError as error:
         if "Object arrays" not in str(error):
             raise DataError(_unreadable(path, error)) from error
         raise DataError(
             f"{path}: holds an array of Python objects, as numpy saves rows of different lengths; "
             "such files are not read, because they can run code; give module:function that yields "
-            "a dictionary of arrays per sample, or a folder of ONNX test_data_set_*"
+            "a dictionary of arrays per sample, or a folder of ONNX test_data_set_* [D009]"
         ) from error
     except (OSError, EOFError, AttributeError, TypeError, MemoryError) as error:
         raise DataError(_unreadable(path, error)) from error
@@ -70,14 +75,14 @@ def _require_plausible(path: Path) -> None:
     if unpacked > max(_ANY_BYTES, _MOST_RATIO * packed):
         raise DataError(
             f"{path}: its {packed:,} bytes would unpack to {unpacked:,}; expected samples; write "
-            "them with numpy.savez if they are meant to hold so many equal values"
+            "them with numpy.savez if they are meant to hold so many equal values [D008]"
         )
 
 
 def _unreadable(path: Path, error: Exception) -> str:
     return (
         f"{path}: cannot be read as a .npz file of arrays ({error}); write it with "
-        "numpy.savez_compressed"
+        "numpy.savez_compressed [D008]"
     )
 
 

@@ -65,11 +65,13 @@ class Pictures:
     def __post_init__(self) -> None:
         validate(self, "[images]")
         if len(self.size) not in (0, 2):
-            raise UsageError(f"[images]: size is {list(self.size)}; expected [height, width]")
+            raise UsageError(
+                f"[images]: size is {list(self.size)}; expected [height, width] [D010]"
+            )
         if self.fit == "crop" and self.resize and self.size and self.resize < max(self.size):
             raise UsageError(
                 f"[images]: resize is {self.resize}, less than the size {list(self.size)} that is "
-                "cut out of it; give a larger one, or fit = 'pad'"
+                "cut out of it; give a larger one, or fit = 'pad' [D010]"
             )
 
     def in_words(self, spec: InputSpec) -> str:
@@ -165,7 +167,7 @@ def _per_channel(values: tuple[float, ...], name: str, geometry: Geometry) -> Fl
     if len(values) not in (1, geometry.channels):
         raise DataError(
             f"[images]: {name} has {len(values)} values; expected one, or one for each of "
-            f"{geometry.channels} channels"
+            f"{geometry.channels} channels [D010]"
         )
     return np.array(values, np.float32)
 
@@ -176,14 +178,14 @@ def _size(picture: "Image", how: Pictures, spec: InputSpec, geometry: Geometry) 
         fixed not in (None, want)
         for fixed, want in zip((geometry.height, geometry.width), how.size, strict=True)
     ):
-        raise DataError(f"[images]: size is {list(how.size)}; the model wants {spec}")
+        raise DataError(f"[images]: size is {list(how.size)}; the model wants {spec} [D010]")
     height, width = geometry.height or asked[0], geometry.width or asked[1]
     if height is None or width is None:
         if how.multiple is None:
             raise DataError(
                 f"{spec} takes pictures of any size; say which, in a description such as "
                 'photos.toml with the lines [images], path = "photos", size = [224, 224] '
-                "(or multiple = 32: as each picture is), and give that"
+                "(or multiple = 32: as each picture is), and give that [D010]"
             )
         own = [max(1, round(side / how.multiple)) * how.multiple for side in picture.size]
         width, height = (width or own[0], height or own[1])
@@ -210,7 +212,7 @@ def _fitted(picture: "Image", how: Pictures, height: int, width: int) -> "Image"
     if shorter is not None and shorter < max(width, height):
         raise DataError(
             f"[images]: resize is {shorter}, less than the {height} by {width} that are cut out of "
-            "it; give a larger one, or fit = 'pad'"
+            "it; give a larger one, or fit = 'pad' [D010]"
         )
     ratio = max(width / across, height / down) if shorter is None else shorter / min(across, down)
     scaled = (max(width, int(across * ratio)), max(height, int(down * ratio)))

@@ -8,7 +8,7 @@ from typing import Any
 
 from onnxpress import entry_points
 from onnxpress.data.samples import Samples
-from onnxpress.errors import DataError, UsageError
+from onnxpress.errors import DataError, UsageError, nearest_file
 from onnxpress.runtime import Array, InputSpec
 
 __all__ = ["GROUP", "Reader", "load_samples", "path_of"]
@@ -72,12 +72,12 @@ def load_samples(
     if len(chosen) != 1:
         raise UsageError(
             f"{data}: the readers {', '.join(accepting)} all accept it and none declares that it "
-            "comes before the others; uninstall the packages of all but one"
+            "comes before the others; uninstall the packages of all but one [U012]"
         )
     if named_in and chosen[0].runs_code:
         raise DataError(
             f"{named_in}: its samples come from code, {data}, and a file never runs code; if you "
-            f"trust that code, give it yourself with --calibration {data}"
+            f"trust that code, give it yourself with --calibration {data} [D014]"
         )
     return chosen[0].read(data, inputs)
 
@@ -90,5 +90,6 @@ def _refusal(data: object, readers: Mapping[str, Reader]) -> str:
         kind = "folder" if path.is_dir() else "file"
         found = f"{data}: no installed reader takes this {kind}"
     else:
-        found = f"{data}: there is no such file or folder"
-    return f"{found}; expected one of: {'; '.join(one.describes for one in readers.values())}"
+        found = f"{data}: there is no such file or folder{nearest_file(path)}"
+    kinds = "; ".join(one.describes for one in readers.values())
+    return f"{found}; expected one of: {kinds} [D001]"

@@ -67,7 +67,7 @@ class Samples:
         if len(self) < 3:
             raise DataError(
                 f"{self.source}: found {len(self)} sample(s), but a part is to be held out for "
-                "the evaluation; give at least 3, or --evaluation data of their own"
+                "the evaluation; give at least 3, or --evaluation data of their own [D011]"
             )
         held, kept = self.parts((share, 1 - share), seed)
         return kept, held.take(range(len(held)), f"{self.source} (held out)")
@@ -90,7 +90,7 @@ class Samples:
             raise DataError(
                 f"{self.source}: found {len(units)} {kind}, but they are to be split into "
                 f"{len(shares)} parts; give at least {len(shares)}, or data of its own for each "
-                "purpose"
+                "purpose [D011]"
             )
         drawn = [units[i] for i in np.random.default_rng(seed).permutation(len(units)).tolist()]
         sizes = np.cumsum([len(unit) for unit in drawn])

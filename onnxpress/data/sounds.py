@@ -94,7 +94,7 @@ def _input(inputs: Sequence[InputSpec], constants: Mapping[str, Array], path: Pa
         raise DataError(
             f"{path}: recordings feed one input that takes the signal itself; the model wants "
             f"{wanted}; feed others in the table [constants] of a description; for features of "
-            "a signal (mel bands) give module:function that yields a dictionary of arrays"
+            "a signal (mel bands) give module:function that yields a dictionary of arrays [D013]"
         )
     return takes[0]
 
@@ -139,14 +139,14 @@ def _signal(file: Path, rate: int) -> Floats:
     except ImportError as error:
         raise UsageError(
             f"{file}: recordings are read by soundfile and soxr, which are not installed; install "
-            "them with pip install 'onnxpress[sounds]'"
+            "them with pip install 'onnxpress[sounds]' [U007]"
         ) from error
     try:
         channels, own = soundfile.read(file, dtype="float32", always_2d=True)
     except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read as a recording ({error})") from error
+        raise DataError(f"{file}: cannot be read as a recording ({error}) [D008]") from error
     if not len(channels):
-        raise DataError(f"{file}: is empty; remove it")
+        raise DataError(f"{file}: is empty; remove it [D008]")
     signal: Floats = channels.mean(axis=1)
     return signal if own == rate else np.asarray(soxr.resample(signal, own, rate), np.float32)
 

@@ -58,11 +58,14 @@ def random_samples(
     _require_modest(session, model)
     if len(session.inputs) > _MOST_INPUTS:
         raise DataError(
-            f"{len(session.inputs):,} inputs are not made up at random; give --evaluation data"
+            f"{len(session.inputs):,} inputs are not made up at random; give "
+            "--evaluation data [D012]"
         )
     for spec in session.inputs:
         if spec.dtype == "object" or "(" in spec.dtype:
-            raise DataError(f"input {spec} cannot be made up at random; give --evaluation data")
+            raise DataError(
+                f"input {spec} cannot be made up at random; give --evaluation data [D012]"
+            )
     failure = "it has no inputs"
     rows = {} if model is None else rows_looked_up(model)
     lengths = {spec.name for spec in session.inputs if _is_length(spec)} - rows.keys()
@@ -96,7 +99,8 @@ def random_samples(
             continue
         return Samples(feeds, None, "random inputs")
     raise DataError(
-        f"the model runs on no random input that was tried ({failure}); give --evaluation data"
+        f"the model runs on no random input that was tried ({failure}); give "
+        "--evaluation data [D012]"
     )
 
 
@@ -142,13 +146,13 @@ def _require_modest(session: Session, model: ir.Model | None) -> None:
             if given.type == ir.AttributeType.INT and given.value > _LARGEST_COUNT:
                 raise DataError(
                     f"{node_label(node)} has a {given.name} of {given.value:,}, which may take "
-                    "hours; give data if that is meant"
+                    "hours; give data if that is meant [D012]"
                 )
     large = largest_made(model)
     if large is not None and large[1] > _MOST_MADE:
         raise DataError(
             f"{node_label(large[0])} makes a tensor of {large[1]:,} elements; give data if that is "
-            "meant"
+            "meant [D012]"
         )
 
 

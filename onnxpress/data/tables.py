@@ -101,7 +101,7 @@ def _cells(path: Path) -> _Cells:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+        raise DataError(f"{path}: cannot be read as UTF-8 text ({error}) [D008]") from error
     try:
         dialect: type[csv.Dialect] = csv.Sniffer().sniff(text[:_SNIFFED], delimiters=",;\t|")
     except csv.Error:
@@ -109,17 +109,19 @@ def _cells(path: Path) -> _Cells:
     try:
         rows = [row for row in csv.reader(text.splitlines(), dialect) if row]
     except csv.Error as error:
-        raise DataError(f"{path}: is no CSV table ({error})") from error
+        raise DataError(f"{path}: is no CSV table ({error}) [D008]") from error
     if not rows:
-        raise DataError(f"{path}: holds no rows; expected a line of headings and a row a sample")
+        raise DataError(
+            f"{path}: holds no rows; expected a line of headings and a row a sample [D005]"
+        )
     headed = not all(_is_number(cell) for cell in rows[0])
     names = tuple(name.strip() for name in rows.pop(0)) if headed else None
     if not rows:
-        raise DataError(f"{path}: holds headings and no rows; expected a row a sample")
+        raise DataError(f"{path}: holds headings and no rows; expected a row a sample [D005]")
     wide = len(names) if names is not None else len(rows[0])
     for number, row in enumerate(rows, 2 if headed else 1):
         if len(row) != wide:
-            raise DataError(f"{path}, row {number}: has {len(row)} cells; expected {wide}")
+            raise DataError(f"{path}, row {number}: has {len(row)} cells; expected {wide} [D008]")
     return _Cells(names, rows)
 
 
@@ -136,7 +138,9 @@ def _columns(cells: _Cells, how: Table, specs: Sequence[InputSpec], path: Path) 
     names = cells.names
     if names is None:
         if how.columns:
-            raise DataError(f"{path}: has no headings, and [table] names columns; add a first line")
+            raise DataError(
+                f"{path}: has no headings, and [table] names columns; add a first line [D010]"
+            )
         return {str(place): place for place in range(len(cells.rows[0]))}
     places = {name: place for place, name in enumerate(names)}
     wanted = how.columns or tuple(name for name in names if name != how.label)
@@ -145,7 +149,8 @@ def _columns(cells: _Cells, how: Table, specs: Sequence[InputSpec], path: Path) 
     for name in wanted:
         if name not in places:
             raise DataError(
-                f"{path}: has no column {name!r}{nearest(name, names)} (it has: {', '.join(names)})"
+                f"{path}: has no column {name!r}{nearest(name, names)} (it has: "
+                f"{', '.join(names)}) [D010]"
             )
     return {name: places[name] for name in wanted}
 
@@ -170,7 +175,7 @@ def _row(
         wanted = "; ".join(str(spec) for spec in specs)
         raise DataError(
             f"{path}: has the columns {', '.join(columns)}; the model wants {wanted}, so expected "
-            "a column of the name of each input"
+            "a column of the name of each input [D002]"
         )
     return {name: _values(spec, found, path, index) for name, (spec, found) in parts.items()}, label
 
@@ -181,14 +186,14 @@ def _class(cell: str, how: Table, path: Path, index: int) -> int:
     except ValueError as error:
         raise DataError(
             f"{path}, sample {index}: {how.label!r} is {cell!r}; expected the number of a class, "
-            "or name another column in a description: [table], label = …"
+            "or name another column in a description: [table], label = … [D010]"
         ) from error
 
 
 def _values(spec: InputSpec, found: Sequence[str], path: Path, index: int) -> Array:
     shape = (1, len(found)) if len(spec.shape) == 2 else (1,) * max(len(spec.shape), 1)
     if len(spec.shape) > 2 or (len(spec.shape) < 2 and len(found) > 1):
-        raise DataError(f"{path}: a row is a line of numbers; the model wants {spec}")
+        raise DataError(f"{path}: a row is a line of numbers; the model wants {spec} [D013]")
     if spec.dtype == "object":
         return np.array(list(found), dtype=object).reshape(shape)
     try:
@@ -199,7 +204,7 @@ def _values(spec: InputSpec, found: Sequence[str], path: Path, index: int) -> Ar
     except (ValueError, OverflowError) as error:
         raise DataError(
             f"{path}, sample {index}: holds what is no {spec.dtype} ({error}); the model wants "
-            f"{spec}; leave columns out in a description: [table], columns = […]"
+            f"{spec}; leave columns out in a description: [table], columns = […] [D010]"
         ) from error
 
 

@@ -33,7 +33,7 @@ def _feed(folder: Path, inputs: Sequence[InputSpec]) -> Feed:
     files = sorted(folder.glob("input_*.pb"), key=lambda file: (len(file.stem), file.stem))
     if not files:
         raise DataError(
-            f"{folder}: holds no input_*.pb; expected an ONNX test data set, or a .npz file"
+            f"{folder}: holds no input_*.pb; expected an ONNX test data set, or a .npz file [D005]"
         )
     named = {spec.name for spec in inputs}
     feed: dict[str, Array] = {}
@@ -50,7 +50,7 @@ def _tensors(files: Sequence[Path]) -> Iterator[tuple[str, Array]]:
             tensor.ParseFromString(file.read_bytes())
             array = onnx.numpy_helper.to_array(tensor)
         except (DecodeError, ValueError, TypeError) as error:
-            raise DataError(f"{file}: is not an ONNX tensor: {error}") from error
+            raise DataError(f"{file}: is not an ONNX tensor: {error} [D008]") from error
         yield tensor.name, array
 
 

@@ -90,7 +90,7 @@ def read_texts(
         for line in _lines(file, how, None if found.labels is None else found.labels[number])
     ]
     if not lines:
-        raise DataError(f"{path}: holds no text; expected one a line")
+        raise DataError(f"{path}: holds no text; expected one a line [D005]")
     notes = list(found.notes)
     taken = spread(len(lines), how.most)
     if len(taken) < len(lines):
@@ -107,11 +107,12 @@ def _lines(file: Path, how: Texts, label: int | None) -> Iterator[Line]:
     try:
         if file.stat().st_size > _MOST_BYTES:
             raise DataError(
-                f"{file}: is larger than {_MOST_BYTES >> 20} MiB; a few thousand lines are enough"
+                f"{file}: is larger than {_MOST_BYTES >> 20} MiB; a few thousand "
+                "lines are enough [D017]"
             )
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read as UTF-8 text ({error})") from error
+        raise DataError(f"{file}: cannot be read as UTF-8 text ({error}) [D008]") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -125,21 +126,21 @@ def _parsed(line: str, how: Texts, where: str, label: int | None) -> Line:
     try:
         said = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: is not JSON ({error})") from error
+        raise DataError(f"{where}: is not JSON ({error}) [D008]") from error
     text = said.get(how.field) if isinstance(said, dict) else said
     second = said.get(how.pair) if how.pair and isinstance(said, dict) else None
     if not isinstance(text, str) or not (second is None or isinstance(second, str)):
         keys = ", ".join(said) if isinstance(said, dict) else type(said).__name__
         raise DataError(
             f"{where}: has no text in {how.field!r} (it has: {keys}); say which field holds it, in "
-            "a description: [texts], field = …"
+            "a description: [texts], field = … [D010]"
         )
     if isinstance(said, dict) and how.label in said:
         given = said[how.label]
         if type(given) is not int:
             raise DataError(
                 f"{where}: {how.label!r} is {given!r}; expected the number of a class, or name "
-                "another field in a description: [texts], label = …"
+                "another field in a description: [texts], label = … [D010]"
             )
         label = given
     return text, second, label
@@ -159,7 +160,8 @@ def _tokenized(
         raise DataError(
             f"{path}: text feeds token ids, a mask, token types and positions, told by their "
             f"names; the model wants {wanted}; feed others in the table [constants] of a "
-            "description, or give module:function that yields a dictionary of arrays per sample"
+            "description, or give module:function that yields a dictionary of arrays "
+            "per sample [D013]"
         )
     file = _tokenizer_file(how, path)
     tokenizer = _loaded(file)
@@ -228,7 +230,8 @@ def _tokenizer_file(how: Texts, path: Path) -> Path:
             return place
     raise DataError(
         f"{path}: the model takes numbers of tokens, and there is no {_TOKENIZER} beside the "
-        "texts; put the model's own there, or name it in a description: [texts], tokenizer = …"
+        "texts; put the model's own there, or name it in a description: [texts], "
+        "tokenizer = … [D015]"
     )
 
 
@@ -238,14 +241,14 @@ def _loaded(file: Path) -> "Tokenizer":
     except ImportError as error:
         raise UsageError(
             f"{file}: texts are split by the tokenizers library, which is not installed; install "
-            "it with pip install 'onnxpress[texts]'"
+            "it with pip install 'onnxpress[texts]' [U007]"
         ) from error
     if not file.is_file():
-        raise DataError(f"{file}: there is no such tokenizer file")
+        raise DataError(f"{file}: there is no such tokenizer file [D015]")
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
-        raise DataError(f"{file}: is no tokenizer ({error})") from error
+        raise DataError(f"{file}: is no tokenizer ({error}) [D015]") from error
 
 
 READER = Reader(

@@ -174,7 +174,7 @@ def _common_outputs(sessions: Sequence[Session], sources: tuple[str, str]) -> li
         raise UsageError(
             f"{sources[1]}: gives {', '.join(other.output_names)}, but {sources[0]} gives "
             f"{', '.join(one.output_names)}; expected an output of one name in both; rename them, "
-            "or compare models of one origin"
+            "or compare models of one origin [U016]"
         )
     return common
 

@@ -89,7 +89,7 @@ def prepared(model: ir.Model, source: str) -> ir.Model:
         copy = ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(copy).model
     except (ValueError, RuntimeError, ir.passes.PassError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{source}: its shapes cannot be worked out: {reason}") from error
+        raise ModelError(f"{source}: its shapes cannot be worked out: {reason} [M008]") from error
     _name_values_apart(copy)
     show_real_values(copy)
     name_nodes_apart(copy)

@@ -105,5 +105,5 @@ def require_agreement(found: list[Comparison]) -> None:
             raise ModelError(
                 f"the gradient of {each.parameter!r} is {each.by_rules:.4g} along itself by the "
                 f"rules and {each.by_differences:.4g} by finite differences; expected the same "
-                "within a tenth: a rule does not fit this model; report it with the model"
+                "within a tenth: a rule does not fit this model; report it with the model [M009]"
             )

@@ -54,7 +54,7 @@ def matched(teacher: str | Path, student: str | Path, threads: int) -> Pair:
     if problems:
         raise ModelError(
             f"{student}: does not match its teacher {teacher}: {'; '.join(problems)}; expected the "
-            "same inputs and outputs"
+            "same inputs and outputs [M009]"
         )
     return Pair(first, second, teacher_model, student_model)
 
@@ -71,7 +71,7 @@ def sample_sets(
     if len(given) < _FEWEST:
         raise DataError(
             f"{given.source}: found {len(given)} sample(s); expected at least {_FEWEST} to train "
-            "with and to choose by; some hundreds do much better"
+            "with and to choose by; some hundreds do much better [D011]"
         )
     for session in (pair.teacher, pair.student):
         require_runnable(session, given)
@@ -95,5 +95,5 @@ def require_same_shapes(pair: Pair, samples: Samples, answers: Mapping[str, Arra
         if own[name].shape != array.shape:
             raise ModelError(
                 f"the student's output {name!r} is {list(own[name].shape)} for a sample to which "
-                f"the teacher gives {list(array.shape)}; expected the same classes and sizes"
+                f"the teacher gives {list(array.shape)}; expected the same classes and sizes [M009]"
             )

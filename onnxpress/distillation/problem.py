@@ -110,12 +110,12 @@ def pose(
     require_same_shapes(pair, training, answers[0])
     targets = targets_of(readings, answers[: len(training)])
     if not targets:
-        raise ModelError("the teacher has no output of real numbers to be followed")
+        raise ModelError("the teacher has no output of real numbers to be followed [M009]")
     copy, derived, scoring = derive(pair.student_model, targets, temperature)
     left = {**copy.left, **derived.untrained}
     if not derived.gradients:
         reasons = sorted(set(left.values())) or ["no weight was found"]
-        raise ModelError(f"nothing of the student can be trained: {'; '.join(reasons)}")
+        raise ModelError(f"nothing of the student can be trained: {'; '.join(reasons)} [M009]")
     together = takes_several((pair.teacher, pair.student), training.feeds)
     return Problem(
         Session(derived.model, threads=threads, config=EXACT, name="the training graph"),
@@ -143,7 +143,7 @@ def derive(
     if reason is not None and standard_opset(student) < _LEAST_OPSET:
         raise ModelError(
             f"the student has opset {standard_opset(student)}; gradients need {_LEAST_OPSET}, and "
-            f"{reason}; export it with a newer opset"
+            f"{reason}; export it with a newer opset [M009]"
         )
     copy = trainable(raised)
     add_loss(copy.model, targets, temperature)
@@ -183,5 +183,5 @@ def _require_room(answers: Sequence[Mapping[str, Array]]) -> None:
         fits = int(len(answers) * _ANSWERS_BYTES / size)
         raise DataError(
             f"the teacher's answers to {len(answers)} samples take {size / 1e9:.1f} GB; expected "
-            f"at most {_ANSWERS_BYTES / 1e9:.1f} GB; give about {fits} samples"
+            f"at most {_ANSWERS_BYTES / 1e9:.1f} GB; give about {fits} samples [D017]"
         )

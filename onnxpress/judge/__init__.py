@@ -7,6 +7,7 @@ from onnxpress.judge.fidelity import FidelitySum, OutputFidelity
 from onnxpress.judge.interface import interface_problems
 from onnxpress.judge.kinds import Kind, Reading
 from onnxpress.judge.measurement import Measurement, MetricFigure, ProbeFigure
+from onnxpress.judge.promise import promised
 from onnxpress.judge.reading import read_outputs
 from onnxpress.judge.verdict import Judgement, Verdict, judgement
 
@@ -29,5 +30,6 @@ __all__ = [
     "interface_problems",
     "judgement",
     "most_different",
+    "promised",
     "read_outputs",
 ]

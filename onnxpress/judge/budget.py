@@ -45,12 +45,15 @@ class Budget:
     def __post_init__(self) -> None:
         """Refuse budgets that mean nothing."""
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
-            raise UsageError(f"max drop is {self.max_drop:g}; expected a percentage, 0 to 100")
+            raise UsageError(
+                f"max drop is {self.max_drop:g}; expected a percentage, 0 to 100 [U009]"
+            )
         if self.min_sqnr is not None and math.isnan(self.min_sqnr):
-            raise UsageError("min SQNR is not a number; expected decibels")
+            raise UsageError("min SQNR is not a number; expected decibels [U009]")
         if self.confidence is not None and not 0.5 <= self.confidence < 1:
             raise UsageError(
-                f"confidence is {self.confidence:g}; expected a share of 0.5 to below 1, as 0.95"
+                f"confidence is {self.confidence:g}; expected a share of 0.5 to "
+                "below 1, as 0.95 [U009]"
             )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from onnxpress.data import Samples
-from onnxpress.errors import BudgetError, DataError, UsageError
+from onnxpress.errors import BudgetError, DataError, UsageError, nearest
 from onnxpress.judge.budget import Budget
 from onnxpress.judge.kinds import Kind, Reading
 from onnxpress.judge.metrics import Answers, Metric, WholeMetric, metrics_of
@@ -12,6 +12,8 @@ from onnxpress.judge.user_metrics import user_metric
 
 __all__ = ["chosen_metrics", "labelled_output"]
 
+_METRICS = ("auto", "accuracy", "agreement", "none")
+"""Besides those of users."""
 _AGREEING = (Kind.CLASSIFICATION, Kind.SEQUENCE, Kind.MULTI_LABEL)
 
 
@@ -29,7 +31,9 @@ def labelled_output(budget: Budget, samples: Samples, first: Answers) -> str | N
     """
     labels, metric = samples.labels, budget.metric
     if metric == "accuracy" and labels is None:
-        raise BudgetError(f"metric accuracy needs labels, but {samples.source} has no __labels__")
+        raise BudgetError(
+            f"metric accuracy needs labels, but {samples.source} has no __labels__ [B002]"
+        )
     if labels is None or metric in ("agreement", "none") or ":" in metric:
         return None
     rows, top = max(1, labels[0].size), int(labels.max())
@@ -45,7 +49,7 @@ def labelled_output(budget: Budget, samples: Samples, first: Answers) -> str | N
     raise DataError(
         f"{samples.source}: has labels up to {top}, but no output of the model is "
         f"[{rows}, classes] with that many classes ({shapes}); remove __labels__ (of a "
-        "folder: labels = false in a description), or judge by --metric module:function"
+        "folder: labels = false in a description), or judge by --metric module:function [D006]"
     )
 
 
@@ -73,10 +77,10 @@ def chosen_metrics(
     name = budget.metric
     if ":" in name:
         return [user_metric(name)]
-    if name not in ("auto", "accuracy", "agreement", "none"):
+    if name not in _METRICS:
         raise UsageError(
-            f"metric is {name!r}; expected auto, accuracy, agreement, none, module:function or "
-            "set=module:function"
+            f"metric is {name!r}{nearest(name, _METRICS)}; expected {', '.join(_METRICS)}, "
+            "module:function or set=module:function [U009]"
         )
     if name == "none":
         return []
@@ -94,5 +98,7 @@ def chosen_metrics(
     if name == "agreement":
         found = [m for m in found if readings[m.outputs[0]].kind in _AGREEING]
         if not found:
-            raise BudgetError("metric agreement needs an output of class scores on real samples")
+            raise BudgetError(
+                "metric agreement needs an output of class scores on real samples [B002]"
+            )
     return found

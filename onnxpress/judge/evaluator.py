@@ -131,7 +131,7 @@ class Evaluator:
             raise BudgetError(
                 "--max-drop needs a task metric, but the samples have no labels and no output "
                 "is read as one that has a metric; give labels, --task, --metric "
-                "module:function, or --min-sqnr"
+                "module:function, or --min-sqnr [B001]"
             )
         self.max_drop = DEFAULT_MAX_DROP if budget.max_drop is None else budget.max_drop
         measured = {name for metric in self._metrics for name in metric.outputs}
@@ -189,7 +189,8 @@ class Evaluator:
             sure = (
                 f" with {self.budget.confidence:.0%} confidence" if self.budget.confidence else ""
             )
-            parts.append(f"{names} drop at most {self.max_drop:g} points{sure}")
+            points = "point" if self.max_drop == 1 else "points"
+            parts.append(f"{names} may drop by {self.max_drop:g} {points}{sure}")
         levels = sorted({least for least in self.least.values() if least is not None})
         if len(levels) == 1:
             parts.append(f"SQNR at least {levels[0]:.3g} dB")
@@ -415,10 +416,13 @@ class Evaluator:
         """What the samples cannot show."""
         for name in self._slices:
             if len(known) > 1 and all(np.array_equal(known[0][name], a[name]) for a in known[1:]):
-                yield f"output {name} is constant over these samples, which cannot show it works"
+                yield (
+                    f"output {name} is constant over these samples, which cannot "
+                    "show it works [W004]"
+                )
         found = [reading for reading in self.readings.values() if reading.kind == Kind.DETECTION]
         if found and not self.made_up and not any(len(decoded(found, a)) for a in known):
-            yield "the original finds no object in these samples: F1 says nothing here"
+            yield "the original finds no object in these samples: F1 says nothing here [W004]"
 
     def _own_noise(self, first: Answers, model: ir.Model | None) -> str:
         """What the original itself draws at random; the budget then asks for no more than that."""
@@ -441,5 +445,5 @@ class Evaluator:
         self._metrics = [m for m in self._metrics if not set(m.outputs) & set(different)]
         return (
             f"the original itself draws random numbers{drawn_by(model)}: output "
-            f"{', '.join(different)} differs from run to run with the same inputs"
+            f"{', '.join(different)} differs from run to run with the same inputs [W005]"
         )

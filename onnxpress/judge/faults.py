@@ -40,19 +40,19 @@ def faults(limits: Limits, measurement: Measurement, share: float) -> Iterator[s
     bounded = limits.bounded and not _same(measurement)
     for name, output in measurement.outputs.items():
         if output.is_float and not math.isfinite(output.max_error):
-            yield f"output {name} has another shape or values that are not finite"
+            yield f"output {name} has another shape or values that are not finite [V001]"
     for figure in measurement.metrics:
         allowed = limits.max_drop * share
         where = f" of output {figure.outputs[0]}" if len(figure.outputs) == 1 else ""
         if not figure.drop <= allowed + 1e-9:
             yield (
                 f"{figure.name}{where} drops by {figure.drop:.2f} points; the budget is "
-                f"{allowed:.3g}"
+                f"{allowed:.3g} [V002]"
             )
         elif bounded and figure.interval[1] > allowed + 1e-9:
             yield (
                 f"{figure.name}{where} may drop by up to {figure.interval[1]:.2f} points "
-                f"({limits.confidence:.0%} confidence); the budget is {allowed:.3g}"
+                f"({limits.confidence:.0%} confidence); the budget is {allowed:.3g} [V003]"
             )
     stricter = _stricter_db(share)
     for name, least in limits.least.items():
@@ -61,7 +61,7 @@ def faults(limits: Limits, measurement: Measurement, share: float) -> Iterator[s
             part = f" ({found.worst})" if found.worst else ""
             yield (
                 f"output {name}{part} keeps {found.sqnr_db:.1f} dB; the budget is "
-                f"{least + stricter:.1f}"
+                f"{least + stricter:.1f} [V004]"
             )
     yield from _probe_faults(measurement.probes, stricter)
 
@@ -100,19 +100,19 @@ def _stricter_db(share: float) -> float:
 def _probe_faults(probes: Sequence[ProbeFigure], stricter: float) -> Iterator[str]:
     for probe in probes:
         if probe.sqnr_db == -math.inf:
-            yield f"on {probe.name} the model does not run, or answers in another shape"
+            yield f"on {probe.name} the model does not run, or answers in another shape [V001]"
         elif probe.sqnr_db < probe.least_db + stricter and probe.metric:
             lost, allowed = (
                 100 * 10 ** (-level / 10) for level in (probe.sqnr_db, probe.least_db + stricter)
             )
             yield (
                 f"{probe.metric} drops by {lost:.1f} points on {probe.name}; the budget is "
-                f"{allowed:.3g}"
+                f"{allowed:.3g} [V002]"
             )
         elif probe.sqnr_db < probe.least_db + stricter:
             yield (
                 f"output {probe.output} keeps {probe.sqnr_db:.1f} dB on {probe.name}; the "
-                f"budget is {probe.least_db + stricter:.1f}"
+                f"budget is {probe.least_db + stricter:.1f} [V004]"
             )
 
 

@@ -68,7 +68,7 @@ def read_outputs(
         if name not in found:
             raise UsageError(
                 f"--output {name}={kind}: the model has no such output{nearest(name, list(found))} "
-                f"(it has {', '.join(found)})"
+                f"(it has {', '.join(found)}) [U005]"
             )
         found[name] = _as(_of(known, name), known, inputs, _kind(kind, f"--output {name}"))
     return {evidence.name: found[evidence.name] for evidence in known}
@@ -115,7 +115,7 @@ def _alone(e: Evidence) -> Reading:
         return Reading(e.name, Kind.EMBEDDING, f"embedding {size}", "rows have length 1")
     if e.rank == 2 and (e.size(1) or 0) >= 16 and e.named(_EMBEDDINGS):
         return Reading(e.name, Kind.EMBEDDING, f"embedding {size}", "its name")
-    return _as_values(e, Kind.VALUES, "nothing says more")
+    return _as_values(e, Kind.VALUES, "nothing in the model says more")
 
 
 def _scores_of_steps(e: Evidence) -> bool:
@@ -205,7 +205,8 @@ def _kind(text: str, option: str) -> Kind:
     except ValueError as error:
         known = [str(kind) for kind in Kind]
         raise UsageError(
-            f"{option}: there is no kind {text!r}{nearest(text, known)} (known: {', '.join(known)})"
+            f"{option}: there is no kind {text!r}{nearest(text, known)} (known: "
+            f"{', '.join(known)}) [U005]"
         ) from error
 
 
@@ -231,7 +232,8 @@ def _asked(
         fits = sorted({str(kind) for e in known for kind in fitting_kinds(e, inputs, known)})
         shapes = "; ".join(f"{e.name} {_sizes(e)}" for e in known)
         raise UsageError(
-            f"--task {task} fits none of the outputs ({shapes}); these would: {', '.join(fits)}"
+            f"--task {task} fits none of the outputs ({shapes}); these would: "
+            f"{', '.join(fits)} [U005]"
         )
     return changed
 
@@ -268,7 +270,7 @@ def _as(e: Evidence, known: Sequence[Evidence], inputs: Sequence[InputSpec], kin
     if kind not in fits:
         raise UsageError(
             f"output {e.name} {_sizes(e)} cannot be read as {kind}; its type and shape allow "
-            + ", ".join(fits)
+            f"{', '.join(fits)} [U005]"
         )
     why = "as asked"
     if kind == Kind.DETECTION:

@@ -33,7 +33,7 @@ def user_metric(text: str) -> Metric | WholeMetric:
         # Importing the user's module runs its code.
         raise UsageError(
             f"metric {text}: cannot be imported: {error}; expected module:function, called with "
-            "(outputs, original outputs, label) of a sample, giving a score of 0 to 1"
+            "(outputs, original outputs, label) of a sample, giving a score of 0 to 1 [U013]"
         ) from error
     if text.startswith(_SET):
         return WholeMetric(place, (), _of_set(text, function))
@@ -70,7 +70,7 @@ def _called(text: str, function: Callable[..., float], *arguments: object) -> fl
     except Exception as error:
         # The function is the user's own.
         reason = f"{type(error).__name__}: {error}"
-        raise UsageError(f"metric {text}: fails: {reason}") from error
+        raise UsageError(f"metric {text}: fails: {reason} [U013]") from error
     if not np.isfinite(score):
-        raise UsageError(f"metric {text}: gives {score}; expected a number, 1 is all")
+        raise UsageError(f"metric {text}: gives {score}; expected a number, 1 is all [U013]")
     return score

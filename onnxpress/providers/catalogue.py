@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onnxpress.errors import UsageError
+from onnxpress.errors import UsageError, nearest
 
 __all__ = ["PROVIDERS", "Provider", "has_nvidia_gpu", "provider", "provider_names"]
 
@@ -222,7 +222,8 @@ def provider(name: str) -> Provider:
     """
     if name not in PROVIDERS:
         raise UsageError(
-            f"there is no execution provider {name!r} (there are: {', '.join(PROVIDERS)})"
+            f"there is no execution provider {name!r}{nearest(name, list(PROVIDERS))} "
+            f"(there are: {', '.join(PROVIDERS)}) [U006]"
         )
     return PROVIDERS[name]
 

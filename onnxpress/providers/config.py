@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onnxpress.errors import UsageError
+from onnxpress.errors import UsageError, nearest, nearest_file
 from onnxpress.providers.catalogue import PROVIDERS, Provider, provider
 from onnxpress.toml_places import read_toml
 
@@ -103,7 +103,7 @@ class ProviderOptions:
             provider(name)
         if not (self.time_limit > 0 and math.isfinite(self.time_limit)):
             raise UsageError(
-                f"the providers' time limit is {self.time_limit:g}; expected seconds above 0"
+                f"the providers' time limit is {self.time_limit:g}; expected seconds above 0 [U009]"
             )
         read_config(self.config)
 
@@ -119,7 +119,10 @@ def find_config(path: Path | None = None) -> Path | None:
     """
     if path is not None:
         if not path.is_file():
-            raise UsageError(f"{path}: there is no such file (given as the provider configuration)")
+            raise UsageError(
+                f"{path}: there is no such file{nearest_file(path)} "
+                "(given as the provider configuration) [U014]"
+            )
         return path
     usual = (Path("onnxpress.toml"), Path("~/.config/onnxpress/config.toml").expanduser())
     return next((file for file in usual if file.is_file()), None)
@@ -137,10 +140,12 @@ def read_config(path: Path | None = None) -> dict[str, ProviderLocation]:
         try:
             content = read_toml(found.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise UsageError(f"{found}: cannot be read as TOML: {error}") from error
+            raise UsageError(f"{found}: cannot be read as TOML: {error} [U014]") from error
         tables = content.get("ep", {})
         if not isinstance(tables, dict):
-            raise UsageError(f"{found}: ep is {tables!r}; expected tables such as [ep.openvino]")
+            raise UsageError(
+                f"{found}: ep is {tables!r}; expected tables such as [ep.openvino] [U014]"
+            )
         _check(tables, found)
     folder = Path() if found is None else found.parent
     return {name: _place(entry, tables.get(name, {}), folder) for name, entry in PROVIDERS.items()}
@@ -150,22 +155,24 @@ def _check(tables: Mapping[str, Any], path: Path) -> None:
     for name, table in tables.items():
         if name not in PROVIDERS:
             raise UsageError(
-                f"{path}: [ep.{name}]: there is no such provider (there are: "
-                f"{', '.join(PROVIDERS)})"
+                f"{path}: [ep.{name}]: there is no such provider"
+                f"{nearest(name, list(PROVIDERS))} (there are: "
+                f"{', '.join(PROVIDERS)}) [U006]"
             )
         if not isinstance(table, dict):
-            raise UsageError(f"{path}: ep.{name} is {table!r}; expected a table [ep.{name}]")
+            raise UsageError(f"{path}: ep.{name} is {table!r}; expected a table [ep.{name}] [U014]")
         for key, value in table.items():
             if key not in _KEYS:
                 raise UsageError(
-                    f"{path}: [ep.{name}]: unknown key {key!r}; expected one of {', '.join(_KEYS)}"
+                    f"{path}: [ep.{name}]: unknown key {key!r}; expected one of "
+                    f"{', '.join(_KEYS)} [U014]"
                 )
             texts = value if isinstance(value, list) else [value]
             texts = list(value.values()) if isinstance(value, dict) else texts
             if not isinstance(value, _KEYS[key]) or not all(isinstance(t, str) for t in texts):
                 kinds = " or ".join(kind.__name__ for kind in _KEYS[key])
                 raise UsageError(
-                    f"{path}: [ep.{name}] {key} is {value!r}; expected text ({kinds} of str)"
+                    f"{path}: [ep.{name}] {key} is {value!r}; expected text ({kinds} of str) [U014]"
                 )
 
 

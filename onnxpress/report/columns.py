@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
+from onnxpress.codes import split
 from onnxpress.contract import Decision, Skip
 from onnxpress.judge import Measurement, MetricFigure, OutputFidelity
 from onnxpress.providers import ProviderVerdict
@@ -374,5 +375,6 @@ COST_COLUMNS: tuple[Column[Cost], ...] = (
 
 SKIP_COLUMNS: tuple[Column[Skip], ...] = (
     Column("site", "site", lambda s: s.site, number=False),
-    Column("reason", "reason", lambda s: s.reason, number=False),
+    Column("code", "code", lambda s: split(s.reason)[1] or None, number=False),
+    Column("reason", "reason", lambda s: split(s.reason)[0], number=False),
 )

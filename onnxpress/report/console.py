@@ -1,5 +1,6 @@
 """The closing table and what explains it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,10 +9,20 @@ from rich.text import Text
 
 from onnxpress.report import columns, difference, rows
 from onnxpress.report.columns import Column, Document
-from onnxpress.report.printing import add_column, new_table, print_all, print_table, print_text
+from onnxpress.report.printing import (
+    add_column,
+    new_table,
+    print_all,
+    print_command,
+    print_filled,
+    print_table,
+    print_text,
+)
 from onnxpress.report.reading import print_readings
+from onnxpress.report.saying import some
 from onnxpress.report.text import (
     costly_layers,
+    counted,
     judged_text,
     printable,
     stage_summary,
@@ -23,9 +34,12 @@ __all__ = [
     "print_providers",
     "print_result",
     "print_validation",
+    "result_line",
+    "unmet_budget",
 ]
 
 _SHOWN_REASONS = 6
+_FIGURES = re.compile(r"\d[\d.,]*")
 _STYLES = {"": "", "good": "green", "bad": "red", "note": "yellow"}
 
 
@@ -34,6 +48,8 @@ def print_result(report: Document, *, written: Sequence[str], console: Console) 
     validation = report["validation"]
     if validation is not None:
         print_readings(validation["readings"], console)
+        _print_verdict(validation, console, within=report["within_budget"])
+    print_all("not met", report["problems"], console, style="red")
     _print_closing(report, validation, console)
     if validation is not None:
         print_providers(validation["providers"], console)
@@ -50,26 +66,43 @@ def print_result(report: Document, *, written: Sequence[str], console: Console) 
     if validation is not None:
         print_all("warning", validation["warnings"], console, style="yellow")
     print_all("warning", report["warnings"], console, style="yellow")
-    print_all("not met", report["problems"], console, style="red")
-    if validation is not None:
-        _print_verdict(validation, console, within=report["within_budget"])
     for path in written:
         console.print(Text(f"wrote {printable(path)}"), soft_wrap=True)
+
+
+def result_line(report: Document) -> str:
+    """The verdict, the size and the speed."""
+    parts = ["within the budget"]
+    if not report["within_budget"]:
+        parts = [f"not met: {'; '.join(report['problems'])}"]
+    parts += [
+        f"{line.heading} {line.original} to {line.optimized}"
+        for line in rows.closing_lines(report, report["validation"])
+        if line.heading in ("size", "latency")
+    ]
+    return ", ".join(parts)
 
 
 def print_validation(validation: Document, console: Console) -> None:
     """Print what `onnxpress validate` found."""
     print_readings(validation["readings"], console)
+    _print_verdict(validation, console, within=validation["within_budget"])
+    print_all("not met", validation["problems"], console, style="red")
+    if not validation["within_budget"] and not validation["problems"]:
+        print_all("not met", [unmet_budget(validation)], console, style="red")
     _print_closing(None, validation, console)
     outputs = columns.output_rows({**validation, "modes": {}})
     if len(outputs) > 1:
-        _print_columns("outputs", columns.OUTPUT_COLUMNS, outputs, console)
+        told = [column for column in columns.OUTPUT_COLUMNS if column.key != "options"]
+        _print_columns("outputs", told, outputs, console)
     print_providers(validation["providers"], console)
     print_all("warning", validation["warnings"], console, style="yellow")
-    print_all("not met", validation["problems"], console, style="red")
-    if not validation["within_budget"] and not validation["problems"]:
-        print_all("not met", [validation["budget"]], console, style="red")
-    _print_verdict(validation, console, within=validation["within_budget"])
+
+
+def unmet_budget(validation: Document) -> str:
+    """What of the budget is broken."""
+    found = validation["judgement"]
+    return str(found["reason"] if found and found["reason"] else validation["budget"])
 
 
 def _print_verdict(validation: Document, console: Console, *, within: bool) -> None:
@@ -104,9 +137,7 @@ def print_difference(found: Document, console: Console) -> None:
             found["worst"],
             console,
         )
-    keep = difference.line_to_paste(found)
-    if keep:
-        console.print(Text(printable(keep)), soft_wrap=True)
+    print_command(difference.command_to_paste(found), console)
     if found["outputs"]:
         _print_columns("outputs", difference.OUTPUT_COLUMNS, found["outputs"], console)
     for label, sentence in difference.remarks(found):
@@ -144,13 +175,13 @@ def _print_closing(report: Document | None, validation: Document | None, console
 def _print_columns(
     title: str, listed: Sequence[Column[Any]], documents: Sequence[Document], console: Console
 ) -> None:
-    table = new_table(title)
+    table = new_table()
     needed = columns.shown(listed, documents)
     for column in needed:
         add_column(table, column.heading, number=column.number)
     for document in documents:
         table.add_row(*(_cell(column, document) for column in needed))
-    console.print(table)
+    print_filled(table, console, title=title)
 
 
 def _cell(column: Column[Any], document: Document) -> Text:
@@ -159,18 +190,24 @@ def _cell(column: Column[Any], document: Document) -> Text:
 
 
 def _print_left(stages: Sequence[Document], console: Console) -> None:
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, tuple[str, list[str]]] = {}
     for stage in stages:
         if not stage["changed"]:
             continue
         for skip in stage["left"]:
-            reasons.setdefault(f"{stage['pass']}: {skip['reason']}", []).append(skip["site"])
+            code = f" [{skip['code']}]" if skip["code"] else ""
+            reason = f"{stage['pass']}: {skip['reason']}{code}"
+            # Reasons that differ in their figures alone are told once, with the first ones.
+            alike = reasons.setdefault(_FIGURES.sub("#", reason), (reason, []))
+            alike[1].append(skip["site"])
     if not reasons:
         return
     print_text("left alone or treated less:", console)
-    most = sorted(reasons.items(), key=lambda item: -len(item[1]))
-    for reason, sites in most[:_SHOWN_REASONS]:
+    most = sorted(reasons.values(), key=lambda item: -len(item[1]))
+    shown = some(most, _SHOWN_REASONS)
+    for reason, sites in shown:
         named = sites[0] + (f" and {len(sites) - 1} more" if len(sites) > 1 else "")
         print_text(f"  {named}: {reason}", console)
-    if len(most) > _SHOWN_REASONS:
-        print_text(f"  and {len(most) - _SHOWN_REASONS} more reasons; --json lists all", console)
+    if len(most) > len(shown):
+        more = counted(len(most) - len(shown), "more reason")
+        print_text(f"  and {more}; -v lists all", console)

@@ -11,7 +11,7 @@ from typing import Any
 from onnxpress.difference import Difference, Parting, TensorError
 from onnxpress.judge import OutputFidelity
 from onnxpress.report.columns import Column, Document, as_document, number_or_none
-from onnxpress.report.text import counted, megabytes
+from onnxpress.report.text import counted, file_name, megabytes
 from onnxpress.version import __version__
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "PARTING_COLUMNS",
     "TENSOR_COLUMNS",
     "WEIGHT_COLUMNS",
+    "command_to_paste",
     "decibels",
     "difference_document",
     "first_in_words",
@@ -203,14 +204,14 @@ def verdict(found: Document) -> str:
     """Whether the outputs agree, on what."""
     if not found["outputs"]:
         return "nothing was run"
-    samples = f"{counted(found['samples'], 'sample')} ({found['data']})"
+    samples = f"{counted(found['samples'], 'sample')} ({file_name(found['data'])})"
     parts = [
         f"{row['output']} {_output_in_words(row)}"
         for row in sorted(found["outputs"], key=_badness)[:_NAMED]
     ]
     more = len(found["outputs"]) - len(parts)
     rest = f" and {counted(more, 'more output')}" if more > 0 else ""
-    return f"{', '.join(parts)}{rest} over {samples}"
+    return f"outputs over {samples}: {', '.join(parts)}{rest}"
 
 
 def _output_in_words(row: Document) -> str:
@@ -239,7 +240,8 @@ def first_in_words(found: Document) -> list[tuple[str, str]]:
     if worst[0]["counterpart"] != first["counterpart"]:
         lines.append(("largest", _in_words(worst[0])))
     number = counted(found["parted"], "tensor")
-    lines.append(("in all", f"{number} of {len(found['tensors'])} part on their own"))
+    whole = len(found["tensors"])
+    lines.append(("in all", f"{number} of {whole} differ by more than what reaches their nodes"))
     return lines
 
 
@@ -248,15 +250,20 @@ def _in_words(row: Document) -> str:
     after = decibels(row["after"], row["after_db"])
     because = f" ({_because(row)})" if row["because"] else ""
     unit = " dB" if row["after_db"] is not None else ""
-    return f"{row['operator']} {row['node']} at {row['tensor']}: {before} to {after}{unit}{because}"
+    where = f"{row['operator']} {row['node']} at {row['tensor']}"
+    return f"{where}: from {before} to {after}{unit}{because}"
+
+
+def command_to_paste(found: Document) -> list[str]:
+    """How the worst node is left alone, where B is made from A: its words, or none."""
+    if not found["worst"]:
+        return []
+    return ["onnxpress", "optimize", found["a"], "--keep", found["worst"][0]["layer"]]
 
 
 def line_to_paste(found: Document) -> str:
-    """How the worst node is left alone, where B is made from A."""
-    if not found["worst"]:
-        return ""
-    node = found["worst"][0]["layer"]
-    return f"onnxpress optimize {shlex.quote(found['a'])} --keep {shlex.quote(node)}"
+    """The same as a line."""
+    return shlex.join(command_to_paste(found))
 
 
 def remarks(found: Document) -> list[tuple[str, str]]:

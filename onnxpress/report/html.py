@@ -47,7 +47,8 @@ def require_html() -> None:
     """
     if importlib.util.find_spec("jinja2") is None:
         raise UsageError(
-            "--report needs jinja2: install it with pip install 'onnxpress[report]', or use --json"
+            "--report needs jinja2: install it with pip install 'onnxpress[report]', "
+            "or use --json [U007]"
         )
 
 

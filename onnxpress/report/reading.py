@@ -7,6 +7,7 @@ from rich.console import Console
 
 from onnxpress.judge import Reading
 from onnxpress.report.printing import print_text
+from onnxpress.report.saying import some
 
 __all__ = ["print_readings", "reading_document"]
 
@@ -28,9 +29,10 @@ def print_readings(readings: Sequence[Mapping[str, Any]], console: Console) -> N
     alike: dict[str, list[Mapping[str, Any]]] = {}
     for reading in readings:
         alike.setdefault(reading["words"], []).append(reading)
-    for words, group in list(alike.items())[:_SHOWN]:
+    shown = some(list(alike.items()), _SHOWN)
+    for words, group in shown:
         names = group[0]["output"] + (f" and {len(group) - 1} more" if len(group) > 1 else "")
         text = f"{names}: {words} ({group[0]['kind']}: {group[0]['why']})"
         print_text(text, console, label="reads", style="bold")
-    if len(alike) > _SHOWN:
-        print_text(f"  and {len(alike) - _SHOWN} more kinds; --json lists all", console)
+    if len(alike) > len(shown):
+        print_text(f"  and {len(alike) - len(shown)} more kinds; -v lists all", console)

@@ -20,6 +20,7 @@ from onnxpress.report.text import (
     confidence_text,
     counted,
     decimals,
+    file_name,
     megabytes,
     of_samples,
     size_in_words,
@@ -31,6 +32,8 @@ from onnxpress.validation import Validation
 __all__ = ["LINE_HEADINGS", "RESULT_ROWS", "VALIDATION_ROWS", "Line", "Row", "closing_lines"]
 
 T = TypeVar("T")
+_MODES = {"exact": "exact arithmetic"}
+"""Modes of integer kernels whose names say too little."""
 LINE_HEADINGS = ("", "original", "optimized", "")
 """Over a line's cells; without one, the cell is text."""
 
@@ -141,13 +144,13 @@ def _default_lines(validation: Document) -> Iterator[Line]:
     if found["outputs"]:
         name, worst = worst_output(found["outputs"])
         part = f" ({worst['worst']})" if worst["worst"] else ""
-        remark = f"output {name}{part}, {number}: {found['source']}"
+        remark = f"output {name}{part}, {number}: {file_name(found['source'])}"
         yield Line("SQNR", "", sqnr_text(worst), remark)
     for probe in found["probes"]:
         if probe["output"]:
             figure = "identical" if probe["sqnr_db"] is None else f"{probe['sqnr_db']:.1f} dB"
-            remark = f"{probe['inputs']}, {counted(probe['runs'], 'run')}, output {probe['output']}"
-            yield Line("  elsewhere", "", figure, remark)
+            remark = f"{counted(probe['runs'], 'run')}, output {probe['output']}"
+            yield Line(f"  {probe['inputs']}", "", figure, remark)
 
 
 def _mode_lines(validation: Document) -> Iterator[Line]:
@@ -155,7 +158,7 @@ def _mode_lines(validation: Document) -> Iterator[Line]:
         number = of_samples(found["samples"], validation["default"]["samples"])
         remark = number if found["metric"] is None else f"{_drop(found)}, {number}"
         text = sqnr_text(worst_output(found["outputs"])[1]) if found["outputs"] else ""
-        yield Line(f"  {mode}", "", text, remark)
+        yield Line(f"  {_MODES.get(mode, mode)}", "", text, remark)
 
 
 def _kernel_lines(validation: Document) -> Iterator[Line]:

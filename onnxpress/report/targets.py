@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from onnxpress.report.saying import some
 from onnxpress.report.text import printable
 from onnxpress.targets import OperatorRule, Target
 from onnxpress.targets.schema import facts
@@ -112,9 +113,10 @@ def print_static(report: StaticReport, console: Console) -> None:
         soft_wrap=True,
     )
     reasons = Counter((node.split(" ")[0], reason) for node, reason in report.refused)
-    for (operator, reason), count in reasons.most_common(_SHOWN_REASONS):
+    shown = some(reasons.most_common(), _SHOWN_REASONS)
+    for (operator, reason), count in shown:
         _print_wrapped(f"{count} {operator} not taken: {reason}", console, indent="  ")
-    if len(reasons) > _SHOWN_REASONS:
-        console.print(f"  and {len(reasons) - _SHOWN_REASONS} more reasons; --json lists all")
+    if len(reasons) > len(shown):
+        console.print(f"  and {len(reasons) - len(shown)} more reasons; -v lists all")
     for sentence in report.advice:
         _print_wrapped(f"→ {sentence}", console, indent="  ")

@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from onnxpress.potential import WITHOUT_DATA
+
 __all__ = [
     "confidence_text",
     "costly_layers",
     "counted",
     "decimals",
+    "file_name",
     "judged_text",
     "megabytes",
     "of_samples",
@@ -23,8 +26,6 @@ __all__ = [
 ]
 
 _COSTLY = 3
-_WITHOUT_DATA = "without calibration data"
-"""What reasons of passes say where samples would change them."""
 _ACTING = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's control, format, surrogate and separator characters: what a terminal may obey."""
 
@@ -44,6 +45,11 @@ def printable(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 sample`, `2,000 samples`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def file_name(source: str) -> str:
+    """Where samples came from, without the folders before the last."""
+    return source.rstrip("/").rpartition("/")[2]
 
 
 def of_samples(number: int, of: int) -> str:
@@ -123,7 +129,7 @@ def opened_by_data(left: Iterable[tuple[str, str, int]]) -> str:
     """
     counts: Counter[str] = Counter()
     for name, reason, count in left:
-        counts[name] += count if _WITHOUT_DATA in reason else 0
+        counts[name] += count if WITHOUT_DATA in reason else 0
     opened = ", ".join(f"{count:,} to {name}" for name, count in sorted(counts.items()) if count)
     if not opened:
         return ""
@@ -135,10 +141,15 @@ def stage_summary(stage: Mapping[str, Any]) -> str:
     if not stage["changed"]:
         return f"changed nothing: {stage['note'] or 'no site fits'}"
     families = Counter(str(decision["family"]) for decision in stage["decisions"])
-    parts = [
-        f"{count:,} {family}" if family else counted(count, "site")
-        for family, count in sorted(families.items())
-    ]
+    whole = len(stage["decisions"]) == 1 and not stage["saved_bytes"]
+    parts = (
+        list(families)
+        if whole and any(families)
+        else [
+            f"{count:,} {family}" if family else counted(count, "site")
+            for family, count in sorted(families.items())
+        ]
+    )
     weights = stage["weight_bytes"]
     if weights is None:
         parts += [f"{megabytes(stage['saved_bytes'])} less"] if stage["saved_bytes"] else []

@@ -127,7 +127,7 @@ class Session:
         except Exception as error:
             # onnxruntime raises bare C++ exceptions of many types for a bad model.
             raise ModelError(
-                f"{name}: onnxruntime {ort.__version__} cannot load it: {brief(error)}"
+                f"{name}: onnxruntime {ort.__version__} cannot load it: {brief(error)} [M006]"
             ) from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self.inputs = tuple(
@@ -168,7 +168,7 @@ class Session:
             elif isinstance(result, list | dict):
                 raise ModelError(
                     f"{self._name}: the output {name!r} is a {type(result).__name__} of values; "
-                    "expected a tensor; export the part of tensors alone"
+                    "expected a tensor; export the part of tensors alone [M005]"
                 )
         return {name: np.asarray(result) for name, result in results.items()}
 
@@ -195,10 +195,10 @@ class Session:
             return list(self._session.run(list(outputs), dict(feed), options))
         except Exception as error:
             if options.terminate:
-                raise ModelError(f"{self._name}: a run takes over {most_s:g} s") from error
+                raise ModelError(f"{self._name}: a run takes over {most_s:g} s [M007]") from error
             # onnxruntime raises bare C++ exceptions of many types for inputs it cannot take.
             raise ModelError(
-                f"{self._name}: onnxruntime fails to run it: {brief(error)}"
+                f"{self._name}: onnxruntime fails to run it: {brief(error)} [M007]"
             ) from error
         finally:
             if watch is not None:

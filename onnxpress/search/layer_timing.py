@@ -84,7 +84,9 @@ def keep_faster(
         if candidates:
             kept.append(replace(proposal, candidates=tuple(candidates)))
         else:
-            reason = f"no form is faster by the clock: the best ran at {best:.2f} times its speed"
+            reason = (
+                f"no form is faster by the clock: the best ran at {best:.2f} times its speed [L007]"
+            )
             left.append((proposal.candidates[0].pass_name, Skip(proposal.site, reason)))
     return kept, left
 

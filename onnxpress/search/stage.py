@@ -151,12 +151,12 @@ def _searched(
     left = list(offer.left)
     kept = list(proposals)
     if not options.named:
-        kept = _filtered(kept, lambda c: c.saves, left, "nothing would be saved")
+        kept = _filtered(kept, lambda c: c.saves, left, "nothing would be saved [L023]")
     if options.kernel_preserving_only:
         kept = _filtered(kept, lambda c: c.keeps_kernels, [], "")
-    unreachable = f"no choice of layers keeps within {evaluator.described}"
+    unreachable = f"no choice of layers keeps within {evaluator.described} [L021]"
     if kept and not options.out_of_time() and hopeless(trials, kept):
-        left += [_skip(p, "restored: the budget would break") for p in kept]
+        left += [_skip(p, "taken back: the budget would break [L008]") for p in kept]
         return PoolResult(
             pool, context.model, left=tuple(left), note=unreachable, tried=trials.tried
         )
@@ -173,9 +173,11 @@ def _searched(
     )
     nothing = replace(nothing, tried=trials.tried)
     if not found.trials:
-        reason = "restored: the budget would break"
+        reason = "taken back: the budget would break [L008]"
         if options.out_of_time():
-            reason = "the time was over before a choice was found that keeps within the budget"
+            reason = (
+                "the time was over before a choice was found that keeps within the budget [L010]"
+            )
             unreachable = f"{reason}: give more with --time-limit"
         left += [_skip(p, reason) for p in kept]
         return replace(nothing, left=tuple(left), note=unreachable)
@@ -185,7 +187,10 @@ def _searched(
         left += [(d.candidate.pass_name, Skip(d.site, note)) for d in found.trials[0].decisions]
         return replace(nothing, left=tuple(left), note=note)
     if not (quota or told_how(pool)) and hardly_gains(context, chosen, evaluator, options):
-        note = "undone: it gains less than 1% of the bytes, and no time that the clock is sure of"
+        note = (
+            "undone: it gains less than 1% of the bytes, and no time that the "
+            "clock is sure of [L009]"
+        )
         left += [(d.candidate.pass_name, Skip(d.site, note)) for d in chosen.decisions]
         return replace(nothing, left=tuple(left), note=note)
     # Refitting changes neither size nor speed, so only what was chosen is refitted.
@@ -226,7 +231,7 @@ def _taken(
             timed = replace(trial, latency=trials.latency(trial))
         latency = timed.latency
         if latency is not None and latency.high < 1:
-            slowest = f"other kernels ran at {latency.speedup:.2f} times the speed before"
+            slowest = f"other kernels ran at {latency.speedup:.2f} times the speed before [L016]"
             continue
         assert trial.model is not None
         relative = 1.0 if latency is None else 1 / latency.speedup
@@ -236,7 +241,7 @@ def _taken(
         return None, slowest
     best = clocked[min(costs)[1]]
     if best.latency is None and len(found) > 1:
-        why = slowest or "with other kernels it would be larger or slower"
+        why = slowest or "with other kernels it would be larger or slower [L016]"
         return best, f"only forms that keep the kernels were taken: {why}"
     return best, ""
 
@@ -285,7 +290,10 @@ def _short_of(
     share = reached / quota.amount if quota.amount > 0 else 1.0
     if share >= _REACHED:
         return ""
-    return f"{share:.0%} of what was asked for: more would break the budget, or no layer allows it"
+    return (
+        f"{share:.0%} of what was asked for: more would break the budget, or no "
+        "layer allows it [L022]"
+    )
 
 
 def _restored(proposals: Sequence[Proposal], decisions: Sequence[Decision]) -> list[Left]:
@@ -296,8 +304,9 @@ def _restored(proposals: Sequence[Proposal], decisions: Sequence[Decision]) -> l
         if strongest.carried:
             continue
         if proposal.site not in chosen:
-            error = strongest.predicted_error
-            left.append(_skip(proposal, f"restored: would add {error:.1%} of output noise"))
+            error = 100 * strongest.predicted_error
+            reason = f"taken back: it would add {error:.2g}% of noise to its output [L008]"
+            left.append(_skip(proposal, reason))
         elif proposal.limit is not None:
             left.append(_skip(proposal, proposal.limit))
     return left
@@ -307,8 +316,8 @@ def _why_nothing(context: Context, proposals: Sequence[Proposal], left: Sequence
     if not context.layers and not left:
         return why_no_layer(context.model)
     if not left and proposals:
-        return "no form that keeps the kernels is offered"
+        return "no form that keeps the kernels is offered [L016]"
     if not left:
-        return "nothing was proposed"
+        return "nothing was proposed [L023]"
     most = Counter(skip.reason for _, skip in left).most_common(2)
     return "; ".join(f"{reason} ({count})" for reason, count in most)

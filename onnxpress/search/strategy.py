@@ -197,7 +197,7 @@ def _faster(
             faster.append(_Whole(whole, found.latency, cost))
     note = (
         "only forms that keep the kernels were taken: with other kernels the model ran at "
-        f"{best:.2f} times its speed before"
+        f"{best:.2f} times its speed before [L016]"
     )
     if not faster:
         return [], note

@@ -291,7 +291,8 @@ class Statistics:
             samples = int(arrays["samples"])
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise DataError(
-                f"{path}: is no file of statistics ({error}); expected what Statistics.save wrote"
+                f"{path}: is no file of statistics ({error}); expected what "
+                "Statistics.save wrote [D008]"
             ) from error
         tensors: dict[str, TensorStatistics] = {}
         layers: dict[str, LayerStatistics] = {}

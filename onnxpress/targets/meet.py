@@ -75,5 +75,6 @@ def exclusive(
     found = [", ".join(str(item) for item in items) for items in (left, right)]
     return UsageError(
         f"targets {a.name!r} and {b.name!r} cannot share one model: {field} is {found[0]} "
-        f"for the first and {found[1]} for the second; press one model each with --per-target"
+        f"for the first and {found[1]} for the second; press one model each with "
+        "--per-target [U011]"
     )

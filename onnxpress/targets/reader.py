@@ -53,7 +53,8 @@ def load_target(name: str) -> Target:
 def _read(name: str, trail: tuple[str, ...]) -> Target:
     if _file_of(name) in map(_file_of, trail):
         raise UsageError(
-            f"{_file(trail[-1])}: members leads back to itself: {' -> '.join((*trail, name))}"
+            f"{_file(trail[-1])}: members leads back to itself: "
+            f"{' -> '.join((*trail, name))} [U010]"
         )
     return parse_target(name, _text(name, trail), processor_features(), trail=trail)
 
@@ -67,7 +68,7 @@ def _text(name: str, trail: tuple[str, ...]) -> str:
             raise UsageError(
                 f"{where}there is no target {name!r}{nearest(name, known)} (there are: "
                 f"{', '.join(known)}; the path of a file of your own that ends in {_SUFFIX} works "
-                "too)"
+                "too) [U003]"
             )
         return resources.files("onnxpress.targets").joinpath(_file(name)).read_text("utf-8")
     path = Path(name)
@@ -75,11 +76,11 @@ def _text(name: str, trail: tuple[str, ...]) -> str:
         return path.read_text("utf-8")
     except FileNotFoundError as error:
         stem = nearest(path.stem, target_names())
-        raise UsageError(f"{where}there is no file {name}{stem}") from error
+        raise UsageError(f"{where}there is no file {name}{stem} [U003]") from error
     except OSError as error:
-        raise UsageError(f"{where}{name} cannot be read: {error.strerror}") from error
+        raise UsageError(f"{where}{name} cannot be read: {error.strerror} [U003]") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{where}{name} is not TOML: it is not text in UTF-8") from error
+        raise UsageError(f"{where}{name} is not TOML: it is not text in UTF-8 [U003]") from error
 
 
 def _file_of(name: str) -> str | Path:
@@ -110,7 +111,7 @@ def parse_target(
     try:
         table = read_toml(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{file}: is not TOML: {error}") from error
+        raise UsageError(f"{file}: is not TOML: {error} [U010]") from error
     members = table.pop("members", None)
     values = _values(file, table, features, complete=members is None)
     if members is None:
@@ -120,7 +121,7 @@ def parse_target(
     target = build(Target, values)
     problem = _contradiction(target)
     if problem is not None:
-        raise UsageError(f"{file}: {problem}")
+        raise UsageError(f"{file}: {problem} [U010]")
     return target
 
 
@@ -131,7 +132,9 @@ def _values(
     unless = table.pop("unless_processor_has", {"any_of": []})
     flags = unless.pop("any_of", None) if isinstance(unless, dict) else None
     if not _lists_text(flags):
-        raise UsageError(f"{file}: unless_processor_has needs any_of, a list of flags as text")
+        raise UsageError(
+            f"{file}: unless_processor_has needs any_of, a list of flags as text [U010]"
+        )
     fields = (*_FIELDS, "plain_operators")
     for part in (table, unless):
         plain = part.pop("plain_operators", None)
@@ -142,11 +145,11 @@ def _values(
     otherwise = read_table(Target, unless, file, "unless_processor_has", fields=_SOURCED)
     for key in (*values, *otherwise):
         if key in _SOURCED and key not in values["sources"]:
-            raise UsageError(f"{file}: [sources] says nothing of {key!r}")
+            raise UsageError(f"{file}: [sources] says nothing of {key!r} [U010]")
     for key in values["sources"]:
         if key not in _SOURCED:
             raise UsageError(
-                f"{file}: [sources] names {key!r}, which is no field{nearest(key, _SOURCED)}"
+                f"{file}: [sources] names {key!r}, which is no field{nearest(key, _SOURCED)} [U010]"
             )
     return values if features.intersection(flags) else values | otherwise
 
@@ -157,7 +160,7 @@ def _lists_text(value: object) -> TypeGuard[list[str]]:
 
 def _with_plain(file: str, plain: object, operators: object) -> object:
     if not _lists_text(plain):
-        raise UsageError(f"{file}: plain_operators is {plain!r}; expected a list, each text")
+        raise UsageError(f"{file}: plain_operators is {plain!r}; expected a list, each text [U010]")
     return (
         {**{name: {} for name in plain}, **operators} if isinstance(operators, dict) else operators
     )
@@ -171,7 +174,7 @@ def _built_on(
     if not members or not _lists_text(members):
         raise UsageError(
             f"{file}: members is {members!r}; expected a list of names of targets or of paths "
-            f"that end in {_SUFFIX}"
+            f"that end in {_SUFFIX} [U010]"
         )
     # A path is meant from the file that names it.
     beside = [str(Path(name).parent / m) if m.endswith(_SUFFIX) else m for m in members]
@@ -185,7 +188,7 @@ def _built_on(
     elif "operators" in changed:
         raise UsageError(
             f"{file}: operators cannot be changed in the common ground of "
-            f"{', '.join(ground.members)}: each is asked by its own rules"
+            f"{', '.join(ground.members)}: each is asked by its own rules [U010]"
         )
     return values
 

@@ -148,14 +148,14 @@ def read_table(
             name = f"{path}.{key}" if path else key
             raise UsageError(
                 f"{file}: unknown field {name!r}{nearest(key, list(fields))} "
-                f"(known: {', '.join(sorted(fields))})"
+                f"(known: {', '.join(sorted(fields))}) [U010]"
             )
     hints = _hints(cls)
     for name in required:
         if name not in table:
             raise UsageError(
                 f"{file}: field {name!r} is missing; expected {_expected(hints[name])}: "
-                f"{facts(cls)[name].meaning}"
+                f"{facts(cls)[name].meaning} [U010]"
             )
     return {
         key: _read(hints[key], value, file, f"{path}.{key}" if path else key)
@@ -175,7 +175,7 @@ def _read(hint: Any, value: Any, file: str, path: str) -> Any:  # noqa: ANN401 -
     if dataclasses.is_dataclass(plain) and isinstance(plain, type) and type(value) is dict:
         return plain(**read_table(plain, value, file, path, fields=facts(plain)))
     if not _fits(plain, value):
-        raise UsageError(f"{file}: {path} is {value!r}; expected {_expected(plain)}")
+        raise UsageError(f"{file}: {path} is {value!r}; expected {_expected(plain)} [U010]")
     return value
 
 

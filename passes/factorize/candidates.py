@@ -83,30 +83,32 @@ def _unfit(layer: Layer) -> str | None:
     if layer.unsafe is not None:
         return layer.unsafe
     if layer.op_type == "MatMul" and len(shape) != 2:
-        return "its weight is a batch of matrices, each of its own"
+        return "its weight is a batch of matrices, each of its own [F003]"
     if layer.op_type == "MatMul" and layer.uses[0].index == 0 and len(layer.uses) > 1:
-        return "a left side of MatMul that several nodes share"
+        return "a left side of MatMul that several nodes share [F003]"
     if any(is_recurrent(use.node) for use in layer.uses):
         if any(use.index == HIDDEN_WEIGHT for use in layer.uses):
-            return "it multiplies hidden states inside the operator, where no factor can stand"
+            return (
+                "it multiplies hidden states inside the operator, where no factor can stand [F004]"
+            )
     elif layer.groups > 1:
         outputs = shape[0] if layer.op_type == "Conv" else shape[1] * layer.groups
         if layer.groups == outputs:
-            return "a depthwise convolution has no channels to share"
-        return f"a convolution in {layer.groups} groups is of low rank already"
+            return "a depthwise convolution has no channels to share [F005]"
+        return f"a convolution in {layer.groups} groups is of low rank already [F005]"
     if layer.op_type == "Gemm" and is_scaled_gemm(node) and layer.uses[1:]:
-        return "a scaled Gemm that several nodes share"
+        return "a scaled Gemm that several nodes share [F003]"
     outputs, inputs = layer.read().shape
     if min(outputs, inputs) <= _SMALL:
-        return f"a weight of {outputs}x{inputs} is too small to gain"
+        return f"a weight of {outputs}x{inputs} is too small to gain [F006]"
     return None
 
 
 def _spoiled(layer: Layer) -> str | None:
     if not is_finite(layer.array):
-        return "its weight holds NaN or infinity"
+        return "its weight holds NaN or infinity [L001]"
     if not any(piece.any() for piece in pieces(layer.array)):
-        return "its weight is all zeros"
+        return "its weight is all zeros [F007]"
     return None
 
 
@@ -114,20 +116,25 @@ def _unknown(context: Context, layer: Layer, wanted: Wanted) -> str | None:
     """What calibration data would have to say of the layer, or `None`."""
     if not wanted.needs_data:
         return None
-    guess = "without calibration data its rank would be a guess; name an energy, ratio or rank"
+    guess = (
+        "without calibration data its rank would be a guess; name an energy, ratio or rank [F001]"
+    )
     if layer.op_type == "Gather":
         # Random indices read rows that real ones hardly meet.
         return guess if context.statistics is None else None
     moments = context.moments(layer)
     if moments is not None and moments.rows and moments.gram is None:
         inputs = layer.read().shape[1]
-        return f"how its {inputs:,} inputs go together takes too much memory; name a rank or ratio"
+        return (
+            f"how its {inputs:,} inputs go together takes too much memory; name a "
+            "rank or ratio [F008]"
+        )
     if moments is None or moments.gram is None:
         return guess
     centred = moments.centred_gram
     assert centred is not None
     if not np.einsum("gii->", centred) > 1e-12 * np.einsum("gii->", moments.gram):
-        return "its inputs are the same for all calibration data, so no rank is known to do"
+        return "its inputs are the same for all calibration data, so no rank is known to do [F009]"
     return None
 
 
@@ -135,8 +142,8 @@ def no_rank(layer: Layer, wanted: Wanted) -> str:
     """Why a layer without candidates has none."""
     if wanted.rank:
         most = _most_rank(layer)
-        return f"rank {wanted.rank} saves nothing; it would have to be at most {most}"
-    return "no rank that saves multiply-adds keeps enough of its output"
+        return f"rank {wanted.rank} saves nothing; it would have to be at most {most} [F002]"
+    return "no rank that saves multiply-adds keeps enough of its output [F002]"
 
 
 def observed(context: Context, layer: Layer, weighting: str) -> bool:

@@ -133,7 +133,7 @@ class Factorize(Pass):
             if parameters["from_statistics"] and not observed:
                 raise RecipeError(
                     f"factorizing {layer.name!r} needs the calibration data it was planned with; "
-                    "give it with --calibration"
+                    "give it with --calibration [R002]"
                 )
             self._write(context, layer, decision)
 

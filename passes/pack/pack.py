@@ -54,7 +54,7 @@ class Pack(Pass):
     def propose(self, context: Context) -> list[Proposal | Skip]:
         """Every initializer of the main graph whose mask and values are smaller."""
         if standard_opset(context.model) < self.minimum_opset:
-            return [Skip("weights", f"opset {standard_opset(context.model)} has no CumSum")]
+            return [Skip("weights", f"opset {standard_opset(context.model)} has no CumSum [K001]")]
         proposals: list[Proposal | Skip] = []
         for name, value in context.model.graph.initializers.items():
             array = constant(value)
@@ -70,7 +70,8 @@ class Pack(Pass):
                 )
                 proposals.append(Proposal(name, (candidate,)))
         if not proposals:
-            return [Skip("weights", "none has so many zeros that a bit mask would be smaller")]
+            reason = "no weight has so many zeros that a bit mask would be smaller [K002]"
+            return [Skip("weights", reason)]
         return proposals
 
     def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:

@@ -130,7 +130,7 @@ class Prune(Pass):
                 proposals.append(Skip(group.name, OUT_OF_TIME))
                 continue
             near = _first(spoiled, (*layout.makers(group), *layout.readers(group)))
-            skip = Skip(group.name, f"the weight of {near} holds NaN or infinity")
+            skip = Skip(group.name, f"the weight of {near} holds NaN or infinity [L001]")
             proposals.append(skip if near else self._group(context, layout, group))
         if self.structure in ("all", "block") and not self.layers:
             known = {layer.name for layer in context.layers}
@@ -139,10 +139,12 @@ class Prune(Pass):
                 near = _first(spoiled, every)
                 unknown = next((name for name in every if name not in known), None)
                 if near:
-                    reason = f"the weight of {near} holds NaN or infinity"
+                    reason = f"the weight of {near} holds NaN or infinity [L001]"
                     proposals.append(Skip(block.name, reason))
                 elif unknown:
-                    proposals.append(Skip(block.name, f"it holds {unknown}, which is left alone"))
+                    proposals.append(
+                        Skip(block.name, f"it holds {unknown}, which is left alone [P008]")
+                    )
                 else:
                     proposals.append(_block(context, block))
         return proposals + _unanswered(context, layout, proposals)
@@ -159,23 +161,25 @@ class Prune(Pass):
             if name not in layout.sides:
                 raise UsageError(
                     f"prune: there is no layer {name!r}{nearest(name, list(layout.sides))} "
-                    "(onnxpress inspect lists them)"
+                    "(onnxpress inspect lists them) [U001]"
                 )
         return [group for group in groups if set(layout.makers(group)) & set(self.layers)]
 
     def _group(self, context: Context, layout: Layout, group: Group) -> Proposal | Skip:
         if group.blocked is not None:
             what = f"its {len(group.units)} {group.kind}s cannot be pruned"
-            return Skip(group.name, f"{what}: {group.blocked}")
+            return Skip(group.name, f"{what}: {group.blocked} [P001]")
         readings = readings_of(context, group.name)
         spare = [] if context.shapes_only else redundancy_of(context, group.name).removed
         by_magnitude = self.importance == "magnitude" or not readings
-        reason = "no number that kernels like keeps enough of what they carry"
+        reason = "no number that kernels like keeps enough of what they carry [P002]"
         candidates = []
         if by_magnitude and not (self.ratio is not None or self.importance == "magnitude"):
-            reason = "without calibration data what may go would be a guess; name a ratio"
+            reason = "without calibration data what may go would be a guess; name a ratio [P006]"
             if context.statistics is not None:
-                reason = "no layer that reads them was observed, or they are too large together"
+                reason = (
+                    "no layer that reads them was observed, or they are too large together [P007]"
+                )
         else:
             order, errors = order_of(context, group.name, "magnitude" if by_magnitude else "")
             for kept in self._counts(context, group):
@@ -248,7 +252,7 @@ class Prune(Pass):
                 raise RecipeError(
                     f"the plan names the group {decision.site!r} with units {removed}, which this "
                     "model does not have; the recipe was made for another model or another "
-                    "version of onnxpress"
+                    "version of onnxpress [R001]"
                 )
             removal[decision.site] = removed
         units = {
@@ -341,7 +345,7 @@ def _block(context: Context, block: Block) -> Proposal | Skip:
     readers = [context.moments(context.layer(name)) for name in block.readers]
     seen = [found for found in readers if found is not None]
     if last is None or moments is None or moments.gram is None or not seen:
-        reason = "what the residual block adds is unknown without calibration data"
+        reason = "what the residual block adds is unknown without calibration data [P003]"
         return Skip(block.name, reason)
     added = output_energy(last.read(), moments.gram)
     # A receptive field holds every channel as often as the kernel has places.
@@ -376,8 +380,8 @@ def _unanswered(
         if layer.name in named:
             continue
         group = made.get(layer.name)
-        reason = "its channels are an input or output of the model, or cannot be told apart"
+        reason = "its channels are an input or output of the model, or cannot be told apart [P004]"
         if group is not None:
-            reason = "its channels stay or go with those of other layers"
+            reason = "its channels stay or go with those of other layers [P005]"
         found.append(Skip(layer.name, reason))
     return found

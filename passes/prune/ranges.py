@@ -31,6 +31,6 @@ def indices_of(text: str) -> list[int]:
             found += range(int(low), int(high or low) + 1)
     except ValueError as error:
         raise RecipeError(
-            f"the plan removes {text!r}; expected numbers and ranges such as 0-2,5"
+            f"the plan removes {text!r}; expected numbers and ranges such as 0-2,5 [R004]"
         ) from error
     return found

@@ -88,9 +88,9 @@ def static_candidates(
     """With activations of 8 bits, and of 16 where that is possible and nearer; or why not."""
     reason = static_refusal(layer, context.target.quantized_operators)
     if reason is None and standard_opset(context.model) < _STATIC_OPSET:
-        reason = f"opset {standard_opset(context.model)} has no QuantizeLinear"
+        reason = f"opset {standard_opset(context.model)} has no QuantizeLinear [Q002]"
     if reason is None and context.statistics is None:
-        reason = "without calibration data the ranges of its activations are unknown"
+        reason = "without calibration data the ranges of its activations are unknown [Q003]"
     if reason is not None:
         return [], reason
     moments = context.moments(layer)
@@ -99,7 +99,7 @@ def static_candidates(
         values = [input_of(layer), fused_output(layer.node)]
         return [], _unobserved(context, [range_source(context, v) for v in values], layer)
     if moments is None or moments.rows == 0 or not moments.absolute_maximum.any():
-        return [], "the calibration data never exercises it: its inputs are all zero"
+        return [], "the calibration data never exercises it: its inputs are all zero [L013]"
     wide = None
     if offering.mixes(context):
         wide = _ranges(widened(context), layer, offering.ranges)
@@ -167,16 +167,16 @@ def dynamic_candidate(context: Context, layer: Layer) -> tuple[Candidate | None,
     reason = dynamic_refusal(layer, context.target.quantized_operators)
     moments = context.moments(layer)
     if reason is None and standard_opset(context.model) < _DYNAMIC_OPSET:
-        reason = f"opset {standard_opset(context.model)} has no DynamicQuantizeLinear"
+        reason = f"opset {standard_opset(context.model)} has no DynamicQuantizeLinear [Q002]"
     if reason is None and context.statistics is None:
-        reason = "without calibration data the error of its activations is unknown"
+        reason = "without calibration data the error of its activations is unknown [Q003]"
     if reason is None and (moments is None or moments.rows == 0):
         reason = _unobserved(context, layer.node.outputs, layer)
     if reason is not None or moments is None:
         return None, reason
     low, high = float(moments.minimum.min()), float(moments.maximum.max())
     if not np.isfinite((low, high)).all() or low == high:
-        return None, "the calibration data never exercises it: its inputs never vary"
+        return None, "the calibration data never exercises it: its inputs never vary [L013]"
     plain = range_between(low, high, signed=False)
     matrix = layer.read()
     smoothing = smoothing_of(context, layer, plain, "dynamic")
@@ -196,10 +196,10 @@ def weight_only_candidate(context: Context, layer: Layer) -> tuple[Candidate | N
     """Integers that the runtime expands when it loads the model; or why not."""
     saved = layer.nbytes - nearest_bytes(layer) - _NODE_BYTES
     if saved <= 0:
-        return None, "too small: its scales would take what is saved"
+        return None, "too small: its scales would take what is saved [Q008]"
     total = weight_bytes(context)
     if saved < LEAST_SHARE * total:
-        return None, f"too small: {saved:,} bytes of {total:,} are not worth any loss"
+        return None, f"too small: {saved:,} bytes of {total:,} are not worth any loss [Q008]"
     error = 0.0 if context.survey else weight_only_integers(context, layer).error
     return Candidate({}, error, saved, family="weight_only", keeps_kernels=True), None
 
@@ -231,11 +231,11 @@ def _unobserved(context: Context, values: Sequence[ir.Value], layer: Layer) -> s
     for value in values:
         found = context.statistics.tensors.get(value.name or "")
         if found is None:
-            return "its activations cannot be observed"
+            return "its activations cannot be observed [L014]"
         if found.minimum > found.maximum:
             where = " of the subgraph that it is in" if layer.in_subgraph else ""
-            return f"the calibration data never exercises it: no run{where} gave it an input"
-    return "its activations are not finite"
+            return f"the calibration data never exercises it: no run{where} gave it an input [L013]"
+    return "its activations are not finite [L012]"
 
 
 def _named(which: str, found: ActivationRange) -> dict[str, Parameter]:

@@ -44,27 +44,29 @@ def static_refusal(layer: Layer, operators: Iterable[str]) -> str | None:
     """Why a layer cannot run as an integer kernel, or `None`."""
     node = layer.node
     if 0 in layer.shape:
-        return "its weight has no elements"
+        return "its weight has no elements [L004]"
     if layer.op_type not in _LAYERS or layer.op_type not in operators:
-        return f"no integer kernel for {layer.op_type} with a quantized weight on this target"
+        return (
+            f"no integer kernel for {layer.op_type} with a quantized weight on this target [Q001]"
+        )
     if len(layer.uses) > 1:
-        return f"shared by {len(layer.uses)} nodes, whose inputs have different ranges"
+        return f"shared by {len(layer.uses)} nodes, whose inputs have different ranges [Q004]"
     if layer.dtype != ir.DataType.FLOAT:
-        return f"its activations are {layer.dtype.name.lower()}, not float32"
+        return f"its activations are {layer.dtype.name.lower()}, not float32 [Q005]"
     if layer.op_type == "MatMul" and (len(layer.shape) != 2 or layer.uses[0].index != 1):
-        return "its weight is not a two-dimensional right side of MatMul"
+        return "its weight is not a two-dimensional right side of MatMul [Q006]"
     if layer.op_type == "Gemm" and (is_scaled_gemm(node) or attribute(node, "transA", 0)):
-        return "Gemm with alpha, beta or transA has no integer kernel"
+        return "Gemm with alpha, beta or transA has no integer kernel [Q006]"
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None:
         values = constant(bias)
         outputs = layer.read().shape[0]
         if values is None:
-            return "its bias is computed at run time"
+            return "its bias is computed at run time [Q007]"
         if values.size not in (1, outputs):
-            return "its bias is not one number per output"
+            return "its bias is not one number per output [Q007]"
     if layer.op_type != "MatMul" and node.inputs[0] is None:
-        return "it has no input"
+        return "it has no input [Q007]"
     return None
 
 
@@ -74,7 +76,7 @@ def dynamic_refusal(layer: Layer, operators: Iterable[str]) -> str | None:
     Convolutions are left: ConvInteger ran at 0.2 times the float speed (onnxruntime 1.32).
     """
     if layer.op_type not in ("MatMul", "Gemm") or "DynamicQuantizeLinear" not in operators:
-        return f"{layer.op_type} is not quantized dynamically on this target"
+        return f"{layer.op_type} is not quantized dynamically on this target [Q001]"
     return static_refusal(layer, operators)
 
 

@@ -78,7 +78,7 @@ Parameters = Mapping[str, Parameter]
 _LEAST_BLOCK = 8
 _SMALLEST = (4, 8)
 """Bits that are mixed where bytes count for more than time: 2 and 3 lose too much mostly."""
-_AMBIGUOUS = "weights of several subgraphs have its name: simplify the model first"
+_AMBIGUOUS = "weights of several subgraphs have its name: simplify the model first [Q010]"
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ class Quantize(Pass):
             if name not in names:
                 raise UsageError(
                     f"quantize: sixteen_bit names {name!r}, which is no layer of this model with a "
-                    f"constant weight{nearest(name, names)}; `onnxpress inspect` lists them"
+                    f"constant weight{nearest(name, names)}; `onnxpress inspect` lists them [U001]"
                 )
         offering = Offering(
             self.ranges,
@@ -282,7 +282,7 @@ class Quantize(Pass):
                 proposals.append(with_reason(alone, reason))
         proposals += of_stored
         proposals += [
-            Skip(name, "is in integers already; requantize quantizes it anew")
+            Skip(name, "is in integers already; requantize quantizes it anew [Q009]")
             for name in integer_weights(context.model)
         ]
         if self.form in ("auto", "static"):
@@ -331,7 +331,7 @@ class Quantize(Pass):
                 # What saves most comes first.
                 candidates = [*low, *candidates, *of_bytes]
         if not candidates:
-            return Skip(layer.name, limit or "no form fits it")
+            return Skip(layer.name, limit or "no form fits it [Q011]")
         words = limit
         if limit is not None and not limit.startswith("no integer kernel"):
             words = f"no integer kernel: {limit}"
@@ -387,15 +387,15 @@ def _no_layer(stored: StoredWeight, layers: Mapping[str, Layer]) -> str:
     """Why no pass may compute with it otherwise."""
     layer = layers.get(stored.name)
     if layer is None:
-        return f"{stored.op_type} has no integer kernel for it"
-    return layer.unsafe or "it is no layer of its own"
+        return f"{stored.op_type} has no integer kernel for it [Q001]"
+    return layer.unsafe or "it is no layer of its own [Q006]"
 
 
 def _untreatable(context: Context, layer: Layer) -> str | None:
     if 0 in layer.shape:
-        return "its weight has no elements"
+        return "its weight has no elements [L004]"
     if layer.unsafe is not None:
         return layer.unsafe
     if context.shapes_only or is_finite(layer.array):
         return None
-    return "its weight holds NaN or infinity"
+    return "its weight holds NaN or infinity [L001]"

@@ -72,7 +72,7 @@ def dynamic_lstm(context: Context, weights: Weights) -> tuple[Candidate | None, 
         energy += own
         saved += layer.nbytes - rounded.weight.values.nbytes - 2 * rounded.weight.scales.nbytes
     if not energy > 0:
-        return None, "the calibration data never exercises it: its inputs are all zero"
+        return None, "the calibration data never exercises it: its inputs are all zero [L013]"
     members = tuple(layer.name for layer in weights)
     return Candidate({}, lost / energy, saved, family="dynamic", members=members), None
 
@@ -80,23 +80,23 @@ def dynamic_lstm(context: Context, weights: Weights) -> tuple[Candidate | None, 
 def _refusal(context: Context, weights: Weights) -> str | None:
     node = weights[0].node
     if OPERATOR not in context.target.quantized_operators:
-        return "there is none for LSTM on this target"
+        return "there is none for LSTM on this target [Q001]"
     if any(layer.dtype != ir.DataType.FLOAT or layer.unsafe for layer in weights):
-        return "its weights are not float32 and its own"
+        return "its weights are not float32 and its own [Q012]"
     if attribute(node, "layout", 0):
-        return "its batch comes first"
+        return "its batch comes first [Q012]"
     if context.statistics is None:
-        return "without calibration data the error of its activations is unknown"
+        return "without calibration data the error of its activations is unknown [Q003]"
     unseen = why_states_are_unseen(node)
     if unseen is not None:
-        return f"what its integers would cost is unknown: {unseen}"
+        return f"what its integers would cost is unknown: {unseen} [Q013]"
     for layer in weights:
         moments = context.moments(layer)
         if moments is None or moments.rows == 0:
-            return "its hidden states were not observed, as no sample has two steps"
+            return "its hidden states were not observed, as no sample has two steps [Q013]"
         ends = float(moments.minimum.min()), float(moments.maximum.max())
         if not np.isfinite(ends).all():
-            return "its activations are not finite"
+            return "its activations are not finite [L012]"
     return None
 
 
@@ -141,7 +141,7 @@ def decided_lstms(context: Context, decisions: Sequence[Decision]) -> list[Weigh
         if decision.site not in known:
             raise RecipeError(
                 f"the plan quantizes an LSTM with the weight {decision.site!r}, which this model "
-                "does not have; the recipe was made for another model"
+                "does not have; the recipe was made for another model [R001]"
             )
         found.append(known[decision.site])
     return found

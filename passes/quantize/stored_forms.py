@@ -115,7 +115,7 @@ def _form(candidate: Candidate) -> LowBitForm:
     if type(size) is not int or size < 0 or type(symmetric) is not bool:
         raise RecipeError(
             f"a decision of {candidate.family} has block_size = {size!r} and symmetric = "
-            f"{symmetric!r}; expected a whole number from 0 up, and true or false"
+            f"{symmetric!r}; expected a whole number from 0 up, and true or false [R004]"
         )
     return LowBitForm(STORED_FAMILIES[candidate.family], size, symmetric)
 

@@ -102,7 +102,7 @@ def storing_candidate(
     if stored.refusal is not None:
         return None, stored.refusal
     if not (context.shapes_only or _is_finite(stored.array)):
-        return None, "its weight holds NaN or infinity"
+        return None, "its weight holds NaN or infinity [L001]"
     # With one scale at least.
     most, error = stored.nbytes - math.prod(stored.shape) - _SCALE_BYTES, 0.0
     if not context.shapes_only:
@@ -110,7 +110,7 @@ def storing_candidate(
         most, error = stored.nbytes - found.nbytes, found.error
     saved = most - _NODES_BYTES
     if saved <= 0 or saved < least_bytes:
-        return None, f"too small: {max(saved, 0):,} bytes are not worth any loss"
+        return None, f"too small: {max(saved, 0):,} bytes are not worth any loss [Q008]"
     return Candidate({}, error, saved, family="weight_only", keeps_kernels=True), None
 
 

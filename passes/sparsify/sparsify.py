@@ -57,7 +57,7 @@ class Sparsify(Pass):
     families: ClassVar[tuple[str, ...]] = ("sparse",)
     by_name_only: ClassVar[str] = (
         "zeros make dense kernels no faster, and 8-bit weights save more for the same loss; "
-        "name sparsify to apply it"
+        "name sparsify to apply it [S004]"
     )
     rewrites_from_statistics: ClassVar[bool] = True
 
@@ -169,7 +169,7 @@ class Sparsify(Pass):
             proposals.append(
                 Proposal(layer.name, candidates)
                 if candidates
-                else Skip(layer.name, "every weight is more important than the threshold")
+                else Skip(layer.name, "every weight is more important than the threshold [S003]")
             )
         order = {layer.name: index for index, layer in enumerate(asked)}
         return sorted(proposals, key=lambda item: order[item.site])
@@ -182,7 +182,7 @@ class Sparsify(Pass):
         if channels % self._group.group:
             return (
                 f"{channels} input channels are no multiple of {self._group.group}, so "
-                f"{self.pattern} does not fit it"
+                f"{self.pattern} does not fit it [S002]"
             )
         return None
 
@@ -196,7 +196,7 @@ class Sparsify(Pass):
             "loss",
         }
         if needs and not self._by_threshold and (moments is None or moments.rows == 0):
-            return f"its inputs were not observed, and {needs.pop()} needs them"
+            return f"its inputs were not observed, and {needs.pop()} needs them [L014]"
         return None
 
     def _importance(self, context: Context, layer: Layer) -> str:
@@ -307,7 +307,7 @@ class Sparsify(Pass):
             ):
                 raise RecipeError(
                     f"pruning {layer.name!r} needs the calibration data it was planned with; "
-                    "give it with --calibration"
+                    "give it with --calibration [R002]"
                 )
             weights, offset = solved(context, self._masking, layer, parameters)
             layer.write(weights)
@@ -317,14 +317,14 @@ class Sparsify(Pass):
 
 def _refusal(layer: Layer) -> str | None:
     if layer.op_type not in _OPERATORS:
-        return f"{layer.op_type} looks rows up, and any of them may be asked for"
+        return f"{layer.op_type} looks rows up, and any of them may be asked for [S001]"
     if layer.unsafe is not None:
         return layer.unsafe
     return None
 
 
 def _unreadable(layer: Layer) -> str | None:
-    return None if is_finite(layer.array) else "its weight holds NaN or infinity"
+    return None if is_finite(layer.array) else "its weight holds NaN or infinity [L001]"
 
 
 def _zeros(layer: Layer) -> int:

@@ -26,14 +26,16 @@ def test_same_model_is_status_0(models: Path) -> None:
     path = models / "fashion_mlp.onnx"
     result = run("diff", path, path, "--samples", 2)
     assert result.exit_code == 0
-    assert message(result).startswith("the same logits equal over 2 samples (random inputs)")
+    assert message(result).startswith(
+        "the same outputs over 2 samples (random inputs): logits equal"
+    )
 
 
 def test_different_model_is_status_1_and_says_where_first(models: Path, broken: Path) -> None:
     result = run("diff", models / "fashion_mlp.onnx", broken, "--samples", 2)
     assert result.exit_code == 1
     lines = message(result).splitlines()
-    assert lines[0].startswith("different logits ")
+    assert lines[0].startswith("different outputs over 2 samples (random inputs): logits ")
     assert lines[1].startswith("first parting Gemm /fc2/Gemm at /fc2/Gemm_output_0:")
     assert "fc2.bias [512] differs (-6.0 dB)" in " ".join(message(result).split())
 

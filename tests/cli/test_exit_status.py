@@ -34,7 +34,7 @@ class Failing:
 @pytest.mark.parametrize(
     ("error", "status", "expected"),
     [
-        (DataError("x.npz: holds no array"), 2, "error: x.npz: holds no array\n"),
+        (DataError("x.npz: holds no array"), 2, "error[D000]: x.npz: holds no array\n"),
         (KeyError("x"), 3, "this is a fault of onnxpress: KeyError: 'x'; report it with"),
         (PassError("acme", "wrote", "fc"), 3, "this is a fault of a pass: pass acme, site fc"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
@@ -73,7 +73,7 @@ def test_traceback_is_shown_with_debug_alone(
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == status
     assert ("Traceback" in done.stderr) is traceback
-    assert done.stderr.splitlines()[-1].startswith(("this is a fault", "error: no"))
+    assert done.stderr.splitlines()[-1].startswith(("this is a fault", "error[U000]: no"))
 
 
 def test_interrupt_while_optimizing_leaves_nothing(tmp_path: Path, linear_model: Path) -> None:

@@ -23,11 +23,12 @@ def yolov5(tmp_path: Path) -> tuple[Path, Path]:
 def test_reading_is_printed_before_the_layers(models: Path) -> None:
     lines = run("inspect", models / "fashion_cnn.onnx").output.splitlines()
     assert lines[1] == "reads logits: class logits, 10 classes (classification: its name)"
-    assert lines[2].startswith("largest layers")
+    assert lines[2] == "keeps logits: top-1 agreement may drop by 1 point, SQNR of at least 15 dB"
+    assert any(line.startswith("largest layers") for line in lines[3:])
 
 
 def test_what_samples_would_open_is_the_next_step(models: Path, tmp_path: Path) -> None:
-    expected = "give --calibration DATA, samples as the model is fed: it opens 14 to factorize"
+    expected = "--calibration DATA, samples as the model is fed, opens more sites: 14 to factorize"
     shown = " ".join(run("inspect", models / "fashion_cnn.onnx").output.split())
     assert expected in shown
     out, mlp = tmp_path / "o.onnx", models / "fashion_mlp.onnx"
@@ -48,6 +49,35 @@ def test_json_has_the_readings(models: Path) -> None:
             "why": "its name",
         }
     ]
+
+
+def test_json_says_what_each_pass_could_save_and_what_samples_open(models: Path) -> None:
+    document = json.loads(run("inspect", models / "fashion_cnn.onnx", "--json", "-").output)
+    found = {entry["pass"]: entry for entry in document["passes"]}
+    assert found["quantize"]["forms"] == {"weight_only": 15}
+    assert 0.7 * 2.78e6 < found["quantize"]["saved_bytes"] < 0.75 * 2.81e6
+    assert found["prune"]["sites"] == 0
+    assert found["prune"]["opened_by_samples"]["sites"] == 13
+    assert found["sparsify"]["by_name_only"].endswith("[S004]")
+    reason = found["quantize"]["reasons"][0]
+    assert (reason["code"], reason["count"]) == ("Q003", 15)
+    assert document["bytes"] > document["predicted_bytes"] > document["bytes"] / 4
+
+
+def test_what_quantize_could_save_is_what_it_saves(models: Path, tmp_path: Path) -> None:
+    document = json.loads(run("inspect", models / "fashion_mlp.onnx", "--json", "-").output)
+    out = tmp_path / "o.onnx"
+    options = ("-o", out, "--goal", "size", "--form", "weight_only", "--weight-bits", "8")
+    run("quantize", models / "fashion_mlp.onnx", *options, "--min-sqnr", "10")
+    assert out.stat().st_size == pytest.approx(document["predicted_bytes"], rel=0.05)
+
+
+def test_what_the_target_refuses_is_said(models: Path) -> None:
+    shown = run("inspect", models / "fashion_cnn.onnx", "--target", "xnnpack").output
+    assert "xnnpack takes " in shown
+    refused = run("inspect", models / "fashion_cnn.onnx", "--target", "xnnpak")
+    assert refused.exit_code == 2
+    assert "did you mean 'xnnpack'?" in refused.output
 
 
 def test_answers_to_samples_say_more_than_the_graph(yolov5: tuple[Path, Path]) -> None:

@@ -22,7 +22,7 @@ def python(code: str) -> "subprocess.CompletedProcess[str]":
 def test_process_that_is_ended_leaves_a_sentence(number: str) -> None:
     done = python(f"supervised(lambda: os.kill(os.getpid(), signal.{number}))")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
+    assert done.stderr.startswith("error[M011]: " if number == "SIGKILL" else "error[M010]: ")
     assert done.stderr.count("\n") == 1
 
 

@@ -54,7 +54,7 @@ def test_what_works_only_at_batch_1_is_refused(kind: str) -> None:
     output = next(iter(judge.readings))
     shape = opened(made.model).run(made.feeds[0])[output].shape
     broken = judge.broken(judge.measure(opened(failing_beyond(output, *shape)(made))))
-    assert broken == "on other sizes the model does not run, or answers in another shape"
+    assert broken == "on other sizes the model does not run, or answers in another shape [V001]"
 
 
 def test_what_answers_in_another_shape_at_other_sizes_is_refused() -> None:
@@ -79,7 +79,7 @@ def test_whole_numbers_and_lists_are_judged_by_their_metric() -> None:
     assert figure.sqnr_db < 1
     messages = [m for m in faults(judge.limits, measured, 1.0) if "stressed" in m]
     assert messages == [
-        "F1 of detections drops by 100.0 points on stressed inputs; the budget is 10"
+        "F1 of detections drops by 100.0 points on stressed inputs; the budget is 10 [V002]"
     ]
 
 

@@ -149,7 +149,8 @@ def test_metric_that_fails_names_the_sample() -> None:
     with pytest.raises(UsageError) as caught:
         judge.measure(original)
     assert str(caught.value) == (
-        f"made, sample {answers.index(2)}: metric zoo.scoring:picky: fails: ValueError: no thirds"
+        f"made, sample {answers.index(2)}: metric zoo.scoring:picky: fails: "
+        "ValueError: no thirds [U013]"
     )
 
 
@@ -179,7 +180,7 @@ def test_constant_output_is_noted() -> None:
     still = Made(constant("scores", 0.25)(made), made.feeds)
     judge = Evaluator(opened(still.model), samples_of(still), Budget())
     assert judge.notes == (
-        "output scores is constant over these samples, which cannot show it works",
+        "output scores is constant over these samples, which cannot show it works [W004]",
     )
 
 
@@ -188,7 +189,9 @@ def test_detector_that_finds_nothing_is_noted() -> None:
     scores = np.repeat(floats([1, 0.2]), 4).reshape(-1, 1)
     blind = Made(scaled("output0", scores)(made), made.feeds)
     judge = Evaluator(opened(blind.model), samples_of(blind), Budget())
-    assert "the original finds no object in these samples: F1 says nothing here" in judge.notes
+    assert (
+        "the original finds no object in these samples: F1 says nothing here [W004]" in judge.notes
+    )
 
 
 def drawing() -> Session:
@@ -215,7 +218,7 @@ def test_node_that_draws_random_numbers_is_named() -> None:
     judge = Evaluator(drawing(), noise_samples(), Budget())
     assert judge.random == (
         "the original itself draws random numbers (RandomNormalLike 'noise'): output y differs "
-        "from run to run with the same inputs"
+        "from run to run with the same inputs [W005]"
     )
 
 

@@ -55,7 +55,7 @@ def test_dense_weights_are_not_packed(models: Path) -> None:
     context = Context(onnxpress.load(models / "fashion_mlp.onnx"), load_target("cpu"))
     (skip,) = Pack().propose(context)
     assert isinstance(skip, Skip)
-    assert "none has so many zeros" in skip.reason
+    assert "no weight has so many zeros" in skip.reason
 
 
 @pytest.mark.parametrize(("least_gain", "offers"), [(0.6, True), (0.7, False)])

@@ -1,0 +1,71 @@
+"""In a notebook a result shows what matters first, and names cannot act there."""
+
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from made_results import make_result
+
+import onnxpress
+
+HOSTILE = "<script>alert(1)</script>|`*x*`[a](b)"
+
+
+class Tags(HTMLParser):
+    """Which elements a page has."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        """Of `HTMLParser`."""
+        self.found.add(tag)
+
+
+def test_verdict_size_speed_and_metrics_are_rows() -> None:
+    text = replace(make_result(), problems=())._repr_markdown_()
+    assert text.startswith("**Within the budget: ")
+    assert "| size |" in text
+    assert "| latency |" in text
+    assert "times as fast" in text
+    assert "| SQNR |" in text
+
+
+def test_what_is_not_met_is_the_verdict_and_said() -> None:
+    found = replace(make_result(), problems=("accuracy drops by 3.00 points",))
+    text = found._repr_markdown_()
+    assert text.startswith("**Not met**")
+    assert "- accuracy drops by 3.00 points" in text
+
+
+def test_what_was_not_run_claims_nothing() -> None:
+    text = replace(make_result(), validation=None, problems=())._repr_html_()
+    assert "Nothing was measured" in text
+    assert "latency" not in text
+
+
+@pytest.mark.parametrize("problems", [(), (HOSTILE,)])
+def test_names_cannot_act(problems: tuple[str, ...]) -> None:
+    found = replace(make_result(name=HOSTILE), problems=problems, warnings=(HOSTILE,))
+    allowed = {"p", "strong", "table", "tr", "th", "td", "ul", "li"}
+    assert Tags(found._repr_html_()).found <= allowed
+    markdown = found._repr_markdown_()
+    assert "<script>" not in markdown.replace("\\<", "")
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert all(row.replace("\\|", "").count("|") == 5 for row in rows)
+
+
+def test_layers_are_plain_rows_of_what_was_done_and_left(models: Path) -> None:
+    result = onnxpress.optimize(models / "fashion_cnn.onnx", goal="size", min_sqnr=15.0)
+    rows = result.layers
+    assert {tuple(row) for row in rows} == {
+        ("layer", "pass", "form", "saved_bytes", "predicted_error", "reason", "code")
+    }
+    done = [row for row in rows if row["pass"] == "quantize" and row["form"]]
+    left = [row for row in rows if row["pass"] == "prune"]
+    assert sum(row["saved_bytes"] for row in done) > 1_500_000
+    assert left
+    assert all(row["form"] is None and row["code"] for row in left)
