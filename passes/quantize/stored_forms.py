@@ -1,11 +1,14 @@
 """In how many bits a weight may be stored that is expanded when a model is loaded.
 
 The 8-bit form has a scale for each channel (`storing`, `integers`); forms of fewer bits have one
-for each block (`low_bits`). Which a weight gets is the search's choice, or a setting's.
+for each block (`low_bits`), and levels of several kinds. Which a weight gets is the search's
+choice, or a setting's.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from onnxpress.contract import (
     Candidate,
@@ -17,6 +20,7 @@ from onnxpress.contract import (
     StoredWeight,
     shift_bias,
 )
+from onnxpress.passes.quantize.levels import Kind
 from onnxpress.passes.quantize.low_bit_weights import blocks_of, low_bit_weight, often_rows
 from onnxpress.passes.quantize.low_bits import LowBitForm
 from onnxpress.passes.quantize.unpacking import nodes_bytes, write_low_bits
@@ -27,11 +31,19 @@ __all__ = ["STORED_FAMILIES", "StoredForms", "write_weights"]
 _BYTE = 8
 _OFTEN_BYTES = 12
 """Of a row in 8 bits beside its integers: its number and its scale."""
-STORED_FAMILIES = {
-    "weight_only": _BYTE,
-    **{f"weight_only_{bits}_bit": bits for bits in range(2, _BYTE)},
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def _family(bits: int, kind: Kind) -> str:
+    return f"weight_only_{bits}_bit" + ("" if kind == "uniform" else f"_{kind}")
+
+
+_LOW: dict[str, tuple[int, Kind]] = {
+    _family(bits, kind): (bits, kind) for kind in KINDS for bits in range(2, _BYTE)
 }
-"""Families of candidates that are only stored, and their bits."""
+"""Families of candidates below 8 bits."""
+STORED_FAMILIES = ("weight_only", *_LOW)
+"""Families of candidates that are only stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +54,15 @@ class StoredForms:
         bits: of the forms that were asked for; none: 8.
         block_size: of those below 8 bits.
         symmetric: whether these have no zero points.
+        kinds: how the levels of these may lie; none: uniformly.
+        shifts: whether their steps are powers of two.
     """
 
     bits: tuple[int, ...]
     block_size: int
     symmetric: bool
+    kinds: tuple[Kind, ...] = ()
+    shifts: bool = False
 
     @property
     def has_low(self) -> bool:
@@ -58,7 +74,9 @@ class StoredForms:
     ) -> tuple[list[Candidate], list[Candidate]]:
         """Forms below 8 bits as far as they save more than 8, the smallest first; and the latter.
 
-        Where no other form does, 8 bits are offered although others were asked for.
+        Of kinds of levels with as many bits each weight gets the one that errs least, where a bit a
+        weight more has to make the error four times less. Where no form does, 8 bits are offered
+        although others were asked for.
 
         Args:
             context: of the proposal.
@@ -70,20 +88,41 @@ class StoredForms:
         often = often_rows(context, weight)
         kept = context.untried and _BYTE in self.bits
         for bits in () if kept else sorted({bits for bits in self.bits if bits < _BYTE}):
-            form = LowBitForm(bits, self.block_size, self.symmetric)
-            saved = weight.nbytes - blocks_of(weight, form).nbytes(form) - nodes_bytes(bits)
-            saved -= len(often) * (weight.shape[-1] + _OFTEN_BYTES)
-            if saved <= of_bytes.saved_bytes:
+            forms = [
+                LowBitForm(bits, self.block_size, self.symmetric, kind, self.shifts)
+                for kind in dict.fromkeys(self.kinds or KINDS[:1])
+            ]
+            saved = {form: _saved(weight, form, len(often)) for form in forms}
+            forms = [form for form in forms if saved[form] > of_bytes.saved_bytes]
+            if not forms:
                 continue
-            error = 0.0 if context.survey else low_bit_weight(context, weight, form).error
-            family = f"weight_only_{bits}_bit"
-            parameters: dict[str, Parameter] = {
-                "block_size": self.block_size,
-                "symmetric": self.symmetric,
+            # Which kind fits takes the numbers.
+            blind = context.shapes_only or (context.survey and len(forms) == 1)
+            errors = {
+                form: 0.0 if blind else low_bit_weight(context, weight, form).error
+                for form in forms
             }
-            low.append(Candidate(parameters, error, saved, family=family, keeps_kernels=True))
+            size = math.prod(weight.shape)
+            best = min(forms, key=lambda form: errors[form] * 4 ** (-_BYTE * saved[form] / size))
+            low.append(self._candidate(best, errors[best], saved[best]))
         stays = not self.bits or _BYTE in self.bits or not low
         return low, [of_bytes] if stays else []
+
+    def _candidate(self, form: LowBitForm, error: float, saved: int) -> Candidate:
+        parameters: dict[str, Parameter] = {
+            "block_size": self.block_size,
+            "symmetric": self.symmetric,
+        }
+        if self.shifts:
+            parameters["power_of_two_scales"] = True
+        family = _family(form.bits, form.kind)
+        return Candidate(parameters, error, saved, family=family, keeps_kernels=True)
+
+
+def _saved(weight: Layer | StoredWeight, form: LowBitForm, often: int) -> int:
+    """Bytes, with so many rows in 8 bits beside."""
+    saved = weight.nbytes - blocks_of(weight, form).nbytes(form) - nodes_bytes(form)
+    return saved - often * (weight.shape[-1] + _OFTEN_BYTES)
 
 
 def write_weights(context: Context, decisions: Sequence[Decision]) -> None:
@@ -96,12 +135,11 @@ def write_weights(context: Context, decisions: Sequence[Decision]) -> None:
         return
     stored = {item.name: item for item in context.stored}
     for decision in decisions:
-        bits = STORED_FAMILIES[decision.candidate.family]
         for name in decision.layers:
             weight = stored.get(name) or context.layer(name)
             if isinstance(weight, Layer) and context.is_idle(weight):
                 continue
-            if bits < _BYTE:
+            if decision.candidate.family in _LOW:
                 _write_low_bits(context, weight, _form(decision.candidate))
             elif isinstance(weight, Layer):
                 write_weight_only(context, weight)
@@ -112,12 +150,15 @@ def write_weights(context: Context, decisions: Sequence[Decision]) -> None:
 def _form(candidate: Candidate) -> LowBitForm:
     given = candidate.parameters
     size, symmetric = given.get("block_size", 32), given.get("symmetric", True)
-    if type(size) is not int or size < 0 or type(symmetric) is not bool:
+    shifts = given.get("power_of_two_scales", False)
+    if type(size) is not int or size < 0 or type(symmetric) is not bool or type(shifts) is not bool:
         raise RecipeError(
-            f"a decision of {candidate.family} has block_size = {size!r} and symmetric = "
-            f"{symmetric!r}; expected a whole number from 0 up, and true or false"
+            f"a decision of {candidate.family} has block_size = {size!r}, symmetric = "
+            f"{symmetric!r} and power_of_two_scales = {shifts!r}; expected a whole number from 0 "
+            "up, and true or false twice"
         )
-    return LowBitForm(STORED_FAMILIES[candidate.family], size, symmetric)
+    bits, kind = _LOW[candidate.family]
+    return LowBitForm(bits, size, symmetric, kind, shifts)
 
 
 def _write_low_bits(context: Context, weight: Layer | StoredWeight, form: LowBitForm) -> None:
