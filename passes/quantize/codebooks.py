@@ -65,13 +65,13 @@ def kmeans(x: Float64, weights: Float64, start: Float64, *, zero: bool) -> Float
     """
     tables, count = x.shape
     order = np.argsort(x, axis=1, kind="stable")
-    x = np.asarray(np.take_along_axis(x, order, 1), np.float64)
-    weights = np.take_along_axis(weights, order, 1)
-    apart = _APART * np.arange(tables)[:, None]
+    x, weights = np.take_along_axis(x, order, 1), np.take_along_axis(weights, order, 1)
+    apart = np.asarray(_APART * np.arange(tables)[:, None], np.float64)
     mass = np.concatenate([[0.0], np.cumsum(weights)])
     first = np.concatenate([[0.0], np.cumsum(weights * x)])
     ends = count * np.arange(tables)[:, None]
-    sums = _Sums((x + apart).reshape(-1), apart, ends, count, mass, first)
+    keys = np.asarray(x + apart, np.float64).reshape(-1)
+    sums = _Sums(keys, apart, ends, count, mass, first)
     # Of equal masses, at their middles.
     own_mass = mass[ends] + (mass[ends + count] - mass[ends]) * (
         (np.arange(start.shape[1]) + 0.5) / start.shape[1]
@@ -115,7 +115,7 @@ def refitted_levels(
     *,
     zero: bool,
 ) -> Float32:
-    """Tables `[tables, k]`, rising, of least error at the layer's output for given codes.
+    """Tables `[tables, k]` of least error at the layer's output for given codes.
 
     Args:
         codes: `[groups, out, in]`.
@@ -144,4 +144,4 @@ def refitted_levels(
         stiff[old == 0] = _FIXED
         right[old == 0] = 0
     moved = np.linalg.solve(matrix + (stiff * diagonal)[:, :, None] * np.eye(k), right[:, :, None])
-    return np.sort(old + moved[:, :, 0], axis=1).astype(np.float32)
+    return np.asarray(old + moved[:, :, 0], np.float32)

@@ -34,15 +34,19 @@ BASES = tuple(2 ** (eighths / 8) for eighths in range(1, 17))
 
 
 def uniform_levels(bits: int) -> Float32:
-    """`[1, 2^bits]` whole numbers, over the largest magnitude."""
+    """`[1, 2^bits]` whole numbers."""
     middle = 2 ** (bits - 1)
-    return np.asarray([np.arange(-middle, middle) / middle], np.float32)
+    return np.asarray([np.arange(-middle, middle)], np.float32)
 
 
 def log_levels(bits: int, base: float) -> Float32:
-    """`[1, 2^bits]` 0 and ± powers of 1 / base; the smallest one is there with a minus only."""
-    powers = float(base) ** -np.arange(2 ** (bits - 1))
-    return _signed(powers[::-1])
+    """`[1, 2^bits]` 0 and ± powers of a base below the largest whole number of such codes.
+
+    The smallest one is there with a minus only.
+    """
+    count = 2 ** (bits - 1)
+    rising = count * float(base) ** -np.arange(count)[::-1]
+    return np.concatenate([-rising[::-1], [0.0], rising[1:]])[None].astype(np.float32)
 
 
 def power_sum_levels(bits: int) -> Float32:
@@ -55,10 +59,6 @@ def power_sum_levels(bits: int) -> Float32:
     # Without the largest with a plus, which is that of a block with a minus.
     levels = [-n for n in reversed(found)] + [0] + found[:-1]
     return np.asarray([levels], np.float32)
-
-
-def _signed(rising: npt.NDArray[np.float64]) -> Float32:
-    return np.concatenate([-rising[::-1], [0.0], rising[1:]])[None].astype(np.float32)
 
 
 def nearest_index(

@@ -221,7 +221,8 @@ def _with_refitted_tables(low: LowBits, goal: Goal) -> LowBits:
         cut(np.broadcast_to(own[:, None], codes.shape))[:, :, :1],
         zero=holds_zero(goal.weights, blocks),
     )
-    found_units = low.units
+    # They may have changed places, so that all codes are chosen anew.
+    found, found_units = np.sort(found, axis=1), low.units
     if not alone:
         found, more = int8_rows(found)
         found_units = low.units * (power_above(more) if low.form.shifts else more)

@@ -138,16 +138,16 @@ def _table(
     if form.kind == "log":
         tables = [log_levels(form.bits, base) for base in BASES]
         return min(tables, key=lambda table: _lost(w, weights, form, _GUESS, table))
-    table = uniform_levels(form.bits)
+    table, middle = uniform_levels(form.bits), form.middle
     zero = holds_zero(matrix, blocks)
     for _ in range(_ROUNDS):
         scales, _ = _searched(w, weights, form, guesses, table)
-        x = (w / usable(scales)[:, :, None]).reshape(1, -1).astype(np.float64)
+        x = np.asarray(w / usable(scales)[:, :, None], np.float64).reshape(1, -1) / middle
         counts = np.broadcast_to(np.square(scales, dtype=np.float64)[:, :, None], w.shape)
         counts = (counts if weights is None else counts * weights).reshape(1, -1)
         # Of very small steps the squares underflow.
         counts = counts / max(counts.max(), np.finfo(np.float64).tiny)
-        table = kmeans(np.clip(x, -2, 2), counts, table.astype(np.float64), zero=zero)
+        table = kmeans(np.clip(x, -2, 2), counts, table / np.float64(middle), zero=zero) * middle
     return table
 
 
@@ -157,7 +157,9 @@ def _lost(
     """The weighed error of a table, in units of what it is of."""
     scales, points = _searched(w, weights, form, guesses, table)
     numbers = nearest_numbers(w, scales, points, form, table)
-    errors = np.square((numbers * scales[:, :, None] - w) / max(float(np.abs(w).max()), 1e-37))
+    # Squares of very large weights would be no numbers.
+    unit = usable(np.abs(w).max(keepdims=True))
+    errors = np.square(numbers * (scales[:, :, None] / unit) - w / unit)
     return float((errors if weights is None else errors * weights).sum(dtype=np.float64))
 
 
