@@ -16,6 +16,7 @@ import numpy.typing as npt
 __all__ = [
     "BASES",
     "Kind",
+    "Layout",
     "LevelGrid",
     "log_levels",
     "nearest_index",
@@ -28,6 +29,9 @@ Floats = npt.NDArray[np.floating]
 
 Kind = Literal["uniform", "codebook", "row_codebook", "log", "power_sums"]
 """How the numbers that codes stand for lie."""
+
+Layout = Literal["packed", "blocked", "nbits"]
+"""What reads codes."""
 
 BASES = tuple(2 ** (eighths / 8) for eighths in range(1, 17))
 """Of logarithmic levels, that are tried: steps of 0.75 to 12 dB."""

@@ -56,6 +56,7 @@ _OUTPUTS = 128
 """Of a layer, evenly spread, that the damping is chosen by."""
 _OFTEN = 32
 """Of so many rows one, at most, that is looked up often: an eighth of a bit a weight."""
+_NO_ROWS = np.zeros(0, np.int64)
 _SCATTER_OPSET = 11
 _FITTED = ("codebook", "row_codebook")
 """Kinds of levels that are fitted again once the codes are chosen."""
@@ -107,7 +108,7 @@ def low_bit_weight(
     """The weight in a form, rounded as well as what is known of its inputs allows."""
     if isinstance(weight, StoredWeight) or not _compensated_by_columns(weight):
         blocks = blocks_of(weight, form)
-        often = often_rows(context, weight)
+        often = often_rows(context, weight) if form.layout == "packed" else _NO_ROWS
         return _of_array(context, weight.weight.const_value, blocks, form, often)
     return _of_layer(context, weight, form)
 
@@ -123,7 +124,7 @@ def often_rows(context: Context, weight: Layer | StoredWeight) -> npt.NDArray[np
     if isinstance(weight, Layer) and known is not None:
         counts = known.lookups.get(weight.name)
     if counts is None or standard_opset(context.model) < _SCATTER_OPSET:
-        return np.zeros(0, np.int64)
+        return _NO_ROWS
     most = len(counts) // _OFTEN
     order = np.argsort(-counts, kind="stable")[:most]
     return np.sort(order[counts[order] > 0]).astype(np.int64)

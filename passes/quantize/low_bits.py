@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxpress.passes.quantize.levels import Kind, nearest_index
+from onnxpress.passes.quantize.levels import Kind, Layout, nearest_index
 from onnxpress.passes.quantize.packing import planes
 from onnxpress.passes.quantize.weights import QuantizedWeight
 
@@ -41,11 +41,12 @@ class LowBitForm:
     """How a weight is stored.
 
     Attributes:
-        bits: of a code, 2 to 7.
+        bits: of a code, 2 to 7; 8 too in blocks for operators.
         block_size: weights with one step, at most; 0: a whole row.
         symmetric: without zero points.
         kind: how the numbers lie that codes stand for; all but the uniform ones are in a table.
         shifts: steps are powers of two.
+        layout: what reads it: operators that unpack it at load, or those of `block_operators`.
     """
 
     bits: int
@@ -53,6 +54,7 @@ class LowBitForm:
     symmetric: bool = True
     kind: Kind = "uniform"
     shifts: bool = False
+    layout: Layout = "packed"
 
     @property
     def levels(self) -> int:
@@ -106,6 +108,16 @@ class Blocks:
         cls, rows: int, columns: int, form: LowBitForm, groups: int = 1, *, swapped: bool = False
     ) -> "Blocks":
         """As few as the form allows, and codes that fill whole bytes."""
+        if form.layout != "packed":
+            # The last block of a row may be shorter in the file, or filled up.
+            return cls(
+                rows,
+                columns,
+                -(-columns // form.block_size),
+                form.block_size,
+                groups,
+                swapped,
+            )
         longest = form.longest or columns
         count = max(1, -(-columns // longest))
         size = -(-columns // count)
@@ -156,6 +168,9 @@ class Blocks:
     def nbytes(self, form: LowBitForm) -> int:
         """What codes, steps and zero points take."""
         blocks = self.rows * self.count
+        if form.layout != "packed":
+            zeros = self.rows * -(-self.count * form.bits // 8) if form.has_zeros else 0
+            return blocks * (self.size * form.bits // 8 + _UNIT_BYTES) + zeros
         zeros = -(-blocks * form.bits // 8) if form.has_zeros else 0
         steps = blocks if self.count > 1 else 0
         beside = steps + _UNIT_BYTES * self.rows + zeros + form.tables_bytes(self.rows)

@@ -29,6 +29,12 @@ from onnxpress.passes.quantize.activations import (
     integer_operators,
     operators_between,
 )
+from onnxpress.passes.quantize.block_operators import (
+    BLOCK_SIZES,
+    BLOCKED_BITS,
+    OPERATORS,
+    is_block,
+)
 from onnxpress.passes.quantize.candidates import (
     LEAST_SHARE,
     STATIC,
@@ -42,7 +48,7 @@ from onnxpress.passes.quantize.candidates import (
 )
 from onnxpress.passes.quantize.equalizing import fold_smoothing, insert_smoothing
 from onnxpress.passes.quantize.goals import compensable
-from onnxpress.passes.quantize.levels import Kind
+from onnxpress.passes.quantize.levels import Kind, Layout
 from onnxpress.passes.quantize.pairs import SIXTEEN_BIT_OPSET, Pairs
 from onnxpress.passes.quantize.qdq_rules import (
     fused_output,
@@ -138,6 +144,12 @@ class Quantize(Pass):
         help="Scales that are powers of two where weights have fewer than 8 bits, and 2 as the "
         "base of log levels, for hardware that shifts.",
     )
+    stored_as: Layout = setting(
+        "packed",
+        "How weights of few bits lie in the file: packed (unpacked at load, on any target), "
+        "blocked (DequantizeLinear in blocks, 4 and 8 bits, opset 21), nbits (onnxruntime's "
+        "MatMulNBits and GatherBlockQuantized, 2, 4 and 8 bits); what these do not read is packed.",
+    )
     per_channel: bool = setting(
         default=True,
         help="A scale for each output channel of a weight, where the target can.",
@@ -177,6 +189,26 @@ class Quantize(Pass):
                 )
         if 0 < self.block_size < _LEAST_BLOCK:
             return f"block_size is {self.block_size}; expected 0 or at least {_LEAST_BLOCK}"
+        return None if self.stored_as == "packed" else self._no_blocks()
+
+    def _no_blocks(self) -> str | None:
+        """What operators that read blocks have no form for."""
+        if not self._stores:
+            return f"stored_as is for weights that are only stored, and form is {self.form!r}"
+        if not is_block(self.block_size):
+            return (
+                f"block_size is {self.block_size} and stored_as {self.stored_as}; expected "
+                f"{BLOCK_SIZES}"
+            )
+        if set(self.levels) - {"uniform"}:
+            return f"stored_as is {self.stored_as}, which has uniform levels only"
+        widths = BLOCKED_BITS[self.stored_as]
+        if self.weight_bits and not set(self.weight_bits) & set(widths):
+            return (
+                f"stored_as is {self.stored_as}, which has no weights of "
+                f"{', '.join(map(str, self.weight_bits))} bits; expected "
+                f"{', '.join(map(str, widths))}"
+            )
         return None
 
     def aimed_at(self, goal: str) -> "Quantize":
@@ -201,12 +233,13 @@ class Quantize(Pass):
             self.symmetric,
             self.levels,
             self.power_of_two_scales,
+            self.stored_as,
         )
 
     @property
     def needed_opset(self) -> int:
-        """Sixteen-bit integers came with 21; where it cannot be raised, another domain serves."""
-        wide = self.layout.startswith("u16") or self.sixteen_bit
+        """Blocks and sixteen-bit integers came with 21; there is another domain for the latter."""
+        wide = self.layout.startswith("u16") or self.sixteen_bit or self.stored_as == "blocked"
         return SIXTEEN_BIT_OPSET if wide else self.minimum_opset
 
     def prepare(self, model: ir.Model) -> ir.Model:
@@ -248,7 +281,7 @@ class Quantize(Pass):
             layer.name
             for layer in context.layers
             # Of embeddings, which rows are looked up.
-            if compensable(layer) or (layer.op_type == "Gather" and self._stored.has_low)
+            if compensable(layer) or (layer.op_type == "Gather" and self._stored.counts_lookups)
         )
         if self.form == "weight_only":
             return Observations(layers=layers, gram=True)
@@ -276,6 +309,7 @@ class Quantize(Pass):
         Errors are predicted for nearest rounding; what is decided is then rounded better.
         """
         context = replace(self._fitted(context), draft=True)
+        _refuse_without(self.stored_as, context)
         names = [layer.name for layer in context.layers]
         for name in self.sixteen_bit:
             if name not in names:
@@ -413,6 +447,18 @@ class Quantize(Pass):
         if not context.observed:
             pairs.move(fold_smoothing(context.names, smoothed, pairs.tensors, context.kept))
         pairs.insert()
+
+
+def _refuse_without(stored_as: Layout, context: Context) -> None:
+    """Complain where the target computes with no operator that reads weights so."""
+    wanted, target = OPERATORS[stored_as], context.target
+    if wanted and not target.low_bit_operators & set(wanted):
+        has = ", ".join(sorted(target.low_bit_operators)) or "no operator for weights in blocks"
+        fits = [name for name, own in OPERATORS.items() if target.low_bit_operators & set(own)]
+        raise UsageError(
+            f"quantize: stored_as is {stored_as!r}, which needs {' or '.join(wanted)}, and target "
+            f"{target.name} has {has}; expected {' or '.join(['packed', *fits])}"
+        )
 
 
 def _no_layer(stored: StoredWeight, layers: Mapping[str, Layer]) -> str:

@@ -20,7 +20,14 @@ from onnxpress.contract import (
     StoredWeight,
     shift_bias,
 )
-from onnxpress.passes.quantize.levels import Kind
+from onnxpress.passes.quantize.block_operators import (
+    BLOCK_SIZES,
+    BLOCKED_BITS,
+    is_block,
+    operator_for,
+    write_blocks,
+)
+from onnxpress.passes.quantize.levels import Kind, Layout
 from onnxpress.passes.quantize.low_bit_weights import blocks_of, low_bit_weight, often_rows
 from onnxpress.passes.quantize.low_bits import LowBitForm
 from onnxpress.passes.quantize.unpacking import nodes_bytes, write_low_bits
@@ -29,6 +36,8 @@ from onnxpress.passes.quantize.writing import write_stored, write_weight_only
 __all__ = ["STORED_FAMILIES", "StoredForms", "write_weights"]
 
 _BYTE = 8
+_NODE_BYTES = 400
+"""Of a node in place of another, and its constants."""
 _OFTEN_BYTES = 12
 """Of a row in 8 bits beside its integers: its number and its scale."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -38,10 +47,19 @@ def _family(bits: int, kind: Kind) -> str:
     return f"weight_only_{bits}_bit" + ("" if kind == "uniform" else f"_{kind}")
 
 
-_LOW: dict[str, tuple[int, Kind]] = {
-    _family(bits, kind): (bits, kind) for kind in KINDS for bits in range(2, _BYTE)
+def _in_blocks(bits: int, layout: Layout) -> str:
+    return f"weight_only_{bits}_bit_{layout}"
+
+
+_LOW: dict[str, tuple[int, Kind, Layout]] = {
+    **{_family(bits, kind): (bits, kind, "packed") for kind in KINDS for bits in range(2, _BYTE)},
+    **{
+        _in_blocks(bits, layout): (bits, "uniform", layout)
+        for layout, widths in BLOCKED_BITS.items()
+        for bits in widths
+    },
 }
-"""Families of candidates below 8 bits."""
+"""Families of candidates below 8 bits, or in blocks for operators."""
 STORED_FAMILIES = ("weight_only", *_LOW)
 """Families of candidates that are only stored."""
 
@@ -56,6 +74,7 @@ class StoredForms:
         symmetric: whether these have no zero points.
         kinds: how the levels of these may lie; none: uniformly.
         shifts: whether their steps are powers of two.
+        layout: what reads them where the target and the weight allow it.
     """
 
     bits: tuple[int, ...]
@@ -63,11 +82,12 @@ class StoredForms:
     symmetric: bool
     kinds: tuple[Kind, ...] = ()
     shifts: bool = False
+    layout: Layout = "packed"
 
     @property
-    def has_low(self) -> bool:
-        """Whether there are forms below 8 bits."""
-        return any(bits < _BYTE for bits in self.bits)
+    def counts_lookups(self) -> bool:
+        """Whether it matters which rows of an embedding are looked up."""
+        return self.layout == "packed" and any(bits < _BYTE for bits in self.bits)
 
     def offered(
         self, context: Context, weight: Layer | StoredWeight, of_bytes: Candidate
@@ -83,6 +103,9 @@ class StoredForms:
             weight: finite, with elements.
             of_bytes: its 8-bit form.
         """
+        served = self._in_blocks(context, weight)
+        if served:
+            return served, []
         low: list[Candidate] = []
         # What is not tried cannot be taken back where it loses too much.
         often = often_rows(context, weight)
@@ -108,6 +131,21 @@ class StoredForms:
         stays = not self.bits or _BYTE in self.bits or not low
         return low, [of_bytes] if stays else []
 
+    def _in_blocks(self, context: Context, weight: Layer | StoredWeight) -> list[Candidate]:
+        """For operators that read blocks, the smallest first; none where none does."""
+        found = []
+        for bits in sorted(set(self.bits or (_BYTE,))):
+            form = LowBitForm(
+                bits, self.block_size, self.symmetric, "uniform", self.shifts, self.layout
+            )
+            if operator_for(context, weight, form) is None:
+                continue
+            saved = weight.nbytes - blocks_of(weight, form).nbytes(form) - _NODE_BYTES
+            if saved > 0:
+                error = 0.0 if context.survey else low_bit_weight(context, weight, form).error
+                found.append(self._candidate(form, error, saved))
+        return found
+
     def _candidate(self, form: LowBitForm, error: float, saved: int) -> Candidate:
         parameters: dict[str, Parameter] = {
             "block_size": self.block_size,
@@ -116,7 +154,10 @@ class StoredForms:
         if self.shifts:
             parameters["power_of_two_scales"] = True
         family = _family(form.bits, form.kind)
-        return Candidate(parameters, error, saved, family=family, keeps_kernels=True)
+        if form.layout != "packed":
+            family = _in_blocks(form.bits, form.layout)
+        keeps = form.layout == "packed"
+        return Candidate(parameters, error, saved, family=family, keeps_kernels=keeps)
 
 
 def _saved(weight: Layer | StoredWeight, form: LowBitForm, often: int) -> int:
@@ -157,12 +198,24 @@ def _form(candidate: Candidate) -> LowBitForm:
             f"{symmetric!r} and power_of_two_scales = {shifts!r}; expected a whole number from 0 "
             "up, and true or false twice"
         )
-    bits, kind = _LOW[candidate.family]
-    return LowBitForm(bits, size, symmetric, kind, shifts)
+    bits, kind, layout = _LOW[candidate.family]
+    if layout != "packed" and not is_block(size):
+        raise RecipeError(
+            f"a decision of {candidate.family} has block_size = {size}; expected {BLOCK_SIZES}"
+        )
+    return LowBitForm(bits, size, symmetric, kind, shifts, layout)
 
 
 def _write_low_bits(context: Context, weight: Layer | StoredWeight, form: LowBitForm) -> None:
+    if form.layout != "packed" and operator_for(context, weight, form) is None:
+        raise RecipeError(
+            f"a decision stores {weight.name} in {form.bits} bits as {form.layout}, which no "
+            f"operator of target {context.target.name} reads there; expected another form"
+        )
     rounded = low_bit_weight(context, weight, form)
     if rounded.offset is not None and isinstance(weight, Layer):
         shift_bias(context.names, context.model.graph, weight.node, rounded.offset)
-    write_low_bits(context, weight.weight, weight.graph, rounded.weight)
+    if form.layout == "packed":
+        write_low_bits(context, weight.weight, weight.graph, rounded.weight)
+    else:
+        write_blocks(context, weight, rounded.weight)
