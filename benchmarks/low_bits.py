@@ -31,6 +31,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from press import paths
 
 from onnxpress import model_file
+from onnxpress.contract import Decision
 from onnxpress.conversion.opset import raise_opset
 from onnxpress.data import load_samples
 from onnxpress.errors import OnnxpressError
@@ -70,12 +71,13 @@ def ours(
     block: int = 32,
     symmetric: bool = True,
     refined: bool = True,
+    words: int | None = None,
     **settings: Any,  # noqa: ANN401 - of the pass
 ) -> "Maker":
-    """One form for every weight that it makes smaller."""
+    """One form for every weight that it makes smaller; embeddings may have other bits."""
     form = Quantize(
         form="weight_only",
-        weight_bits=(bits,),
+        weight_bits=(bits,) if words is None else (bits, words),
         block_size=block,
         symmetric=symmetric,
         **settings,
@@ -93,7 +95,17 @@ def ours(
             samples = load_samples(calibration, Session(model).inputs)
             samples = samples.take(range(min(CALIBRATION, len(samples))))
         context = pool.context(model, target, samples, threads=THREADS)
-        chosen = strongest(pool, context, pool.offer(replace(context, survey=True)))
+        offer = pool.offer(replace(context, survey=True))
+        chosen = strongest(pool, context, offer)
+        if words is not None:
+            tables = {layer.name for layer in context.layers if layer.op_type == "Gather"}
+            wanted = {item.site: words if item.site in tables else bits for item in offer.proposals}
+            chosen = tuple(
+                Decision(item.site, candidate)
+                for item in offer.proposals
+                for candidate in item.candidates
+                if candidate.family.startswith(f"weight_only_{wanted[item.site]}_bit")
+            )
         again = [
             replace(d, candidate=replace(d.candidate, refined=data and refined)) for d in chosen
         ]
