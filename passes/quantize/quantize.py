@@ -29,12 +29,6 @@ from onnxpress.passes.quantize.activations import (
     integer_operators,
     operators_between,
 )
-from onnxpress.passes.quantize.block_operators import (
-    BLOCK_SIZES,
-    BLOCKED_BITS,
-    OPERATORS,
-    is_block,
-)
 from onnxpress.passes.quantize.candidates import (
     LEAST_SHARE,
     STATIC,
@@ -83,7 +77,6 @@ __all__ = ["Quantize"]
 Parameters = Mapping[str, Parameter]
 
 _BYTE = 8
-_LEAST_BLOCK = 8
 _SMALLEST = (4, 8)
 """Bits that are mixed where bytes count for more than time: 2 and 3 lose too much mostly."""
 _AMBIGUOUS = "weights of several subgraphs have its name: simplify the model first"
@@ -187,29 +180,9 @@ class Quantize(Pass):
                     f"{name} is for weights that are stored in fewer than 8 bits, and none shall "
                     "be; expected weight_bits below 8 beside it"
                 )
-        if 0 < self.block_size < _LEAST_BLOCK:
-            return f"block_size is {self.block_size}; expected 0 or at least {_LEAST_BLOCK}"
-        return None if self.stored_as == "packed" else self._no_blocks()
-
-    def _no_blocks(self) -> str | None:
-        """What operators that read blocks have no form for."""
-        if not self._stores:
+        if self.stored_as != "packed" and not self._stores:
             return f"stored_as is for weights that are only stored, and form is {self.form!r}"
-        if not is_block(self.block_size):
-            return (
-                f"block_size is {self.block_size} and stored_as {self.stored_as}; expected "
-                f"{BLOCK_SIZES}"
-            )
-        if set(self.levels) - {"uniform"}:
-            return f"stored_as is {self.stored_as}, which has uniform levels only"
-        widths = BLOCKED_BITS[self.stored_as]
-        if self.weight_bits and not set(self.weight_bits) & set(widths):
-            return (
-                f"stored_as is {self.stored_as}, which has no weights of "
-                f"{', '.join(map(str, self.weight_bits))} bits; expected "
-                f"{', '.join(map(str, widths))}"
-            )
-        return None
+        return self._stored.conflict()
 
     def aimed_at(self, goal: str) -> "Quantize":
         """With 4 bits beside 8 where bytes count for more than time and nothing else was said.
@@ -309,7 +282,7 @@ class Quantize(Pass):
         Errors are predicted for nearest rounding; what is decided is then rounded better.
         """
         context = replace(self._fitted(context), draft=True)
-        _refuse_without(self.stored_as, context)
+        self._stored.refuse(context.target)
         names = [layer.name for layer in context.layers]
         for name in self.sixteen_bit:
             if name not in names:
@@ -447,18 +420,6 @@ class Quantize(Pass):
         if not context.observed:
             pairs.move(fold_smoothing(context.names, smoothed, pairs.tensors, context.kept))
         pairs.insert()
-
-
-def _refuse_without(stored_as: Layout, context: Context) -> None:
-    """Complain where the target computes with no operator that reads weights so."""
-    wanted, target = OPERATORS[stored_as], context.target
-    if wanted and not target.low_bit_operators & set(wanted):
-        has = ", ".join(sorted(target.low_bit_operators)) or "no operator for weights in blocks"
-        fits = [name for name, own in OPERATORS.items() if target.low_bit_operators & set(own)]
-        raise UsageError(
-            f"quantize: stored_as is {stored_as!r}, which needs {' or '.join(wanted)}, and target "
-            f"{target.name} has {has}; expected {' or '.join(['packed', *fits])}"
-        )
 
 
 def _no_layer(stored: StoredWeight, layers: Mapping[str, Layer]) -> str:

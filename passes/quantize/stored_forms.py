@@ -20,9 +20,11 @@ from onnxpress.contract import (
     StoredWeight,
     shift_bias,
 )
+from onnxpress.errors import UsageError
 from onnxpress.passes.quantize.block_operators import (
     BLOCK_SIZES,
     BLOCKED_BITS,
+    OPERATORS,
     is_block,
     operator_for,
     write_blocks,
@@ -32,10 +34,12 @@ from onnxpress.passes.quantize.low_bit_weights import blocks_of, low_bit_weight,
 from onnxpress.passes.quantize.low_bits import LowBitForm
 from onnxpress.passes.quantize.unpacking import nodes_bytes, write_low_bits
 from onnxpress.passes.quantize.writing import write_stored, write_weight_only
+from onnxpress.targets import Target
 
 __all__ = ["STORED_FAMILIES", "StoredForms", "write_weights"]
 
 _BYTE = 8
+_LEAST_BLOCK = 8
 _NODE_BYTES = 400
 """Of a node in place of another, and its constants."""
 _OFTEN_BYTES = 12
@@ -89,6 +93,42 @@ class StoredForms:
         """Whether it matters which rows of an embedding are looked up."""
         return self.layout == "packed" and any(bits < _BYTE for bits in self.bits)
 
+    def conflict(self) -> str | None:
+        """Blocks whose scales take what is saved, or that no operator reads."""
+        if 0 < self.block_size < _LEAST_BLOCK:
+            return f"block_size is {self.block_size}; expected 0 or at least {_LEAST_BLOCK}"
+        if self.layout == "packed":
+            return None
+        if not is_block(self.block_size):
+            return (
+                f"block_size is {self.block_size} and stored_as {self.layout}; expected "
+                f"{BLOCK_SIZES}"
+            )
+        if set(self.kinds) - {"uniform"}:
+            return f"stored_as is {self.layout}, which has uniform levels only"
+        widths = BLOCKED_BITS[self.layout]
+        if self.bits and not set(self.bits) & set(widths):
+            return (
+                f"stored_as is {self.layout}, which has no weights of "
+                f"{', '.join(map(str, self.bits))} bits; expected {', '.join(map(str, widths))}"
+            )
+        return None
+
+    def refuse(self, target: Target) -> None:
+        """Complain where a target computes with no operator that reads weights so.
+
+        Raises:
+            UsageError: what it has.
+        """
+        wanted, own = OPERATORS[self.layout], target.low_bit_operators
+        if wanted and not own & set(wanted):
+            has = ", ".join(sorted(own)) or "no operator for weights in blocks"
+            fits = [name for name, operators in OPERATORS.items() if own & set(operators)]
+            raise UsageError(
+                f"quantize: stored_as is {self.layout!r}, which needs {' or '.join(wanted)}, and "
+                f"target {target.name} has {has}; expected {' or '.join(['packed', *fits])}"
+            )
+
     def offered(
         self, context: Context, weight: Layer | StoredWeight, of_bytes: Candidate
     ) -> tuple[list[Candidate], list[Candidate]]:
@@ -107,7 +147,6 @@ class StoredForms:
         if served:
             return served, []
         low: list[Candidate] = []
-        # What is not tried cannot be taken back where it loses too much.
         often = often_rows(context, weight)
         kept = context.untried and _BYTE in self.bits
         for bits in () if kept else sorted({bits for bits in self.bits if bits < _BYTE}):
@@ -134,7 +173,9 @@ class StoredForms:
     def _in_blocks(self, context: Context, weight: Layer | StoredWeight) -> list[Candidate]:
         """For operators that read blocks, the smallest first; none where none does."""
         found = []
-        for bits in sorted(set(self.bits or (_BYTE,))):
+        # What is not tried cannot be taken back where it loses too much.
+        kept = not self.bits or (context.untried and _BYTE in self.bits)
+        for bits in (_BYTE,) if kept else sorted(set(self.bits)):
             form = LowBitForm(
                 bits, self.block_size, self.symmetric, "uniform", self.shifts, self.layout
             )
