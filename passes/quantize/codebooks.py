@@ -1,9 +1,11 @@
 """Codebooks: levels fitted to the weights themselves.
 
 One-dimensional k-means (Lloyd, 1982) from equal steps and from quantiles, whichever ends nearer:
-nothing is drawn at random. Errors count by E[x²] of their input and by the square of the step. Once
-codes are chosen, the levels of a codebook are fitted jointly by least squares in the metric of the
-layer's inputs: with E_k the steps where the code is k, Σ_l tr(E_k G E_lᵀ) t_l = tr(E_k G Wᵀ).
+nothing is drawn at random. One level is 0: a mean near it in its place adds up over the many
+weights that are nearly 0 (25 dB of a layer of text recognition, for 0.1 to 0.9 elsewhere). Errors
+count by E[x²] of their input and by the square of the step. Once codes are chosen, the levels of a
+codebook are fitted jointly by least squares in the metric of the layer's inputs: with E_k the steps
+where the code is k, Σ_l tr(E_k G E_lᵀ) t_l = tr(E_k G Wᵀ).
 """
 
 from dataclasses import dataclass
@@ -54,14 +56,13 @@ class _Sums:
         return np.diff(self.mass[bounds], axis=1), np.diff(self.first[bounds], axis=1)
 
 
-def kmeans(x: Float64, weights: Float64, start: Float64, *, zero: bool) -> Float32:
-    """Levels `[tables, k]`, rising, of least weighed squared error.
+def kmeans(x: Float64, weights: Float64, start: Float64) -> Float32:
+    """Levels `[tables, k]`, rising and one of them 0, of least weighed squared error.
 
     Args:
         x: `[tables, n]` in [-2, 2].
         weights: `[tables, n]`, 0 or more.
         start: `[tables, k]`, rising, in [-2, 2].
-        zero: whether one of the levels is 0.
     """
     tables, count = x.shape
     order = np.argsort(x, axis=1, kind="stable")
@@ -79,24 +80,22 @@ def kmeans(x: Float64, weights: Float64, start: Float64, *, zero: bool) -> Float
     at = np.clip(np.searchsorted(mass, own_mass, side="right") - 1, ends, ends + count - 1)
     best, least = start, np.full(tables, np.inf)
     for levels in (start, x.reshape(-1)[at]):
-        found, gained = _settled(np.asarray(levels, np.float64), sums, zero=zero)
+        found, gained = _settled(np.asarray(levels, np.float64), sums)
         better = -gained < least
         best = np.where(better[:, None], found, best)
         least = np.where(better, -gained, least)
     return np.asarray(best, np.float32)
 
 
-def _settled(levels: Float64, sums: "_Sums", *, zero: bool) -> tuple[Float64, Float64]:
+def _settled(levels: Float64, sums: _Sums) -> tuple[Float64, Float64]:
     """Levels at the means of what is nearest to them, and by how much they lower the error."""
     nil = np.abs(levels).argmin(axis=1)[:, None]
     gained = np.zeros(len(levels))
     for _ in range(_ROUNDS):
-        if zero:
-            np.put_along_axis(levels := levels.copy(), nil, 0.0, axis=1)
+        np.put_along_axis(levels := levels.copy(), nil, 0.0, axis=1)
         own, first = sums.nearest_to(levels)
         means = np.where(own > 0, first / np.where(own > 0, own, 1), levels)
-        if zero:
-            np.put_along_axis(means, nil, 0.0, axis=1)
+        np.put_along_axis(means, nil, 0.0, axis=1)
         gained = (2 * means * first - means**2 * own).sum(axis=1)
         moved = np.abs(means - levels).max(initial=0.0)
         levels = np.maximum.accumulate(means, axis=1)
@@ -112,8 +111,6 @@ def refitted_levels(
     gram: Float64,
     tables: Float32,
     own: npt.NDArray[np.int64],
-    *,
-    zero: bool,
 ) -> Float32:
     """Tables `[tables, k]` of least error at the layer's output for given codes.
 
@@ -124,7 +121,6 @@ def refitted_levels(
         gram: `[groups, in, in]`.
         tables: `[tables, k]` as they are.
         own: `[groups, out, 1]` which is that of an output.
-        zero: whether the level that is 0 stays.
     """
     count, k = tables.shape
     slots = (own * k + codes).reshape(-1)
@@ -140,8 +136,7 @@ def refitted_levels(
     diagonal = np.where(diagonal > 0, diagonal, 1.0)[:, None]
     stiff = np.full((count, k), _DAMPING)
     right = right - (matrix @ old[:, :, None])[:, :, 0]
-    if zero:
-        stiff[old == 0] = _FIXED
-        right[old == 0] = 0
+    stiff[old == 0] = _FIXED
+    right[old == 0] = 0
     moved = np.linalg.solve(matrix + (stiff * diagonal)[:, :, None] * np.eye(k), right[:, :, None])
     return np.asarray(old + moved[:, :, 0], np.float32)

@@ -31,7 +31,7 @@ from onnxpress.passes.quantize.low_bits import (
     put_codes,
 )
 from onnxpress.passes.quantize.rounding import Compensation, Grid
-from onnxpress.passes.quantize.steps import holds_zero, int8_rows, power_above, without_codes
+from onnxpress.passes.quantize.steps import int8_rows, power_above, without_codes
 from onnxpress.passes.quantize.tiles import gram_of, tiled, untiled
 from onnxpress.passes.quantize.weights import quantize_weight
 from onnxpress.pieces import row_blocks
@@ -220,7 +220,6 @@ def _with_refitted_tables(low: LowBits, goal: Goal) -> LowBits:
         gram,
         tables,
         cut(np.broadcast_to(own[:, None], codes.shape))[:, :, :1],
-        zero=holds_zero(goal.weights, blocks),
     )
     # They may have changed places, so that all codes are chosen anew.
     found, found_units = np.sort(found, axis=1), low.units

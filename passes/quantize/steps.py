@@ -26,7 +26,7 @@ from onnxpress.passes.quantize.low_bits import (
 )
 from onnxpress.pieces import row_blocks
 
-__all__ = ["holds_zero", "int8_rows", "power_above", "without_codes"]
+__all__ = ["int8_rows", "power_above", "without_codes"]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -47,8 +47,6 @@ _FITTED = 1 << 18
 """Elements that a table of the whole weight is chosen by, of rows evenly spread."""
 _ROUNDS = 2
 """Of steps for a codebook, and the codebook for the steps."""
-_ZEROS = 0.2
-"""Share above which zeros are worth a level of their own."""
 
 
 def without_codes(
@@ -93,14 +91,6 @@ def without_codes(
     return LowBits(form, blocks, codes, units, steps, zeros, tables=tables)
 
 
-def holds_zero(matrix: npt.NDArray[np.floating], blocks: Blocks) -> bool:
-    """Whether a codebook needs a level for 0: many weights are 0, or all of a block."""
-    if (matrix == 0).mean() > _ZEROS:
-        return True
-    parts = row_blocks(matrix, _AT_A_TIME)
-    return not all(blocks.filled(matrix[rows]).any(axis=2).all() for rows in parts)
-
-
 def int8_rows(tables: Float32) -> tuple[Float32, Float32]:
     """Tables `[rows, 2^bits]` in whole numbers up to 127, and what they are counted in."""
     largest = np.abs(tables).max(axis=1) / np.float32(_HIGHEST_STEP)
@@ -139,7 +129,6 @@ def _table(
         tables = [log_levels(form.bits, base) for base in BASES]
         return min(tables, key=lambda table: _lost(w, weights, form, _GUESS, table))
     table, middle = uniform_levels(form.bits), form.middle
-    zero = holds_zero(matrix, blocks)
     for _ in range(_ROUNDS):
         scales, _ = _searched(w, weights, form, guesses, table)
         x = np.asarray(w / usable(scales)[:, :, None], np.float64).reshape(1, -1) / middle
@@ -147,7 +136,7 @@ def _table(
         counts = (counts if weights is None else counts * weights).reshape(1, -1)
         # Of very small steps the squares underflow.
         counts = counts / max(counts.max(), np.finfo(np.float64).tiny)
-        table = kmeans(np.clip(x, -2, 2), counts, table / np.float64(middle), zero=zero) * middle
+        table = kmeans(np.clip(x, -2, 2), counts, table / np.float64(middle)) * middle
     return table
 
 
@@ -172,7 +161,6 @@ def _with_rows_tables(
     """A table for each row, fitted to it, in int8 times a number of the row."""
     tables = np.empty((blocks.rows, 2**form.bits), np.float32)
     units = np.empty(blocks.rows, np.float32)
-    zero = holds_zero(matrix, blocks)
     for rows in row_blocks(matrix, _AT_A_TIME):
         w = np.asarray(matrix[rows], np.float32)
         largest = usable(np.abs(w).max(axis=1))[:, None]
@@ -182,7 +170,7 @@ def _with_rows_tables(
         x = np.asarray(w / largest, np.float64)
         ends = x.min(axis=1)[:, None], x.max(axis=1)[:, None]
         start = ends[0] + (ends[1] - ends[0]) * np.linspace(0, 1, 2**form.bits)
-        found, own = int8_rows(kmeans(x, counts, start, zero=zero))
+        found, own = int8_rows(kmeans(x, counts, start))
         tables[rows], units[rows] = found, own * largest[:, 0]
     if form.shifts:
         whole = power_above(units)
