@@ -1,8 +1,9 @@
 """Codebooks: levels fitted to the weights themselves.
 
 One-dimensional k-means (Lloyd, 1982) from equal steps and from quantiles, whichever ends nearer:
-nothing is drawn at random. One level is 0: a mean near it in its place adds up over the many
-weights that are nearly 0 (25 dB of a layer of text recognition, for 0.1 to 0.9 elsewhere). Errors
+nothing is drawn at random. One level may be held at 0: a mean near it in its place adds up over the
+many weights that are nearly 0 (25 dB of a layer of text recognition), elsewhere it costs up to 1.
+Errors
 count by E[x²] of their input and by the square of the step. Once codes are chosen, the levels of a
 codebook are fitted jointly by least squares in the metric of the layer's inputs: with E_k the steps
 where the code is k, Σ_l tr(E_k G E_lᵀ) t_l = tr(E_k G Wᵀ).
@@ -56,13 +57,14 @@ class _Sums:
         return np.diff(self.mass[bounds], axis=1), np.diff(self.first[bounds], axis=1)
 
 
-def kmeans(x: Float64, weights: Float64, start: Float64) -> Float32:
-    """Levels `[tables, k]`, rising and one of them 0, of least weighed squared error.
+def kmeans(x: Float64, weights: Float64, start: Float64, *, zero: bool) -> Float32:
+    """Levels `[tables, k]`, rising, of least weighed squared error.
 
     Args:
         x: `[tables, n]` in [-2, 2].
         weights: `[tables, n]`, 0 or more.
         start: `[tables, k]`, rising, in [-2, 2].
+        zero: whether one of the levels is 0.
     """
     tables, count = x.shape
     order = np.argsort(x, axis=1, kind="stable")
@@ -80,22 +82,24 @@ def kmeans(x: Float64, weights: Float64, start: Float64) -> Float32:
     at = np.clip(np.searchsorted(mass, own_mass, side="right") - 1, ends, ends + count - 1)
     best, least = start, np.full(tables, np.inf)
     for levels in (start, x.reshape(-1)[at]):
-        found, gained = _settled(np.asarray(levels, np.float64), sums)
+        found, gained = _settled(np.asarray(levels, np.float64), sums, zero=zero)
         better = -gained < least
         best = np.where(better[:, None], found, best)
         least = np.where(better, -gained, least)
     return np.asarray(best, np.float32)
 
 
-def _settled(levels: Float64, sums: _Sums) -> tuple[Float64, Float64]:
+def _settled(levels: Float64, sums: _Sums, *, zero: bool) -> tuple[Float64, Float64]:
     """Levels at the means of what is nearest to them, and by how much they lower the error."""
     nil = np.abs(levels).argmin(axis=1)[:, None]
     gained = np.zeros(len(levels))
     for _ in range(_ROUNDS):
-        np.put_along_axis(levels := levels.copy(), nil, 0.0, axis=1)
+        if zero:
+            np.put_along_axis(levels := levels.copy(), nil, 0.0, axis=1)
         own, first = sums.nearest_to(levels)
         means = np.where(own > 0, first / np.where(own > 0, own, 1), levels)
-        np.put_along_axis(means, nil, 0.0, axis=1)
+        if zero:
+            np.put_along_axis(means, nil, 0.0, axis=1)
         gained = (2 * means * first - means**2 * own).sum(axis=1)
         moved = np.abs(means - levels).max(initial=0.0)
         levels = np.maximum.accumulate(means, axis=1)

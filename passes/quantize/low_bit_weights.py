@@ -163,11 +163,8 @@ def _of_layer(context: Context, layer: Layer, form: LowBitForm) -> LowBitRounded
         # Of a wide layer each tile has inputs of its own.
         groups = len(goal.gram) // goal.tiles
         importance = np.einsum("gii->gi", goal.gram).reshape(groups, -1)
-    found = without_codes(goal.weights, form, blocks, importance, thorough=not context.draft)
-    if goal.gram is None or context.draft:
-        for rows in row_blocks(goal.weights, _AT_A_TIME):
-            put_codes(found, rows, nearest_codes(found, rows, goal.weights[rows]))
-    else:
+    found = _to_the_nearest(goal, form, blocks, importance, thorough=not context.draft)
+    if goal.gram is not None and not context.draft:
         share = _damping(context.moments(layer), goal, found)
         compensation = Compensation.of(goal.gram, share)
         _put_compensated(found, compensation, goal)
@@ -177,6 +174,23 @@ def _of_layer(context: Context, layer: Layer, form: LowBitForm) -> LowBitRounded
             found = min(found, again, key=lambda low: _lost(low, goal))
     delta = found.dequantize() - goal.weights
     return LowBitRounded(found, *judged(context, layer, goal, delta))
+
+
+def _to_the_nearest(
+    goal: Goal, form: LowBitForm, blocks: Blocks, importance: Float64 | None, *, thorough: bool
+) -> LowBits:
+    """The nearest codes; of a codebook with a level at 0 and one without, the one that errs less.
+
+    By the inputs that were observed: without, or where zeros were made on purpose, with.
+    """
+    free = form.kind in _FITTED and goal.gram is not None and not goal.keeps_zeros
+    tried = []
+    for zero in (True, False) if free else (True,):
+        low = without_codes(goal.weights, form, blocks, importance, thorough=thorough, zero=zero)
+        for rows in row_blocks(goal.weights, _AT_A_TIME):
+            put_codes(low, rows, nearest_codes(low, rows, goal.weights[rows]))
+        tried.append(low)
+    return min(tried, key=lambda low: _lost(low, goal)) if free else tried[0]
 
 
 def _put_compensated(low: LowBits, compensation: Compensation, goal: Goal) -> None:

@@ -56,6 +56,7 @@ def without_codes(
     importance: Float64 | None,
     *,
     thorough: bool,
+    zero: bool = True,
 ) -> LowBits:
     """Steps and zero points of all blocks, or a table beside steps; codes are 0.
 
@@ -65,11 +66,12 @@ def without_codes(
         blocks: how rows are cut.
         importance: `[groups, in]` E[x²] by which errors count; `None`: all alike.
         thorough: more than one guess a block.
+        zero: whether one of the levels of a codebook is 0.
     """
     if form.kind == "row_codebook":
-        return _with_rows_tables(matrix, form, blocks, importance)
+        return _with_rows_tables(matrix, form, blocks, importance, zero=zero)
     guesses = _GUESSES if thorough else _GUESS
-    tables = _table(matrix, form, blocks, importance, guesses)
+    tables = _table(matrix, form, blocks, importance, guesses, zero=zero)
     scales = np.empty((blocks.rows, blocks.count), np.float32)
     zeros = np.empty(scales.shape, np.uint8) if form.has_zeros else None
     for rows in row_blocks(matrix, _AT_A_TIME):
@@ -115,6 +117,8 @@ def _table(
     blocks: Blocks,
     importance: Float64 | None,
     guesses: Float64,
+    *,
+    zero: bool,
 ) -> Float32 | None:
     """`[1, 2^bits]` the levels that err least on some rows; `None`: whole numbers."""
     if form.kind == "uniform":
@@ -136,7 +140,7 @@ def _table(
         counts = (counts if weights is None else counts * weights).reshape(1, -1)
         # Of very small steps the squares underflow.
         counts = counts / max(counts.max(), np.finfo(np.float64).tiny)
-        table = kmeans(np.clip(x, -2, 2), counts, table / np.float64(middle)) * middle
+        table = kmeans(np.clip(x, -2, 2), counts, table / np.float64(middle), zero=zero) * middle
     return table
 
 
@@ -157,6 +161,8 @@ def _with_rows_tables(
     form: LowBitForm,
     blocks: Blocks,
     importance: Float64 | None,
+    *,
+    zero: bool,
 ) -> LowBits:
     """A table for each row, fitted to it, in int8 times a number of the row."""
     tables = np.empty((blocks.rows, 2**form.bits), np.float32)
@@ -170,7 +176,7 @@ def _with_rows_tables(
         x = np.asarray(w / largest, np.float64)
         ends = x.min(axis=1)[:, None], x.max(axis=1)[:, None]
         start = ends[0] + (ends[1] - ends[0]) * np.linspace(0, 1, 2**form.bits)
-        found, own = int8_rows(kmeans(x, counts, start))
+        found, own = int8_rows(kmeans(x, counts, start, zero=zero))
         tables[rows], units[rows] = found, own * largest[:, 0]
     if form.shifts:
         whole = power_above(units)

@@ -175,7 +175,7 @@ def test_kmeans_ends_where_each_level_is_the_mean_of_what_is_nearest(
     x = np.clip(rng.standard_t(3, size=(tables, 300)) / 4, -2, 2)
     weights = rng.uniform(0, 1, x.shape)
     start = np.broadcast_to(np.linspace(-1, 1, k), (tables, k))
-    found = kmeans(x, weights, start)
+    found = kmeans(x, weights, start, zero=True)
     assert (np.diff(found, axis=1) >= 0).all()
     assert (found == 0).any(axis=1).all()
 
@@ -199,7 +199,7 @@ def test_kmeans_ends_where_each_level_is_the_mean_of_what_is_nearest(
 def test_kmeans_of_constants_and_of_nothing_that_counts_stays_finite() -> None:
     for x in (np.full((2, 50), 0.25), np.zeros((2, 50))):
         for weights in (np.ones((2, 50)), np.zeros((2, 50))):
-            found = kmeans(x, weights, np.broadcast_to(np.linspace(-1, 1, 8), (2, 8)))
+            found = kmeans(x, weights, np.broadcast_to(np.linspace(-1, 1, 8), (2, 8)), zero=True)
             assert np.isfinite(found).all()
             if weights.any():
                 np.testing.assert_allclose(np.abs(found - x[:, :1]).min(axis=1), 0, atol=1e-6)
