@@ -1,6 +1,7 @@
 """What outputs mean, what a model lost against its original, and whether that is allowed."""
 
 from onnxpress.judge.budget import DEFAULT_MIN_SQNR, Budget
+from onnxpress.judge.disagreement import Answer, Disagreement, most_different
 from onnxpress.judge.evaluator import Evaluator, Runner
 from onnxpress.judge.fidelity import FidelitySum, OutputFidelity
 from onnxpress.judge.interface import interface_problems
@@ -11,7 +12,9 @@ from onnxpress.judge.verdict import Judgement, Verdict, judgement
 
 __all__ = [
     "DEFAULT_MIN_SQNR",
+    "Answer",
     "Budget",
+    "Disagreement",
     "Evaluator",
     "FidelitySum",
     "Judgement",
@@ -25,5 +28,6 @@ __all__ = [
     "Verdict",
     "interface_problems",
     "judgement",
+    "most_different",
     "read_outputs",
 ]

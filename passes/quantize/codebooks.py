@@ -2,11 +2,10 @@
 
 One-dimensional k-means (Lloyd, 1982) from equal steps and from quantiles, whichever ends nearer:
 nothing is drawn at random. One level may be held at 0: a mean near it in its place adds up over the
-many weights that are nearly 0 (25 dB of a layer of text recognition), elsewhere it costs up to 1.
-Errors
-count by E[x²] of their input and by the square of the step. Once codes are chosen, the levels of a
-codebook are fitted jointly by least squares in the metric of the layer's inputs: with E_k the steps
-where the code is k, Σ_l tr(E_k G E_lᵀ) t_l = tr(E_k G Wᵀ).
+many weights that are nearly 0 (25 dB of a layer of text recognition); elsewhere it costs up to 1.
+Errors count by E[x²] of their input and by the square of the step. Once codes are chosen, the
+levels of a codebook are fitted jointly by least squares in the metric of the layer's inputs: with
+E_k the steps where the code is k, Σ_l tr(E_k G E_lᵀ) t_l = tr(E_k G Wᵀ).
 """
 
 from dataclasses import dataclass
