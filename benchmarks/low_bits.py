@@ -6,7 +6,8 @@ Ours by `simplify` and `quantize` alone, refined, of 64 calibration samples, wit
 budget; onnxruntime's quantizer of MatMul and Gather by its defaults but for the block. Load times
 and speed are taken in turn with the float model in this process, memory in a process for each
 model. Decibels are pooled: power of a float output over 64 evaluation samples against that of its
-error, the worst output of a model.
+error, the worst output of a model; "same" is how many of the largest numbers along the last axis of
+the first output stay.
 """
 
 import argparse
@@ -16,11 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,6 +31,8 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from press import paths
 
 from onnxpress import model_file
+from onnxpress.contract import Decision
+from onnxpress.conversion.opset import raise_opset
 from onnxpress.data import load_samples
 from onnxpress.errors import OnnxpressError
 from onnxpress.lossless import lossless
@@ -42,6 +47,11 @@ THREADS = 2
 LOADS = 5
 CALIBRATION, SAMPLES = 64, 64
 IDENTICAL_DB = 300
+HEADS = (
+    "model", "form", "dB", "same %", "MB", "load ms (float)", "memory MB (float)", "speed", "s",
+)  # fmt: skip
+THEIR_ERRORS = (ValueError, RuntimeError, ImportError, KeyError, AttributeError, AssertionError)
+"""What quantizers of others end with."""
 MEMORY = """
 import os, sys
 import onnxruntime as ort
@@ -54,21 +64,51 @@ print(resident() - before)
 """
 
 
-def ours(bits: int, *, data: bool = True, block: int = 32, symmetric: bool = True) -> "Maker":
-    """One form for every weight that it makes smaller."""
-    form = Quantize(form="weight_only", weight_bits=(bits,), block_size=block, symmetric=symmetric)
+def ours(
+    bits: int,
+    *,
+    data: bool = True,
+    block: int = 32,
+    symmetric: bool = True,
+    refined: bool = True,
+    words: int | None = None,
+    **settings: Any,  # noqa: ANN401 - of the pass
+) -> "Maker":
+    """One form for every weight that it makes smaller; embeddings may have other bits."""
+    form = Quantize(
+        form="weight_only",
+        weight_bits=(bits,) if words is None else (bits, words),
+        block_size=block,
+        symmetric=symmetric,
+        **settings,
+    )
 
     def make(name: str, output: Path) -> None:
         path, calibration, _ = paths(name)
         target, pool = load_target("cpu"), Pool((form,))
         model = lossless(Simplify(), model_file.load(path), target, 0).model
+        model, refused = raise_opset(model, form.needed_opset)
+        if refused:
+            print(f"{name}: {refused}", file=sys.stderr)
         samples = None
         if data:
             samples = load_samples(calibration, Session(model).inputs)
             samples = samples.take(range(min(CALIBRATION, len(samples))))
         context = pool.context(model, target, samples, threads=THREADS)
-        chosen = strongest(pool, context, pool.offer(replace(context, survey=True)))
-        again = [replace(d, candidate=replace(d.candidate, refined=data)) for d in chosen]
+        offer = pool.offer(replace(context, survey=True))
+        chosen = strongest(pool, context, offer)
+        if words is not None:
+            tables = {layer.name for layer in context.layers if layer.op_type == "Gather"}
+            wanted = {item.site: words if item.site in tables else bits for item in offer.proposals}
+            chosen = tuple(
+                Decision(item.site, candidate)
+                for item in offer.proposals
+                for candidate in item.candidates
+                if candidate.family.startswith(f"weight_only_{wanted[item.site]}_bit")
+            )
+        again = [
+            replace(d, candidate=replace(d.candidate, refined=data and refined)) for d in chosen
+        ]
         made = pool.rewrite_refined(context, again, samples, threads=THREADS)
         model_file.save(made, output)
 
@@ -140,7 +180,17 @@ def memory_mb(path: Path) -> float:
     return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
 
-def compare(name: str, pattern: str) -> None:
+def same_choice(wanted: list[dict[str, Array]], found: list[dict[str, Array]]) -> float:
+    """Of the first float output, the share of largest numbers along its last axis that stay."""
+    name = next(n for n, array in wanted[0].items() if np.issubdtype(array.dtype, np.floating))
+    kept = [
+        (one[name].argmax(axis=-1) == other[name].argmax(axis=-1)).reshape(-1)
+        for one, other in zip(wanted, found, strict=True)
+    ]
+    return float(np.concatenate(kept).mean())
+
+
+def compare(name: str, pattern: str, rows: Mapping[str, Maker]) -> None:
     """Print the rows of a model."""
     model, _, evaluation = paths(name)
     original = Session(model, threads=THREADS)
@@ -148,7 +198,7 @@ def compare(name: str, pattern: str) -> None:
     feeds = samples.feeds[:SAMPLES]
     wanted = [dict(original.run(feed)) for feed in feeds]
     with tempfile.TemporaryDirectory() as folder:
-        for row, make in ROWS.items():
+        for row, make in rows.items():
             if not fnmatch(row, pattern):
                 continue
             output = Path(folder, "model.onnx")
@@ -156,17 +206,19 @@ def compare(name: str, pattern: str) -> None:
             try:
                 make(name, output)
                 session = Session(output, threads=THREADS)
-            except OnnxpressError as error:
-                print(f"| {name} | {row} | {error} |", flush=True)
+            except (OnnxpressError, *THEIR_ERRORS) as error:
+                print(f"| {name} | {row} | {' '.join(str(error).split())[:120]} |", flush=True)
                 continue
             seconds = time.monotonic() - started
-            db = pooled_db(wanted, [dict(session.run(feed)) for feed in feeds])
+            found = [dict(session.run(feed)) for feed in feeds]
+            db = pooled_db(wanted, found)
             latency = compare_latency(original, session, feeds[0])
             before, after = load_seconds(model, output)
             cells = (
                 name,
                 row,
                 f"{db:.1f}" if db < IDENTICAL_DB else "identical",
+                f"{100 * same_choice(wanted, found):.1f}",
                 f"{model_file.size_bytes(output) / 1e6:.2f}",
                 f"{1e3 * after:.0f} ({1e3 * before:.0f})",
                 f"{memory_mb(output):.0f} ({memory_mb(model):.0f})",
@@ -176,7 +228,7 @@ def compare(name: str, pattern: str) -> None:
             print("| " + " | ".join(cells) + " |", flush=True)
 
 
-def main() -> None:
+def main(rows: Mapping[str, Maker] = MappingProxyType(ROWS)) -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="+", metavar="NAME")
@@ -186,10 +238,9 @@ def main() -> None:
     logging.disable(logging.INFO)
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("onnxruntime", "onnx"))
     print(f"{dt.datetime.now(tz=dt.UTC).date()}, {versions}, {THREADS} threads\n")
-    heads = "model", "form", "dB", "MB", "load ms (float)", "memory MB (float)", "speed", "s"
-    print("| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|", flush=True)
+    print("| " + " | ".join(HEADS) + " |\n" + "| --- " * len(HEADS) + "|", flush=True)
     for name in arguments.names:
-        compare(name, arguments.rows)
+        compare(name, arguments.rows, rows)
 
 
 if __name__ == "__main__":

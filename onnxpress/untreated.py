@@ -86,8 +86,12 @@ def _unpacked(table: ir.Node) -> tuple[ir.Value, int, set[ir.Node]]:
     """The weight that comes of a table, the bits that it adds, and the nodes on the way."""
     parts = (static_shape(table.inputs[0]) or (1,))[-1]
     value, bits, nodes = table.outputs[0], 8 // parts, {table}
-    while len(uses := tuple(value.uses())) == 1 and uses[0].node.op_type in _UNPACKING:
+    while len(uses := tuple(value.uses())) == 1:
         node, place = uses[0]
+        # Codes may be looked up in a table of levels.
+        levels = node.op_type == "Gather" and place == 1
+        if node.op_type not in _UNPACKING and not levels:
+            break
         # Zero points are no part of the codes.
         bits = 0 if node.op_type == "Sub" and place == 1 else bits
         nodes.add(node)

@@ -29,6 +29,7 @@ __all__ = ["Target"]
 
 _FileForm = Literal["onnx", "ort"]
 _Half = Literal["none", "storage", "arithmetic"]
+_LowBitOperator = Literal["DequantizeLinear", "GatherBlockQuantized", "MatMulNBits"]
 _Positive = Annotated[int, Ge(1)]
 
 
@@ -162,6 +163,16 @@ class Target:
         )
     )
     four_bit_weights: bool = field(metadata=fact("whether weights of 4 bits have kernels", both))
+    low_bit_operators: frozenset[
+        Literal["DequantizeLinear", "GatherBlockQuantized", "MatMulNBits"]
+    ] = field(
+        metadata=fact(
+            "operators that read weights of few bits in blocks: `DequantizeLinear` (opset 21), and "
+            "onnxruntime's own",
+            both,
+            show=lambda names: ", ".join(sorted(names)) or "none",
+        )
+    )
     quantized_operators: frozenset[str] = field(
         metadata=fact(
             "operators that have an integer kernel between Q and DQ, and onnxruntime's "

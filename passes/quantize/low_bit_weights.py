@@ -6,6 +6,7 @@ chosen column by column, so that their errors cancel (`rounding`), whatever bloc
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,9 @@ from onnxpress.contract import (
 )
 from onnxpress.graph import standard_opset
 from onnxpress.layers import Layer
+from onnxpress.passes.quantize.codebooks import refitted_levels
 from onnxpress.passes.quantize.goals import Goal, compensable, goal_of, judged
+from onnxpress.passes.quantize.levels import LevelGrid
 from onnxpress.passes.quantize.low_bits import (
     Blocks,
     LowBitForm,
@@ -26,9 +29,9 @@ from onnxpress.passes.quantize.low_bits import (
     OftenRows,
     nearest_codes,
     put_codes,
-    without_codes,
 )
 from onnxpress.passes.quantize.rounding import Compensation, Grid
+from onnxpress.passes.quantize.steps import int8_rows, power_above, without_codes
 from onnxpress.passes.quantize.tiles import gram_of, tiled, untiled
 from onnxpress.passes.quantize.weights import quantize_weight
 from onnxpress.pieces import row_blocks
@@ -53,7 +56,12 @@ _OUTPUTS = 128
 """Of a layer, evenly spread, that the damping is chosen by."""
 _OFTEN = 32
 """Of so many rows one, at most, that is looked up often: an eighth of a bit a weight."""
+_NO_ROWS = np.zeros(0, np.int64)
 _SCATTER_OPSET = 11
+_FITTED = ("codebook", "row_codebook")
+"""Kinds of levels that are fitted again once the codes are chosen."""
+_MOST_WORK = 1 << 35
+"""Multiply-adds of a fit: a table of a larger weight is fitted by some of its rows."""
 _INPUTS_LAST = ("gemm_out_in", "out_in", "directions_out_in")
 
 
@@ -100,7 +108,7 @@ def low_bit_weight(
     """The weight in a form, rounded as well as what is known of its inputs allows."""
     if isinstance(weight, StoredWeight) or not _compensated_by_columns(weight):
         blocks = blocks_of(weight, form)
-        often = often_rows(context, weight)
+        often = often_rows(context, weight) if form.layout == "packed" else _NO_ROWS
         return _of_array(context, weight.weight.const_value, blocks, form, often)
     return _of_layer(context, weight, form)
 
@@ -116,7 +124,7 @@ def often_rows(context: Context, weight: Layer | StoredWeight) -> npt.NDArray[np
     if isinstance(weight, Layer) and known is not None:
         counts = known.lookups.get(weight.name)
     if counts is None or standard_opset(context.model) < _SCATTER_OPSET:
-        return np.zeros(0, np.int64)
+        return _NO_ROWS
     most = len(counts) // _OFTEN
     order = np.argsort(-counts, kind="stable")[:most]
     return np.sort(order[counts[order] > 0]).astype(np.int64)
@@ -155,19 +163,84 @@ def _of_layer(context: Context, layer: Layer, form: LowBitForm) -> LowBitRounded
         # Of a wide layer each tile has inputs of its own.
         groups = len(goal.gram) // goal.tiles
         importance = np.einsum("gii->gi", goal.gram).reshape(groups, -1)
-    found = without_codes(goal.weights, form, blocks, importance, thorough=not context.draft)
-    if goal.gram is None or context.draft:
-        for rows in row_blocks(goal.weights, _AT_A_TIME):
-            put_codes(found, rows, nearest_codes(found, rows, goal.weights[rows]))
-    else:
+    found = _to_the_nearest(goal, form, blocks, importance, thorough=not context.draft)
+    if goal.gram is not None and not context.draft:
         share = _damping(context.moments(layer), goal, found)
         compensation = Compensation.of(goal.gram, share)
-        alone = len(goal.gram) == goal.tiles
-        every = row_blocks(goal.weights, _AT_A_TIME) if alone else [slice(0, blocks.rows)]
-        for rows in every:
-            put_codes(found, rows, _compensated(found, rows, compensation, goal))
+        _put_compensated(found, compensation, goal)
+        if form.kind in _FITTED:
+            again = _with_refitted_tables(found, goal)
+            _put_compensated(again, compensation, goal)
+            found = min(found, again, key=lambda low: _lost(low, goal))
     delta = found.dequantize() - goal.weights
     return LowBitRounded(found, *judged(context, layer, goal, delta))
+
+
+def _to_the_nearest(
+    goal: Goal, form: LowBitForm, blocks: Blocks, importance: Float64 | None, *, thorough: bool
+) -> LowBits:
+    """The nearest codes; of a codebook with a level at 0 and one without, the one that errs less.
+
+    By the inputs that were observed: without, or where zeros were made on purpose, with.
+    """
+    free = form.kind in _FITTED and goal.gram is not None and not goal.keeps_zeros
+    tried = []
+    for zero in (True, False) if free else (True,):
+        low = without_codes(goal.weights, form, blocks, importance, thorough=thorough, zero=zero)
+        for rows in row_blocks(goal.weights, _AT_A_TIME):
+            put_codes(low, rows, nearest_codes(low, rows, goal.weights[rows]))
+        tried.append(low)
+    return min(tried, key=lambda low: _lost(low, goal)) if free else tried[0]
+
+
+def _put_compensated(low: LowBits, compensation: Compensation, goal: Goal) -> None:
+    """Codes whose errors cancel, in place."""
+    alone = len(compensation.gram) == goal.tiles
+    every = row_blocks(goal.weights, _AT_A_TIME) if alone else [slice(0, low.blocks.rows)]
+    for rows in every:
+        put_codes(low, rows, _compensated(low, rows, compensation, goal))
+
+
+def _lost(low: LowBits, goal: Goal) -> float:
+    """Power of the error at the layer's output."""
+    return output_energy(tiled(low.dequantize() - goal.weights, goal.tiles), goal.gram)
+
+
+def _with_refitted_tables(low: LowBits, goal: Goal) -> LowBits:
+    """The levels of a codebook by least squares for the codes that it has; one of all from some."""
+    gram, tables, blocks = goal.gram, low.tables, low.blocks
+    assert gram is not None
+    assert tables is not None
+    groups, tiles = len(gram), goal.tiles
+    work = goal.weights.size * (blocks.columns // tiles) << low.form.bits
+    alone = len(tables) == 1
+    by = max(1, -(-work // _MOST_WORK))
+    if by > 1 and (not alone or groups > tiles):
+        return replace(low, codes=low.codes.copy())
+    rows = slice(0, None, by)
+
+    def cut(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        parts = tiled(array, tiles)
+        return parts.reshape(groups, -1, parts.shape[1])
+
+    scales = np.asarray(blocks.spread(low.scales(rows)), np.float64)
+    units = np.abs(scales).max()
+    codes = low.codes[rows].reshape(len(scales), -1)[:, : blocks.columns]
+    own = np.zeros(len(scales), np.int64) if alone else np.arange(len(scales))
+    found = refitted_levels(
+        cut(codes),
+        cut(scales / units),
+        cut(goal.weights[rows] / units),
+        gram,
+        tables,
+        cut(np.broadcast_to(own[:, None], codes.shape))[:, :, :1],
+    )
+    # They may have changed places, so that all codes are chosen anew.
+    found, found_units = np.sort(found, axis=1), low.units
+    if not alone:
+        found, more = int8_rows(found)
+        found_units = low.units * (power_above(more) if low.form.shifts else more)
+    return replace(low, codes=np.zeros_like(low.codes), tables=found, units=found_units)
 
 
 def _damping(moments: LayerStatistics | None, goal: Goal, low: LowBits) -> float:
@@ -203,7 +276,7 @@ def _compensated(low: LowBits, rows: slice, compensation: Compensation, goal: Go
     # Squares of very small weights would underflow.
     units = np.abs(steps).max(axis=1, keepdims=True)
 
-    def cut(array: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    def cut(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         parts = tiled(array, tiles)
         return parts.reshape(groups, -1, parts.shape[1])
 
@@ -213,10 +286,16 @@ def _compensated(low: LowBits, rows: slice, compensation: Compensation, goal: Go
         lowest = -cut(blocks.spread(low.zeros[rows]).astype(np.float32)).astype(np.float32)
         highest = lowest + np.float32(form.levels)
     relative = steps / units
-    grid = Grid(lowest, highest, cut(relative).astype(np.float32))
+    grid: Grid | LevelGrid = Grid(lowest, highest, cut(relative).astype(np.float32))
+    tables = low.tables_of(rows)
+    if tables is not None:
+        own = np.arange(len(steps)) if len(tables) > 1 else np.zeros(len(steps), np.int64)
+        which = cut(np.broadcast_to(own[:, None], steps.shape))[:, :, :1]
+        grid = LevelGrid(tables, which, cut(relative).astype(np.float32))
     target = tiled(np.asarray(goal.weights[rows], np.float64) / units, tiles)
     found = compensation.fitted(np.asarray(target, np.float64), grid, keep_zeros=goal.keeps_zeros)
-    return np.asarray(np.round(untiled(found, tiles) / relative), np.float64)
+    numbers = untiled(found, tiles) / relative
+    return np.asarray(numbers if tables is not None else np.round(numbers), np.float64)
 
 
 def _relative_error(rows: npt.NDArray[np.floating], low: LowBits) -> float:

@@ -1,13 +1,11 @@
-"""Weights of 2 to 7 bits in blocks, each with a step of its own.
+"""Weights of 2 to 7 bits in blocks, each with a step of its own: how they are cut and kept.
 
 A block is a stretch of a row of the weight's matrix `[out, in]`, along its inputs; of a table or of
 what is no layer, of its last axis. Blocks of a row are equally long, so that as little as possible
-is filled up where the row is no multiple of them. Symmetric codes use every level: the largest
-weight of a block, whatever its sign, is on the lowest one, where a step may be negative (as in
-llama.cpp's Q4_0). Steps are those of least squares for the codes that a few first guesses give,
-weighed by E[x²] where that is known (clipping is one of the guesses). Of several blocks in a row
-they are int8 times a number of the row, which costs 0.01 dB against half precision and half the
-bytes, and has the range of float32.
+is filled up where the row is no multiple of them. Of several blocks in a row the steps are int8
+times a number of the row, which costs 0.01 dB against half precision and half the bytes, and has
+the range of float32. A code stands for a whole number of steps, or for a number in a table
+(`levels`): of the weight, or of each row.
 """
 
 import math
@@ -17,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxpress.passes.quantize.levels import Kind, Layout, nearest_index
 from onnxpress.passes.quantize.packing import planes
 from onnxpress.passes.quantize.weights import QuantizedWeight
-from onnxpress.pieces import row_blocks
 
 __all__ = [
     "Blocks",
@@ -27,23 +25,15 @@ __all__ = [
     "LowBits",
     "OftenRows",
     "nearest_codes",
+    "nearest_numbers",
     "put_codes",
-    "without_codes",
+    "usable",
 ]
 
 Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 
-_GUESSES = np.linspace(1.1, 0.6, 11)
-"""Times the step that holds the largest weight of a block."""
-_GUESS = np.ones(1)
-_HIGHEST_STEP = 127
 _UNIT_BYTES = 4
 """float32."""
-_IDLE = 1e-3
-"""Of the mean, added to each input's power: other samples may have what never occurs in these."""
-_AT_A_TIME = 1 << 19
-"""Elements whose steps are searched together: what is computed of them stays in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +41,20 @@ class LowBitForm:
     """How a weight is stored.
 
     Attributes:
-        bits: of a code, 2 to 7.
+        bits: of a code, 2 to 7; 8 too in blocks for operators.
         block_size: weights with one step, at most; 0: a whole row.
         symmetric: without zero points.
+        kind: how the numbers lie that codes stand for; all but the uniform ones are in a table.
+        shifts: steps are powers of two.
+        layout: what reads it: operators that unpack it at load, or those of `block_operators`.
     """
 
     bits: int
     block_size: int = 32
     symmetric: bool = True
+    kind: Kind = "uniform"
+    shifts: bool = False
+    layout: Layout = "packed"
 
     @property
     def levels(self) -> int:
@@ -69,6 +65,22 @@ class LowBitForm:
     def middle(self) -> int:
         """The code of 0 without zero points."""
         return int(2 ** (self.bits - 1))
+
+    @property
+    def has_zeros(self) -> bool:
+        """Whether there are zero points."""
+        return not self.symmetric and self.kind == "uniform"
+
+    @property
+    def longest(self) -> int:
+        """Weights with one step, at most; a table of each row has its steps in it."""
+        return 0 if self.kind == "row_codebook" else self.block_size
+
+    def tables_bytes(self, rows: int) -> int:
+        """What the numbers take that codes stand for: float32, of each row's int8."""
+        if self.kind == "uniform":
+            return 0
+        return (self.levels + 1) * (rows if self.kind == "row_codebook" else _UNIT_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +108,17 @@ class Blocks:
         cls, rows: int, columns: int, form: LowBitForm, groups: int = 1, *, swapped: bool = False
     ) -> "Blocks":
         """As few as the form allows, and codes that fill whole bytes."""
-        longest = form.block_size or columns
+        if form.layout != "packed":
+            # The last block of a row may be shorter in the file, or filled up.
+            return cls(
+                rows,
+                columns,
+                -(-columns // form.block_size),
+                form.block_size,
+                groups,
+                swapped,
+            )
+        longest = form.longest or columns
         count = max(1, -(-columns // longest))
         size = -(-columns // count)
         parts = 8 // min(width for width, _ in planes(form.bits))
@@ -146,9 +168,13 @@ class Blocks:
     def nbytes(self, form: LowBitForm) -> int:
         """What codes, steps and zero points take."""
         blocks = self.rows * self.count
-        zeros = 0 if form.symmetric else -(-blocks * form.bits // 8)
+        if form.layout != "packed":
+            zeros = self.rows * -(-self.count * form.bits // 8) if form.has_zeros else 0
+            return blocks * (self.size * form.bits // 8 + _UNIT_BYTES) + zeros
+        zeros = -(-blocks * form.bits // 8) if form.has_zeros else 0
         steps = blocks if self.count > 1 else 0
-        return blocks * self.size * form.bits // 8 + steps + _UNIT_BYTES * self.rows + zeros
+        beside = steps + _UNIT_BYTES * self.rows + zeros + form.tables_bytes(self.rows)
+        return blocks * self.size * form.bits // 8 + beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +202,8 @@ class LowBits:
         steps: `[rows, count]`, not 0; `None`: 1, of the one block that each row is.
         zeros: `[rows, count]` the codes of 0; `None`: `form.middle`.
         often: rows that are stored in 8 bits beside; `None`: none.
+        tables: `[1 or rows, 2^bits]` the numbers that codes stand for; `None`: whole ones from
+            the code of 0.
     """
 
     form: LowBitForm
@@ -185,6 +213,11 @@ class LowBits:
     steps: npt.NDArray[np.int8] | None
     zeros: npt.NDArray[np.uint8] | None
     often: OftenRows | None = None
+    tables: Float32 | None = None
+
+    def tables_of(self, rows: slice) -> Float32 | None:
+        """Of some rows; or the one of all."""
+        return self.tables if self.tables is None or len(self.tables) == 1 else self.tables[rows]
 
     def scales(self, rows: slice = slice(None)) -> Float32:
         """`[r, count]` of some rows: what a code is worth in each block."""
@@ -199,7 +232,13 @@ class LowBits:
 
     def dequantize(self, rows: slice = slice(None)) -> Float32:
         """What some rows stand for, `[r, in]`."""
-        whole = self.codes[rows].astype(np.float32) - self.points(rows)[:, :, None]
+        codes, tables = self.codes[rows], self.tables_of(rows)
+        if tables is None:
+            whole = codes.astype(np.float32) - self.points(rows)[:, :, None]
+        elif len(tables) == 1:
+            whole = tables[0][codes]
+        else:
+            whole = tables[np.arange(len(codes))[:, None, None], codes]
         whole *= self.scales(rows)[:, :, None]
         found = whole.reshape(len(whole), -1)[:, : self.blocks.columns]
         if self.often is not None:
@@ -210,106 +249,49 @@ class LowBits:
         return found
 
 
-def without_codes(
-    matrix: npt.NDArray[np.floating],
-    form: LowBitForm,
-    blocks: Blocks,
-    importance: Float64 | None,
-    *,
-    thorough: bool,
-) -> LowBits:
-    """Steps and zero points of all blocks, whose codes are 0.
-
-    Args:
-        matrix: `[rows, in]`, finite.
-        form: how many levels.
-        blocks: how rows are cut.
-        importance: `[groups, in]` E[x²] by which errors count; `None`: all alike.
-        thorough: more than one guess a block.
-    """
-    scales = np.empty((blocks.rows, blocks.count), np.float32)
-    zeros = None if form.symmetric else np.empty(scales.shape, np.uint8)
-    guesses = _GUESSES if thorough else _GUESS
-    of_group = 0 if importance is None else blocks.rows // len(importance)
-    for rows in row_blocks(matrix, _AT_A_TIME):
-        weights: Float32 | None = None
-        if importance is not None:
-            own = importance[np.arange(rows.start, rows.stop) // of_group]
-            mean = np.maximum(own.mean(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-            weights = blocks.filled(own / mean + _IDLE)
-        scales[rows], points = _searched(blocks.filled(matrix[rows]), weights, form, guesses)
-        if zeros is not None:
-            zeros[rows] = points
-    codes = np.zeros((*scales.shape, blocks.size), np.uint8)
-    if blocks.count == 1:
-        units = np.where(scales[:, 0] == 0, 1, scales[:, 0]).astype(np.float32)
-        return LowBits(form, blocks, codes, units, None, zeros)
-    largest = np.abs(scales).max(axis=1) / np.float32(_HIGHEST_STEP)
-    units = np.where(largest > np.finfo(np.float32).tiny, largest, 1).astype(np.float32)
-    steps = np.round(scales / units[:, None])
-    # A block that is nearly zero has the smallest step there is.
-    steps = np.where(steps == 0, 1, steps).astype(np.int8)
-    return LowBits(form, blocks, codes, units, steps, zeros)
-
-
-def _searched(
-    w: Float32, weights: Float32 | None, form: LowBitForm, guesses: Float64
-) -> tuple[Float32, npt.NDArray[np.uint8]]:
-    """`[r, count]` the steps that err least, and the codes of 0."""
-    first, zeros = _symmetric(w, form) if form.symmetric else _asymmetric(w, form)
-    # In units of the first guess, as squares of very large or small weights are no numbers.
-    unit = _usable(first)
-    relative = w / unit[:, :, None]
-    best = np.ones_like(unit)
-    # Of the error, what the step decides: (Σ w·q)² / Σ q².
-    most = np.full(unit.shape, -np.inf, np.float32)
-    for guess in guesses:
-        codes = _nearest(relative, np.full_like(unit, guess), zeros, form)
-        weighed = codes if weights is None else codes * weights
-        along = np.einsum("rcs,rcs->rc", weighed, relative)
-        power = np.einsum("rcs,rcs->rc", weighed, codes)
-        fitted = along / np.maximum(power, np.finfo(np.float32).tiny)
-        better = along * fitted > most
-        best = np.where(better, fitted, best)
-        most = np.where(better, along * fitted, most)
-    return np.where(first == unit, unit * best, 0).astype(np.float32), zeros
-
-
-def _symmetric(w: Float32, form: LowBitForm) -> tuple[Float32, npt.NDArray[np.uint8]]:
-    """Steps that put the largest weight on the lowest code."""
-    high, low = w.max(axis=2), w.min(axis=2)
-    extreme = np.where(high > -low, high, low)
-    steps = extreme / np.float32(-form.middle)
-    return steps, np.full(steps.shape, form.middle, np.uint8)
-
-
-def _asymmetric(w: Float32, form: LowBitForm) -> tuple[Float32, npt.NDArray[np.uint8]]:
-    """Steps that reach from the least weight, or 0, to the largest."""
-    high, low = np.maximum(w.max(axis=2), 0), np.minimum(w.min(axis=2), 0)
-    steps = high / np.float32(form.levels) - low / np.float32(form.levels)
-    return steps, np.clip(np.round(-low / _usable(steps)), 0, form.levels).astype(np.uint8)
-
-
-def _usable(steps: Float32) -> Float32:
-    """What may be divided by: blocks of zeros, or whose step underflows, become zeros."""
-    usable = np.abs(steps) > np.finfo(np.float32).tiny
-    return np.where(usable, steps, 1.0).astype(np.float32)
-
-
-def _nearest(
-    w: Float32, scales: Float32, points: npt.NDArray[np.uint8], form: LowBitForm
-) -> Float32:
-    lowest = -points[:, :, None].astype(np.float32)
-    whole = np.round(w / _usable(scales)[:, :, None])
-    return np.asarray(np.clip(whole, lowest, lowest + np.float32(form.levels)), np.float32)
-
-
 def nearest_codes(low: LowBits, rows: slice, matrix: npt.NDArray[np.floating]) -> Float32:
-    """Whole numbers `[r, in]`, 0 for 0, nearest to some rows `[r, in]`."""
-    found = _nearest(low.blocks.filled(matrix), low.scales(rows), low.points(rows), low.form)
+    """Numbers `[r, in]`, in units of the steps, nearest to some rows `[r, in]`."""
+    scales, points = low.scales(rows), low.points(rows)
+    filled = low.blocks.filled(matrix)
+    found = nearest_numbers(filled, scales, points, low.form, low.tables_of(rows))
     return found.reshape(len(found), -1)[:, : low.blocks.columns]
 
 
-def put_codes(low: LowBits, rows: slice, whole: npt.NDArray[np.floating]) -> None:
-    """Set the codes of some rows, of whole numbers `[r, in]` with 0 for 0, in place."""
-    low.codes[rows] = low.blocks.filled(whole) + low.points(rows)[:, :, None]
+def put_codes(low: LowBits, rows: slice, numbers: npt.NDArray[np.floating]) -> None:
+    """Set the codes of some rows, of numbers `[r, in]` in units of the steps, in place."""
+    filled, tables = low.blocks.filled(numbers), low.tables_of(rows)
+    if tables is None:
+        low.codes[rows] = filled + low.points(rows)[:, :, None]
+    else:
+        low.codes[rows] = nearest_index(filled, tables, own_table(tables, filled))
+
+
+def nearest_numbers(
+    w: Float32,
+    scales: Float32,
+    points: npt.NDArray[np.uint8],
+    form: LowBitForm,
+    tables: Float32 | None,
+) -> Float32:
+    """What may stand for weights `[r, count, size]`, in units of the scales `[r, count]`."""
+    relative = w / usable(scales)[:, :, None]
+    if tables is None:
+        lowest = -points[:, :, None].astype(np.float32)
+        whole = np.round(relative)
+        return np.asarray(np.clip(whole, lowest, lowest + np.float32(form.levels)), np.float32)
+    own = own_table(tables, w)
+    index = nearest_index(relative, tables, own)
+    return tables[0][index] if own is None else tables[own, index]
+
+
+def own_table(tables: Float32, w: npt.NDArray[np.floating]) -> npt.NDArray[np.int64] | None:
+    """Which of the tables each of `[r, ...]` weights has: all the one, or each row its own."""
+    if len(tables) == 1:
+        return None
+    return np.arange(len(w)).reshape(-1, *[1] * (w.ndim - 1))
+
+
+def usable(steps: Float32) -> Float32:
+    """What may be divided by: blocks of zeros, or whose step underflows, become zeros."""
+    large = np.abs(steps) > np.finfo(np.float32).tiny
+    return np.where(large, steps, 1.0).astype(np.float32)

@@ -42,6 +42,7 @@ from onnxpress.passes.quantize.candidates import (
 )
 from onnxpress.passes.quantize.equalizing import fold_smoothing, insert_smoothing
 from onnxpress.passes.quantize.goals import compensable
+from onnxpress.passes.quantize.levels import Kind, Layout
 from onnxpress.passes.quantize.pairs import SIXTEEN_BIT_OPSET, Pairs
 from onnxpress.passes.quantize.qdq_rules import (
     fused_output,
@@ -75,7 +76,7 @@ __all__ = ["Quantize"]
 
 Parameters = Mapping[str, Parameter]
 
-_LEAST_BLOCK = 8
+_BYTE = 8
 _SMALLEST = (4, 8)
 """Bits that are mixed where bytes count for more than time: 2 and 3 lose too much mostly."""
 _AMBIGUOUS = "weights of several subgraphs have its name: simplify the model first [Q010]"
@@ -124,6 +125,24 @@ class Quantize(Pass):
         default=True,
         help="Without zero points where weights have fewer than 8 bits.",
     )
+    levels: tuple[Kind, ...] = setting(
+        (),
+        "The numbers that codes below 8 bits stand for: uniform, codebook (k-means, one of a "
+        "weight, steps by block), row_codebook (one of each output, no blocks), log (powers of a "
+        "base), power_sums (of two powers of two); may be repeated, then each weight gets what "
+        "errs least. Without: uniform.",
+    )
+    power_of_two_scales: bool = setting(
+        default=False,
+        help="Scales that are powers of two where weights have fewer than 8 bits, and 2 as the "
+        "base of log levels, for hardware that shifts.",
+    )
+    stored_as: Layout = setting(
+        "packed",
+        "How weights of few bits lie in the file: packed (unpacked at load, on any target), "
+        "blocked (DequantizeLinear in blocks, 4 and 8 bits, opset 21), nbits (onnxruntime's "
+        "MatMulNBits and GatherBlockQuantized, 2, 4 and 8 bits); what these do not read is packed.",
+    )
     per_channel: bool = setting(
         default=True,
         help="A scale for each output channel of a weight, where the target can.",
@@ -153,13 +172,25 @@ class Quantize(Pass):
                 f"weight_bits is for weights that are only stored, and form is {self.form!r}; "
                 "expected auto or weight_only beside it"
             )
-        if 0 < self.block_size < _LEAST_BLOCK:
-            return f"block_size is {self.block_size}; expected 0 or at least {_LEAST_BLOCK}"
-        return None
+        low = [bits for bits in self.weight_bits if bits < _BYTE]
+        if (self.levels or self.power_of_two_scales) and (self.weight_bits or not self._stores):
+            name = "levels" if self.levels else "power_of_two_scales"
+            if not low:
+                return (
+                    f"{name} is for weights that are stored in fewer than 8 bits, and none shall "
+                    "be; expected weight_bits below 8 beside it"
+                )
+        if self.stored_as != "packed" and not self._stores:
+            return f"stored_as is for weights that are only stored, and form is {self.form!r}"
+        return self._stored.conflict()
 
     def aimed_at(self, goal: str) -> "Quantize":
-        """With 4 bits beside 8 where bytes count for more than time and nothing else was said."""
-        mixes = goal == "size" and not self.weight_bits and self._stores
+        """With 4 bits beside 8 where bytes count for more than time and nothing else was said.
+
+        So too where it was said how levels below 8 bits lie, and not of how many bits.
+        """
+        low = goal == "size" or bool(self.levels) or self.power_of_two_scales
+        mixes = low and not self.weight_bits and self._stores
         return replace(self, weight_bits=_SMALLEST) if mixes else self
 
     @property
@@ -169,12 +200,19 @@ class Quantize(Pass):
 
     @property
     def _stored(self) -> StoredForms:
-        return StoredForms(self.weight_bits, self.block_size, self.symmetric)
+        return StoredForms(
+            self.weight_bits,
+            self.block_size,
+            self.symmetric,
+            self.levels,
+            self.power_of_two_scales,
+            self.stored_as,
+        )
 
     @property
     def needed_opset(self) -> int:
-        """Sixteen-bit integers came with 21; where it cannot be raised, another domain serves."""
-        wide = self.layout.startswith("u16") or self.sixteen_bit
+        """Blocks and sixteen-bit integers came with 21; there is another domain for the latter."""
+        wide = self.layout.startswith("u16") or self.sixteen_bit or self.stored_as == "blocked"
         return SIXTEEN_BIT_OPSET if wide else self.minimum_opset
 
     def prepare(self, model: ir.Model) -> ir.Model:
@@ -216,7 +254,7 @@ class Quantize(Pass):
             layer.name
             for layer in context.layers
             # Of embeddings, which rows are looked up.
-            if compensable(layer) or (layer.op_type == "Gather" and self._stored.has_low)
+            if compensable(layer) or (layer.op_type == "Gather" and self._stored.counts_lookups)
         )
         if self.form == "weight_only":
             return Observations(layers=layers, gram=True)
@@ -244,6 +282,7 @@ class Quantize(Pass):
         Errors are predicted for nearest rounding; what is decided is then rounded better.
         """
         context = replace(self._fitted(context), draft=True)
+        self._stored.refuse(context.target)
         names = [layer.name for layer in context.layers]
         for name in self.sixteen_bit:
             if name not in names:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from onnxpress.passes.quantize.levels import LevelGrid
 from onnxpress.reconstruction import damped_gram
 from onnxpress.runtime import cholesky, inv
 
@@ -131,7 +132,9 @@ class Compensation:
         grid = Grid(-highest, highest)
         return self.fitted(np.asarray(weights, np.float64) / steps, grid, keep_zeros=keep_zeros)
 
-    def fitted(self, weights: Float64, grid: Grid, *, keep_zeros: bool = False) -> Float64:
+    def fitted(
+        self, weights: Float64, grid: Grid | LevelGrid, *, keep_zeros: bool = False
+    ) -> Float64:
         """`[out, in]` numbers of a grid whose error weighs least under the Gram matrix.
 
         Args:
@@ -208,7 +211,9 @@ def _inverted(upper: Float64) -> Float64:
     return result
 
 
-def _compensate(w: Float32, upper: Float32, grid: Grid, free: Float32 | None) -> Float32:
+def _compensate(
+    w: Float32, upper: Float32, grid: Grid | LevelGrid, free: Float32 | None
+) -> Float32:
     """GPTQ's loop, with updates beyond a block of columns put together into one product."""
     left = w.copy()
     integers = np.empty_like(w)
@@ -230,7 +235,11 @@ def _compensate(w: Float32, upper: Float32, grid: Grid, free: Float32 | None) ->
 
 
 def _descend(
-    integers: Float32, w: Float32, gram: Float32, grid: Grid, free: Float32 | None
+    integers: Float32,
+    w: Float32,
+    gram: Float32,
+    grid: Grid | LevelGrid,
+    free: Float32 | None,
 ) -> None:
     """One sweep of coordinate descent, in place."""
     gradient = gram @ (w - integers)

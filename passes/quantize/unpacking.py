@@ -2,13 +2,15 @@
 
 bytes → Cast → Gather of a table with what the parts of each byte stand for → Cast → Reshape to
 blocks → Mul with the steps → Reshape to the weight. Codes of more than one plane are added up, zero
-points are unpacked likewise and subtracted, and what blocks were filled up with is cut off. All of
+points are unpacked likewise and subtracted, and what blocks were filled up with is cut off. Codes
+of levels that are in a table stay whole numbers and are looked up in it by a second Gather. All of
 it is of constants, so that onnxruntime does it once, and the kernels and their speed stay as they
 were.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +18,15 @@ import onnx_ir as ir
 
 from onnxpress.contract import Context
 from onnxpress.graph import Names, add_initializer, prepend, standard_opset
-from onnxpress.passes.quantize.low_bits import LowBits, OftenRows
+from onnxpress.passes.quantize.low_bits import LowBitForm, LowBits, OftenRows
 from onnxpress.passes.quantize.packing import packed, planes, table, table_bytes
 
 __all__ = ["nodes_bytes", "write_low_bits"]
 
 _NODES_BYTES = 1000
 """Of the nodes and small constants of a weight, about."""
+_LOOK_UP_BYTES = 400
+"""Of the nodes that look levels up, beside what these take."""
 _SLICE_WITH_INPUTS = 10
 _HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -35,14 +39,12 @@ class _Nodes:
         names: free ones of the model.
         graph: that constants are put into.
         stem: of their names.
-        kind: of the numbers.
         made: so far.
     """
 
     names: Names
     graph: ir.Graph
     stem: str
-    kind: ir.DataType
     made: list[ir.Node] = field(default_factory=list)
 
     def node(
@@ -82,7 +84,12 @@ class _Nodes:
         return self.node("Slice", [value, *inputs])
 
     def unpacked(
-        self, suffix: str, codes: npt.NDArray[np.uint8], bits: int, offset: int
+        self,
+        suffix: str,
+        codes: npt.NDArray[np.uint8],
+        bits: int,
+        offset: int,
+        kind: ir.DataType,
     ) -> ir.Value:
         """The numbers `[bytes, parts]` that codes stand for, and what fills up the last byte."""
         sums: ir.Value | None = None
@@ -96,7 +103,7 @@ class _Nodes:
             # Of three axes: a table of two would be an embedding.
             rows = table(width, shift, added)[:, None]
             found = self.node("Gather", [self.shared(name, rows), index], [ir.AttrInt64("axis", 0)])
-            found = self.cast(found, self.kind)
+            found = self.cast(found, kind)
             if several:
                 found = self.shaped(found, [-1])
             sums = found if sums is None else self.node("Add", [sums, found])
@@ -104,9 +111,10 @@ class _Nodes:
         return sums
 
 
-def nodes_bytes(bits: int) -> int:
+def nodes_bytes(form: LowBitForm) -> int:
     """What unpacks a weight, with the tables that it may share with others."""
-    return _NODES_BYTES * len(list(planes(bits))) + table_bytes(bits)
+    looked_up = 0 if form.kind == "uniform" else _LOOK_UP_BYTES
+    return _NODES_BYTES * len(list(planes(form.bits))) + table_bytes(form.bits) + looked_up
 
 
 def write_low_bits(context: Context, weight: ir.Value, home: ir.Graph, low: LowBits) -> None:
@@ -118,21 +126,24 @@ def write_low_bits(context: Context, weight: ir.Value, home: ir.Graph, low: LowB
     # onnxruntime's CPU provider has no Mul for half types, so it would not fold one when it loads.
     dtype = ir.DataType.FLOAT if kind in _HALVES else kind
     name = weight.name or ""
-    write = _Nodes(context.names, context.model.graph, name, dtype)
-    offset = -form.middle if low.zeros is None else 0
+    write = _Nodes(context.names, context.model.graph, name)
+    offset = -form.middle if low.zeros is None and low.tables is None else 0
     codes = np.asarray(blocks.stored(low.codes), np.uint8)
-    value = write.unpacked(f"{form.bits}_bits", codes, form.bits, offset)
+    numbers = dtype if low.tables is None else ir.DataType.INT32
+    value = write.unpacked(f"{form.bits}_bits", codes, form.bits, offset, numbers)
     value = write.shaped(value, blocks.stored_shape)
+    if low.tables is not None:
+        value = _looked_up(write, value, low, dtype)
     one = blocks.steps_shape
     if low.zeros is not None:
         zeros = np.asarray(blocks.stored(low.zeros[:, :, None]), np.uint8)
         # Every plane ends with the same byte.
         whole = np.concatenate([zeros.reshape(-1), np.zeros(-zeros.size % 8, np.uint8)])
-        points = write.unpacked("zero_points", whole, form.bits, 0)
+        points = write.unpacked("zero_points", whole, form.bits, 0, dtype)
         if whole.size != zeros.size:
             points = write.cut(write.shaped(points, [-1]), 0, zeros.size, opset)
         value = write.node("Sub", [value, write.shaped(points, one)])
-    units = write.constant("scale", _by_row(low).astype(dtype.numpy()))
+    units = write.constant("scale", _by_row(low, low.units).astype(dtype.numpy()))
     scales = units
     if low.steps is not None:
         steps = np.asarray(blocks.stored(low.steps[:, :, None])).reshape(one)
@@ -163,9 +174,22 @@ def _often(write: "_Nodes", table: ir.Value, often: OftenRows, dtype: ir.DataTyp
     return write.node("ScatterND", [table, write.constant("rows", often.rows[:, None]), rows])
 
 
-def _by_row(low: LowBits) -> npt.NDArray[np.float32]:
-    """The units of rows in a shape that broadcasts with the steps."""
+def _looked_up(write: "_Nodes", codes: ir.Value, low: LowBits, dtype: ir.DataType) -> ir.Value:
+    """The levels of codes, which of a table for each row are counted on from one to the next."""
+    assert low.tables is not None
+    if len(low.tables) == 1:
+        levels = write.constant("levels", low.tables[0].astype(dtype.numpy()))
+    else:
+        first = np.arange(len(low.tables), dtype=np.int32) * (low.form.levels + 1)
+        codes = write.node("Add", [codes, write.constant("first", _by_row(low, first))])
+        whole = write.constant("levels", low.tables.reshape(-1).astype(np.int8))
+        levels = write.cast(whole, dtype)
+    return write.node("Gather", [levels, codes], [ir.AttrInt64("axis", 0)])
+
+
+def _by_row(low: LowBits, numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A number of each row, in a shape that broadcasts with the steps."""
     blocks = low.blocks
-    spread = np.broadcast_to(low.units[:, None, None], (blocks.rows, 1, 1))
+    spread = np.broadcast_to(numbers[:, None, None], (blocks.rows, 1, 1))
     first, _, one, *outputs = blocks.steps_shape
-    return np.asarray(blocks.stored(spread), np.float32).reshape(first, 1, one, *outputs)
+    return blocks.stored(spread).reshape(first, 1, one, *outputs)

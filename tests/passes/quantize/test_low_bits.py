@@ -13,7 +13,15 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx.reference import ReferenceEvaluator
+from low_bit_models import (
+    KINDS,
+    WRONG_IN_THE_REFERENCE,
+    codes_of,
+    evaluated,
+    initializers,
+    model_with,
+    stored,
+)
 from weights_anywhere import checked, model_of
 
 import onnxpress
@@ -26,90 +34,16 @@ from onnxpress.passes.quantize import Quantize
 from onnxpress.passes.quantize.packing import packed, planes, unpacked
 from onnxpress.passes.simplify import simplify
 from onnxpress.pool import Pool
-from onnxpress.runtime import Feed, Session
+from onnxpress.runtime import Session
 from onnxpress.targets import load_target
 from onnxpress.untreated import untreated_weights
 
-KINDS: dict[str, tuple[str, str, tuple[int, ...]]] = {
-    "right": ("float[b, 37] x", "y = MatMul (x, w)", (37, 24)),
-    "batch": ("float[3, b, 37] x", "y = MatMul (x, w)", (3, 37, 8)),
-    "left": ("float[37, b] x", "y = MatMul (w, x)", (24, 37)),
-    "gemm": ("float[b, 37] x", "y = Gemm (x, w)", (37, 24)),
-    "turned": ("float[b, 37] x", "y = Gemm <transB = 1> (x, w)", (24, 37)),
-    "conv": ("float[b, 6, 7, 7] x", "y = Conv <group = 2> (x, w)", (8, 3, 3, 3)),
-    "transposed": (
-        "float[b, 6, 5, 5] x",
-        "y = ConvTranspose <strides = [2, 2]> (x, w)",
-        (6, 4, 3, 3),
-    ),
-    "grouped": (
-        "float[b, 6, 5, 5] x",
-        "y = ConvTranspose <group = 2, strides = [2, 2]> (x, w)",
-        (6, 4, 3, 3),
-    ),
-    "table": ("int64[b] x", "y = Gather (w, x)", (41, 18)),
-    "einsum": ("float[b, 20] x", 'y = Einsum <equation = "bc,rc->br"> (x, w)', (30, 20)),
-    "shared": (
-        "float[b, 37] x",
-        "m = MatMul (x, w)\n n = Neg (x)\n o = MatMul (n, w)\n y = Sub (m, o)",
-        (37, 24),
-    ),
-    "lstm": (
-        "float[s, b, 12] x",
-        "y = LSTM <hidden_size = 5> (x, w, r)",
-        (1, 20, 12),
-    ),
-}
-_WRONG_IN_THE_REFERENCE = ("grouped",)
-"""onnx 1.23's ConvTranspose takes all outputs for those of a group."""
 FORMS = st.builds(
     lambda bits, block_size, symmetric: (bits, block_size, symmetric),
     st.integers(2, 7),
     st.sampled_from([0, 8, 16, 32]),
     st.booleans(),
 )
-
-
-def model_with(kind: str) -> ir.Model:
-    inputs, body, shape = KINDS[kind]
-    more = {"r": (1, 20, 5)} if kind == "lstm" else {}
-    return model_of(inputs, "float y", body, w=shape, **more)
-
-
-def stored(model: ir.Model, bits: int, block_size: int, *, symmetric: bool) -> ir.Model:
-    """The model with w in such a form, whatever it saves."""
-    parameters = {"block_size": block_size, "symmetric": symmetric}
-    candidate = Candidate(parameters, family=f"weight_only_{bits}_bit", keeps_kernels=True)
-    context = Context(model, load_target("cpu"))
-    return rewritten(Quantize(), context, [Decision("w", candidate)])
-
-
-def initializers(model: ir.Model) -> dict[str, npt.NDArray[Any]]:
-    return {
-        name: value.const_value.numpy()
-        for name, value in model.graph.initializers.items()
-        if value.const_value is not None
-    }
-
-
-def evaluated(model: ir.Model, feed: Feed) -> npt.NDArray[Any]:
-    """What ONNX's own reference answers."""
-    answers = ReferenceEvaluator(onnx.load_from_string(checked(model))).run(None, dict(feed))
-    assert isinstance(answers, list)
-    return np.asarray(answers[0])
-
-
-def codes_of(arrays: dict[str, npt.NDArray[Any]], stem: str, bits: int) -> npt.NDArray[np.int64]:
-    """Of planes of bits, by NumPy's own unpacking."""
-    shift, total = 0, None
-    own = [name for name in arrays if name.startswith(stem)]
-    for name, width in zip(sorted(own), [w for w in (4, 2, 1) if bits & w], strict=True):
-        ones = np.unpackbits(arrays[name], bitorder="little").reshape(-1, width)
-        numbers = (ones.astype(np.int64) << np.arange(width)).sum(axis=1) << shift
-        total = numbers if total is None else total[: len(numbers)] + numbers[: len(total)]
-        shift += width
-    assert total is not None
-    return np.asarray(total, np.int64)
 
 
 def decoded(
@@ -167,7 +101,7 @@ def test_answers_are_those_of_the_numbers_that_the_codes_stand_for(
     (feed,) = random_samples(Session(model), 1, 0, model).feeds
     wanted = np.asarray(Session(plain).run(feed)["y"], np.float32)
     answers = [np.asarray(Session(smaller).run(feed)["y"], np.float32)]
-    if kind not in _WRONG_IN_THE_REFERENCE:
+    if kind not in WRONG_IN_THE_REFERENCE:
         answers += [evaluated(plain, feed), evaluated(smaller, feed)]
     for answer in answers:
         np.testing.assert_allclose(answer, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
