@@ -1,0 +1,139 @@
+"""Weights stored in half, and computed with as float32: a Cast that is done when a model is loaded.
+
+The weight is constant, so onnxruntime folds its Cast when it opens the model: kernels, speed and
+answers are those of float32 with rounded weights, whatever the provider computes in. Rounding to
+half (11 bits of fraction) leaves about 73 dB of a weight. What is beyond its range is divided by a
+power of two, which is exact, and multiplied again behind the Cast; where a weight's own range is
+too wide for that, bfloat16 holds it, with 8 bits of fraction, about 55 dB; else it stays as it is.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxpress.graph import Names, add_initializer, prepend, standard_opset
+
+__all__ = ["Stored", "stored_in_half"]
+
+_LEAST_BYTES = 512
+"""Of a float32 weight: below, a Cast takes more than is saved."""
+_LEAST_DB = 60.0
+"""That a weight keeps as a whole, and each of its rows that is not tiny."""
+_BFLOAT16_DB = 48.0
+_BFLOAT16_OPSET = 13
+_TOP_EXPONENT = 14
+"""Scaled weights end below 2^15, half ends at 65504."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of a weight.
+
+    Attributes:
+        name: the weight's.
+        form: `float16`, `scaled float16`, `bfloat16`, or empty where it stays in float32.
+        reason: why it is not plain float16; empty where it is.
+    """
+
+    name: str
+    form: str
+    reason: str = ""
+
+
+def stored_in_half(
+    model: ir.Model, without: Collection[str] = ()
+) -> tuple[ir.Model, tuple[Stored, ...]]:
+    """A copy with its large float32 weights in half, in bodies too, and what became of each.
+
+    Args:
+        model: not changed.
+        without: names of weights that stay.
+    """
+    copy = model.clone()
+    names, found = Names(copy), []
+    can_be_bfloat16 = standard_opset(copy) >= _BFLOAT16_OPSET
+    for graph in (copy.graph, *copy.graph.subgraphs()):
+        for value in list(graph.initializers.values()):
+            tensor = value.const_value
+            if (
+                tensor is None
+                or value.dtype != ir.DataType.FLOAT
+                or tensor.nbytes < _LEAST_BYTES
+                or value.is_graph_input()
+                or value.is_graph_output()
+                or value.name in without
+            ):
+                continue
+            stored, array, exponent = _form(value, can_be_bfloat16)
+            found.append(stored)
+            if array is not None:
+                _write(names, graph, value, array, exponent)
+    return copy, tuple(found)
+
+
+_Halves = npt.NDArray[np.generic]
+
+
+def _form(
+    value: ir.Value, can_be_bfloat16: bool  # noqa: FBT001 - of an opset
+) -> tuple[Stored, _Halves | None, int]:
+    """The first form that keeps a weight, its numbers, and the power of two they were divided by."""
+    assert value.const_value is not None
+    name, array = value.name or "", value.const_value.numpy()
+    sizes = np.abs(array[np.isfinite(array)])
+    largest = float(sizes.max(initial=0.0))
+    with np.errstate(over="ignore"):
+        plain = array.astype(np.float16)
+    if _keeps(array, plain.astype(np.float32), _LEAST_DB):
+        return Stored(name, "float16"), plain, 0
+    smallest = float(sizes[sizes > 0].min(initial=np.inf))
+    reason = f"its numbers lie between {smallest:.3g} and {largest:.3g}"
+    if not np.isfinite(array).all():
+        return Stored(name, "", "it has numbers that are not finite"), None, 0
+    exponent = int(np.frexp(largest)[1]) - 1 - _TOP_EXPONENT
+    scaled = np.ldexp(array, -exponent).astype(np.float16)
+    back = np.ldexp(scaled.astype(np.float32), exponent)
+    if np.isfinite(np.ldexp(np.float32(1), exponent)) and _keeps(array, back, _LEAST_DB):
+        return Stored(name, "scaled float16", reason), scaled, exponent
+    if can_be_bfloat16:
+        short = array.astype(ml_dtypes.bfloat16)
+        if _keeps(array, short.astype(np.float32), _BFLOAT16_DB):
+            return Stored(name, "bfloat16", reason), short, 0
+    return Stored(name, "", reason), None, 0
+
+
+def _keeps(
+    array: npt.NDArray[np.floating], found: npt.NDArray[np.floating], least_db: float
+) -> bool:
+    """Whether the whole, and each row of the first axis, is as near as that."""
+    rows = array.reshape(array.shape[0], -1) if array.ndim > 1 else array.reshape(1, -1)
+    error = np.nan_to_num(rows - found.reshape(rows.shape), nan=0.0, posinf=np.inf)
+    with np.errstate(invalid="ignore", over="ignore"):
+        noise = np.square(error, dtype=np.float64).sum(axis=1)
+        power = np.square(rows, dtype=np.float64).sum(axis=1)
+    return bool(np.all(noise <= power * 10 ** (-least_db / 10)))
+
+
+def _write(names: Names, graph: ir.Graph, value: ir.Value, array: _Halves, exponent: int) -> None:
+    """Put half numbers, a Cast and a power of two in the place of a weight."""
+    name = value.name or ""
+    half = add_initializer(names, graph, f"{name}_half", array)
+    nodes = [ir.node("Cast", [half], {"to": ir.DataType.FLOAT}, name=names.free(f"{name}_cast"))]
+    if exponent:
+        scale = np.ldexp(np.float32(1), exponent)
+        factor = add_initializer(names, graph, f"{name}_scale", scale)
+        nodes[0].outputs[0].name = names.free(f"{name}_small")
+        nodes.append(
+            ir.node("Mul", [nodes[0].outputs[0], factor], name=names.free(f"{name}_scaling"))
+        )
+    whole = nodes[-1].outputs[0]
+    for node in nodes:
+        node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
+    ir.convenience.replace_all_uses_with(value, whole)
+    del graph.initializers[name]
+    whole.name = name
+    prepend(graph, nodes)

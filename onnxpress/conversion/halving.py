@@ -1,0 +1,127 @@
+"""Half precision of a model, as storage or as arithmetic, and what its user should know of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import onnx_ir as ir
+
+from onnxpress.conversion.half import prepared, refusal
+from onnxpress.conversion.half_range import LARGEST, SMALLEST, Magnitudes, too_wide
+from onnxpress.conversion.half_storage import Stored, stored_in_half
+from onnxpress.conversion.mixing import AIM_DB, Mixed, mixed, operators
+from onnxpress.conversion.precision import Slot, Unit, flow_of
+from onnxpress.errors import ModelError
+from onnxpress.runtime import Feed
+from onnxpress.targets import Target
+
+__all__ = ["halved", "stored"]
+
+_NAMED = 3
+"""Tensors or operators that a message names."""
+
+
+def stored(model: ir.Model, feeds: Sequence[Feed]) -> tuple[ir.Model, list[str]]:
+    """The weights in half behind Casts, and which are not plain half and why."""
+    made, found = stored_in_half(model)
+    if not any(weight.form for weight in found):
+        return model, ["half storage: not done: no float32 weight would be smaller"]
+    return made, _storage_notes(found)
+
+
+def _storage_notes(found: Sequence[Stored]) -> list[str]:
+    said = []
+    others = [weight for weight in found if weight.reason]
+    for form in dict.fromkeys(weight.form for weight in others):
+        own = [weight for weight in others if weight.form == form]
+        named = ", ".join(f"{weight.name} ({weight.reason})" for weight in own[:_NAMED])
+        more = f" and {len(own) - _NAMED} more" if len(own) > _NAMED else ""
+        what = {"": "stay in float32"}.get(form, f"are stored as {form}")
+        said.append(f"half storage: {len(own)} of {len(found)} weights {what}: {named}{more}")
+    return said
+
+
+def halved(
+    model: ir.Model,
+    target: Target,
+    feeds: Sequence[Feed],
+    observe: Callable[[ir.Model], Magnitudes],
+) -> tuple[ir.Model, list[str]]:
+    """The model in half precision but for what does not fit or loses too much; and notes.
+
+    Args:
+        model: not changed.
+        target: whose half types are meant.
+        feeds: samples to choose by.
+        observe: how far the tensors of a model reach on samples.
+    """
+    notes = []
+    if target.float16 == "storage":
+        notes.append(
+            f"{target.name} stores half types but computes in float32: not faster; `--float16 "
+            "storage` is as small and rounds nothing but weights"
+        )
+    refused = refusal(model)
+    if refused is not None:
+        return model, [*notes, f"half precision: not done: {refused}"]
+    named = prepared(model)
+    flow = flow_of(named)
+    found = observe(named)
+    wide = {**dict.fromkeys(flow.exact, ""), **too_wide(named, flow, found)}
+    if not flow.units:
+        return model, [*notes, "half precision: not done: it has no float32 tensors"]
+    if len(wide) == len(flow.units):
+        return model, [
+            *notes,
+            "half precision: not done: no part of it fits in half",
+            *_range_notes(len(flow.units), wide, found),
+        ]
+    try:
+        result = mixed(named, flow, wide, feeds)
+    except ModelError as error:
+        return model, [*notes, f"half precision: not done: {error}"]
+    said = [*_range_notes(operators(flow.units), wide, found), *_loss_notes(result)]
+    return stored_in_half(result.model)[0], [*notes, *said]
+
+
+def _range_notes(total: int, wide: Mapping[Unit, str], found: Magnitudes) -> list[str]:
+    """What stays in float32 by its range and why, and what the ranges are not known from."""
+    said = []
+    reasons = list(dict.fromkeys(reason for reason in wide.values() if reason))
+    if reasons:
+        count = sum(bool(reason) and not isinstance(unit, Slot) for unit, reason in wide.items())
+        more = f" and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
+        said.append(
+            f"half precision: {count} of {total} operators stay in float32, as half "
+            f"ends at {LARGEST:g} and is whole down to {SMALLEST:.1e}: "
+            f"{', '.join(reasons[:_NAMED])}{more}"
+        )
+    if found.made_up and found.largest:
+        said.append(
+            "half precision: whether activations stay within half's range was seen on "
+            f"{found.source}, not on real data: give --calibration"
+        )
+    return said
+
+
+def _loss_notes(result: Mixed) -> list[str]:
+    """What stays in float32 because of its error, or because that costs fewer Casts."""
+    said = []
+    lossy = {u: db for u, db in result.lossy.items() if not isinstance(u, Slot)}
+    if lossy:
+        first = sorted(lossy, key=lambda unit: lossy[unit])[:_NAMED]
+        named = ", ".join(f"{unit.name} ({lossy[unit]:.0f} dB)" for unit in first)
+        more = f" and {len(lossy) - _NAMED} more" if len(lossy) > _NAMED else ""
+        said.append(
+            f"half precision: {len(lossy)} operators stay in float32 because of what they lose, "
+            f"in dB if all else is float32: {named}{more}"
+        )
+    if result.between:
+        said.append(
+            f"half precision: {result.between} operators between these stay in float32, which "
+            "saves Casts"
+        )
+    if result.emulated_db < AIM_DB:
+        said.append(
+            f"half precision: half arithmetic keeps {result.emulated_db:.1f} dB on the samples "
+            f"that chose, {AIM_DB:g} were aimed at"
+        )
+    return said
