@@ -7,7 +7,7 @@ power of two, which is exact, and multiplied again behind the Cast; where a weig
 too wide for that, bfloat16 holds it, with 8 bits of fraction, about 55 dB; else it stays as it is.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -15,15 +15,27 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxpress.conversion.shares import Shares, answers, decibels, lost
 from onnxpress.graph import Names, add_initializer, prepend, standard_opset
+from onnxpress.runtime import Feed, Session
 
-__all__ = ["Stored", "stored_in_half"]
+__all__ = ["AIM_DB", "Stored", "chosen_storage", "stored_in_half"]
+
+AIM_DB = 61.0
+"""What half weights shall leave of every output on the samples that choose."""
+_PROBED = 3
+"""Samples that shares are measured on; the aim is checked on all."""
+_ROUNDS = 4
+_LESS = 0.8
 
 _LEAST_BYTES = 512
 """Of a float32 weight: below, a Cast takes more than is saved."""
+_LEAST_AXES = 2
+"""Biases and scales have one: they are few bytes and lose as much as weights."""
 _LEAST_DB = 60.0
 """That a weight keeps as a whole, and each of its rows that is not tiny."""
 _BFLOAT16_DB = 48.0
+_LAST_BIT = 2.0**-24
 _BFLOAT16_OPSET = 13
 _TOP_EXPONENT = 14
 """Scaled weights end below 2^15, half ends at 65504."""
@@ -63,6 +75,7 @@ def stored_in_half(
                 tensor is None
                 or value.dtype != ir.DataType.FLOAT
                 or tensor.nbytes < _LEAST_BYTES
+                or sum(size > 1 for size in tensor.shape.numpy()) < _LEAST_AXES
                 or value.is_graph_input()
                 or value.is_graph_output()
                 or value.name in without
@@ -73,6 +86,53 @@ def stored_in_half(
             if array is not None:
                 _write(names, graph, value, array, exponent)
     return copy, tuple(found)
+
+
+def chosen_storage(
+    model: ir.Model, feeds: Sequence[Feed]
+) -> tuple[ir.Model, tuple[Stored, ...], dict[str, float]]:
+    """As `stored_in_half`, without the weights that lose too much, and the dB that they leave alone.
+
+    Args:
+        model: not changed.
+        feeds: samples to choose by; without any all weights are taken.
+
+    Raises:
+        ModelError: onnxruntime cannot run the model or what was made of it.
+    """
+    made, found = stored_in_half(model)
+    everything = [weight.name for weight in found if weight.form]
+    if not feeds or not everything:
+        return made, found, {}
+    wanted = answers(Session(model), feeds)
+
+    def share(names: Collection[str]) -> float:
+        part, _ = stored_in_half(model, set(everything).difference(names))
+        return lost(wanted[:_PROBED], answers(Session(part), feeds[:_PROBED]))
+
+    sizes = {name: tensor.nbytes for name, tensor in _tensors(model).items()}
+    shares, allowed = Shares(everything, share, sizes.__getitem__), 10 ** (-AIM_DB / 10)
+    costly: dict[str, float] = {}
+    for _ in range(_ROUNDS):
+        whole = lost(wanted, answers(Session(made), feeds))
+        if whole <= 10 ** (-AIM_DB / 10):
+            break
+        if costly:
+            # They lose more together than one by one.
+            allowed *= min(_LESS, 10 ** (-AIM_DB / 10) / whole)
+        costly = shares.largest(allowed)
+        made, found = stored_in_half(model, costly)
+    return made, found, {name: decibels(part) for name, part in costly.items()}
+
+
+def _tensors(model: ir.Model) -> dict[str, ir.TensorProtocol]:
+    graphs = (model.graph, *model.graph.subgraphs())
+    return {
+        value.name or "": value.const_value
+        for graph in graphs
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    }
 
 
 _Halves = npt.NDArray[np.generic]
@@ -109,13 +169,18 @@ def _form(
 def _keeps(
     array: npt.NDArray[np.floating], found: npt.NDArray[np.floating], least_db: float
 ) -> bool:
-    """Whether the whole, and each row of the first axis, is as near as that."""
+    """Whether each row of the first axis is as near as that, but for what float32 would not see.
+
+    A row that is tiny beside the others (channels that training gave up) may be magnified behind
+    the layer, unless it is below their last bit.
+    """
     rows = array.reshape(array.shape[0], -1) if array.ndim > 1 else array.reshape(1, -1)
-    error = np.nan_to_num(rows - found.reshape(rows.shape), nan=0.0, posinf=np.inf)
     with np.errstate(invalid="ignore", over="ignore"):
+        error = np.nan_to_num(rows - found.reshape(rows.shape), nan=0.0, posinf=np.inf)
         noise = np.square(error, dtype=np.float64).sum(axis=1)
         power = np.square(rows, dtype=np.float64).sum(axis=1)
-    return bool(np.all(noise <= power * 10 ** (-least_db / 10)))
+    unseen = power.mean() * _LAST_BIT**2
+    return bool(np.all(noise <= np.maximum(power * 10 ** (-least_db / 10), unseen)))
 
 
 def _write(names: Names, graph: ir.Graph, value: ir.Value, array: _Halves, exponent: int) -> None:

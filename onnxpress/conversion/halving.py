@@ -6,8 +6,8 @@ import onnx_ir as ir
 
 from onnxpress.conversion.half import prepared, refusal
 from onnxpress.conversion.half_range import LARGEST, SMALLEST, Magnitudes, too_wide
-from onnxpress.conversion.half_storage import Stored, stored_in_half
-from onnxpress.conversion.mixing import AIM_DB, Mixed, mixed, operators
+from onnxpress.conversion.half_storage import Stored, chosen_storage
+from onnxpress.conversion.mixing import AIM_DB, Mixed, mixed
 from onnxpress.conversion.precision import Slot, Unit, flow_of
 from onnxpress.errors import ModelError
 from onnxpress.runtime import Feed
@@ -20,15 +20,31 @@ _NAMED = 3
 
 
 def stored(model: ir.Model, feeds: Sequence[Feed]) -> tuple[ir.Model, list[str]]:
-    """The weights in half behind Casts, and which are not plain half and why."""
-    made, found = stored_in_half(model)
+    """The weights in half behind Casts, and which are not plain half and why.
+
+    Args:
+        model: not changed.
+        feeds: samples by which weights are found that lose too much in half.
+    """
+    try:
+        made, found, costly = chosen_storage(model, feeds)
+    except ModelError as error:
+        return model, [f"half storage: not done: {error}"]
     if not any(weight.form for weight in found):
         return model, ["half storage: not done: no float32 weight would be smaller"]
-    return made, _storage_notes(found)
+    return made, _storage_notes(found, costly)
 
 
-def _storage_notes(found: Sequence[Stored]) -> list[str]:
+def _storage_notes(found: Sequence[Stored], costly: Mapping[str, float]) -> list[str]:
     said = []
+    if costly:
+        first = sorted(costly, key=lambda name: costly[name])[:_NAMED]
+        named = ", ".join(f"{name} ({costly[name]:.0f} dB)" for name in first)
+        more = f" and {len(costly) - _NAMED} more" if len(costly) > _NAMED else ""
+        said.append(
+            f"half storage: {len(costly)} of {len(found) + len(costly)} weights stay in float32 "
+            f"because of what they lose, in dB if they alone are half: {named}{more}"
+        )
     others = [weight for weight in found if weight.reason]
     for form in dict.fromkeys(weight.form for weight in others):
         own = [weight for weight in others if weight.form == form]
@@ -66,20 +82,21 @@ def halved(
     flow = flow_of(named)
     found = observe(named)
     wide = {**dict.fromkeys(flow.exact, ""), **too_wide(named, flow, found)}
+    operators = sum(not isinstance(unit, Slot) for unit in flow.units)
     if not flow.units:
         return model, [*notes, "half precision: not done: it has no float32 tensors"]
     if len(wide) == len(flow.units):
         return model, [
             *notes,
             "half precision: not done: no part of it fits in half",
-            *_range_notes(len(flow.units), wide, found),
+            *_range_notes(operators, wide, found),
         ]
     try:
-        result = mixed(named, flow, wide, feeds)
+        _, _, costly = chosen_storage(named, feeds)
+        result = mixed(named, flow, wide, costly, feeds)
     except ModelError as error:
         return model, [*notes, f"half precision: not done: {error}"]
-    said = [*_range_notes(operators(flow.units), wide, found), *_loss_notes(result)]
-    return stored_in_half(result.model)[0], [*notes, *said]
+    return result.model, [*notes, *_range_notes(operators, wide, found), *_loss_notes(result)]
 
 
 def _range_notes(total: int, wide: Mapping[Unit, str], found: Magnitudes) -> list[str]:
