@@ -77,12 +77,16 @@ class Attempt:
         return any(stage.pass_.stage.loses and stage.decisions for stage in self.stages)
 
 
-def judged_attempt(run: Run, judge: Evaluator) -> tuple[Attempt, Validation]:
+def judged_attempt(
+    run: Run, judge: Evaluator, again: float = math.inf
+) -> tuple[Attempt, Validation]:
     """The best attempt that holds on untouched samples, and what was found there.
 
     Args:
         run: the plan.
         judge: on those samples; the run's own evaluator where there are too few to keep some back.
+        again: deadline of a choice that is made again, on the monotonic clock. When it is over,
+            what was measured for the first one serves.
     """
     searched = any(stage.decisions is None for stage in run.recipe.stages)
     apart = judge is not run.evaluator
@@ -99,10 +103,11 @@ def judged_attempt(run: Run, judge: Evaluator) -> tuple[Attempt, Validation]:
         spent = judge.spent(validation.measurement)
         seen = seen_share(attempt.measurement, validation.measurement)
         share *= min(0.5, _MARGIN / max(spent, _MARGIN), seen)
+        run = replace(run, options=replace(run.options, deadline=again))
         judge.looks += 1
         if judge.looks > _LOOKS or run.options.stop():
             rest, attempt = "nothing is lost", best_attempt(run, 0)
-        elif judge.looks == _LOOKS or share < _LEAST_SHARE or run.options.out_of_time():
+        elif judge.looks == _LOOKS or share < _LEAST_SHARE:
             judge.looks, share = _LOOKS, max(share, _LEAST_SHARE)
             rest = f"{share:.0%} of the budget was spent anew, by rounded weights alone"
             last = Variant(_early(run), kernel_preserving_only=True, share=share)

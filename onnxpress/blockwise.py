@@ -21,6 +21,7 @@ from onnxpress.blocks import Block, Cut, Held, Parts, Walk, cut, first_nan
 from onnxpress.context import Context
 from onnxpress.data import Samples
 from onnxpress.errors import DataError, ModelError
+from onnxpress.memory import give_back_freed
 from onnxpress.runtime import Array, Feed, Session
 from onnxpress.statistics import (
     LayerStatistics,
@@ -88,6 +89,7 @@ class Blockwise:
                 seconds = (time.monotonic() - started) / (number - 1) * (len(blocks) - number + 1)
                 left = f", about {_duration(seconds)} left"
             self.progress(f"{what}: block {number} of {len(blocks)}{left}")
+            give_back_freed()
             yield number, block
 
 

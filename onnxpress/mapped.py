@@ -3,12 +3,14 @@
 onnx-ir maps the whole file anew for every tensor: 200 tensors of a file of 4 GB take 800 GB of
 address space. Here all tensors of a file share one mapping. What was read through it counts as
 memory of the process until it is given back (`madvise(2)`, MADV_DONTNEED: the mapping is read only,
-so that what is looked at again is only read again). That is done whenever more was handed out than
-`_SHOWN_BYTES`, so that a walk over all weights holds a few at a time. Arrays stay valid.
+so that what is looked at again is only read again). That is done whenever more than `_SHOWN_BYTES`
+were handed out of all files, so that a walk over all weights holds a few at a time. Arrays stay
+valid.
 """
 
 import mmap
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,11 @@ _GIVE_BACK = getattr(mmap, "MADV_DONTNEED", None)
 
 
 class Mapping:
-    """A file in memory, for reading."""
+    """A file in memory, for reading.
+
+    Attributes:
+        shown: bytes that were handed out and not given back.
+    """
 
     def __init__(self, path: Path, keeper: object = None) -> None:
         """Map a file that is not empty.
@@ -38,20 +44,26 @@ class Mapping:
         """
         with path.open("rb") as stream:
             self._memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        self._shown, self._keeper = 0, keeper
+        self.shown, self._keeper = 0, keeper
+        _MAPPINGS.add(self)
 
     def bytes_at(self, offset: int, count: int) -> npt.NDArray[np.uint8]:
         """Bytes of the file, which cannot be written to."""
-        if self._shown + count > _SHOWN_BYTES:
-            self.give_back()
-        self._shown += count
+        if sum(one.shown for one in _MAPPINGS) + count > _SHOWN_BYTES:
+            for one in _MAPPINGS:
+                one.give_back()
+        self.shown += count
         return np.frombuffer(self._memory, np.uint8, count, offset)
 
     def give_back(self) -> None:
         """Let the system take the pages that were read."""
-        self._shown = 0
-        if _GIVE_BACK is not None:
+        if self.shown and _GIVE_BACK is not None:
             self._memory.madvise(_GIVE_BACK)
+        self.shown = 0
+
+
+_MAPPINGS: weakref.WeakSet[Mapping] = weakref.WeakSet()
+"""All there are: a spill of 22 layers has a dozen files."""
 
 
 class MappedTensor(ir.ExternalTensor):

@@ -46,6 +46,8 @@ from onnxpress.validation import on_providers
 
 __all__ = ["optimize", "run"]
 
+_AGAIN = 0.1
+"""Of a limit, for a second choice; where the first one holds it is not used."""
 _COMPARED = 2
 """Samples on which a change of the interface alone is compared with the model before it."""
 
@@ -188,12 +190,13 @@ def _run(request: Request) -> Result:
     ready = time.monotonic()
     judge = _judge(original, sets, request.budget, evaluator)
     judging_s = time.monotonic() - ready
+    first, again = _deadlines(request.time_limit, started, judging_s)
     options = SearchOptions(
         request.objective if target.timed_here else Objective("size"),
         named=request.named,
         calibration=sets.calibration,
         threads=request.threads,
-        deadline=_deadline(request.time_limit, started, judging_s),
+        deadline=first,
         stop=request.stop,
         clock=request.clock,
         progress=request.progress,
@@ -206,7 +209,7 @@ def _run(request: Request) -> Result:
     work = Run(
         request, plan.recipe, original, target, sets.calibration, evaluator, options, statistics
     )
-    best, validation = judged_attempt(work, judge)
+    best, validation = judged_attempt(work, judge, again)
     validation = on_providers(
         validation,
         best.model,
@@ -253,13 +256,17 @@ def _run(request: Request) -> Result:
     )
 
 
-def _deadline(limit: float | None, started: float, judging_s: float) -> float:
-    """When the search has to end, so that the last judgement ends in time too.
+def _deadlines(limit: float | None, started: float, judging_s: float) -> tuple[float, float]:
+    """When a first choice has to end, and one that is made again as the first broke the budget.
 
-    What is judged takes about as long as the original took on the same samples; the search has
-    half of the time at least.
+    What is judged takes about as long as the original took on the same samples. A choice that is
+    made again knows what the first one measured. The first has half of the time at least.
     """
-    return math.inf if limit is None else started + limit - min(judging_s, limit / 2)
+    if limit is None:
+        return math.inf, math.inf
+    end = started + limit
+    kept = 2 * judging_s + _AGAIN * limit
+    return end - min(kept, limit / 2), end - min(judging_s, limit / 2)
 
 
 def _strict(result: Result, request: Request) -> Result:

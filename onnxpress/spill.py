@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxpress.mapped import MappedTensor, Mapping, placed
+from onnxpress.memory import give_back_freed
 from onnxpress.temporary import TemporaryFolder, no_room
 
 __all__ = ["Spill", "kept", "spill", "spill_of", "spilled_apart"]
@@ -64,6 +65,8 @@ class Spill:
             else:
                 stream.write(tensor.tobytes())
         self._end = -(-(start + tensor.nbytes) // _ALIGNMENT) * _ALIGNMENT
+        # What it was made of is freed about now.
+        give_back_freed()
         external = placed(tensor, self._place.name, start, self._place.parent)
         return MappedTensor(external, self._mapping)
 

@@ -13,9 +13,9 @@ from clocks import BY_WORK, TableClock
 from generated import initialized
 
 import onnxpress
-from onnxpress.attempts import Attempt, best_attempt, seen_share
+from onnxpress.attempts import Attempt, best_attempt, judged_attempt, seen_share
 from onnxpress.contract import Candidate, Context, Decision
-from onnxpress.judge import Measurement
+from onnxpress.judge import Evaluator, Measurement
 from onnxpress.judge.measurement import ProbeFigure
 from onnxpress.original import Run
 from onnxpress.passes.prune import Prune
@@ -26,6 +26,7 @@ from onnxpress.runtime import Latency
 from onnxpress.search import SearchOptions
 from onnxpress.stage_result import StageResult
 from onnxpress.stages import Variant
+from onnxpress.validation import Validation
 
 
 def measured(**levels: float) -> Measurement:
@@ -86,8 +87,17 @@ def a_run(options: SearchOptions) -> Run:
     )
     evaluator = SimpleNamespace(noise=lambda measurement: -measurement.samples)
     request = SimpleNamespace(named=False, progress=lambda _: None)
-    found = SimpleNamespace(recipe=recipe, evaluator=evaluator, request=request, options=options)
-    return cast("Run", found)
+    nothing: Any = None
+    return Run(
+        cast("Any", request),
+        cast("Any", recipe),
+        nothing,
+        nothing,
+        nothing,
+        cast("Any", evaluator),
+        options,
+        nothing,
+    )
 
 
 def weighing(width: int) -> ir.Model:
@@ -276,3 +286,36 @@ def test_what_a_pass_fails_to_fit_again_stays_and_this_is_said(
     assert quantized.decisions
     assert "rewrite failed: AssertionError" in quantized.note
     assert quantized.note.endswith("what was taken is not fitted again")
+
+
+def test_a_choice_that_broke_is_made_again_by_what_is_known_when_time_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only what breaks a second time leaves no more than rounded weights."""
+    asked: list[tuple[float, float]] = []
+
+    def best(run: Run, share: float = 1.0) -> Attempt:
+        asked.append((share, run.options.deadline))
+        decision = Decision("a", Candidate({}, 0.1, 10, keeps_kernels=True))
+        stages = (StageResult(Quantize(), weighing(8), (decision,)),)
+        latency = Latency(1.0, 1.0, 1.0, 1.0, 1.0)
+        measurement = Measurement({}, (), 8, "made")
+        return Attempt(weighing(8), stages, within=True, measurement=measurement, latency=latency)
+
+    def weights_alone(run: Run, variant: Variant) -> Attempt:
+        assert variant.kernel_preserving_only
+        return best(run, -variant.share)
+
+    def validated(*_: object) -> Validation:
+        latency = Latency(1.0, 1.0, 1.0, 1.0, 1.0)
+        return Validation(len(asked) == 3, "1 point", measured(), {}, latency, {})
+
+    monkeypatch.setattr("onnxpress.attempts.best_attempt", best)
+    monkeypatch.setattr("onnxpress.attempts._attempt", weights_alone)
+    monkeypatch.setattr("onnxpress.attempts._judged", validated)
+    judge = SimpleNamespace(broken=lambda _: "3 points are lost", spent=lambda _: 2.0, looks=1)
+    run = a_run(SearchOptions(deadline=-2.0))
+    judged_attempt(run, cast("Evaluator", judge), again=-1.0)
+    assert [share > 0 for share, _ in asked] == [True, True, False]
+    assert [deadline for _, deadline in asked] == [-2.0, -1.0, -1.0]
+    assert asked[1][0] < 1.0

@@ -59,6 +59,26 @@ def test_a_network_without_the_tensors_of_a_boundary_goes_back_to_what_it_has() 
     np.testing.assert_array_equal(given_by(walk, parts, "y"), wanted)
 
 
+SPLIT = """<ir_version: 10, opset_import: ["" : 18]>
+    g (float[1, 4] x, float[4, 4] a, float[2, 2] b) => (float[1, 2] y) {
+    h = MatMul (x, a)  l, r = Split <axis = 1, num_outputs = 2> (h)
+    m = MatMul (l, b)  n = Sigmoid (r)  y = Mul (m, n) }"""
+
+
+@pytest.mark.parametrize("one", ["l", "r"])
+def test_a_node_with_one_output_at_the_boundary_runs_for_the_other(one: str) -> None:
+    """What is held beside is computed again then: a graph cannot define a name twice."""
+    model, samples = initialized(SPLIT), drawn(3)
+    parts, walk = Parts(model), Walk(samples)
+    walk.advance(parts, [one], ["m", "n"])
+    whole = Session(model, optimize=False)
+    wanted = [whole.run(feed)["y"] for feed in samples]
+    np.testing.assert_array_equal(given_by(walk, parts, "y"), wanted)
+    walk.advance(parts, [one, "n"], ["y"])
+    np.testing.assert_array_equal(given_by(walk, parts, "y"), wanted)
+    assert walk.held.names() <= {"l", "r", "n"}
+
+
 ARRAYS: list[Array] = [
     np.arange(6, dtype=np.float32).reshape(2, 3),
     np.array(3, np.int64),

@@ -101,7 +101,9 @@ class Parts:
             elif node is not None and node not in nodes:
                 nodes[node] = None
                 waiting.extend(reads(node))
-        by_name = sorted(ends, key=lambda value: value.name or "")
+        # A node that runs for another of its outputs gives this one too: no name is defined twice.
+        open_ends = (value for value in ends if value.producer() not in nodes)
+        by_name = sorted(open_ends, key=lambda value: value.name or "")
         return list(nodes), by_name, sorted(held, key=lambda value: value.name or "")
 
     def _functions(self, nodes: Iterable[ir.Node]) -> list[ir.Function]:
