@@ -40,6 +40,8 @@ __all__ = ["Attempt", "best_attempt", "judged_attempt", "seen_share"]
 
 _COMPARED = 2
 """Samples on which a change of form alone is compared with the model before it."""
+_CHOOSING = 8
+"""Samples that say what computes in half."""
 _OBSERVED = 64
 """Samples that ranges for half precision are seen on."""
 _LOOKS = 3
@@ -236,7 +238,8 @@ def _attempt(run: Run, variant: Variant, timed: Latency | None = None) -> Attemp
     """Run the stages, measure and time what comes out, where its time is not known."""
     model, stages = run_stages(run, variant)
     evaluator = run.evaluator
-    feeds = evaluator.samples.feeds[:_COMPARED]
+    half = run.recipe.conversion.float16 != "no"
+    feeds = evaluator.samples.feeds[: _CHOOSING if half else _COMPARED]
     current, notes = convert_form(
         model, run.target, run.recipe.conversion, feeds, lambda halved: _magnitudes(run, halved)
     )

@@ -42,7 +42,7 @@ from onnxpress.stage_result import StageResult
 from onnxpress.targets import load_target
 from onnxpress.unmeasured import unchanged, without_runtime, without_samples
 from onnxpress.untreated import nothing_to_compress, odd_numbers
-from onnxpress.validation import on_providers
+from onnxpress.validation import in_half_arithmetic, on_providers
 
 __all__ = ["optimize", "run"]
 
@@ -104,8 +104,9 @@ def optimize(
             nothing.
         recipe: repeat these decisions; a pass without decisions is searched.
         fix_shapes: `NAME=1x3x224x224` for an input, `DIM=4` for a symbolic dimension; done first.
-        float16: `keep-io` for half precision with the inputs and outputs as they are, `all` for
-            half inputs and outputs too; `no` leaves float32. Takes the place of integers.
+        float16: `storage` for weights in half that are float32 once the model is loaded,
+            `keep-io` for half precision with the inputs and outputs as they are, `all` for half
+            inputs and outputs too; `no` leaves float32. Takes the place of integers.
         opset: to convert to; 0: only where the target knows no newer one.
         seed: of the held-out split, of rows drawn for statistics, of random inputs.
         threads: of onnxruntime and numpy; 0: all cores.
@@ -210,6 +211,11 @@ def _run(request: Request) -> Result:
         request, plan.recipe, original, target, sets.calibration, evaluator, options, statistics
     )
     best, validation = judged_attempt(work, judge, again)
+    if plan.recipe.conversion.float16 != "no":
+        counts = target.float16 == "arithmetic"
+        validation = in_half_arithmetic(
+            validation, best.model, judge, counts=counts, threads=request.threads
+        )
     validation = on_providers(
         validation,
         best.model,

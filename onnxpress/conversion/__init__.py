@@ -6,6 +6,7 @@ from onnxpress.conversion.convert import (
     convert_form,
     convert_interface,
     convert_shapes,
+    require_half,
 )
 from onnxpress.conversion.ort_format import ort_paths, write_ort
 from onnxpress.conversion.overridable import settle_weights
@@ -19,6 +20,7 @@ __all__ = [
     "convert_shapes",
     "fix_shapes",
     "ort_paths",
+    "require_half",
     "settle_weights",
     "write_ort",
 ]

@@ -25,6 +25,7 @@ __all__ = [
     "convert_interface",
     "convert_shapes",
     "dynamic_inputs",
+    "require_half",
 ]
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,21 @@ class Conversion:
             )
         if self.opset < 0:
             raise UsageError(f"opset is {self.opset}; expected the number of an opset")
+
+
+def require_half(asked: Conversion, target: Target) -> None:
+    """Refuse half tensors for a target that does not take them.
+
+    Raises:
+        UsageError: the target takes no half types.
+    """
+    if asked.float16 in ("keep-io", "all") and target.float16 == "none":
+        types = [load_target(name).types for name in target.members]
+        common = [kind for kind in types[0] if all(kind in other for other in types)]
+        raise UsageError(
+            f"--float16 {asked.float16}: {target.name} takes no half tensors, it has "
+            f"{', '.join(common)}; --float16 storage halves the file for every target"
+        )
 
 
 def convert_shapes(model: ir.Model, asked: Conversion) -> ir.Model:
@@ -116,7 +132,7 @@ def convert_form(
     if wanted > target.maximum_opset:
         notes.append(f"opset {wanted} is newer than the {target.maximum_opset} of {target.name}")
     if asked.float16 == "storage":
-        current, found = stored(current, feeds)
+        current, found = stored(current, target, feeds)
         notes += found
     elif asked.float16 != "no":
         current, found = halved(current, target, feeds, observe)

@@ -48,9 +48,9 @@ def emulated(model: ir.Model) -> ir.Model:
         if _is_half(value):
             _put_behind(names, copy.graph, value, (_FLOAT,))
     for value in rounded:
-        graph = value.graph
-        assert graph is not None
-        _put_behind(names, graph, value, (_HALF, _FLOAT))
+        owner = value.graph
+        assert owner is not None
+        _put_behind(names, owner, value, (_HALF, _FLOAT))
     for index, value in enumerate(model.graph.outputs):
         if _is_half(value):
             _as_half_again(names, copy.graph, index)

@@ -11,7 +11,6 @@ paths, Edmonds and Karp 1972.)
 from collections import deque
 from collections.abc import Collection, Hashable, Iterator
 
-
 from onnxpress.conversion.precision import GAINS, Flow, Slot, Unit
 
 __all__ = ["kept_in_float32"]
@@ -109,5 +108,3 @@ def _back(before: dict[Hashable, Hashable]) -> Iterator[tuple[Hashable, Hashable
         start = before[end]
         yield start, end
         end = start
-
-

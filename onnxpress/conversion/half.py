@@ -17,7 +17,15 @@ from onnxpress.conversion.precision import Flow, Place, Slot, Unit, flow_of
 from onnxpress.graph import Names, add_initializer, insert_behind, name_nodes_apart
 from onnxpress.model_file import PROTOBUF_LIMIT_BYTES, weight_bytes
 
-__all__ = ["key_of", "prepared", "refusal", "strip_casts", "to_half", "without_round_trips"]
+__all__ = [
+    "_drop_round_trips",
+    "computes_in_half",
+    "key_of",
+    "prepared",
+    "refusal",
+    "strip_casts",
+    "to_half",
+]
 
 _INTEGERS = (
     "QuantizeLinear",
@@ -40,6 +48,15 @@ def refusal(model: ir.Model) -> str | None:
     if model.functions:
         return "the model has functions; simplify puts them in line"
     return None
+
+
+def computes_in_half(model: ir.Model) -> bool:
+    """Whether an operator gives half numbers; weights that are only stored in half do not count."""
+    return any(
+        value.dtype == ir.DataType.FLOAT16
+        for node in model.graph.all_nodes()
+        for value in node.outputs
+    )
 
 
 def prepared(model: ir.Model) -> ir.Model:
@@ -70,7 +87,7 @@ def _as_initializer(graph: ir.Graph, node: ir.Node) -> None:
     made = ir.Value(
         name=value.name,
         type=ir.TensorType(tensor.dtype),
-        shape=ir.Shape(tensor.shape),
+        shape=ir.Shape(tensor.shape.numpy()),
         const_value=ir.Tensor(tensor.numpy(), name=value.name),
     )
     ir.convenience.replace_all_uses_with(value, made)
@@ -98,7 +115,7 @@ def to_half(model: ir.Model, narrow: Collection[tuple[str, int]]) -> ir.Model:
         if isinstance(unit, ir.Node):
             _give_half(unit)
     for graph in (half.graph, *half.graph.subgraphs()):
-        without_round_trips(graph)
+        _drop_round_trips(graph)
     return half
 
 
@@ -173,7 +190,7 @@ def _give_half(node: ir.Node) -> None:
         node.attributes["value"] = ir.AttrTensor("value", ir.tensor(array.astype(np.float16)))
 
 
-def without_round_trips(graph: ir.Graph) -> None:
+def _drop_round_trips(graph: ir.Graph) -> None:
     """Take out Casts to the type that a tensor has, and from a type to half or float32 and back.
 
     Between two Casts it may not fit, or nothing is lost by leaving them out.

@@ -91,7 +91,7 @@ def stored_in_half(
 def chosen_storage(
     model: ir.Model, feeds: Sequence[Feed]
 ) -> tuple[ir.Model, tuple[Stored, ...], dict[str, float]]:
-    """As `stored_in_half`, without the weights that lose too much, and the dB that they leave alone.
+    """As `stored_in_half`, without the weights that lose too much, and what dB each leaves alone.
 
     Args:
         model: not changed.
@@ -139,9 +139,10 @@ _Halves = npt.NDArray[np.generic]
 
 
 def _form(
-    value: ir.Value, can_be_bfloat16: bool  # noqa: FBT001 - of an opset
+    value: ir.Value,
+    can_be_bfloat16: bool,  # noqa: FBT001 - of an opset
 ) -> tuple[Stored, _Halves | None, int]:
-    """The first form that keeps a weight, its numbers, and the power of two they were divided by."""
+    """The first form that keeps a weight, its numbers, and the power of two that divided them."""
     assert value.const_value is not None
     name, array = value.name or "", value.const_value.numpy()
     sizes = np.abs(array[np.isfinite(array)])

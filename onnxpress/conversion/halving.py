@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import onnx_ir as ir
 
-from onnxpress.conversion.half import prepared, refusal
+from onnxpress.conversion.half import computes_in_half, prepared, refusal
 from onnxpress.conversion.half_range import LARGEST, SMALLEST, Magnitudes, too_wide
 from onnxpress.conversion.half_storage import Stored, chosen_storage
 from onnxpress.conversion.mixing import AIM_DB, Mixed, mixed
@@ -19,11 +19,12 @@ _NAMED = 3
 """Tensors or operators that a message names."""
 
 
-def stored(model: ir.Model, feeds: Sequence[Feed]) -> tuple[ir.Model, list[str]]:
+def stored(model: ir.Model, target: Target, feeds: Sequence[Feed]) -> tuple[ir.Model, list[str]]:
     """The weights in half behind Casts, and which are not plain half and why.
 
     Args:
         model: not changed.
+        target: whose file form is written.
         feeds: samples by which weights are found that lose too much in half.
     """
     try:
@@ -32,7 +33,13 @@ def stored(model: ir.Model, feeds: Sequence[Feed]) -> tuple[ir.Model, list[str]]
         return model, [f"half storage: not done: {error}"]
     if not any(weight.form for weight in found):
         return model, ["half storage: not done: no float32 weight would be smaller"]
-    return made, _storage_notes(found, costly)
+    notes = _storage_notes(found, costly)
+    if target.file_forms[0] == "ort":
+        notes.append(
+            "half storage: the .ort form is as large as before, as onnxruntime does the Casts when "
+            "it writes it; ship the .onnx"
+        )
+    return made, notes
 
 
 def _storage_notes(found: Sequence[Stored], costly: Mapping[str, float]) -> list[str]:
@@ -96,7 +103,11 @@ def halved(
         result = mixed(named, flow, wide, costly, feeds)
     except ModelError as error:
         return model, [*notes, f"half precision: not done: {error}"]
-    return result.model, [*notes, *_range_notes(operators, wide, found), *_loss_notes(result)]
+    said = [*_range_notes(operators, wide, found), *_loss_notes(result)]
+    if not computes_in_half(result.model):
+        why = "all that would gain by it has to be computed in float32"
+        return model, [*notes, f"half precision: not done: {why}", *said]
+    return result.model, [*notes, *said]
 
 
 def _range_notes(total: int, wide: Mapping[Unit, str], found: Magnitudes) -> list[str]:

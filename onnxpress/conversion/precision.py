@@ -244,25 +244,28 @@ def _formal(allowed: tuple[bool, ...], index: int) -> bool:
 @cache
 def _schema(domain: str, op_type: str, version: int) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
     """Which inputs and outputs may be half; nothing where the operator is not known."""
-    if domain in ("", "ai.onnx"):
-        try:
-            schema = onnx.defs.get_schema(op_type, version, "")
-        except onnx.defs.SchemaError:
-            return (), ()
-    else:
+    schema = _standard(op_type, version) if domain in ("", "ai.onnx") else None
+    if schema is None:
         schema = _of_runtime().get((domain, op_type))
-        if schema is None:
-            return (), ()
+    if schema is None:
+        return (), ()
     types = {
         constraint.type_param_str: set(constraint.allowed_type_strs)
         for constraint in schema.type_constraints
     }
 
     def half(parameter: onnx.defs.OpSchema.FormalParameter) -> bool:
-        kind = getattr(parameter, "type_str", None) or parameter.typeStr
+        kind = str(getattr(parameter, "type_str", "") or getattr(parameter, "typeStr", ""))
         return {_HALF, _FLOAT} <= types.get(kind, {kind})
 
     return tuple(map(half, schema.inputs)), tuple(map(half, schema.outputs))
+
+
+def _standard(op_type: str, version: int) -> onnx.defs.OpSchema | None:
+    try:
+        return onnx.defs.get_schema(op_type, version, "")
+    except onnx.defs.SchemaError:
+        return None
 
 
 @cache
