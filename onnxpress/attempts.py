@@ -40,8 +40,8 @@ __all__ = ["Attempt", "best_attempt", "judged_attempt", "seen_share"]
 
 _COMPARED = 2
 """Samples on which a change of form alone is compared with the model before it."""
-_CHOOSING = 8
-"""Samples that say what computes in half."""
+_CHOOSING, _CHOOSING_LARGE = 64, 16
+"""Samples that say what computes in half, of a model that is small, and of one that is not."""
 _OBSERVED = 64
 """Samples that ranges for half precision are seen on."""
 _LOOKS = 3
@@ -239,7 +239,7 @@ def _attempt(run: Run, variant: Variant, timed: Latency | None = None) -> Attemp
     model, stages = run_stages(run, variant)
     evaluator = run.evaluator
     half = run.recipe.conversion.float16 != "no"
-    feeds = evaluator.samples.feeds[: _CHOOSING if half else _COMPARED]
+    feeds = evaluator.samples.feeds[: _choosing(model) if half else _COMPARED]
     current, notes = convert_form(
         model, run.target, run.recipe.conversion, feeds, lambda halved: _magnitudes(run, halved)
     )
@@ -264,6 +264,11 @@ def _attempt(run: Run, variant: Variant, timed: Latency | None = None) -> Attemp
         tuple(notes),
         session if small else None,
     )
+
+
+def _choosing(model: ir.Model) -> int:
+    """How many samples say what computes in half."""
+    return _CHOOSING if model_file.weight_bytes(model) < SMALL_BYTES else _CHOOSING_LARGE
 
 
 def _magnitudes(run: Run, model: ir.Model) -> Magnitudes:

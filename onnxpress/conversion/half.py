@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnxpress.beyond_ir import from_proto, to_proto
 from onnxpress.conversion.precision import Flow, Place, Slot, Unit, flow_of
+from onnxpress.errors import ModelError, brief
 from onnxpress.graph import Names, add_initializer, insert_behind, name_nodes_apart
 from onnxpress.model_file import PROTOBUF_LIMIT_BYTES, weight_bytes
 
@@ -60,15 +61,33 @@ def computes_in_half(model: ir.Model) -> bool:
 
 
 def prepared(model: ir.Model) -> ir.Model:
-    """A copy with the types of all tensors, names of nodes apart, and constants as initializers."""
+    """A copy with the types of all tensors, names of nodes apart, and constants as initializers.
+
+    Raises:
+        ModelError: the types contradict each other.
+    """
     copy = model.clone()
     name_nodes_apart(copy)
-    copy = from_proto(onnx.shape_inference.infer_shapes(to_proto(copy)))
+    copy = from_proto(_inferred(to_proto(copy)))
     for graph in (copy.graph, *copy.graph.subgraphs()):
         for node in list(graph):
             if node.op_type == "Constant" and not node.outputs[0].is_graph_output():
                 _as_initializer(graph, node)
     return copy
+
+
+def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """With types; those that the file claims, and other converters leave wrong, may be dropped."""
+    try:
+        return onnx.shape_inference.infer_shapes(proto)
+    except onnx.shape_inference.InferenceError:
+        del proto.graph.value_info[:]
+    try:
+        return onnx.shape_inference.infer_shapes(proto)
+    except onnx.shape_inference.InferenceError as error:
+        raise ModelError(
+            f"the types of its tensors contradict each other: {brief(error)}"
+        ) from error
 
 
 def _as_initializer(graph: ir.Graph, node: ir.Node) -> None:

@@ -15,18 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.conversion.shares import Shares, answers, decibels, lost
+from onnxpress.conversion.shares import Answers, answers, decibels, left_out
 from onnxpress.graph import Names, add_initializer, prepend, standard_opset
 from onnxpress.runtime import Feed, Session
 
 __all__ = ["AIM_DB", "Stored", "chosen_storage", "stored_in_half"]
 
-AIM_DB = 61.0
-"""What half weights shall leave of every output on the samples that choose."""
-_PROBED = 3
-"""Samples that shares are measured on; the aim is checked on all."""
-_ROUNDS = 4
-_LESS = 0.8
+AIM_DB = 60.0
+"""What half weights shall leave of every output on the choosing samples that lose most."""
 
 _LEAST_BYTES = 512
 """Of a float32 weight: below, a Cast takes more than is saved."""
@@ -35,7 +31,8 @@ _LEAST_AXES = 2
 _LEAST_DB = 60.0
 """That a weight keeps as a whole, and each of its rows that is not tiny."""
 _BFLOAT16_DB = 48.0
-_LAST_BIT = 2.0**-24
+_NOTHING = 2.0**-60
+"""Of the other rows' size: what a row has to be below for it not to count."""
 _BFLOAT16_OPSET = 13
 _TOP_EXPONENT = 14
 """Scaled weights end below 2^15, half ends at 65504."""
@@ -104,24 +101,15 @@ def chosen_storage(
     everything = [weight.name for weight in found if weight.form]
     if not feeds or not everything:
         return made, found, {}
-    wanted = answers(Session(model), feeds)
-
-    def share(names: Collection[str]) -> float:
-        part, _ = stored_in_half(model, set(everything).difference(names))
-        return lost(wanted[:_PROBED], answers(Session(part), feeds[:_PROBED]))
-
     sizes = {name: tensor.nbytes for name, tensor in _tensors(model).items()}
-    shares, allowed = Shares(everything, share, sizes.__getitem__), 10 ** (-AIM_DB / 10)
-    costly: dict[str, float] = {}
-    for _ in range(_ROUNDS):
-        whole = lost(wanted, answers(Session(made), feeds))
-        if whole <= 10 ** (-AIM_DB / 10):
-            break
-        if costly:
-            # They lose more together than one by one.
-            allowed *= min(_LESS, 10 ** (-AIM_DB / 10) / whole)
-        costly = shares.largest(allowed)
-        made, found = stored_in_half(model, costly)
+
+    def changed(names: Collection[str], some: Sequence[Feed]) -> Answers:
+        part, _ = stored_in_half(model, set(everything).difference(names))
+        return answers(Session(part), some)
+
+    wanted = answers(Session(model), feeds)
+    costly, _ = left_out(everything, changed, wanted, feeds, AIM_DB, sizes.__getitem__)
+    made, found = stored_in_half(model, costly)
     return made, found, {name: decibels(part) for name, part in costly.items()}
 
 
@@ -153,8 +141,6 @@ def _form(
         return Stored(name, "float16"), plain, 0
     smallest = float(sizes[sizes > 0].min(initial=np.inf))
     reason = f"its numbers lie between {smallest:.3g} and {largest:.3g}"
-    if not np.isfinite(array).all():
-        return Stored(name, "", "it has numbers that are not finite"), None, 0
     exponent = int(np.frexp(largest)[1]) - 1 - _TOP_EXPONENT
     scaled = np.ldexp(array, -exponent).astype(np.float16)
     back = np.ldexp(scaled.astype(np.float32), exponent)
@@ -170,18 +156,20 @@ def _form(
 def _keeps(
     array: npt.NDArray[np.floating], found: npt.NDArray[np.floating], least_db: float
 ) -> bool:
-    """Whether each row of the first axis is as near as that, but for what float32 would not see.
+    """Whether each row of the first axis is as near as that, but for rows that are nothing.
 
-    A row that is tiny beside the others (channels that training gave up) may be magnified behind
-    the layer, unless it is below their last bit.
+    A row that is small beside the others may be magnified behind the layer; one that training gave
+    up and left at 1e-40 is not. What is not finite has to be the same.
     """
-    rows = array.reshape(array.shape[0], -1) if array.ndim > 1 else array.reshape(1, -1)
-    with np.errstate(invalid="ignore", over="ignore"):
-        error = np.nan_to_num(rows - found.reshape(rows.shape), nan=0.0, posinf=np.inf)
-        noise = np.square(error, dtype=np.float64).sum(axis=1)
-        power = np.square(rows, dtype=np.float64).sum(axis=1)
-    unseen = power.mean() * _LAST_BIT**2
-    return bool(np.all(noise <= np.maximum(power * 10 ** (-least_db / 10), unseen)))
+    finite = np.isfinite(array)
+    if not np.array_equal(finite, np.isfinite(found)):
+        return False
+    rows = np.where(finite, array, 0).reshape(array.shape[0], -1)
+    error = rows - np.where(finite, found, 0).reshape(rows.shape)
+    noise = np.square(error, dtype=np.float64).sum(axis=1)
+    power = np.square(rows, dtype=np.float64).sum(axis=1)
+    nothing = power.mean() * _NOTHING**2
+    return bool(np.all(noise <= np.maximum(power * 10 ** (-least_db / 10), nothing)))
 
 
 def _write(names: Names, graph: ir.Graph, value: ir.Value, array: _Halves, exponent: int) -> None:

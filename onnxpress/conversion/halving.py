@@ -85,7 +85,10 @@ def halved(
     refused = refusal(model)
     if refused is not None:
         return model, [*notes, f"half precision: not done: {refused}"]
-    named = prepared(model)
+    try:
+        named = prepared(model)
+    except ModelError as error:
+        return model, [*notes, f"half precision: not done: {error}"]
     flow = flow_of(named)
     found = observe(named)
     wide = {**dict.fromkeys(flow.exact, ""), **too_wide(named, flow, found)}

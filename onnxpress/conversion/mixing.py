@@ -17,17 +17,13 @@ from onnxpress.conversion.fewest_casts import kept_in_float32
 from onnxpress.conversion.half import key_of, to_half
 from onnxpress.conversion.half_storage import stored_in_half
 from onnxpress.conversion.precision import Flow, Unit
-from onnxpress.conversion.shares import Answers, Shares, answers, decibels, lost
+from onnxpress.conversion.shares import Answers, answers, decibels, left_out, lost
 from onnxpress.runtime import Feed, Session
 
 __all__ = ["AIM_DB", "Mixed", "emulated_db", "mixed"]
 
-AIM_DB = 48.0
-"""What half arithmetic shall leave of every output on the samples that choose."""
-_PROBED = 3
-"""Samples that shares are measured on; the aim is checked on all."""
-_ROUNDS = 5
-_LESS = 0.8
+AIM_DB = 46.0
+"""What half arithmetic shall leave of every output on the choosing samples that lose most."""
 
 
 @dataclass(frozen=True)
@@ -66,30 +62,20 @@ def mixed(
     Raises:
         ModelError: onnxruntime cannot run the model or what was made of it.
     """
-    wanted = answers(Session(model), feeds)
 
-    def share(units: Collection[Unit]) -> float:
-        half = to_half(model, {key_of(unit) for unit in units})
-        return lost(wanted[:_PROBED], _emulated_answers(half, feeds[:_PROBED]))
+    def made(narrow: Collection[Unit]) -> ir.Model:
+        half = to_half(model, {key_of(unit) for unit in narrow})
+        return stored_in_half(half, exact_weights)[0]
 
-    shares = Shares([unit for unit in flow.units if unit not in wide], share)
-    lossy: dict[Unit, float] = {}
-    allowed, whole = 10 ** (-AIM_DB / 10), 0.0
-    for attempt in range(_ROUNDS):
-        if lossy:
-            # They lose more together than one by one.
-            allowed *= min(_LESS, 10 ** (-AIM_DB / 10) / whole)
-        if attempt:
-            lossy = shares.largest(allowed)
-        kept = kept_in_float32(flow, {*wide, *lossy})
-        half = to_half(model, {key_of(unit) for unit in flow.units if unit not in kept})
-        half, _ = stored_in_half(half, exact_weights)
-        whole = lost(wanted, _emulated_answers(half, feeds)) if feeds else 0.0
-        if whole <= 10 ** (-AIM_DB / 10):
-            break
-    between = len(kept) - len({*wide, *lossy})
+    def changed(narrow: Collection[Unit], some: Sequence[Feed]) -> Answers:
+        return _emulated_answers(made(narrow), some)
+
+    units = [unit for unit in flow.units if unit not in wide]
+    lossy, whole = left_out(units, changed, answers(Session(model), feeds), feeds, AIM_DB)
+    kept = kept_in_float32(flow, {*wide, *lossy})
+    half = made([unit for unit in flow.units if unit not in kept])
     alone = {unit: decibels(part) for unit, part in lossy.items()}
-    return Mixed(half, alone, between, decibels(whole))
+    return Mixed(half, alone, len(kept) - len({*wide, *lossy}), decibels(whole))
 
 
 def emulated_db(model: ir.Model, original: Session, feeds: Sequence[Feed]) -> float:

@@ -14,11 +14,9 @@ from onnxpress.runtime import Session
 
 __all__ = ["measured_in_half"]
 
-_SAMPLES = 64
-
 
 def measured_in_half(evaluator: Evaluator, model: ir.Model, *, threads: int) -> Measurement | None:
-    """Measure a model emulated, on the first samples; `None` where it has nothing to emulate.
+    """Measure a model emulated, on all samples; `None` where it has nothing to emulate.
 
     Args:
         evaluator: judges.
@@ -34,4 +32,4 @@ def measured_in_half(evaluator: Evaluator, model: ir.Model, *, threads: int) -> 
     if not computes_in_half(typed):
         return None
     session = Session(emulated(typed), threads=threads, optimize=False)
-    return evaluator.measure(session, min(_SAMPLES, len(evaluator.samples)))
+    return evaluator.measure(session, len(evaluator.samples))
