@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from importlib import metadata
 
-import onnx
 import onnx_ir as ir
 from onnxruntime.transformers import float16
 from press import paths
@@ -140,8 +139,9 @@ def compare(name: str, samples: int, pattern: str) -> None:
             found = [dict(session.run(feed)) for feed in feeds]
             rounded = Session(emulated(typed), threads=THREADS, optimize=False)
             emulated_db = decibels(lost(wanted, [dict(rounded.run(feed)) for feed in feeds]))
-        except (OnnxpressError, ValueError, onnx.checker.ValidationError) as error:
-            print(f"| {name} | {row} | {' '.join(str(error).split())[:160]} |", flush=True)
+        except (OnnxpressError, ValueError, RuntimeError) as error:
+            # What onnxruntime's converter makes of bodies cannot even be copied.
+            print(f"| {name} | {row} | fails: {' '.join(str(error).split())[:90]} |", flush=True)
             continue
         db = decibels(lost(wanted, found))
         casts = sum(node.op_type == "Cast" for node in half.graph.all_nodes())

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
+import onnxpress
 from onnxpress.beyond_ir import from_proto
-from onnxpress.conversion import Conversion, convert_form
+from onnxpress.conversion import Conversion, convert_form, with_float_weights
 from onnxpress.conversion.emulation import emulated
 from onnxpress.conversion.fewest_casts import kept_in_float32
 from onnxpress.conversion.half import key_of, prepared, to_half
@@ -26,6 +27,7 @@ from onnxpress.conversion.precision import Slot, flow_of
 from onnxpress.conversion.shares import Shares
 from onnxpress.data import from_feeds
 from onnxpress.errors import UsageError
+from onnxpress.layers import find_layers
 from onnxpress.model_file import save, to_bytes
 from onnxpress.runtime import Feed, Session
 from onnxpress.statistics.magnitudes import observe_magnitudes
@@ -445,3 +447,34 @@ def test_the_command_writes_half_and_tells_what_half_arithmetic_keeps(
     said = " ".join(message(result).split())
     assert ("half arithmetic, emulated" in said) is (form == "keep-io")
     assert (tmp_path / "out.onnx").stat().st_size < 0.7 * (tmp_path / "m.onnx").stat().st_size
+
+
+def test_a_model_that_stores_half_behind_cast_has_the_layers_of_the_float_one(
+    models: Path,
+) -> None:
+    given = onnxpress.load(models / "fashion_cnn.onnx")
+    small, _ = stored_in_half(given)
+    layers = [
+        [(layer.name, layer.op_type) for layer in find_layers(model)]
+        for model in (given, with_float_weights(small))
+    ]
+    assert layers[0] == layers[1]
+    assert layers[0]
+
+
+def test_a_model_that_stores_half_behind_cast_is_quantized_and_what_is_left_is_half(
+    tmp_path: Path,
+) -> None:
+    body = "a = MatMul(x, w) b = Relu(a) y = MatMul(b, v)"
+    small, _ = stored_in_half(parsed(body, w=weight(1), v=weight(2)))
+    save(small, tmp_path / "half.onnx")
+    simplified = onnxpress.optimize(tmp_path / "half.onnx", passes=["simplify"]).model
+    kinds = [tensor.dtype for tensor in simplified.graph.initializers.values()]
+    assert kinds.count(ir.DataType.FLOAT16) == 2
+    assert len(to_bytes(simplified)) < 1.1 * (tmp_path / "half.onnx").stat().st_size
+    data = {"x": np.concatenate([feed["x"] for feed in drawn(number=8)])}
+    found = onnxpress.optimize(
+        tmp_path / "half.onnx", passes=["quantize"], calibration=data, goal="size"
+    )
+    decided = {d.site for stage in found.stages for d in stage.decisions if d.layers}
+    assert decided >= {"w", "v"}

@@ -8,6 +8,7 @@ from onnxpress.conversion.convert import (
     convert_shapes,
     require_half,
 )
+from onnxpress.conversion.half_weights import with_float_weights
 from onnxpress.conversion.ort_format import ort_paths, write_ort
 from onnxpress.conversion.overridable import settle_weights
 from onnxpress.conversion.shapes import fix_shapes
@@ -22,5 +23,6 @@ __all__ = [
     "ort_paths",
     "require_half",
     "settle_weights",
+    "with_float_weights",
     "write_ort",
 ]

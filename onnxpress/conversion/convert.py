@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnxpress.conversion.half import strip_casts
 from onnxpress.conversion.half_range import Magnitudes
+from onnxpress.conversion.half_weights import stored_again
 from onnxpress.conversion.halving import halved, stored
 from onnxpress.conversion.opset import change_opset
 from onnxpress.conversion.rewrites import drop_performed_activations, pool_by_window
@@ -131,10 +132,14 @@ def convert_form(
             notes.append(f"{what}: not done: {reason}")
     if wanted > target.maximum_opset:
         notes.append(f"opset {wanted} is newer than the {target.maximum_opset} of {target.name}")
-    if asked.float16 == "storage":
+    if asked.float16 == "no":
+        again = stored_again(current)
+        if again is not current and _difference(current, again, feeds[:_COMPARED]) is None:
+            current = again
+    elif asked.float16 == "storage":
         current, found = stored(current, target, feeds)
         notes += found
-    elif asked.float16 != "no":
+    else:
         current, found = halved(current, target, feeds, observe)
         notes += found
     dynamic = dynamic_inputs(current)

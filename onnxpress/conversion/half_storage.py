@@ -104,11 +104,13 @@ def chosen_storage(
     sizes = {name: tensor.nbytes for name, tensor in _tensors(model).items()}
 
     def changed(names: Collection[str], some: Sequence[Feed]) -> Answers:
-        part, _ = stored_in_half(model, set(everything).difference(names))
-        return answers(Session(part), some)
+        return without(set(everything).difference(names), some)
+
+    def without(names: Collection[str], some: Sequence[Feed]) -> Answers:
+        return answers(Session(stored_in_half(model, names)[0]), some)
 
     wanted = answers(Session(model), feeds)
-    costly, _ = left_out(everything, changed, wanted, feeds, AIM_DB, sizes.__getitem__)
+    costly, _ = left_out(everything, changed, without, wanted, feeds, AIM_DB, sizes.__getitem__)
     made, found = stored_in_half(model, costly)
     return made, found, {name: decibels(part) for name, part in costly.items()}
 

@@ -63,19 +63,23 @@ def mixed(
         ModelError: onnxruntime cannot run the model or what was made of it.
     """
 
-    def made(narrow: Collection[Unit]) -> ir.Model:
-        half = to_half(model, {key_of(unit) for unit in narrow})
+    def changed(narrow: Collection[Unit], some: Sequence[Feed]) -> Answers:
+        return _emulated_answers(to_half(model, {key_of(unit) for unit in narrow}), some)
+
+    def mixture(lossy: Collection[Unit]) -> ir.Model:
+        kept = kept_in_float32(flow, {*wide, *lossy})
+        half = to_half(model, {key_of(unit) for unit in flow.units if unit not in kept})
         return stored_in_half(half, exact_weights)[0]
 
-    def changed(narrow: Collection[Unit], some: Sequence[Feed]) -> Answers:
-        return _emulated_answers(made(narrow), some)
+    def without(lossy: Collection[Unit], some: Sequence[Feed]) -> Answers:
+        return _emulated_answers(mixture(lossy), some)
 
+    wanted = answers(Session(model), feeds)
     units = [unit for unit in flow.units if unit not in wide]
-    lossy, whole = left_out(units, changed, answers(Session(model), feeds), feeds, AIM_DB)
+    lossy, whole = left_out(units, changed, without, wanted, feeds, AIM_DB)
     kept = kept_in_float32(flow, {*wide, *lossy})
-    half = made([unit for unit in flow.units if unit not in kept])
     alone = {unit: decibels(part) for unit, part in lossy.items()}
-    return Mixed(half, alone, len(kept) - len({*wide, *lossy}), decibels(whole))
+    return Mixed(mixture(lossy), alone, len(kept) - len({*wide, *lossy}), decibels(whole))
 
 
 def emulated_db(model: ir.Model, original: Session, feeds: Sequence[Feed]) -> float:

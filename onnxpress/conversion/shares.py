@@ -16,8 +16,9 @@ from onnxpress.runtime import Array, Feed, Session
 __all__ = ["Answers", "Shares", "answers", "decibels", "left_out", "lost"]
 
 _PROBED, _WORST = 3, 8
-_ROUNDS = 5
-_LESS = 0.8
+_ROUNDS = 6
+_LEAST, _MOST = 0.25, 0.8
+"""Of what was allowed before."""
 _MOST_PROBES = 128
 _SINGLY = 100
 """Parts that are few enough to be looked at one by one."""
@@ -86,6 +87,7 @@ class Shares(Generic[Part]):
 def left_out(
     parts: Sequence[Part],
     changed: Callable[[Collection[Part], Sequence[Feed]], Answers],
+    without: Callable[[Collection[Part], Sequence[Feed]], Answers],
     wanted: Answers,
     feeds: Sequence[Feed],
     aim_db: float,
@@ -99,6 +101,7 @@ def left_out(
     Args:
         parts: see `Shares`.
         changed: what a model with these parts changed, and no others, answers.
+        without: and with all parts changed but these.
         wanted: what the unchanged model answers.
         feeds: samples; without any nothing is left out.
         aim_db: decibels of the worst float output, pooled.
@@ -111,7 +114,7 @@ def left_out(
     left: dict[Part, float] = {}
     if not feeds or not parts:
         return left, 0.0
-    found = changed(parts, feeds)
+    found = without((), feeds)
     whole, order = _of_worst(wanted, found)
     if whole <= aim:
         return left, whole
@@ -122,12 +125,11 @@ def left_out(
     shares = Shares(parts, lambda some: lost(known, changed(some, few)), cost)
     for _ in range(_ROUNDS):
         left = shares.largest(allowed)
-        rest = [part for part in parts if part not in left]
-        whole = _of_worst(wanted, changed(rest, feeds))[0] if rest else 0.0
+        whole, _ = _of_worst(wanted, without(left, feeds))
         if whole <= aim:
             break
         # The rest loses more together than one by one.
-        allowed *= min(_LESS, aim / whole)
+        allowed *= min(max(aim / whole, _LEAST), _MOST)
     return left, whole
 
 
