@@ -10,7 +10,6 @@ too wide for that, bfloat16 holds it, with 8 bits of fraction, about 55 dB; else
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -149,7 +148,7 @@ def _form(
     if np.isfinite(np.ldexp(np.float32(1), exponent)) and _keeps(array, back, _LEAST_DB):
         return Stored(name, "scaled float16", reason), scaled, exponent
     if can_be_bfloat16:
-        short = array.astype(ml_dtypes.bfloat16)
+        short = array.astype(ir.DataType.BFLOAT16.numpy())
         if _keeps(array, short.astype(np.float32), _BFLOAT16_DB):
             return Stored(name, "bfloat16", reason), short, 0
     return Stored(name, "", reason), None, 0
