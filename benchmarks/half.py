@@ -24,7 +24,7 @@ from press import paths
 
 from onnxpress import model_file
 from onnxpress.beyond_ir import from_proto, to_proto
-from onnxpress.conversion import Conversion, convert_form
+from onnxpress.conversion import Conversion, convert_form, samples_to_choose_by
 from onnxpress.conversion.emulation import emulated
 from onnxpress.conversion.half import prepared
 from onnxpress.conversion.half_range import Magnitudes, too_wide
@@ -39,7 +39,7 @@ from onnxpress.statistics.magnitudes import observe_magnitudes
 from onnxpress.targets import load_target
 
 THREADS = 2
-OBSERVED, CHOOSING, CHOOSING_LARGE, LARGE_BYTES = 64, 64, 16, 32_000_000
+OBSERVED = 64
 IDENTICAL_DB = 300
 Maker = Callable[[ir.Model, Samples], ir.Model]
 
@@ -70,12 +70,11 @@ def ours(form: str) -> Maker:
     """As `optimize --float16` does it for a target with half arithmetic."""
 
     def make(model: ir.Model, samples: Samples) -> ir.Model:
-        large = model_file.weight_bytes(model) >= LARGE_BYTES
         half, notes = convert_form(
             model,
             load_target("cuda"),
             Conversion(float16=form),
-            samples.feeds[: CHOOSING_LARGE if large else CHOOSING],
+            samples_to_choose_by(model, samples.feeds),
             lambda named: observed(named, samples),
         )
         for note in notes:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.conversion import convert_form
+from onnxpress.conversion import convert_form, samples_to_choose_by
 from onnxpress.conversion.half_range import Magnitudes
 from onnxpress.judge import Evaluator, Measurement
 from onnxpress.original import Run
@@ -40,8 +40,6 @@ __all__ = ["Attempt", "best_attempt", "judged_attempt", "seen_share"]
 
 _COMPARED = 2
 """Samples on which a change of form alone is compared with the model before it."""
-_CHOOSING, _CHOOSING_LARGE = 64, 16
-"""Samples that say what computes in half, of a model that is small, and of one that is not."""
 _OBSERVED = 64
 """Samples that ranges for half precision are seen on."""
 _LOOKS = 3
@@ -239,7 +237,8 @@ def _attempt(run: Run, variant: Variant, timed: Latency | None = None) -> Attemp
     model, stages = run_stages(run, variant)
     evaluator = run.evaluator
     half = run.recipe.conversion.float16 != "no"
-    feeds = evaluator.samples.feeds[: _choosing(model) if half else _COMPARED]
+    given = evaluator.samples.feeds
+    feeds = samples_to_choose_by(model, given) if half else given[:_COMPARED]
     current, notes = convert_form(
         model, run.target, run.recipe.conversion, feeds, lambda halved: _magnitudes(run, halved)
     )
@@ -264,11 +263,6 @@ def _attempt(run: Run, variant: Variant, timed: Latency | None = None) -> Attemp
         tuple(notes),
         session if small else None,
     )
-
-
-def _choosing(model: ir.Model) -> int:
-    """How many samples say what computes in half."""
-    return _CHOOSING if model_file.weight_bytes(model) < SMALL_BYTES else _CHOOSING_LARGE
 
 
 def _magnitudes(run: Run, model: ir.Model) -> Magnitudes:

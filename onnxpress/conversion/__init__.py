@@ -9,6 +9,7 @@ from onnxpress.conversion.convert import (
     require_half,
 )
 from onnxpress.conversion.half_weights import with_float_weights
+from onnxpress.conversion.halving import samples_to_choose_by
 from onnxpress.conversion.ort_format import ort_paths, write_ort
 from onnxpress.conversion.overridable import settle_weights
 from onnxpress.conversion.shapes import fix_shapes
@@ -22,6 +23,7 @@ __all__ = [
     "fix_shapes",
     "ort_paths",
     "require_half",
+    "samples_to_choose_by",
     "settle_weights",
     "with_float_weights",
     "write_ort",

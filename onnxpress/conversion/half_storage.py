@@ -20,7 +20,7 @@ from onnxpress.runtime import Feed, Session
 
 __all__ = ["AIM_DB", "Stored", "chosen_storage", "stored_in_half"]
 
-AIM_DB = 60.0
+AIM_DB = 58.0
 """What half weights shall leave of every output on the choosing samples that lose most."""
 
 _LEAST_BYTES = 512

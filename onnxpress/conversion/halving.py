@@ -13,8 +13,14 @@ from onnxpress.errors import ModelError
 from onnxpress.runtime import Feed
 from onnxpress.targets import Target
 
-__all__ = ["halved", "stored"]
+__all__ = ["halved", "samples_to_choose_by", "stored"]
 
+_LEAST, _LARGE_MODEL, _MOST = 8, 16, 64
+"""Samples."""
+_LARGE_BYTES = 32_000_000
+"""Of weights."""
+_SAMPLES_BYTES = 32_000_000
+"""Of the inputs of all samples."""
 _NAMED = 3
 """Tensors or operators that a message names."""
 
