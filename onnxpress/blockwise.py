@@ -21,7 +21,7 @@ from onnxpress.blocks import Block, Cut, Held, Parts, Walk, cut, first_nan
 from onnxpress.context import Context
 from onnxpress.data import Samples
 from onnxpress.errors import DataError, ModelError
-from onnxpress.memory import give_back_freed
+from onnxpress.freed import give_back_freed
 from onnxpress.runtime import Array, Feed, Session
 from onnxpress.statistics import (
     LayerStatistics,
@@ -64,9 +64,14 @@ class Blockwise:
         """Of activations that wait in memory."""
         return min(self.most_bytes // _HELD_SHARE, _HELD_BYTES)
 
-    def blocks(self, model: ir.Model) -> Cut:
-        """The blocks of a model; weights in half precision are computed with in single."""
-        return cut(model, int(self.most_bytes / _SHARE * _stored_share(model)))
+    def blocks(self, model: ir.Model, networks: int = 1) -> Cut:
+        """The blocks of a model; weights in half precision are computed with in single.
+
+        Args:
+            model: not changed.
+            networks: how many like it are run side by side.
+        """
+        return cut(model, int(self.most_bytes / _SHARE / networks * _stored_share(model)))
 
     def refusal(self, model: ir.Model) -> str:
         """Why a model cannot be run by blocks, in words; empty where it can."""

@@ -1,14 +1,11 @@
-"""How much memory may be taken; what was worked out before, bounded by its size; what is freed."""
+"""How much memory may be taken; what was worked out before, bounded by its size; garbage."""
 
 import contextlib
-import ctypes
 import dataclasses
-import functools
 import gc
 import mmap
 import os
 import re
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
@@ -18,7 +15,7 @@ import numpy as np
 
 from onnxpress.errors import UsageError
 
-__all__ = ["Memory", "bytes_of", "collected_rarely", "give_back_freed", "memory_budget"]
+__all__ = ["Memory", "bytes_of", "collected_rarely", "memory_budget"]
 
 T = TypeVar("T")
 
@@ -100,25 +97,6 @@ def collected_rarely() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*usual)
-
-
-def give_back_freed() -> None:
-    """Let the system have what was freed (`malloc_trim(3)`), where the C library can do that.
-
-    glibc keeps freed arrays of up to 32 MB for the next ones, between others that live on: after
-    twenty blocks of a network half a gigabyte.
-    """
-    trim = _malloc_trim()
-    if trim is not None:
-        trim(0)
-
-
-@functools.cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    if sys.platform != "linux":
-        return None
-    found: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return found
 
 
 class Memory:

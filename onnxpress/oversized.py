@@ -11,6 +11,7 @@ until it is written.
 """
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -86,7 +87,10 @@ def without_room(
     choosing = bool(open_pools(recipe))
     sets = None if unused else load_sets_unrun(request, model, recipe, choosing=choosing)
     judge, search = (None, None) if sets is None else judges(model, sets, means, request, started)
-    samples = RunsByBlocks(sets, means, search)
+    end = started + (math.inf if request.time_limit is None else request.time_limit)
+    samples = RunsByBlocks(
+        sets, means, search, over=lambda: request.stop() or time.monotonic() > end
+    )
 
     def followed(samples: RunsByBlocks) -> tuple[list[StageResult], ir.Model, Validation | None]:
         stages = _stages(model, original, plan, request, samples, refusal)
@@ -170,6 +174,7 @@ def _stages(
             samples.statistics,
             request.progress,
             search,
+            samples.correction,
         )
         model = stages[-1].model
     return stages

@@ -45,7 +45,7 @@ from onnxpress.statistics import (
     outermost,
 )
 
-__all__ = ["Rewrite", "UnfinishedError", "refitted"]
+__all__ = ["Networks", "Rewrite", "UnfinishedError", "refitted"]
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def refitted(
     logger.debug("fitting %d layers again, in %d blocks", len(layers), len(blocks.blocks))
     if blocks.note:
         logger.debug("%s", blocks.note)
-    networks = _Networks(context, layers, samples, blocks, model, threads, held_bytes)
+    networks = Networks(context, layers, samples, blocks, model, threads, held_bytes)
     at = boundaries(context.model.graph, levels, blocks)
     try:
         for number, level in enumerate(levels):
@@ -163,7 +163,7 @@ class _Side:
         return sorted({self.sources[key] for key in keys if key in self.sources})
 
 
-class _Networks:
+class Networks:
     """Both networks on their way."""
 
     def __init__(

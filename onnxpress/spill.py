@@ -10,8 +10,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from onnxpress.freed import give_back_freed
 from onnxpress.mapped import MappedTensor, Mapping, placed
-from onnxpress.memory import give_back_freed
 from onnxpress.temporary import TemporaryFolder, no_room
 
 __all__ = ["Spill", "kept", "spill", "spill_of", "spilled_apart"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from onnxpress.contract import Context, Decision, Proposal, Skip, Stage
+from onnxpress.correcting import Correction, corrected, refined
 from onnxpress.errors import PassError
 from onnxpress.memory import Memory
 from onnxpress.pool import Pool, PoolOffer
@@ -60,6 +61,7 @@ def carried_out(
     observe: Callable[[Pool, Context], Statistics | None],
     progress: Callable[[str], None] = lambda _: None,
     search: Search | None = None,
+    correction: Correction | None = None,
 ) -> list[StageResult]:
     """What the passes of a pool do to a model: what their settings ask for, or the nearest forms.
 
@@ -76,7 +78,10 @@ def carried_out(
             known.
         progress: told what is being done.
         search: finds how much, where no setting says it; `None`: nothing is tried.
+        correction: by what the rewritten model feeds each layer; `None`: there are no samples, or
+            what a search finds is corrected by it.
     """
+    carry_out = _Carrying(pool, correction, progress)
     try:
         context = pool.context(model, target, seed=seed)
         amount = pool.stage < Stage.SPARSITY and not told_how(pool)
@@ -93,9 +98,10 @@ def carried_out(
         progress(f"{pool.names}: what could be done, layer by layer")
         if decided is not None:
             decisions, left = pool.permitted(context, decided)
-            done = _Done(_rewritten(pool, context, decisions, progress), decisions, left)
+            again = all(decision.candidate.refined for decision in decisions)
+            done = _Done(*carry_out(context, decisions, again=again), left)
         else:
-            done = _chosen(pool, context, _without(pool.offer(context), large), search, progress)
+            done = _chosen(pool, context, _without(pool.offer(context), large), search, carry_out)
     except PassError as error:
         return [StageResult(p, model, note=str(error), failed=True) for p in pool.passes]
     failed = {failure.pass_name: str(failure) for failure in done.failures}
@@ -156,15 +162,14 @@ def _chosen(
     context: Context,
     offer: PoolOffer,
     search: Search | None,
-    progress: Callable[[str], None],
+    carry_out: "_Carrying",
 ) -> _Done:
     """What is searched, else the strongest of all that is offered."""
     if pool.stage == Stage.QUANTIZATION and pool.quota(context) is None:
         offer = _nearest(offer)
     if search is None:
-        decisions = strongest(pool, context, offer)
-        made = _rewritten(pool, context, decisions, progress)
-        return _Done(made, decisions, offer.left, offer.failures)
+        done = carry_out(context, strongest(pool, context, offer))
+        return _Done(*done, offer.left, offer.failures)
     found = search(pool, context, offer)
     if found.trial is None:
         restored = tuple(
@@ -177,14 +182,37 @@ def _chosen(
     return _Done(made, decisions, offer.left, offer.failures, found.note, found.tried)
 
 
-def _rewritten(
-    pool: Pool,
-    context: Context,
-    decisions: Sequence[Decision],
-    progress: Callable[[str], None],
-) -> ir.Model | None:
-    progress(f"{pool.names}: {len(decisions)} sites are rewritten")
-    return pool.rewrite(context, decisions) if decisions else None
+@dataclass(frozen=True)
+class _Carrying:
+    """How decisions are carried out.
+
+    Attributes:
+        pool: the passes.
+        correction: by what the rewritten model feeds each layer, where it can be; or `None`.
+        progress: told what is being done.
+    """
+
+    pool: Pool
+    correction: Correction | None
+    progress: Callable[[str], None]
+
+    def __call__(
+        self, context: Context, decisions: tuple[Decision, ...], *, again: bool = True
+    ) -> tuple[ir.Model | None, tuple[Decision, ...]]:
+        """The model, `None` where nothing is decided, and the decisions as they were carried out.
+
+        Args:
+            context: of the model before.
+            decisions: to carry out.
+            again: whether to correct by what the rewritten model feeds each layer.
+        """
+        self.progress(f"{self.pool.names}: {len(decisions)} sites are rewritten")
+        if not decisions:
+            return None, ()
+        marked = refined(self.pool, decisions)
+        if marked is None or not again or self.correction is None or context.statistics is None:
+            return self.pool.rewrite(context, decisions), decisions
+        return corrected(self.pool, context, marked, self.correction), marked
 
 
 def _short_of(pool: Pool, context: Context, decisions: Sequence[Decision]) -> str:

@@ -8,14 +8,16 @@ layer would show is not looked for: which layers bear more than their passes pre
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxpress.blockwise import Blockwise, observed, recorded
 from onnxpress.contract import Context, Observations, Proposal, Stage
+from onnxpress.correcting import Correction, corrected, refined
 from onnxpress.data import Samples, require_runnable
 from onnxpress.enforcement import observed_by
 from onnxpress.judge import Evaluator, Measurement
@@ -102,11 +104,13 @@ class WalkedSearch:
         evaluator: judges on samples to choose by.
         means: how models are run.
         options: of the search.
+        correction: of what is found; `None`: there are no samples for it.
     """
 
     evaluator: Evaluator
     means: Blockwise
     options: SearchOptions
+    correction: Correction | None = None
 
     def found(self, pool: Pool, context: Context, offer: PoolOffer) -> Searched:
         """The strongest choice that keeps within the budget.
@@ -131,6 +135,8 @@ class WalkedSearch:
             note = f"of {how} none kept within {self.evaluator.described}" if tried else _NO_TIME
         elif hardly_gains(context, trial, self.evaluator, self.options):
             trial, note = None, "undone: it gains less than 1% of the bytes"
+        else:
+            trial = walks.corrected(trial)
         return Searched(trial, note, tried)
 
     def _worth_it(self, proposals: Sequence[Proposal]) -> list[Proposal]:
@@ -154,6 +160,7 @@ class RunsByBlocks:
         search: finds how much passes do where no setting says it; `None`: nothing is tried.
         share: of the budget that may be spent by what is searched; 0: nothing is tried.
         notes: what to say of the runs, which grows.
+        over: whether time is over, or the user has enough.
     """
 
     sets: SampleSets | None
@@ -161,6 +168,22 @@ class RunsByBlocks:
     search: WalkedSearch | None
     share: float = 1.0
     notes: list[str] = field(default_factory=list)
+    over: Callable[[], bool] = lambda: False
+
+    @property
+    def correction(self) -> Correction | None:
+        """By the calibration samples, where there are any."""
+        if self.sets is None or self.sets.calibration is None:
+            return None
+        means = self.means
+        return Correction(
+            self.sets.calibration,
+            partial(means.blocks, networks=2),
+            means.held_bytes,
+            means.threads,
+            means.progress,
+            self.over,
+        )
 
     def statistics(self, pool: Pool, context: Context) -> Statistics | None:
         """What the passes of a pool want to see; `None` where nothing can be."""
@@ -178,7 +201,7 @@ class RunsByBlocks:
         if self.search is None:
             return None
         options = replace(self.search.options, share=share * self.share)
-        return replace(self.search, options=options).found
+        return replace(self.search, options=options, correction=self.correction).found
 
 
 def _ladder(pool: Pool, proposals: Sequence[Proposal]) -> list[Choice]:
@@ -218,10 +241,24 @@ class _Walks:
 
     def measure(self, decisions: Choice) -> Trial:
         """Build it, with its weights in files that go when it goes, and run it."""
+        return self._measured(decisions, self._pool.rewrite(self._apart(), decisions))
+
+    def corrected(self, trial: Trial) -> Trial:
+        """The nearer of what was found and the same corrected as it is rewritten."""
+        by, marked = self._search.correction, refined(self._pool, trial.decisions)
+        known = self._context.statistics is not None
+        if by is None or marked is None or not known or self._search.options.out_of_time():
+            return trial
+        found = self._measured(marked, corrected(self._pool, self._apart(), marked, by))
+        noise = self._search.evaluator.noise
+        return found if noise(found.measurement) <= noise(trial.measurement) else trial
+
+    def _apart(self) -> Context:
+        return replace(self._context, model=spilled_apart(self._context.model))
+
+    def _measured(self, decisions: Choice, model: ir.Model) -> Trial:
         self.tried += 1
         judge = self._search.evaluator
-        apart = replace(self._context, model=spilled_apart(self._context.model))
-        model = self._pool.rewrite(apart, decisions)
         what = f"{self._pool.names}, attempt {self.tried} with {len(decisions)} sites"
         answers = recorded(what, model, judge.samples, self._search.means)
         trial = Trial(decisions, judge.measure(answers), model)

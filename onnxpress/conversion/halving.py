@@ -25,6 +25,13 @@ _NAMED = 3
 """Tensors or operators that a message names."""
 
 
+def samples_to_choose_by(model: ir.Model, feeds: Sequence[Feed]) -> Sequence[Feed]:
+    """As many samples as choose well in bounded time: fewer of large ones, and for large models."""
+    one = sum(np.asarray(array).nbytes for array in feeds[0].values()) if feeds else 0
+    most = _LARGE_MODEL if weight_bytes(model) >= _LARGE_BYTES else _MOST
+    return feeds[: max(_LEAST, min(most, _SAMPLES_BYTES // max(one, 1)))]
+
+
 def stored(model: ir.Model, target: Target, feeds: Sequence[Feed]) -> tuple[ir.Model, list[str]]:
     """The weights in half behind Casts, and which are not plain half and why.
 
