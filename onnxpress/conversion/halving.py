@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxpress.conversion.half import computes_in_half, prepared, refusal
@@ -10,6 +11,7 @@ from onnxpress.conversion.half_storage import Stored, chosen_storage
 from onnxpress.conversion.mixing import AIM_DB, Mixed, mixed
 from onnxpress.conversion.precision import Slot, Unit, flow_of
 from onnxpress.errors import ModelError
+from onnxpress.model_file import weight_bytes
 from onnxpress.runtime import Feed
 from onnxpress.targets import Target
 

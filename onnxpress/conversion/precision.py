@@ -9,12 +9,10 @@ schema fixes to float32 (scales of Resize), tensors of unknown type, sequences.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 
-import onnx
 import onnx_ir as ir
-from onnxruntime.capi import onnxruntime_pybind11_state as runtime_schemas
 
+from onnxpress.conversion.half_schemas import half_parameters
 from onnxpress.graph import is_standard, standard_opset
 
 __all__ = ["GAINS", "Flow", "Place", "Slot", "Unit", "flow_of"]
@@ -38,7 +36,6 @@ _NOT_HALF = frozenset(
 )
 """Operators whose schemas allow half and that stay in float32 all the same."""
 _FLOW = ("If", "Loop", "Scan")
-_HALF, _FLOAT = "tensor(float16)", "tensor(float)"
 _SCAN_WITHOUT_BATCH_OPSET = 9
 
 
@@ -223,7 +220,7 @@ def _allowed(survey: _Survey, node: ir.Node) -> tuple[frozenset[int], frozenset[
     """Inputs and outputs of an operator that may be half, by index; none where it may not."""
     nothing: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
     version = survey.opsets.get(node.domain, 1)
-    takes, gives = _schema(node.domain, node.op_type, version)
+    takes, gives = half_parameters(node.domain, node.op_type, version)
     values = (*node.inputs, *node.outputs)
     known = all(v is None or (v.dtype is not None and _is_tensor(v)) for v in values)
     if not (takes or gives) or not known or node.op_type in _NOT_HALF:
@@ -239,43 +236,6 @@ def _allowed(survey: _Survey, node: ir.Node) -> tuple[frozenset[int], frozenset[
 def _formal(allowed: tuple[bool, ...], index: int) -> bool:
     """Of a parameter; the last one of a schema may stand for many."""
     return bool(allowed) and allowed[min(index, len(allowed) - 1)]
-
-
-@cache
-def _schema(domain: str, op_type: str, version: int) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
-    """Which inputs and outputs may be half; nothing where the operator is not known."""
-    schema = _standard(op_type, version) if domain in ("", "ai.onnx") else None
-    if schema is None:
-        schema = _of_runtime().get((domain, op_type))
-    if schema is None:
-        return (), ()
-    types = {
-        constraint.type_param_str: set(constraint.allowed_type_strs)
-        for constraint in schema.type_constraints
-    }
-
-    def half(parameter: onnx.defs.OpSchema.FormalParameter) -> bool:
-        kind = str(getattr(parameter, "type_str", "") or getattr(parameter, "typeStr", ""))
-        return {_HALF, _FLOAT} <= types.get(kind, {kind})
-
-    return tuple(map(half, schema.inputs)), tuple(map(half, schema.outputs))
-
-
-def _standard(op_type: str, version: int) -> onnx.defs.OpSchema | None:
-    try:
-        return onnx.defs.get_schema(op_type, version, "")
-    except onnx.defs.SchemaError:
-        return None
-
-
-@cache
-def _of_runtime() -> dict[tuple[str, str], onnx.defs.OpSchema]:
-    """The newest schemas of onnxruntime's own operators."""
-    found: dict[tuple[str, str], onnx.defs.OpSchema] = {}
-    for schema in runtime_schemas.get_all_operator_schema():
-        if schema.domain == "com.microsoft":
-            found[schema.domain, schema.name] = schema
-    return found
 
 
 def _exact(survey: _Survey, units: Sequence[Unit]) -> frozenset[Unit]:
