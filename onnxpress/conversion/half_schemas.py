@@ -1,7 +1,7 @@
 """Which inputs and outputs of an operator may be half as well as float32, as its schema says.
 
-Schemas are ONNX's own (`onnx.defs`), and onnxruntime's for its operators and for those that the
-installed onnx does not know yet.
+Schemas are ONNX's own (`onnx.defs`) and, for its own operators, onnxruntime's. What neither knows
+stays in float32.
 """
 
 from functools import cache
