@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnxpress import registry
+from onnxpress import model_file, registry
 from onnxpress.attempts import Attempt, judged_attempt
 from onnxpress.contract import Pass
 from onnxpress.conversion import Conversion, convert_interface
 from onnxpress.errors import NoSamplesError
-from onnxpress.judge import Budget, Evaluator
+from onnxpress.judge import Budget, Disagreement, Evaluator, most_different
 from onnxpress.lossless_stage import require_selected
 from onnxpress.memory import memory_budget
 from onnxpress.needed_memory import needed_bytes
@@ -34,7 +34,7 @@ from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage
 from onnxpress.request import DataArgument, Request, planned
 from onnxpress.result import Result, stamp
-from onnxpress.runtime import Clock, compare_latency, numpy_threads
+from onnxpress.runtime import Clock, Session, compare_latency, numpy_threads
 from onnxpress.search import Allowance, Goal, Objective, SearchOptions
 from onnxpress.shared_statistics import SharedStatistics
 from onnxpress.shedding import kept_small
@@ -50,6 +50,10 @@ _AGAIN = 0.1
 """Of a limit, for a second choice; where the first one holds it is not used."""
 _COMPARED = 2
 """Samples on which a change of the interface alone is compared with the model before it."""
+_COMPARING_S = 0.5
+_COMPARING_SHARE = 0.03
+"""Of the time of the run, to look for samples that differ."""
+_COMPARED_BYTES = 500_000_000
 
 
 def optimize(
@@ -248,6 +252,7 @@ def _run(request: Request) -> Result:
     recipe = _decided(plan.recipe, best, sets.calibration_source, statistics)
     stamp(final, recipe, original.digest)
     grown = kept_small(final, original.model, original.nbytes, shed=not best.lossy)
+    different, compared = _different(work, judge, best, started)
     return Result(
         final,
         recipe,
@@ -259,7 +264,31 @@ def _run(request: Request) -> Result:
         source=original.source,
         seconds=time.monotonic() - started,
         warnings=() if grown is None else (grown,),
+        tried=tuple(options.journal.tried),
+        spent=judge.spent_anywhere(validation.measurement),
+        disagreements=different,
+        compared=compared,
     )
+
+
+def _different(
+    work: Run, judge: Evaluator, best: Attempt, started: float
+) -> tuple[tuple[Disagreement, ...], int]:
+    """The samples on which old and new differ most, in little time; and of how many.
+
+    Nothing where a model is so large that two sessions of it take too much memory.
+    """
+    pair_s = (best.latency.reference_ms + best.latency.median_ms) / 1e3
+    took = time.monotonic() - started
+    left = math.inf if work.request.time_limit is None else work.request.time_limit - took
+    seconds = max(_COMPARING_S, min(_COMPARING_SHARE * took, left))
+    large = model_file.weight_bytes(best.model) > _COMPARED_BYTES
+    original = work.original.session
+    if original is None or large or pair_s > seconds or work.request.stop() or not best.lossy:
+        return (), 0
+    work.request.progress("looking for the samples that differ most")
+    session = best.session or Session(best.model, threads=work.request.threads)
+    return most_different(original, session, judge.samples, judge.readings, seconds=seconds)
 
 
 def _deadlines(limit: float | None, started: float, judging_s: float) -> tuple[float, float]:

@@ -3,12 +3,14 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from onnxpress import model_file
 from onnxpress.conversion import write_ort
 from onnxpress.errors import OutputError
+from onnxpress.judge import Disagreement
 from onnxpress.output_file import FileSet
 from onnxpress.recipe import Recipe
 from onnxpress.stage_result import StageResult
@@ -17,6 +19,10 @@ from onnxpress.temporary import temporary_folder
 from onnxpress.toml_places import read_toml
 from onnxpress.validation import Validation
 from onnxpress.version import __version__
+
+if TYPE_CHECKING:
+    # Inspection searches nothing, and loads what it does not need for nothing.
+    from onnxpress.search import TriedModel
 
 __all__ = ["Result", "recipe_path", "require_own_recipe", "stamp"]
 
@@ -36,6 +42,10 @@ class Result:
         source: where the original came from.
         seconds: how long it took.
         warnings: what its user should know that is no finding of the validation, in sentences.
+        tried: every model that the search measured, in order.
+        spent: share of the budget that the last judgement found spent; `None`: not measured.
+        disagreements: samples of the last judgement on which old and new differ most.
+        compared: how many samples these were looked for in.
     """
 
     model: ir.Model
@@ -48,6 +58,10 @@ class Result:
     source: str
     seconds: float
     warnings: tuple[str, ...] = ()
+    tried: "tuple[TriedModel, ...]" = ()
+    spent: float | None = None
+    disagreements: tuple[Disagreement, ...] = ()
+    compared: int = 0
 
     def save(self, path: str | os.PathLike[str], *, external_data: bool = False) -> list[Path]:
         """Write the model and, beside it, its recipe; each whole or not at all.

@@ -65,5 +65,6 @@ def test_wheel_and_sdist_hold_everything(tmp_path: Path) -> None:
         names = set(archive.namelist())
     for file in sorted((ROOT / "passes").rglob("*.py")):
         assert f"onnxpress/passes/{file.relative_to(ROOT / 'passes')}" in names
-    for wanted in ("targets/cpu.toml", "report/report.html.j2", "py.typed", "pipeline.py"):
+    reports = ("report/report.html.j2", "report/page.css", "report/page.js", "report/schema.json")
+    for wanted in ("targets/cpu.toml", *reports, "py.typed", "pipeline.py"):
         assert f"onnxpress/{wanted}" in names

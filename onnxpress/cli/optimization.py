@@ -84,7 +84,7 @@ def _optimize_for(
     """Optimize, write and print; whether the model is within the budget."""
     with progress_line() as progress:
         result = optimize(model, target=targets, progress=progress, **options)
-    found = document(result)
+    found = document(result, ["onnxpress", *sys.argv[1:]])
     with FileSet() as files:
         written = result.stage(files, outputs.model, external_data=outputs.external_data)
         if outputs.report is not None:

@@ -29,6 +29,7 @@ class Samples:
         groups: numbers, `[n]`, the same for samples that must stay together when samples are
             split (of one patient, speaker or page); `None`: all are on their own.
         notes: what was assumed when they were read, in sentences for the user.
+        places: where each stood in what was read; empty: they are all of it, in its order.
     """
 
     feeds: tuple[Feed, ...]
@@ -36,6 +37,7 @@ class Samples:
     source: str
     groups: Integers | None = field(default=None)
     notes: tuple[str, ...] = ()
+    places: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.feeds)
@@ -49,7 +51,12 @@ class Samples:
         labels = None if self.labels is None else self.labels[chosen]
         groups = None if self.groups is None else self.groups[chosen]
         feeds = tuple(self.feeds[i] for i in chosen)
-        return Samples(feeds, labels, source or self.source, groups, self.notes)
+        places = tuple(self.place(i) for i in chosen)
+        return Samples(feeds, labels, source or self.source, groups, self.notes, places)
+
+    def place(self, index: int) -> int:
+        """Where a sample stood in what was read."""
+        return self.places[index] if self.places else index
 
     def hold_out(self, share: float, seed: int) -> tuple["Samples", "Samples"]:
         """Split at random into (kept, held out), by whole groups.

@@ -1,6 +1,7 @@
 """What outputs mean, what a model lost against its original, and whether that is allowed."""
 
 from onnxpress.judge.budget import DEFAULT_MIN_SQNR, Budget
+from onnxpress.judge.disagreement import Answer, Disagreement, most_different
 from onnxpress.judge.evaluator import Evaluator, Runner
 from onnxpress.judge.fidelity import FidelitySum, OutputFidelity
 from onnxpress.judge.half_arithmetic import measured_in_half
@@ -12,7 +13,9 @@ from onnxpress.judge.verdict import Judgement, Verdict, judgement
 
 __all__ = [
     "DEFAULT_MIN_SQNR",
+    "Answer",
     "Budget",
+    "Disagreement",
     "Evaluator",
     "FidelitySum",
     "Judgement",
@@ -27,5 +30,6 @@ __all__ = [
     "interface_problems",
     "judgement",
     "measured_in_half",
+    "most_different",
     "read_outputs",
 ]

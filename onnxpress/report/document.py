@@ -1,30 +1,51 @@
 """The report as plain data: what every form of it shows, and what `--json` writes.
 
+`schema.json` beside this file describes it; `FORMAT` says which version of it a document keeps.
 Infinite and missing numbers are `null`. What belongs to a list of `columns` or `rows` is taken
 from there.
 """
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from onnxpress import model_file
+from onnxpress.judge import Disagreement
 from onnxpress.providers import ProviderVerdict
 from onnxpress.report import columns, rows
+from onnxpress.report.layer_rows import Origins, layer_rows
+from onnxpress.report.pictures import fed_document
 from onnxpress.report.reading import reading_document
 from onnxpress.report.text import opened_by_data
+from onnxpress.report.weight_figures import histograms, spectra
 from onnxpress.result import Result
+from onnxpress.search import TriedModel
 from onnxpress.stage_result import StageResult
 from onnxpress.validation import Validation
 from onnxpress.version import __version__
 
-__all__ = ["document", "provider_document", "validation_document"]
+__all__ = ["FORMAT", "document", "provider_document", "validation_document"]
+
+FORMAT = 1
+"""Of the document; it grows where a key goes or changes its meaning, not with new keys."""
+_TRIED = 1000
+"""Models of a search that are listed; a search measures a few hundred at most."""
 
 
-def document(result: Result) -> dict[str, Any]:
-    """A result as JSON-ready data."""
+def document(result: Result, command: Sequence[str] = ()) -> dict[str, Any]:
+    """A result as JSON-ready data.
+
+    Args:
+        result: of `optimize`.
+        command: the command line that asked for it, where there was one.
+    """
     validation = result.validation
+    origins = Origins(result.stages[0].model) if result.stages else None
+    layers = [] if origins is None else layer_rows(result, origins)
     return {
+        "format": FORMAT,
         "onnxpress": __version__,
+        "command": shlex.join(command),
         "source": result.source,
         "target": result.recipe.target,
         "within_budget": result.within_budget,
@@ -34,8 +55,50 @@ def document(result: Result) -> dict[str, Any]:
         "next": _next(result),
         **{row.key: row.value(result) for row in rows.RESULT_ROWS},
         "validation": None if validation is None else validation_document(validation),
+        "weights": _whole_weights(result),
+        "tried": [_tried(one) for one in result.tried[:_TRIED]],
+        "tried_in_all": len(result.tried),
+        "spent": columns.number_or_none(result.spent),
+        "layers": layers,
+        "histograms": [] if origins is None else histograms(result, origins, layers),
+        "spectra": spectra(result),
+        "compared": result.compared,
+        "disagreements": [_disagreement(one) for one in result.disagreements],
         "stages": _stages(result.stages, result.original_bytes),
         "recipe": result.recipe.to_toml(),
+    }
+
+
+def _whole_weights(result: Result) -> dict[str, int] | None:
+    """Bytes of all weights; those of the simplified original where that is known."""
+    if not result.stages:
+        return None
+    return {
+        "before": model_file.weight_bytes(result.stages[0].model),
+        "after": model_file.weight_bytes(result.model),
+    }
+
+
+def _tried(one: TriedModel) -> dict[str, Any]:
+    """A model of the search."""
+    found = {name: getattr(one, name) for name in TriedModel.__slots__}
+    for name in ("spent", "drop", "worst_sqnr_db", "speedup"):
+        found[name] = columns.number_or_none(found[name])
+    return {**found, "forms": dict(one.forms)}
+
+
+def _disagreement(one: Disagreement) -> dict[str, Any]:
+    """A sample on which old and new differ."""
+    return {
+        "sample": one.place,
+        "lost": one.lost,
+        "error": columns.number_or_none(one.error),
+        "label": one.label,
+        "fed": fed_document(one.feed),
+        "answers": [
+            {"output": a.output, "original": a.original, "optimized": a.optimized}
+            for a in one.answers
+        ],
     }
 
 

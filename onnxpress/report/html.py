@@ -1,48 +1,34 @@
-"""The report as one HTML file that needs nothing else: tables and bars inside it.
+"""The report as one HTML file that needs nothing else and is let do nothing else.
 
-Needs the extra `report` (jinja2), imported when used.
+Tables, charts, style and script are inside it; its content security policy allows that script by
+its digest and no connection. Needs the extra `report` (jinja2), imported when used.
 """
 
+import base64
+import hashlib
 import importlib.util
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from onnxpress.errors import UsageError
 from onnxpress.output_file import FileSet, replace_file
 from onnxpress.report import columns, difference, rows
-from onnxpress.report.columns import Column, Document
-from onnxpress.report.text import costly_layers, counted, judged_text, printable, stage_summary
+from onnxpress.report.columns import Document
+from onnxpress.report.depth import Strip, depth_charts
+from onnxpress.report.frontier import frontiers
+from onnxpress.report.headline import budget, key_figures, readings, verdict
+from onnxpress.report.layer_columns import LAYER_COLUMNS, TRIED_COLUMNS, percent
+from onnxpress.report.small_charts import histogram_charts, masks, spectrum_charts
+from onnxpress.report.tables import Cell, Table, TableRow, table_of
+from onnxpress.report.text import costly_layers, counted, printable, stage_summary
 
 __all__ = ["require_html", "write_difference", "write_html"]
 
-_BARS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class _Cell:
-    """A cell; `style` names CSS classes."""
-
-    text: str
-    style: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _TableRow:
-    """A row, and the sentences that stand below it."""
-
-    cells: tuple[_Cell, ...]
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table as the page shows it, folded away under `summary` where there is one."""
-
-    headings: tuple[_Cell, ...]
-    rows: tuple[_TableRow, ...]
-    summary: str = ""
+_LAYER_ROWS = 1000
+"""Of the layers' table; a page with ten thousand takes a second to open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +53,32 @@ def require_html() -> None:
 
 def write_html(report: Document, path: Path, files: FileSet) -> None:
     """Write a report as `document` makes it, as one of a set of files."""
+    validation = report["validation"]
+    tone, sentence = verdict(report)
+    shown_masks, masks_left = masks(report["stages"])
     page = _page(
         "report.html.j2",
         report=report,
-        validation=report["validation"],
-        judged=_judged(report["validation"]),
+        tone=tone,
+        verdict=sentence,
+        key_figures=key_figures(report),
+        warnings=[*([] if validation is None else validation["warnings"]), *report["warnings"]],
+        budget=budget(validation),
+        readings=readings(validation),
         closing=_closing(report),
-        bars=_closing_bars(report),
-        outputs=_outputs(report),
-        providers=_providers(report),
-        stages=[(stage, *_stage(stage)) for stage in report["stages"]],
+        outputs=_outputs(validation),
+        providers=_providers(validation),
+        frontiers=frontiers(report),
+        tried=_tried(report),
+        differing=_differing(report),
+        differing_words=_differing_words(report),
+        depth=_titled(depth_charts(report["layers"])),
+        layers=_layers(report["layers"]),
+        histograms=histogram_charts(report["histograms"]),
+        spectra=spectrum_charts(report["spectra"]),
+        masks=shown_masks,
+        masks_left=masks_left,
+        stages=[(stage, stage_summary(stage), _stage_tables(stage)) for stage in report["stages"]],
         costly=costly_layers(report["stages"]),
         recipe=report["recipe"].splitlines(),
     )
@@ -97,14 +99,17 @@ def write_difference(found: Document, path: str | Path) -> None:
         first=difference.first_in_words(found),
         keep=difference.line_to_paste(found),
         remarks=difference.remarks(found),
-        worst=_table(difference.PARTING_COLUMNS, parted) if parted else None,
+        worst=table_of(difference.PARTING_COLUMNS, parted) if parted else None,
         bars=_bars(title, [row["node"] for row in parted], amounts, figures) if parted else None,
-        outputs=_table(difference.OUTPUT_COLUMNS, found["outputs"]),
-        weights=_table(difference.WEIGHT_COLUMNS, found["weights"]["changed"])
+        outputs=table_of(difference.OUTPUT_COLUMNS, found["outputs"]),
+        weights=table_of(difference.WEIGHT_COLUMNS, found["weights"]["changed"])
         if found["weights"]["changed"]
         else None,
-        tensors=_table(
-            difference.TENSOR_COLUMNS, found["tensors"], f"all {len(found['tensors'])} tensors"
+        tensors=table_of(
+            difference.TENSOR_COLUMNS,
+            found["tensors"],
+            f"all {len(found['tensors'])} tensors",
+            most=_LAYER_ROWS,
         ),
     )
     with replace_file(Path(path)) as temporary:
@@ -113,54 +118,40 @@ def write_difference(found: Document, path: str | Path) -> None:
 
 def _page(template: str, **content: object) -> str:
     import jinja2  # noqa: PLC0415 - an extra
+    from markupsafe import Markup  # noqa: PLC0415 - jinja2's
 
     def escaped(value: object) -> object:
         return printable(value) if type(value) is str else value
 
+    folder = Path(__file__).parent
+    style, script = ((folder / name).read_text("utf-8") for name in ("page.css", "page.js"))
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("onnxpress", "report"),
+        loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=escaped,
         trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.get_template(template).render(**content)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return environment.get_template(template).render(
+        # Files of this package, not what came from a model.
+        style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        script_hash=digest,
+        **content,
+    )
 
 
-def _judged(validation: Document | None) -> list[str]:
-    """How outputs were read, and how far the figures carry, in sentences."""
-    if validation is None:
-        return []
-    found = [
-        f"{reading['output']}: {reading['words']} ({reading['kind']}: {reading['why']})."
-        for reading in validation["readings"]
-    ]
-    judged = judged_text(validation)
-    return [judged, *found] if judged else found
-
-
-def _closing(report: Document) -> _Table:
+def _closing(report: Document) -> Table:
     styles = ["number" if heading else "" for heading in rows.LINE_HEADINGS]
-    return _Table(
-        tuple(map(_Cell, rows.LINE_HEADINGS, styles)),
+    return Table(
+        tuple(map(Cell, ("figure", *rows.LINE_HEADINGS[1:-1], "remark"), styles)),
         tuple(
-            _TableRow(tuple(map(_Cell, line.cells, styles)))
+            TableRow(tuple(map(Cell, line.cells, styles)))
             for line in rows.closing_lines(report, report["validation"])
         ),
     )
-
-
-def _closing_bars(report: Document) -> list[_Bars]:
-    return [
-        _bars(
-            line.heading,
-            ("original", "optimized"),
-            line.amounts,
-            (line.original, line.optimized),
-        )
-        for line in rows.closing_lines(report, report["validation"])
-        if line.amounts is not None
-    ]
 
 
 def _bars(
@@ -171,62 +162,92 @@ def _bars(
     return _Bars(title, tuple(zip(labels, shares, figures, strict=True)))
 
 
-def _outputs(report: Document) -> _Table | None:
-    validation = report["validation"]
+def _outputs(validation: Document | None) -> Table | None:
     if validation is None:
         return None
-    return _table(columns.OUTPUT_COLUMNS, columns.output_rows(validation))
+    return table_of(columns.OUTPUT_COLUMNS, columns.output_rows(validation))
 
 
-def _providers(report: Document) -> _Table | None:
-    validation = report["validation"]
+def _providers(validation: Document | None) -> Table | None:
     if validation is None or not validation["providers"]:
         return None
     verdicts = validation["providers"]
-    found = _table(columns.PROVIDER_COLUMNS, verdicts)
-    noted = [
-        _TableRow(row.cells, tuple(columns.notes(verdict)))
+    found = table_of(columns.PROVIDER_COLUMNS, verdicts)
+    noted = (
+        TableRow(row.cells, tuple(columns.notes(verdict)))
         for row, verdict in zip(found.rows, verdicts, strict=True)
+    )
+    return replace(found, rows=tuple(noted))
+
+
+def _tried(report: Document) -> Table:
+    numbered = [{"number": place, **one} for place, one in enumerate(report["tried"], 1)]
+    summary = f"all {counted(len(numbered), 'model')} as a table"
+    if report["tried_in_all"] > len(numbered):
+        summary = f"the first {len(numbered):,} of {report['tried_in_all']:,} models as a table"
+    return table_of(TRIED_COLUMNS, numbered, summary, most=_LAYER_ROWS, searchable=True)
+
+
+def _differing(report: Document) -> list[dict[str, Any]]:
+    return [
+        {
+            **one,
+            "said": [(a["output"], a["original"], a["optimized"]) for a in one["answers"]],
+            "noise": "another shape, or values that are not finite"
+            if one["error"] is None
+            else f"error {percent(one['error'])} of the output's power",
+        }
+        for one in report["disagreements"]
     ]
-    return _Table(found.headings, tuple(noted))
 
 
-def _stage(stage: Document) -> tuple[str, list[_Table], _Bars | None]:
-    """(what it did, tables of its decisions and of what it left, bars of the largest errors)."""
+def _differing_words(report: Document) -> str:
+    changed = sum(one["lost"] > 0 for one in report["disagreements"])
+    looked = counted(report["compared"], "sample")
+    found = len(report["disagreements"])
+    first = (
+        f"Looked for in {looked} that no choice has seen; a sample's number is its place in the "
+        "data, which begin with 0."
+    )
+    if not changed:
+        return f"{first} No answer changes; these lie furthest apart."
+    return f"{first} Of the {found} that differ most, {changed} change their answer."
+
+
+def _titled(strips: Sequence[Strip]) -> list[tuple[str, list[Strip]]]:
+    """Strips of one title, which are one chart in two widths, together."""
+    ordered = sorted(strips, key=lambda strip: strip.title, reverse=True)
+    grouped = itertools.groupby(ordered, lambda strip: strip.title)
+    return [(title, list(group)) for title, group in grouped]
+
+
+def _layers(found: Sequence[Document]) -> Table | None:
+    if not found:
+        return None
+    shown = found
+    if len(found) > _LAYER_ROWS:
+        largest = sorted(range(len(found)), key=lambda i: -found[i]["bytes_before"])[:_LAYER_ROWS]
+        shown = [found[index] for index in sorted(largest)]
+    table = table_of(LAYER_COLUMNS, shown, most=_LAYER_ROWS, searchable=True)
+    if len(found) == len(shown):
+        return table
+    rest = (
+        f"These are the {len(shown):,} largest of {len(found):,} layers; "
+        "the JSON document (--json) has all of them."
+    )
+    return replace(table, rest=rest)
+
+
+def _stage_tables(stage: Document) -> list[Table]:
+    """What was decided and what was left."""
     decisions, left = stage["decisions"], stage["left"]
     tables = []
     if decisions:
         summary = (
             f"{counted(len(decisions), 'decision')}, {counted(stage['tried'], 'model')} measured"
         )
-        tables.append(_table(columns.DECISION_COLUMNS, decisions, summary))
+        tables.append(table_of(columns.DECISION_COLUMNS, decisions, summary))
     if left:
         summary = f"{counted(len(left), 'site')} left alone or treated less"
-        tables.append(_table(columns.SKIP_COLUMNS, left, summary))
-    errors = [(decision["predicted_error"] or 0.0, decision["site"]) for decision in decisions]
-    errors = sorted((error for error in errors if error[0] > 0), reverse=True)[:_BARS]
-    if len(errors) < 2:
-        return stage_summary(stage), tables, None
-    amounts, sites = zip(*errors, strict=True)
-    figures = [f"{100 * amount:.3g}%" for amount in amounts]
-    title = f"Predicted error, in percent of a layer's output power: the largest {len(errors)}"
-    return stage_summary(stage), tables, _bars(title, sites, amounts, figures)
-
-
-def _table(
-    listed: Sequence[Column[Any]], documents: Sequence[Document], summary: str = ""
-) -> _Table:
-    needed = columns.shown(listed, documents)
-    return _Table(
-        tuple(_Cell(column.heading, _style(column)) for column in needed),
-        tuple(
-            _TableRow(tuple(_Cell(column.write(row), _style(column, row)) for column in needed))
-            for row in documents
-        ),
-        summary,
-    )
-
-
-def _style(column: Column[Any], row: Document | None = None) -> str:
-    tone = column.tone(row) if column.tone is not None and row is not None else ""
-    return f"{'number' if column.number else ''} {tone}".strip()
+        tables.append(table_of(columns.SKIP_COLUMNS, left, summary))
+    return tables

@@ -17,6 +17,7 @@ from onnxpress.report.columns import (
     worst_output,
 )
 from onnxpress.report.text import (
+    confidence_text,
     counted,
     decimals,
     megabytes,
@@ -124,8 +125,10 @@ def _latency_lines(validation: Document) -> Iterator[Line]:
 def _drop(found: Document) -> str:
     """The drop, and how much it may be by the samples' bound."""
     high = found["drop_interval"][1]
-    bound = "" if high is None else f" (at most {decimals(high)} with {found['confidence']:.0%})"
-    return f"drop {decimals(found['drop'])}{bound}"
+    text = f"drop {decimals(found['drop'])}"
+    if high is None:
+        return text
+    return f"{text} (at most {decimals(high)} with {confidence_text(found['confidence'])})"
 
 
 def _default_lines(validation: Document) -> Iterator[Line]:

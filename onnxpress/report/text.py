@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = [
+    "confidence_text",
     "costly_layers",
     "counted",
     "decimals",
@@ -53,6 +54,11 @@ def of_samples(number: int, of: int) -> str:
 def decimals(value: float | None) -> str:
     """Two of them; `?` for what is no number."""
     return "?" if value is None else f"{value:.2f}"
+
+
+def confidence_text(share: float) -> str:
+    """`95%`, `97.5%`."""
+    return f"{100 * share:.3g}%"
 
 
 def megabytes(size: float) -> str:

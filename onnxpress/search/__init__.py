@@ -3,9 +3,9 @@
 `stage` is where to begin: it runs a pool through `layer_timing` and `strategy`, which sees what
 is in `trial` and asks `measured` to build and measure, `sensitivity` for what candidates cost at
 the outputs, `allocation` to share a saving out, and `bisection` for how much of it holds.
-`findings` is what the next search of the same model need not find out again. `objective` says what
-is weighed. `costliest` tells afterwards which decisions cost most, within an
-`allowance` of time.
+`findings` is what the next search of the same model need not find out again, `journal` all that
+was measured. `objective` says what is weighed. `costliest` tells afterwards which decisions cost
+most, within an `allowance` of time.
 """
 
 from onnxpress.search.allocation import allocate, strongest
@@ -13,6 +13,7 @@ from onnxpress.search.allowance import Allowance
 from onnxpress.search.bisection import bisected
 from onnxpress.search.costliest import Cost
 from onnxpress.search.findings import Findings
+from onnxpress.search.journal import Journal, TriedModel
 from onnxpress.search.objective import GOALS, Goal, Objective
 from onnxpress.search.stage import PoolResult, fit_stage, search_stage
 from onnxpress.search.strategy import choose
@@ -26,11 +27,13 @@ __all__ = [
     "Cost",
     "Findings",
     "Goal",
+    "Journal",
     "Magnifications",
     "Objective",
     "PoolResult",
     "SearchOptions",
     "Trial",
+    "TriedModel",
     "allocate",
     "bisected",
     "choose",

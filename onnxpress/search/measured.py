@@ -125,6 +125,7 @@ class MeasuredTrials:
         session = self._session(model, decisions)
         measurement = self._evaluator.measure(session, share=options.share, glance=glance)
         self._findings.note(decisions, measurement)
+        self._take_down(decisions, model, measurement)
         self.quickest_s = min(self.quickest_s, time.monotonic() - started)
         options.progress(f"{self._pool.names}: {len(decisions)} sites, attempt {self._tried}")
         logger.debug(
@@ -135,6 +136,20 @@ class MeasuredTrials:
             measurement.worst_sqnr_db,
         )
         return Trial(decisions, measurement, model)
+
+    def _take_down(self, decisions: Choice, model: ir.Model, measurement: Measurement) -> None:
+        key, findings = seen_of(decisions), self._findings
+        clocked, latency = findings.clocked.get(key), findings.latencies.get(key)
+        self.options.journal.note(
+            self._pool.names,
+            key,
+            decisions,
+            measurement,
+            weight_bytes=model_file.weight_bytes(model),
+            spent=self._evaluator.spent_anywhere(measurement),
+            holds=self._evaluator.holds(measurement, self.options.share),
+            latency=clocked.latency if latency is None and clocked is not None else latency,
+        )
 
     def refined(self, trial: Trial) -> Trial:
         """The nearer of both fits; see `Trials`."""
@@ -208,6 +223,7 @@ class MeasuredTrials:
                 self._session(trial.model, trial.decisions),
                 self._evaluator.samples.feeds[0],
             )
+        self.options.journal.clock(self._pool.names, key, known[key])
         return known[key]
 
     def _draft(self, decisions: Choice) -> ir.Model:

@@ -15,6 +15,7 @@ from onnxpress.data import Samples
 from onnxpress.judge import Measurement
 from onnxpress.runtime import Clock, Latency, compare_latency
 from onnxpress.search.allowance import Allowance
+from onnxpress.search.journal import Journal
 from onnxpress.search.objective import Objective
 
 __all__ = ["Choice", "Clocked", "Magnifications", "Measures", "SearchOptions", "Trial", "Trials"]
@@ -42,6 +43,7 @@ class SearchOptions:
         progress: told what was tried.
         refining: whether what is chosen is fitted again on its own activations.
         explaining: seconds for telling which decisions cost most; `None`: that is not asked.
+        journal: takes down every model that is measured.
     """
 
     objective: Objective = field(default_factory=Objective)
@@ -56,6 +58,7 @@ class SearchOptions:
     progress: Callable[[str], None] = field(default=lambda _: None)
     refining: bool = True
     explaining: Allowance | None = None
+    journal: Journal = field(default_factory=Journal)
 
     def out_of_time(self) -> bool:
         """Whether the search has to take the best it has."""
