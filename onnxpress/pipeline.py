@@ -42,7 +42,7 @@ from onnxpress.stage_result import StageResult
 from onnxpress.targets import load_target
 from onnxpress.unmeasured import unchanged, without_runtime, without_samples
 from onnxpress.untreated import nothing_to_compress, odd_numbers
-from onnxpress.validation import in_half_arithmetic, on_providers
+from onnxpress.validation import Validation, in_half_arithmetic, on_providers
 
 __all__ = ["optimize", "run"]
 
@@ -215,11 +215,7 @@ def _run(request: Request) -> Result:
         request, plan.recipe, original, target, sets.calibration, evaluator, options, statistics
     )
     best, validation = judged_attempt(work, judge, again)
-    if plan.recipe.conversion.float16 != "no":
-        counts = target.float16 == "arithmetic"
-        validation = in_half_arithmetic(
-            validation, best.model, judge, counts=counts, threads=request.threads
-        )
+    validation = _as_half(validation, best.model, judge, work)
     validation = on_providers(
         validation,
         best.model,
@@ -308,6 +304,14 @@ def _strict(result: Result, request: Request) -> Result:
     """Of what was not measured: not met where a pass that was named changed nothing."""
     unmet = (*result.problems, *_without_effect(result.stages, request))
     return replace(result, problems=unmet, within_budget=not unmet)
+
+
+def _as_half(found: Validation, model: ir.Model, judge: Evaluator, work: Run) -> Validation:
+    """With what half arithmetic keeps, where half precision was asked for."""
+    if work.recipe.conversion.float16 == "no":
+        return found
+    counts = work.target.float16 == "arithmetic"
+    return in_half_arithmetic(found, model, judge, counts=counts, threads=work.request.threads)
 
 
 def _judge(original: Original, sets: SampleSets, budget: Budget, evaluator: Evaluator) -> Evaluator:
