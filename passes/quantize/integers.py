@@ -104,9 +104,10 @@ def weight_only_integers(context: Context, layer: Layer) -> Rounded:
     if moments is None:
         return _nearest(layer, weight)
     whole = moments.gram is not None and len(moments.gram) == 1
-    plain = (whole or moments.tiles is not None) and moments.cross is None
-    if plain and moments.rows and layer.array.size > _LARGE:
-        return _rounded_by_rows(context, layer, weight, moments)
+    known = (whole or moments.tiles is not None) and moments.rows
+    if known and layer.array.size > _LARGE:
+        # What the quantized network feeds it says how to round, but a fit would need it whole.
+        return _rounded_by_rows(context, layer, weight, replace(moments, cross=None, half=None))
     return _rounded(context, layer, weight)
 
 
