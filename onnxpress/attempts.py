@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.conversion import convert_form
+from onnxpress.conversion import convert_form, samples_to_choose_by
 from onnxpress.conversion.half_range import Magnitudes
 from onnxpress.judge import Evaluator, Measurement
 from onnxpress.original import Run
@@ -237,7 +237,9 @@ def _attempt(run: Run, variant: Variant, timed: Latency | None = None) -> Attemp
     """Run the stages, measure and time what comes out, where its time is not known."""
     model, stages = run_stages(run, variant)
     evaluator = run.evaluator
-    feeds = evaluator.samples.feeds[:_COMPARED]
+    half = run.recipe.conversion.float16 != "no"
+    given = evaluator.samples.feeds
+    feeds = samples_to_choose_by(model, given) if half else given[:_COMPARED]
     current, notes = convert_form(
         model, run.target, run.recipe.conversion, feeds, lambda halved: _magnitudes(run, halved)
     )

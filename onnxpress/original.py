@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.conversion import convert_shapes, settle_weights
+from onnxpress.conversion import convert_shapes, settle_weights, with_float_weights
 from onnxpress.data import (
     MOST_SECONDS,
     Samples,
@@ -131,17 +131,17 @@ def opened(original: Original, recipe: Recipe, threads: int) -> Original:
         ModelError: onnxruntime cannot load it.
         UsageError: the shapes asked for do not fit it.
     """
-    model = convert_shapes(original.model, recipe.conversion)
-    same = model is original.model and not original.note
+    fixed = convert_shapes(original.model, recipe.conversion)
+    same = fixed is original.model and not original.note
     from_file = same and Path(original.source).is_file()
-    place = Path(original.source) if from_file else model
+    place = Path(original.source) if from_file else fixed
     session = None
     try:
         session = Session(place, threads=threads, name=original.source)
     except ModelError:
         if not custom_operators(original.model):
             raise
-    return replace(original, model=model, session=session)
+    return replace(original, model=with_float_weights(fixed), session=session)
 
 
 def custom_operators(model: ir.Model) -> list[str]:

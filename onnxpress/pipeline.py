@@ -42,7 +42,7 @@ from onnxpress.stage_result import StageResult
 from onnxpress.targets import load_target
 from onnxpress.unmeasured import unchanged, without_runtime, without_samples
 from onnxpress.untreated import nothing_to_compress, odd_numbers
-from onnxpress.validation import on_providers
+from onnxpress.validation import Validation, in_half_arithmetic, on_providers
 
 __all__ = ["optimize", "run"]
 
@@ -108,8 +108,9 @@ def optimize(
             nothing.
         recipe: repeat these decisions; a pass without decisions is searched.
         fix_shapes: `NAME=1x3x224x224` for an input, `DIM=4` for a symbolic dimension; done first.
-        float16: `keep-io` for half precision with the inputs and outputs as they are, `all` for
-            half inputs and outputs too; `no` leaves float32. Takes the place of integers.
+        float16: `storage` for weights in half that are float32 once the model is loaded,
+            `keep-io` for half precision with the inputs and outputs as they are, `all` for half
+            inputs and outputs too; `no` leaves float32. Takes the place of integers.
         opset: to convert to; 0: only where the target knows no newer one.
         seed: of the held-out split, of rows drawn for statistics, of random inputs.
         threads: of onnxruntime and numpy; 0: all cores.
@@ -214,6 +215,7 @@ def _run(request: Request) -> Result:
         request, plan.recipe, original, target, sets.calibration, evaluator, options, statistics
     )
     best, validation = judged_attempt(work, judge, again)
+    validation = _as_half(validation, best.model, judge, work)
     validation = on_providers(
         validation,
         best.model,
@@ -302,6 +304,14 @@ def _strict(result: Result, request: Request) -> Result:
     """Of what was not measured: not met where a pass that was named changed nothing."""
     unmet = (*result.problems, *_without_effect(result.stages, request))
     return replace(result, problems=unmet, within_budget=not unmet)
+
+
+def _as_half(found: Validation, model: ir.Model, judge: Evaluator, work: Run) -> Validation:
+    """With what half arithmetic keeps, where half precision was asked for."""
+    if work.recipe.conversion.float16 == "no":
+        return found
+    counts = work.target.float16 == "arithmetic"
+    return in_half_arithmetic(found, model, judge, counts=counts, threads=work.request.threads)
 
 
 def _judge(original: Original, sets: SampleSets, budget: Budget, evaluator: Evaluator) -> Evaluator:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxpress import registry
 from onnxpress.contract import Pass, Stage
-from onnxpress.conversion import Conversion
+from onnxpress.conversion import Conversion, require_half
 from onnxpress.data import Samples
 from onnxpress.errors import RecipeError, UsageError
 from onnxpress.judge import Budget
@@ -20,6 +20,7 @@ from onnxpress.recipe import Recipe, RecipeStage
 from onnxpress.runtime import Array, Clock, compare_latency
 from onnxpress.search import GOALS, Goal, Objective
 from onnxpress.selection import Selection
+from onnxpress.targets import load_target
 
 __all__ = ["DataArgument", "Plan", "Request", "planned"]
 
@@ -140,12 +141,13 @@ def planned(request: Request, digest: str) -> Plan:
         digest: SHA-256 of the model.
 
     Raises:
-        UsageError: a pass does not exist or contradicts another.
+        UsageError: a pass does not exist or contradicts another, or the target takes no half types.
         RecipeError: the recipe was made for another model.
     """
     if request.recipe is not None:
         given = request.recipe
         recipe = given if isinstance(given, Recipe) else Recipe.load(Path(given))
+        require_half(recipe.conversion, load_target(recipe.target))
         if recipe.model_sha256 not in (None, digest):
             raise RecipeError(
                 "the recipe was made for another model (its SHA-256 begins with "
@@ -157,6 +159,7 @@ def planned(request: Request, digest: str) -> Plan:
         return Plan(
             replace(recipe, model_sha256=digest, selection=selection, overridable=overridable)
         )
+    require_half(request.conversion, load_target("+".join(request.target)))
     chosen, problems = _chosen(request)
     aimed = [pass_.aimed_at(request.goal) for pass_ in chosen]
     ordered = [pass_ for pool in pools_of(aimed) for pass_ in pool.passes]

@@ -25,6 +25,7 @@ from onnxpress.judge import (
     Reading,
     interface_problems,
     judgement,
+    measured_in_half,
 )
 from onnxpress.providers import (
     NO_PROVIDERS,
@@ -44,7 +45,7 @@ from onnxpress.runtime import (
     executed_operators,
 )
 
-__all__ = ["Validation", "check_model", "on_providers", "validate"]
+__all__ = ["Validation", "check_model", "in_half_arithmetic", "on_providers", "validate"]
 
 SATURATION_DB = 1.0
 _SPECIALIZED = 10.0
@@ -211,6 +212,7 @@ def validate(
         return _broken(problems)
     evaluator = Evaluator(original, samples, budget or Budget(), model=loaded_original)
     found = check_model(evaluator, original, Path(model), threads=threads, clock=clock)
+    found = in_half_arithmetic(found, loaded, evaluator, counts=False, threads=threads)
     return on_providers(
         found,
         loaded,
@@ -219,6 +221,43 @@ def validate(
         providers,
         threads=threads,
         progress=progress,
+    )
+
+
+def in_half_arithmetic(
+    found: Validation, model: ir.Model, evaluator: Evaluator, *, counts: bool, threads: int
+) -> Validation:
+    """Add what a half model keeps where half is computed in half, emulated.
+
+    Args:
+        found: on the CPU, which may compute half types in float32.
+        model: what was judged.
+        evaluator: judges.
+        counts: whether the target computes in half, so that the budget has to hold there too.
+        threads: of onnxruntime.
+    """
+    try:
+        measurement = measured_in_half(evaluator, model, threads=threads)
+    except ModelError as error:
+        said = f"half arithmetic could not be emulated: {error} [H003]"
+        return replace(found, warnings=(*found.warnings, said))
+    if measurement is None:
+        return found
+    lost = f", {measurement.metric} loses {measurement.drop:.2f}" if measurement.metric else ""
+    said = (
+        "half arithmetic, emulated (each operator rounds to half): the worst output keeps "
+        f"{measurement.worst_whole_db:.1f} dB as a whole, {measurement.worst_sqnr_db:.1f} dB in "
+        f"its worst slices{lost}, on {measurement.samples} samples"
+    )
+    broken = evaluator.broken(measurement)
+    problems = found.problems
+    if broken and counts:
+        problems = (*problems, f"the budget does not hold in half arithmetic: {broken}")
+    return replace(
+        found,
+        warnings=(*found.warnings, said),
+        problems=problems,
+        within_budget=found.within_budget and problems == found.problems,
     )
 
 

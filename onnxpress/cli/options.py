@@ -222,10 +222,12 @@ goal_options = _together(
     ),
     click.option(
         "--float16",
-        type=Choice(["no", "keep-io", "all"]),
+        type=Choice(["no", "storage", "keep-io", "all"]),
         default="no",
         show_default=True,
-        help="Half precision instead of integers; all: inputs and outputs too.",
+        metavar="[no|storage|keep-io|all]",
+        help="Half precision instead of integers. storage: only of weights, float32 once loaded; "
+        "keep-io: of what computes; all: of inputs and outputs too.",
     ),
     click.option(
         "--opset",

@@ -6,7 +6,10 @@ from onnxpress.conversion.convert import (
     convert_form,
     convert_interface,
     convert_shapes,
+    require_half,
 )
+from onnxpress.conversion.half_weights import with_float_weights
+from onnxpress.conversion.halving import samples_to_choose_by
 from onnxpress.conversion.ort_format import ort_paths, write_ort
 from onnxpress.conversion.overridable import settle_weights
 from onnxpress.conversion.shapes import fix_shapes
@@ -19,6 +22,9 @@ __all__ = [
     "convert_shapes",
     "fix_shapes",
     "ort_paths",
+    "require_half",
+    "samples_to_choose_by",
     "settle_weights",
+    "with_float_weights",
     "write_ort",
 ]

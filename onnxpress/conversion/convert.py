@@ -2,18 +2,20 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress.conversion.half import rounded_to_half, strip_casts, to_half
-from onnxpress.conversion.half_range import LARGEST, SMALLEST, Magnitudes, too_wide
+from onnxpress.conversion.half import strip_casts
+from onnxpress.conversion.half_range import Magnitudes
+from onnxpress.conversion.half_weights import stored_again
+from onnxpress.conversion.halving import halved, stored
 from onnxpress.conversion.opset import change_opset
 from onnxpress.conversion.rewrites import drop_performed_activations, pool_by_window
 from onnxpress.conversion.shapes import fix_shapes
-from onnxpress.errors import ModelError, UsageError
-from onnxpress.graph import name_nodes_apart, standard_opset
+from onnxpress.errors import ModelError, UsageError, nearest
+from onnxpress.graph import standard_opset
 from onnxpress.runtime import Feed, Session, seen_by_providers
 from onnxpress.targets import Target, load_target
 
@@ -24,16 +26,16 @@ __all__ = [
     "convert_interface",
     "convert_shapes",
     "dynamic_inputs",
+    "require_half",
 ]
 
 logger = logging.getLogger(__name__)
 
-FLOAT16 = ("no", "keep-io", "all")
+FLOAT16 = ("no", "storage", "keep-io", "all")
+_COMPARED = 2
+"""Samples on which a change of form is compared with the model before it."""
 _LEAST_DB = 60.0
 """Another opset or another way to write the same may change the order of sums, no more."""
-_LEAST_DB_AS_HALF = 20.0
-_NAMED = 3
-"""Tensors that a message names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Conversion:
 
     Attributes:
         shapes: `NAME=1x3x224x224` for an input, `DIM=4` for a symbolic dimension.
-        float16: `no`, `keep-io` (half inside, inputs and outputs as they were) or `all`.
+        float16: `no`, `storage` (weights behind a Cast that is done at load), `keep-io` (half
+            inside, inputs and outputs as they were) or `all`.
         opset: to convert to; 0: only where the target knows no newer one.
     """
 
@@ -54,10 +57,26 @@ class Conversion:
         """Refuse settings that mean nothing."""
         if self.float16 not in FLOAT16:
             raise UsageError(
-                f"float16 is {self.float16!r}; expected one of {', '.join(FLOAT16)} [U009]"
+                f"float16 is {self.float16!r}{nearest(self.float16, FLOAT16)}; expected one of "
+                f"{', '.join(FLOAT16)} [U009]"
             )
         if self.opset < 0:
             raise UsageError(f"opset is {self.opset}; expected the number of an opset [U009]")
+
+
+def require_half(asked: Conversion, target: Target) -> None:
+    """Refuse half tensors for a target that does not take them.
+
+    Raises:
+        UsageError: the target takes no half types.
+    """
+    if asked.float16 in ("keep-io", "all") and target.float16 == "none":
+        types = [load_target(name).types for name in target.members]
+        common = [kind for kind in types[0] if all(kind in other for other in types)]
+        raise UsageError(
+            f"--float16 {asked.float16}: {target.name} takes no half tensors, it has "
+            f"{', '.join(common)}; --float16 storage halves the file for every target [U009]"
+        )
 
 
 def convert_shapes(model: ir.Model, asked: Conversion) -> ir.Model:
@@ -96,7 +115,8 @@ def convert_form(
         model: it is not changed.
         target: whose needs are met.
         asked: what was asked for besides.
-        feeds: inputs to compare the answers before and after each step on.
+        feeds: inputs to compare the answers before and after each step on, and by which half
+            precision is chosen.
         observe: how far the tensors of a model reach on samples; asked for half precision.
     """
     notes: list[str] = []
@@ -105,7 +125,7 @@ def convert_form(
     for what, step in _steps(target, wanted):
         changed, reason = step(current)
         if reason is None and changed is not current:
-            reason = _difference(current, changed, feeds)
+            reason = _difference(current, changed, feeds[:_COMPARED])
         if reason is None:
             current = changed
         else:
@@ -114,8 +134,15 @@ def convert_form(
         notes.append(
             f"opset {wanted} is newer than the {target.maximum_opset} of {target.name} [C002]"
         )
-    if asked.float16 != "no":
-        current, found = _halved(current, target, feeds, observe)
+    if asked.float16 == "no":
+        again = stored_again(current)
+        if again is not current and _difference(current, again, feeds[:_COMPARED]) is None:
+            current = again
+    elif asked.float16 == "storage":
+        current, found = stored(current, target, feeds)
+        notes += found
+    else:
+        current, found = halved(current, target, feeds, observe)
         notes += found
     dynamic = dynamic_inputs(current)
     if target.static_shapes and dynamic:
@@ -137,81 +164,6 @@ def _steps(target: Target, opset: int) -> list[tuple[str, _Step]]:
     if any(_pools_by_window(load_target(member)) for member in target.members):
         steps.append(("pooling by a window", _pooled_by_window))
     return [*steps, (f"converting to opset {opset}", lambda model: change_opset(model, opset))]
-
-
-def _halved(
-    model: ir.Model,
-    target: Target,
-    feeds: Sequence[Feed],
-    observe: Callable[[ir.Model], Magnitudes],
-) -> tuple[ir.Model, list[str]]:
-    notes = []
-    if target.float16 == "none":
-        notes.append(f"{target.name} does not take half types [H005]")
-    elif target.float16 == "storage":
-        notes.append(f"{target.name} stores half types but computes in float32: not faster [H005]")
-    named = model.clone()
-    name_nodes_apart(named)
-    found = observe(named)
-    wide = too_wide(named, found)
-    inside = [reason for node, reason in wide.items() if node.graph is not named.graph]
-    if inside:
-        reason = f"in a body {inside[0]}; half reaches {LARGEST:g}"
-        return model, [*notes, f"half precision: not done: {reason} [H002]"]
-    half, refused = to_half(named, wide)
-    if refused is not None:
-        why = "no part of it fits in half" if wide else refused
-        return model, [
-            *notes,
-            f"half precision: not done: {why} [H002]",
-            *_range_note(named, wide, found),
-        ]
-    said = _range_note(named, wide, found)
-    return half, [*notes, *said, *_half_arithmetic(named, wide, feeds)]
-
-
-def _range_note(model: ir.Model, wide: Mapping[ir.Node, str], found: Magnitudes) -> list[str]:
-    """What stays in float32 and why, and what the ranges are not known from."""
-    said = []
-    if wide:
-        reasons = list(dict.fromkeys(wide.values()))
-        more = f" and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
-        said.append(
-            f"half precision: {len(wide)} of {len(model.graph)} operators stay in float32, as half "
-            f"ends at {LARGEST:g} and is whole down to {SMALLEST:.1e}: "
-            f"{', '.join(reasons[:_NAMED])}{more} [H001]"
-        )
-    if found.made_up and found.largest:
-        said.append(
-            "half precision: whether activations stay within half's range was seen on "
-            f"{found.source}, not on real data: give --calibration [H003]"
-        )
-    return said
-
-
-def _half_arithmetic(
-    model: ir.Model, wide: Mapping[ir.Node, str], feeds: Sequence[Feed]
-) -> list[str]:
-    """A warning where rounding every tensor to half, as this processor does not, costs much."""
-    if not feeds:
-        return []
-    try:
-        exact, rounded = Session(model), Session(rounded_to_half(model, wide))
-        for feed in feeds:
-            wanted, found = exact.run(feed), rounded.run(feed)
-            for name, array in wanted.items():
-                if np.issubdtype(array.dtype, np.floating) and not _same(
-                    array, found[name], _LEAST_DB_AS_HALF
-                ):
-                    kept = (
-                        "half precision: with every tensor rounded to half, as half arithmetic "
-                        f"does and this processor does not, output {name} keeps less than "
-                        f"{_LEAST_DB_AS_HALF:g} dB: look at it on the device [H004]"
-                    )
-                    return [kept]
-    except ModelError as error:
-        return [f"half precision: half arithmetic could not be tried here: {error} [H003]"]
-    return []
 
 
 def convert_interface(

@@ -1,21 +1,32 @@
-"""Half precision: float32 weights and activations in float16, inputs and outputs as they are.
+"""Half precision: float32 tensors in float16, with Casts where some of it stays float32.
 
-The conversion is onnxruntime's own (`onnxruntime.transformers.float16`), which keeps operators
-without a half kernel in float32, as here what does not fit (`half_range`). It leaves nodes out of
-order; they are sorted here, and what goes from float32 to half and back is left in float32. Inputs
-and outputs keep their types behind Cast nodes; `strip_casts` takes those away afterwards.
+Each operator is half or not as it was chosen (`precision`, `fewest_casts`), in bodies of If, Loop
+and Scan too; a tensor that is read in both precisions has one Cast behind what gives it. Inputs
+and outputs keep their types behind Casts; `strip_casts` takes those away afterwards. Nothing is
+clipped: what half cannot hold is not put into it (`half_range`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
 from onnxpress.beyond_ir import from_proto, to_proto
-from onnxpress.graph import Names, insert_behind
+from onnxpress.conversion.precision import Flow, Place, Slot, Unit, flow_of
+from onnxpress.errors import ModelError, brief
+from onnxpress.graph import Names, add_initializer, insert_behind, name_nodes_apart
 from onnxpress.model_file import PROTOBUF_LIMIT_BYTES, weight_bytes
 
-__all__ = ["rounded_to_half", "strip_casts", "to_half"]
+__all__ = [
+    "_drop_round_trips",
+    "computes_in_half",
+    "key_of",
+    "prepared",
+    "refusal",
+    "strip_casts",
+    "to_half",
+]
 
 _INTEGERS = (
     "QuantizeLinear",
@@ -24,119 +35,211 @@ _INTEGERS = (
     "DynamicQuantizeLSTM",
     "MatMulInteger",
 )
+_CONSTANTS = ("value", "value_float", "value_floats")
 
 
-def to_half(model: ir.Model, in_float32: Iterable[ir.Node] = ()) -> tuple[ir.Model, str | None]:
-    """The model in half precision, or the same model and the reason why not.
-
-    Args:
-        model: its nodes have names of their own; it is not changed.
-        in_float32: nodes of its main graph that stay as they are, with Casts around.
-    """
-    from onnxruntime.transformers import float16  # noqa: PLC0415 - only where asked for
-
+def refusal(model: ir.Model) -> str | None:
+    """Why a model cannot be in half precision as a whole, or `None`."""
     operators = {node.op_type for node in model.graph.all_nodes()}
     mixed = sorted(operators & set(_INTEGERS))
     if mixed:
-        return model, f"the model computes in integers already ({mixed[0]})"
+        return f"the model computes in integers already ({mixed[0]})"
     if weight_bytes(model) >= PROTOBUF_LIMIT_BYTES:
-        return model, "the model is larger than 2 GB"
+        return "the model is larger than 2 GB"
     if model.functions:
-        return model, "the model has functions; simplify puts them in line"
+        return "the model has functions; simplify puts them in line"
+    return None
+
+
+def computes_in_half(model: ir.Model) -> bool:
+    """Whether an operator gives half numbers; weights that are only stored in half do not count."""
+    return any(
+        value.dtype == ir.DataType.FLOAT16
+        for node in model.graph.all_nodes()
+        for value in node.outputs
+    )
+
+
+def prepared(model: ir.Model) -> ir.Model:
+    """A copy with the types of all tensors, names of nodes apart, and constants as initializers.
+
+    Raises:
+        ModelError: the types contradict each other.
+    """
+    copy = model.clone()
+    name_nodes_apart(copy)
+    copy = from_proto(_inferred(to_proto(copy)))
+    for graph in (copy.graph, *copy.graph.subgraphs()):
+        for node in list(graph):
+            if node.op_type == "Constant" and not node.outputs[0].is_graph_output():
+                _as_initializer(graph, node)
+    return copy
+
+
+def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """With types; those that the file claims, and other converters leave wrong, may be dropped."""
     try:
-        converted = float16.convert_float_to_float16(
-            to_proto(model),
-            keep_io_types=True,
-            node_block_list=[node.name or "" for node in in_float32],
-        )
-        half = from_proto(converted)
-        half.graph.sort()
-        _drop_round_trips(half.graph)
-        onnx.checker.check_model(to_proto(half))
-    except (ValueError, RuntimeError, AssertionError, KeyError, onnx.checker.ValidationError) as e:
-        return model, f"onnxruntime's converter fails: {' '.join(str(e).split())[:160]}"
-    if not any(node.op_type == "Cast" for node in half.graph.all_nodes()) and not any(
-        value.dtype == ir.DataType.FLOAT16 for value in half.graph.initializers.values()
-    ):
-        return model, "it has no float32 tensors"
-    return half, None
+        return onnx.shape_inference.infer_shapes(proto)
+    except onnx.shape_inference.InferenceError:
+        del proto.graph.value_info[:]
+    try:
+        return onnx.shape_inference.infer_shapes(proto)
+    except onnx.shape_inference.InferenceError as error:
+        raise ModelError(
+            f"the types of its tensors contradict each other: {brief(error)}"
+        ) from error
+
+
+def _as_initializer(graph: ir.Graph, node: ir.Node) -> None:
+    name = next((name for name in _CONSTANTS if name in node.attributes), None)
+    if name is None or node.attributes[name].is_ref():
+        return
+    attribute = node.attributes[name]
+    if name == "value":
+        tensor: ir.TensorProtocol = attribute.as_tensor()
+    else:
+        given = attribute.as_float() if name == "value_float" else attribute.as_floats()
+        tensor = ir.tensor(np.asarray(given, np.float32))
+    if tensor.dtype != ir.DataType.FLOAT:
+        return
+    value = node.outputs[0]
+    made = ir.Value(
+        name=value.name,
+        type=ir.TensorType(tensor.dtype),
+        shape=ir.Shape(tensor.shape.numpy()),
+        const_value=ir.Tensor(tensor.numpy(), name=value.name),
+    )
+    ir.convenience.replace_all_uses_with(value, made)
+    graph.remove(node, safe=True)
+    graph.register_initializer(made)
+
+
+def to_half(model: ir.Model, narrow: Collection[tuple[str, int]]) -> ir.Model:
+    """A copy with some units in half precision.
+
+    Args:
+        model: as `prepared` gives it; not changed.
+        narrow: the keys (`key_of`) of units that are half.
+    """
+    half = model.clone()
+    flow, names = flow_of(half), Names(half)
+    chosen = {unit for unit in flow.units if key_of(unit) in narrow}
+    for value, giver in flow.givers.items():
+        _cast(names, flow, value, giver if giver in chosen else None, chosen)
+    for graph in (half.graph, *half.graph.subgraphs()):
+        for value in list(graph.initializers.values()):
+            if value not in flow.givers:
+                _store(names, flow, graph, value, chosen)
+    for unit in chosen:
+        if isinstance(unit, ir.Node):
+            _give_half(unit)
+    for graph in (half.graph, *half.graph.subgraphs()):
+        _drop_round_trips(graph)
+    return half
+
+
+def key_of(unit: Unit) -> tuple[str, int]:
+    """What a unit is called in copies of its model: the name of its node, and the slot or -1."""
+    if isinstance(unit, Slot):
+        return unit.node.name or "", unit.index
+    return unit.name or "", -1
+
+
+def _cast(
+    names: Names, flow: Flow, value: ir.Value, giver: Unit | None, chosen: Collection[Unit]
+) -> None:
+    """Give a computed tensor its precision, and the other to those who read it so."""
+    own, other = ir.DataType.FLOAT, ir.DataType.FLOAT16
+    if giver is not None:
+        own, other = other, own
+    places = flow.places.get(value, ())
+    strangers = [p for p in places if (p.unit in chosen) != (giver is not None)]
+    value.type = ir.TensorType(own)
+    if not strangers:
+        return
+    cast = ir.node("Cast", [value], {"to": other}, name=names.free(f"{value.name}_cast"))
+    made = cast.outputs[0]
+    made.type, made.shape = ir.TensorType(other), value.shape
+    made.name = names.free(f"{value.name}_{'half' if giver is None else 'float'}")
+    graph = value.graph
+    assert graph is not None
+    for place in strangers:
+        _replace(place, made)
+    insert_behind(graph, value, [cast])
+    if any(place.reader is graph and isinstance(place.reader, ir.Graph) for place in strangers):
+        # Outputs keep their names.
+        value.name, made.name = made.name, value.name
+
+
+def _replace(place: Place, value: ir.Value) -> None:
+    if isinstance(place.reader, ir.Node):
+        place.reader.replace_input_with(place.index, value)
+    else:
+        place.reader.outputs[place.index] = value
+
+
+def _store(
+    names: Names, flow: Flow, graph: ir.Graph, value: ir.Value, chosen: Collection[Unit]
+) -> None:
+    """A half copy of a constant for those who read it in half."""
+    places = [place for place in flow.places.get(value, ()) if place.unit in chosen]
+    tensor = value.const_value
+    if not places or tensor is None:
+        return
+    with np.errstate(over="ignore"):
+        array = tensor.numpy().astype(np.float16)
+    half = add_initializer(names, graph, f"{value.name}_half", array)
+    for place in places:
+        _replace(place, half)
+    if not value.uses() and not value.is_graph_output():
+        name = value.name or ""
+        del graph.initializers[name]
+        del graph.initializers[half.name or ""]
+        half.name = name
+        graph.register_initializer(half)
+
+
+def _give_half(node: ir.Node) -> None:
+    """Attributes that say the type of what a node gives."""
+    if node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.FLOAT:
+        node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT16)
+    if node.op_type == "ConstantOfShape":
+        given = node.attributes.get("value")
+        array = np.zeros(1, np.float32) if given is None else given.as_tensor().numpy()
+        node.attributes["value"] = ir.AttrTensor("value", ir.tensor(array.astype(np.float16)))
 
 
 def _drop_round_trips(graph: ir.Graph) -> None:
-    """Leave in float32 what one Cast makes half and another float32: between, it may not fit."""
-    for back in list(graph):
-        if not _casts(back, ir.DataType.FLOAT) or back.inputs[0] is None:
-            continue
-        there = back.inputs[0].producer()
-        if there is None or not _casts(there, ir.DataType.FLOAT16):
-            continue
-        source, old = there.inputs[0], back.outputs[0]
-        if source is None or source.dtype != ir.DataType.FLOAT:
-            continue
-        if old.is_graph_output():
-            if source.is_graph_input() or source.is_graph_output() or source.is_initializer():
-                continue
-            name, shape = old.name, old.shape
-            old.name = f"{name}_as_half"
-            ir.convenience.replace_all_uses_with(old, source, replace_graph_outputs=True)
-            source.name, source.shape = name, shape
-        else:
-            ir.convenience.replace_all_uses_with(old, source)
-        graph.remove(back, safe=True)
-        half = there.outputs[0]
-        if not half.uses() and not half.is_graph_output():
-            graph.remove(there, safe=True)
+    """Take out Casts to the type that a tensor has, and from a type to half or float32 and back.
 
-
-def rounded_to_half(model: ir.Model, in_float32: Iterable[ir.Node] = ()) -> ir.Model:
-    """A float32 copy that rounds every tensor to half: what half arithmetic gives, run anywhere.
-
-    Sums inside one operator are float32, as the half kernels of GPUs have them.
-
-    Args:
-        model: not changed; what is in bodies is not rounded.
-        in_float32: nodes of its main graph whose results are not rounded, nor what they read of
-            each other.
+    Between two Casts it may not fit, or nothing is lost by leaving them out.
     """
-    wide = {node.name for node in in_float32}
-    rounded = model.clone()
-    graph, names = rounded.graph, Names(rounded)
-    sources = list(dict.fromkeys((*graph.inputs, *graph.initializers.values())))
-    sources += [output for node in graph for output in node.outputs]
-    for value in sources:
-        if value.dtype != ir.DataType.FLOAT:
+    for node in list(graph):
+        if node.op_type != "Cast" or node.inputs[0] is None:
             continue
-        producer = value.producer()
-        from_wide = producer is not None and producer.name in wide
-        users = [use for use in value.uses() if not from_wide or use.node.name not in wide]
-        if producer is None:
-            users = [use for use in users if use.node.name not in wide]
-        is_output = value.is_graph_output() and not from_wide
-        if not users and not is_output:
+        source, cast = node.inputs[0], node.outputs[0]
+        to = node.attributes["to"].as_int()
+        first = source.producer()
+        if source.dtype != to and first is not None and first.op_type == "Cast":
+            before = first.inputs[0]
+            floats = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+            if before is None or before.dtype != to or source.dtype not in floats:
+                continue
+            source = before
+        elif source.dtype != to:
             continue
-        half = ir.node("Cast", [value], {"to": ir.DataType.FLOAT16})
-        back = ir.node("Cast", [half.outputs[0]], {"to": ir.DataType.FLOAT})
-        for node in (half, back):
-            node.name = names.free(f"{value.name}_rounding")
-            node.outputs[0].name = names.free(f"{value.name}_rounded")
-        for use in users:
-            use.node.replace_input_with(use.idx, back.outputs[0])
-        insert_behind(graph, value, [half, back])
-        if is_output:
-            _give_instead(graph, value, back.outputs[0], names)
-    return rounded
+        if cast.is_graph_output() or (source.graph is not graph and source.is_graph_output()):
+            continue
+        ir.convenience.replace_all_uses_with(cast, source)
+        graph.remove(node, safe=True)
+        if first is not None and first.op_type == "Cast":
+            _drop(first)
 
 
-def _give_instead(graph: ir.Graph, value: ir.Value, rounded: ir.Value, names: Names) -> None:
-    """The rounded tensor as an output under the name of the one before."""
-    if value.is_graph_input() or value.is_initializer():
-        return
-    name = value.name or ""
-    value.name = names.free(f"{name}_exact")
-    for index, output in enumerate(graph.outputs):
-        if output is value:
-            graph.outputs[index] = rounded
-    rounded.name, rounded.type, rounded.shape = name, value.type, value.shape
+def _drop(cast: ir.Node) -> None:
+    made = cast.outputs[0]
+    if not made.uses() and not made.is_graph_output() and cast.graph is not None:
+        cast.graph.remove(cast, safe=True)
 
 
 def strip_casts(model: ir.Model) -> ir.Model:
@@ -166,9 +269,6 @@ def strip_casts(model: ir.Model) -> ir.Model:
     return stripped
 
 
-def _casts(node: ir.Node, to: ir.DataType) -> bool:
-    return node.op_type == "Cast" and node.attributes["to"].as_int() == to
-
-
 def _to_half_inside(node: ir.Node) -> bool:
-    return _casts(node, ir.DataType.FLOAT16) and not node.outputs[0].is_graph_output()
+    to_half = node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.FLOAT16
+    return to_half and not node.outputs[0].is_graph_output()

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress.graph import bodies, is_standard
+from onnxpress.conversion.precision import Flow, Slot, Unit
+from onnxpress.graph import is_standard
 
 __all__ = ["LARGEST", "MARGIN", "SMALLEST", "Magnitudes", "too_wide"]
 
@@ -55,21 +56,20 @@ class Magnitudes:
     made_up: bool = True
 
 
-def too_wide(model: ir.Model, found: Magnitudes) -> dict[ir.Node, str]:
-    """Nodes that have to stay in float32, each with the reason: a tensor and its range."""
-    reasons: dict[ir.Node, str] = {}
-    for node in model.graph.all_nodes():
-        if bodies(node) or not _computes_in_float(node):
+def too_wide(model: ir.Model, flow: Flow, found: Magnitudes) -> dict[Unit, str]:
+    """Units that have to stay in float32, each with the reason: a tensor and its range."""
+    reasons: dict[Unit, str] = {}
+    for unit in flow.units:
+        if isinstance(unit, Slot) or not unit.outputs:
             continue
-        first = node.outputs[0].name or ""
+        first = unit.outputs[0].name or ""
         if found.inside.get(first, 0.0) * MARGIN > LARGEST:
-            reasons[node] = f"inside {first} sums reach {found.inside[first]:.3g}"
+            reasons[unit] = f"inside {first} sums reach {found.inside[first]:.3g}"
         elif found.small_inside.get(first, 1.0) < SMALLEST:
-            reasons[node] = f"inside {first} a divisor falls to {found.small_inside[first]:.3g}"
+            reasons[unit] = f"inside {first} a divisor falls to {found.small_inside[first]:.3g}"
     for value, reason in _values(model, found):
-        for node in _neighbours(value):
-            if not bodies(node):
-                reasons.setdefault(node, reason)
+        for unit in flow.beside(value):
+            reasons.setdefault(unit, reason)
     return reasons
 
 
@@ -122,16 +122,3 @@ def _divides(value: ir.Value) -> bool:
     return any(
         is_standard(use.node) and _DIVISORS.get(use.node.op_type) == use.idx for use in value.uses()
     )
-
-
-def _neighbours(value: ir.Value) -> Iterator[ir.Node]:
-    """The node that gives a tensor, and those that read it."""
-    producer = value.producer()
-    if producer is not None:
-        yield producer
-    for use in value.uses():
-        yield use.node
-
-
-def _computes_in_float(node: ir.Node) -> bool:
-    return bool(node.outputs) and node.outputs[0].dtype in (None, ir.DataType.FLOAT)

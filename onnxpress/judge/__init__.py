@@ -4,6 +4,7 @@ from onnxpress.judge.budget import DEFAULT_MIN_SQNR, Budget
 from onnxpress.judge.disagreement import Answer, Disagreement, most_different
 from onnxpress.judge.evaluator import Evaluator, Runner
 from onnxpress.judge.fidelity import FidelitySum, OutputFidelity
+from onnxpress.judge.half_arithmetic import measured_in_half
 from onnxpress.judge.interface import interface_problems
 from onnxpress.judge.kinds import Kind, Reading
 from onnxpress.judge.measurement import Measurement, MetricFigure, ProbeFigure
@@ -29,6 +30,7 @@ __all__ = [
     "Verdict",
     "interface_problems",
     "judgement",
+    "measured_in_half",
     "most_different",
     "promised",
     "read_outputs",
