@@ -12,6 +12,7 @@ What the rewritten network feeds is what GPTAQ (2504.02692) and Qronos (2505.116
 by block as GPTQ (2210.17323) walks large models.
 """
 
+import gc
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -120,6 +121,7 @@ def corrected(
     try:
         for number, level in enumerate(levels):
             by.progress(f"{pool.names}: level {number + 1} of {len(levels)} is corrected")
+            gc.collect()
             found: _Found = {}
             if runs and not by.over():
                 later = [layer for rest in levels[number + 1 :] for layer in rest]

@@ -54,7 +54,7 @@ HELD_BYTES = 256_000_000
 
 
 PART_BYTES = 64_000_000
-"""Of weights that are run at once between two levels, where they are in several blocks."""
+"""Of weights that are run at once between two levels, by both networks; more is run by blocks."""
 
 
 class UnfinishedError(Exception):
@@ -215,7 +215,7 @@ class Networks:
             end: how many blocks have no layer left that is to be fitted.
             final: names of tensors that depend on no such layer, and so may be held.
         """
-        while self._passed < end - 1 and self._weight_bytes(end) > PART_BYTES:
+        while self._passed < end and self._weight_bytes(end) > PART_BYTES:
             names = self._blocks[self._passed].outputs
             self._passed += 1
             for side in (self._before, self._after):
