@@ -24,6 +24,7 @@ from onnxpress.context import Context
 from onnxpress.contract import Decision, Stage
 from onnxpress.data import Samples
 from onnxpress.errors import ModelError
+from onnxpress.freed import give_back_freed
 from onnxpress.layers import Layer
 from onnxpress.levels import boundaries, levels_of
 from onnxpress.memory import Memory
@@ -121,7 +122,6 @@ def corrected(
     try:
         for number, level in enumerate(levels):
             by.progress(f"{pool.names}: level {number + 1} of {len(levels)} is corrected")
-            gc.collect()
             found: _Found = {}
             if runs and not by.over():
                 later = [layer for rest in levels[number + 1 :] for layer in rest]
@@ -130,6 +130,9 @@ def corrected(
                 except ModelError as error:
                     runs = False
                     logger.warning("layers from %s on are not corrected: %s", level[0].name, error)
+            # Sessions and what they ran go before the weights are worked on.
+            gc.collect()
+            give_back_freed()
             model = carried_out(model, level, found)
             networks.rewritten(model)
     finally:
