@@ -194,15 +194,23 @@ def _rounded(
     one = np.ones(1) if factors is None else np.asarray(factors, np.float64)
     found = weight
     if goal.gram is not None and weight.axes and not context.draft:
-        broadcast = np.broadcast_to(weight.broadcast_scales(), weight.values.shape)
-        scales = np.asarray(_matrix(layer, broadcast.astype(np.float64))[:, 0], np.float64)
+        # Copies in double precision are what takes most memory here.
+        scales = np.asarray(_row_scales(layer, weight), np.float64)
         integers = _compensated(context, layer, weight.highest, scales, one)
-        stored = from_matrix(integers.astype(np.float64), layer.shape, layer.uses[0], layer.groups)
-        whole = stored + weight.zero_point
-        values = whole.astype(np.uint8) if weight.zero_point else whole.astype(np.int8)
+        stored = from_matrix(integers, layer.shape, layer.uses[0], layer.groups)  # type: ignore[arg-type] # which only moves them
+        values: npt.NDArray[np.int8] | npt.NDArray[np.uint8] = np.asarray(stored, np.int8)
+        if weight.zero_point:
+            values = (stored.astype(np.int16) + weight.zero_point).astype(np.uint8)
         found = replace(weight, values=values)
-    delta = _matrix(layer, found.dequantize()) / one - goal.weights
+    delta = _matrix(layer, found.dequantize()) / one
+    delta -= goal.weights
     return Rounded(found, *judged(context, layer, goal, delta))
+
+
+def _row_scales(layer: Layer, weight: QuantizedWeight) -> npt.NDArray[np.floating]:
+    """`[out]` without a copy of the weight's size."""
+    scales = np.broadcast_to(weight.broadcast_scales(), weight.values.shape)
+    return _matrix(layer, scales)[:, 0]  # type: ignore[arg-type] # which only moves them
 
 
 def _rounded_by_rows(
@@ -220,7 +228,7 @@ def _rounded_by_rows(
     assert weight.zero_point == 0
     matrix = layer.read()
     nearest = _matrix(layer, weight.values)  # type: ignore[arg-type] # which only moves them
-    steps = _matrix(layer, np.broadcast_to(weight.broadcast_scales(), weight.values.shape))[:, 0]
+    steps = _row_scales(layer, weight)
     zeros = sum(int((matrix[rows] == 0).sum()) for rows in row_blocks(matrix))
     keep_zeros = zeros > PRUNED_SHARE * matrix.size
     # For errors, which are added up and compared, single precision is enough, of numbers near 1.
