@@ -16,6 +16,7 @@ from onnxpress.contract import Parameter
 from onnxpress.layers import Layer, to_matrix
 from onnxpress.report.layer_rows import Origins
 from onnxpress.result import Result
+from onnxpress.runtime import svd
 
 __all__ = ["histograms", "spectra"]
 
@@ -144,5 +145,5 @@ def _singular_values(layer: Layer, family: str) -> Floats | None:
         return None
     if not np.isfinite(matrix).all():
         return None
-    values = np.linalg.svd(matrix, compute_uv=False)
+    _, values, _ = svd(matrix)
     return values / values[0] if values[0] > 0 and math.isfinite(values[0]) else None

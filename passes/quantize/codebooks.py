@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from onnxpress.runtime import solve
+
 __all__ = ["kmeans", "refitted_levels"]
 
 Float32 = npt.NDArray[np.float32]
@@ -141,5 +143,5 @@ def refitted_levels(
     right = right - (matrix @ old[:, :, None])[:, :, 0]
     stiff[old == 0] = _FIXED
     right[old == 0] = 0
-    moved = np.linalg.solve(matrix + (stiff * diagonal)[:, :, None] * np.eye(k), right[:, :, None])
+    moved = solve(matrix + (stiff * diagonal)[:, :, None] * np.eye(k), right[:, :, None])
     return np.asarray(old + moved[:, :, 0], np.float32)

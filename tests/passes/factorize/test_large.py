@@ -158,7 +158,7 @@ def test_a_network_keeps_its_answers_as_well_as_with_whole_decompositions(
     found = []
     for largest in (fitting._LARGE, 0):
         monkeypatch.setattr(fitting, "_LARGE", largest)
-        passes = [Factorize(ratio=0.5, weighting=weighting)]
+        passes = [Factorize(ratio=0.5, weighting=weighting, refinement=False)]
         # Above the memory budget nothing but the ratio says what is taken.
         result = onnxpress.optimize(path, passes=passes, max_memory="4MB", **data)
         assert result.validation is not None
