@@ -8,7 +8,6 @@ are recorded, and the judge reads the record as it reads a session.
 """
 
 import contextlib
-import gc
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -95,9 +94,7 @@ class Blockwise:
                 seconds = (time.monotonic() - started) / (number - 1) * (len(blocks) - number + 1)
                 left = f", about {_duration(seconds)} left"
             self.progress(f"{what}: block {number} of {len(blocks)}{left}")
-            # Models refer to themselves in circles, with all arrays that they hold.
-            gc.collect()
-            give_back_freed()
+            give_back_freed(block.weight_bytes, circles=True)
             yield number, block
 
 

@@ -12,7 +12,6 @@ What the rewritten network feeds is what GPTAQ (2504.02692) and Qronos (2505.116
 by block as GPTQ (2210.17323) walks large models.
 """
 
-import gc
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -131,8 +130,7 @@ def corrected(
                     runs = False
                     logger.warning("layers from %s on are not corrected: %s", level[0].name, error)
             # Sessions and what they ran go before the weights are worked on.
-            gc.collect()
-            give_back_freed()
+            give_back_freed(sum(layer.nbytes for layer in level), circles=True)
             model = carried_out(model, level, found)
             networks.rewritten(model)
     finally:

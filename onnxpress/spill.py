@@ -66,7 +66,7 @@ class Spill:
                 stream.write(tensor.tobytes())
         self._end = -(-(start + tensor.nbytes) // _ALIGNMENT) * _ALIGNMENT
         # What it was made of is freed about now.
-        give_back_freed()
+        give_back_freed(tensor.nbytes)
         external = placed(tensor, self._place.name, start, self._place.parent)
         return MappedTensor(external, self._mapping)
 
