@@ -74,17 +74,21 @@ def refined(pool: Pool, decisions: Sequence[Decision]) -> tuple[Decision, ...] |
 
 def corrected(
     pool: Pool, context: Context, decisions: Sequence[Decision], by: Correction
-) -> ir.Model:
+) -> tuple[ir.Model, tuple[Decision, ...]]:
     """A new model with decisions carried out that each change one layer (`refined`).
 
-    Where onnxruntime cannot run a part of a network, the rest is carried out with the statistics
-    that there are, which is said.
+    Those that are not marked, and the rest where time is over or onnxruntime cannot run a part of
+    a network (which is said), are carried out with the statistics that there are.
 
     Args:
         pool: the passes.
         context: of the model before, with its statistics; not changed.
         decisions: about layers, or about weights that are none, which are carried out first.
         by: the samples, and what may be taken for them.
+
+    Returns:
+        The model, and the decisions as they were carried out: marked where they were corrected, so
+        that a recipe gives the same model again.
 
     Raises:
         OutputError: the disk is full.
@@ -118,24 +122,32 @@ def corrected(
     at = boundaries(context.base.graph, levels, blocks)
     networks = Networks(context, layers, by.samples, blocks, model, by.threads, by.held_bytes)
     runs = True
+    without: set[str] = set()
     try:
         for number, level in enumerate(levels):
             by.progress(f"{pool.names}: level {number + 1} of {len(levels)} is corrected")
             found: _Found = {}
-            if runs and not by.over():
+            wanted = any(by_site[layer.name].candidate.refined for layer in level)
+            if wanted and runs and not by.over():
                 later = [layer for rest in levels[number + 1 :] for layer in rest]
                 try:
                     found = networks.observed(level, later, *at[number])
                 except ModelError as error:
                     runs = False
                     logger.warning("layers from %s on are not corrected: %s", level[0].name, error)
+            if not found:
+                without.update(layer.name for layer in level)
             # Sessions and what they ran go before the weights are worked on.
             give_back_freed(sum(layer.nbytes for layer in level), circles=True)
             model = carried_out(model, level, found)
             networks.rewritten(model)
     finally:
         networks.close()
-    return model
+    return model, tuple(_unmarked(d) if d.site in without else d for d in decisions)
+
+
+def _unmarked(decision: Decision) -> Decision:
+    return replace(decision, candidate=replace(decision.candidate, refined=False))
 
 
 _Found = Mapping[str, LayerStatistics]

@@ -81,6 +81,9 @@ def carried_out(
         correction: by what the rewritten model feeds each layer; `None`: there are no samples, or
             what a search finds is corrected by it.
     """
+    if decided is not None and correction is not None:
+        # A recipe is carried out to its end, whatever the time, or it would give another model.
+        correction = replace(correction, over=lambda: False)
     carry_out = _Carrying(pool, correction, progress)
     try:
         context = pool.context(model, target, seed=seed)
@@ -98,8 +101,7 @@ def carried_out(
         progress(f"{pool.names}: what could be done, layer by layer")
         if decided is not None:
             decisions, left = pool.permitted(context, decided)
-            again = all(decision.candidate.refined for decision in decisions)
-            done = _Done(*carry_out(context, decisions, again=again), left)
+            done = _Done(*carry_out(context, decisions), left)
         else:
             done = _chosen(pool, context, _without(pool.offer(context), large), search, carry_out)
     except PassError as error:
@@ -168,7 +170,7 @@ def _chosen(
     if pool.stage == Stage.QUANTIZATION and pool.quota(context) is None:
         offer = _nearest(offer)
     if search is None:
-        done = carry_out(context, strongest(pool, context, offer))
+        done = carry_out(context, carry_out.marked(context, strongest(pool, context, offer)))
         return _Done(*done, offer.left, offer.failures)
     found = search(pool, context, offer)
     if found.trial is None:
@@ -196,23 +198,30 @@ class _Carrying:
     correction: Correction | None
     progress: Callable[[str], None]
 
+    def marked(self, context: Context, decisions: tuple[Decision, ...]) -> tuple[Decision, ...]:
+        """Decisions as they are to be carried out: marked where they can be corrected."""
+        if self.correction is None or context.statistics is None:
+            return decisions
+        return refined(self.pool, decisions) or decisions
+
     def __call__(
-        self, context: Context, decisions: tuple[Decision, ...], *, again: bool = True
+        self, context: Context, decisions: tuple[Decision, ...]
     ) -> tuple[ir.Model | None, tuple[Decision, ...]]:
         """The model, `None` where nothing is decided, and the decisions as they were carried out.
 
         Args:
             context: of the model before.
-            decisions: to carry out.
-            again: whether to correct by what the rewritten model feeds each layer.
+            decisions: to carry out; corrected where they are marked and can be.
         """
         self.progress(f"{self.pool.names}: {len(decisions)} sites are rewritten")
         if not decisions:
             return None, ()
-        marked = refined(self.pool, decisions)
-        if marked is None or not again or self.correction is None or context.statistics is None:
+        marked = any(decision.candidate.refined for decision in decisions)
+        known = self.correction is not None and context.statistics is not None
+        if not (marked and known and refined(self.pool, decisions)):
             return self.pool.rewrite(context, decisions), decisions
-        return corrected(self.pool, context, marked, self.correction), marked
+        assert self.correction is not None
+        return corrected(self.pool, context, decisions, self.correction)
 
 
 def _short_of(pool: Pool, context: Context, decisions: Sequence[Decision]) -> str:

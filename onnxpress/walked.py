@@ -249,7 +249,8 @@ class _Walks:
         known = self._context.statistics is not None
         if by is None or marked is None or not known or self._search.options.out_of_time():
             return trial
-        found = self._measured(marked, corrected(self._pool, self._apart(), marked, by))
+        model, decisions = corrected(self._pool, self._apart(), marked, by)
+        found = self._measured(decisions, model)
         noise = self._search.evaluator.noise
         return found if noise(found.measurement) <= noise(trial.measurement) else trial
 

@@ -65,14 +65,15 @@ def test_each_layer_is_rewritten_as_by_runs_from_the_start(how: str, name: str) 
     assert len(decisions) > 1
     layers, rewrite = rewriting(pool, context, decisions)
     wanted = from_the_start(context, layers, by.samples, rewrite)
-    found = corrected(pool, context, decisions, by)
+    found, carried_out = corrected(pool, context, decisions, by)
+    assert carried_out == decisions
     assert weights_of(found) == weights_of(wanted)
     plain = pool.rewrite(context, decisions)
     assert weights_of(found) != weights_of(plain), "there was nothing to correct"
     whole = replace(by, cut=lambda model: cut(model, 10**9), held_bytes=10**9)
-    assert model_file.to_bytes(corrected(pool, context, decisions, whole)) == model_file.to_bytes(
-        found
-    ), "blocks of any size give the same"
+    again, _ = corrected(pool, context, decisions, whole)
+    same = model_file.to_bytes(again) == model_file.to_bytes(found)
+    assert same, "blocks of any size give the same"
 
 
 def test_each_layer_is_rewritten_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,14 +108,20 @@ def test_no_pass_that_declines_is_corrected() -> None:
     assert refined(pool, strongest(pool, context, pool.offer(context))) is None
 
 
-def test_when_time_is_over_the_rest_is_rewritten_without() -> None:
+@pytest.mark.parametrize("levels", [0, 1, 2])
+def test_when_time_is_over_the_rest_is_rewritten_without_and_recipes_say_so(levels: int) -> None:
     pool, context, by = prepared(PASSES["4 bits"], model_of("shared"))
     decisions = refined_decisions(pool, context)
     plain = weights_of(pool.rewrite(context, decisions))
-    assert weights_of(corrected(pool, context, decisions, replace(by, over=lambda: True))) == plain
-    asked = iter([False, False, True])
-    some = corrected(pool, context, decisions, replace(by, over=lambda: next(asked)))
-    assert 0 < len(set(weights_of(some)) & set(plain)) < len(plain)
+    asked = iter([*[False] * levels, True, True, True])
+    found, carried_out = corrected(pool, context, decisions, replace(by, over=lambda: next(asked)))
+    assert (weights_of(found) == plain) is (levels == 0)
+    assert 0 < len(set(weights_of(found)) & set(plain)), "the rest is as without"
+    marked = {decision.site for decision in carried_out if decision.candidate.refined}
+    assert marked == [set(), {"a"}, {"a", "b", "w"}][levels]
+    again, same = corrected(pool, context, carried_out, by)
+    assert same == carried_out
+    assert model_file.to_bytes(again) == model_file.to_bytes(found)
 
 
 def test_a_part_that_does_not_run_ends_the_correction_and_is_said(
@@ -131,7 +138,8 @@ def test_a_part_that_does_not_run_ends_the_correction_and_is_said(
 
     monkeypatch.setattr(Networks, "observed", failing)
     with caplog.at_level(logging.WARNING):
-        found = corrected(pool, context, decisions, by)
+        found, carried_out = corrected(pool, context, decisions, by)
+    assert {d.site for d in carried_out if d.candidate.refined} == {"a"}
     assert "are not corrected: no kernel" in caplog.text
     plain = weights_of(pool.rewrite(context, decisions))
     assert 0 < len(set(weights_of(found)) & set(plain)) < len(plain)
