@@ -116,7 +116,7 @@ def test_when_time_is_over_the_rest_is_rewritten_without_and_recipes_say_so(leve
     asked = iter([*[False] * levels, True, True, True])
     found, carried_out = corrected(pool, context, decisions, replace(by, over=lambda: next(asked)))
     assert (weights_of(found) == plain) is (levels == 0)
-    assert 0 < len(set(weights_of(found)) & set(plain)), "the rest is as without"
+    assert len(set(weights_of(found)) & set(plain)) > 0, "the rest is as without"
     marked = {decision.site for decision in carried_out if decision.candidate.refined}
     assert marked == [set(), {"a"}, {"a", "b", "w"}][levels]
     again, same = corrected(pool, context, carried_out, by)

@@ -57,25 +57,28 @@ def stored(model: ir.Model, target: Target, feeds: Sequence[Feed]) -> tuple[ir.M
     return made, notes
 
 
+def _first(names: Sequence[str]) -> str:
+    """A few of them, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
 def _storage_notes(found: Sequence[Stored], costly: Mapping[str, float]) -> list[str]:
     said = []
     if costly:
-        first = sorted(costly, key=lambda name: costly[name])[:_NAMED]
-        named = ", ".join(f"{name} ({costly[name]:.0f} dB)" for name in first)
-        more = f" and {len(costly) - _NAMED} more" if len(costly) > _NAMED else ""
+        named = _first(
+            [f"{name} ({costly[name]:.0f} dB)" for name in sorted(costly, key=costly.__getitem__)]
+        )
         said.append(
             f"half storage: {len(costly)} of {len(found) + len(costly)} weights stay in float32 "
-            f"because of what they lose, in dB if they alone are half: {named}{more} [H006]"
+            f"because of what they lose, in dB if they alone are half: {named} [H006]"
         )
     others = [weight for weight in found if weight.reason]
     for form in dict.fromkeys(weight.form for weight in others):
         own = [weight for weight in others if weight.form == form]
-        named = ", ".join(f"{weight.name} ({weight.reason})" for weight in own[:_NAMED])
-        more = f" and {len(own) - _NAMED} more" if len(own) > _NAMED else ""
+        named = _first([f"{weight.name} ({weight.reason})" for weight in own])
         what = {"": "stay in float32"}.get(form, f"are stored as {form}")
-        said.append(
-            f"half storage: {len(own)} of {len(found)} weights {what}: {named}{more} [H006]"
-        )
+        said.append(f"half storage: {len(own)} of {len(found)} weights {what}: {named} [H006]")
     return said
 
 
@@ -136,11 +139,10 @@ def _range_notes(total: int, wide: Mapping[Unit, str], found: Magnitudes) -> lis
     reasons = list(dict.fromkeys(reason for reason in wide.values() if reason))
     if reasons:
         count = sum(bool(reason) and not isinstance(unit, Slot) for unit, reason in wide.items())
-        more = f" and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
         said.append(
             f"half precision: {count} of {total} operators stay in float32, as half "
             f"ends at {LARGEST:g} and is whole down to {SMALLEST:.1e}: "
-            f"{', '.join(reasons[:_NAMED])}{more} [H001]"
+            f"{_first(reasons)} [H001]"
         )
     if found.made_up and found.largest:
         said.append(
@@ -155,12 +157,12 @@ def _loss_notes(result: Mixed) -> list[str]:
     said = []
     lossy = {u: db for u, db in result.lossy.items() if not isinstance(u, Slot)}
     if lossy:
-        first = sorted(lossy, key=lambda unit: lossy[unit])[:_NAMED]
-        named = ", ".join(f"{unit.name} ({lossy[unit]:.0f} dB)" for unit in first)
-        more = f" and {len(lossy) - _NAMED} more" if len(lossy) > _NAMED else ""
+        named = _first(
+            [f"{unit.name} ({lossy[unit]:.0f} dB)" for unit in sorted(lossy, key=lossy.__getitem__)]
+        )
         said.append(
             f"half precision: {len(lossy)} operators stay in float32 because of what they lose, "
-            f"in dB if all else is float32: {named}{more} [H006]"
+            f"in dB if all else is float32: {named} [H006]"
         )
     if result.between:
         said.append(
