@@ -87,7 +87,7 @@ def without_room(
     choosing = bool(open_pools(recipe))
     sets = None if unused else load_sets_unrun(request, model, recipe, choosing=choosing)
     judge, search = (None, None) if sets is None else judges(model, sets, means, request, started)
-    end = started + (math.inf if request.time_limit is None else request.time_limit)
+    end = request.deadline(started)
     samples = RunsByBlocks(
         sets, means, search, over=lambda: request.stop() or time.monotonic() > end
     )

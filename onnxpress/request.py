@@ -1,5 +1,6 @@
 """What `optimize` is asked for, and the plan that follows from it."""
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -98,6 +99,10 @@ class Request:
         self.providers.check()
         if self.max_memory is not None:
             memory_budget(self.max_memory)
+
+    def deadline(self, started: float) -> float:
+        """When all has to end, by the clock by which it started; never without a limit."""
+        return math.inf if self.time_limit is None else started + self.time_limit
 
     @property
     def named(self) -> bool:

@@ -7,7 +7,6 @@ layer would show is not looked for: which layers bear more than their passes pre
 """
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -89,7 +88,7 @@ def judges(
         objective=request.objective,
         named=request.named,
         threads=request.threads,
-        deadline=started + (request.time_limit or math.inf),
+        deadline=request.deadline(started),
         stop=request.stop,
         progress=request.progress,
     )

@@ -167,8 +167,9 @@ def test_forms_that_are_all_larger_than_what_they_replace_are_left() -> None:
     assert offer.proposals == ()
 
 
-def test_where_time_is_over_nothing_is_lost() -> None:
-    result = searched(["factorize"], time_limit=0.001)
+@pytest.mark.parametrize("limit", [0.0, 0.001])
+def test_where_time_is_over_nothing_is_lost(limit: float) -> None:
+    result = searched(["factorize"], time_limit=limit)
     stage = stage_of(result, "factorize")
     assert not stage.decisions
     assert "--time-limit" in stage.note
