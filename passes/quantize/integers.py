@@ -245,7 +245,7 @@ def _rounded_by_rows(
             parts = compensation.rounded(
                 tiled(w, tiles), np.tile(scales, tiles), weight.highest, keep_zeros=keep_zeros
             )
-            found = untiled(parts, tiles)
+            found = np.asarray(untiled(parts, tiles), np.float64)
         integers[rows] = found
         delta = found * scales[:, None] - w
         offset[rows] = -(delta @ moments.mean[0])
