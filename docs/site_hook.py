@@ -18,7 +18,7 @@ BESIDE = {
     "CHANGELOG.md": "project/changelog.md",
     "models/README.md": "project/models.md",
 }
-_LINK = re.compile(r"(?<!!)\[((?:[^\]\\`]|\\.|`[^`]*`)*)\]\(([^)\s]+)\)")
+_LINK = re.compile(r"(!?)\[((?:[^\]\\`]|\\.|`[^`]*`)*)\]\(([^)\s]+)\)")
 
 
 def on_files(files: Any, config: Any) -> Any:  # noqa: ANN401 - mkdocs hands over its own
@@ -35,7 +35,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:  # noqa: ANN401
     base = posixpath.dirname(homes.get(own, posixpath.join("docs", own)))
 
     def led(match: re.Match[str]) -> str:
-        words, link = match.groups()
+        image, words, link = match.groups()
         path, _, anchor = link.partition("#")
         if not path or re.match(r"[a-z][a-z0-9+.-]*:", link):
             return match.group(0)
@@ -49,6 +49,6 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:  # noqa: ANN401
         else:
             return words
         relative = posixpath.relpath(inside, posixpath.dirname(own) or ".")
-        return f"[{words}]({relative}{'#' + anchor if anchor else ''})"
+        return f"{image}[{words}]({relative}{'#' + anchor if anchor else ''})"
 
     return _LINK.sub(led, markdown)
