@@ -1,7 +1,7 @@
 """Two models side by side: what they take and give, hold, and compute, and where they part."""
 
 import collections
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from onnxpress.judge import interface_problems, read_outputs
 from onnxpress.judge.cuts import cut_all
 from onnxpress.judge.fidelity import FidelitySum, OutputFidelity
 from onnxpress.judge.slices import SliceSum
+from onnxpress.progress import Progress, Tell, followed, part, unheard
 from onnxpress.runtime import Array, Feed, InputSpec, Session
 
 __all__ = ["DEFAULT_TOLERANCE_DB", "Difference", "compare_models"]
@@ -85,7 +86,7 @@ def compare_models(
     listed: int = 10,
     threads: int = 0,
     seed: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Tell = unheard,
 ) -> Difference:
     """Compare two model files.
 
@@ -98,14 +99,15 @@ def compare_models(
         listed: how many of the worst nodes are given.
         threads: of onnxruntime; 0: all cores.
         seed: of random inputs.
-        progress: told in a few words what is being done.
+        progress: told how far it is, see `Progress`.
 
     Raises:
         ModelError: one of the files is no model, or onnxruntime cannot load or run it.
         DataError: the samples do not fit.
         UsageError: the models have no output in common.
     """
-    progress("reading")
+    progress = followed(progress)
+    progress(Progress("reading", fraction=0.0))
     loaded = tuple(model_file.load(path) for path in (a, b))
     sessions = tuple(Session(Path(p), threads=threads, name=str(p)) for p in (a, b))
     if data is None:
@@ -125,11 +127,19 @@ def compare_models(
         )
         return _difference(found, None, (), {}, taken, (note,))
     feeds = _feeds(taken, inputs, sessions[1])
-    progress("pairing tensors")
+    progress(Progress("pairing tensors", fraction=0.1))
     matching = match(views[0], views[1], feeds, inputs, threads=threads)
     fixed = _drawn(matching, views[0])
-    errors = measure(views[0], views[1], matching, feeds, fixed, threads=threads, progress=progress)
-    progress("comparing outputs")
+    errors = measure(
+        views[0],
+        views[1],
+        matching,
+        feeds,
+        fixed,
+        threads=threads,
+        progress=part(progress, 0.4, 0.9),
+    )
+    progress(Progress("comparing outputs", fraction=0.9))
     outputs = _outputs(sessions, feeds, common)
     return _difference(found, matching, errors, outputs, taken, ())
 
