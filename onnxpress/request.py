@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnxpress import registry
 from onnxpress.contract import Pass, Stage
 from onnxpress.conversion import Conversion, require_half
-from onnxpress.data import Samples
+from onnxpress.data import Data
 from onnxpress.errors import RecipeError, UsageError
 from onnxpress.judge import Budget
 from onnxpress.memory import memory_budget
@@ -19,14 +19,14 @@ from onnxpress.pool import pools_of
 from onnxpress.progress import Tell, unheard
 from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import Recipe, RecipeStage
-from onnxpress.runtime import Array, Clock, compare_latency
+from onnxpress.runtime import Clock, compare_latency
 from onnxpress.search import GOALS, Goal, Objective
 from onnxpress.selection import Selection
 from onnxpress.targets import load_target
 
 __all__ = ["DataArgument", "Plan", "Request", "planned"]
 
-DataArgument = str | Path | Mapping[str, Array] | Samples
+DataArgument = Data
 
 
 @dataclass(frozen=True)

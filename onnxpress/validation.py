@@ -15,7 +15,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.data import Samples, load_samples, random_samples, require_runnable
+from onnxpress.data import Data, load_samples, random_samples, require_runnable
 from onnxpress.errors import ModelError
 from onnxpress.judge import (
     Budget,
@@ -38,7 +38,6 @@ from onnxpress.providers import (
 from onnxpress.runtime import (
     EXACT,
     X64_PRECISE,
-    Array,
     Clock,
     Latency,
     Session,
@@ -172,7 +171,7 @@ def validate(
     model: str | Path,
     reference: str | Path,
     *,
-    evaluation: str | Path | Mapping[str, Array] | Samples | None = None,
+    evaluation: Data | None = None,
     budget: Budget | None = None,
     threads: int = 0,
     seed: int = 0,

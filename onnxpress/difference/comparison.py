@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.data import Samples, load_samples, random_samples, require_runnable
+from onnxpress.data import Data, Samples, load_samples, random_samples, require_runnable
 from onnxpress.difference.explaining import Explainer, Parting
 from onnxpress.difference.matching import match
 from onnxpress.difference.pairing import Matching
@@ -23,7 +23,7 @@ from onnxpress.judge.cuts import cut_all
 from onnxpress.judge.fidelity import FidelitySum, OutputFidelity
 from onnxpress.judge.slices import SliceSum
 from onnxpress.progress import Progress, Tell, followed, part, unheard
-from onnxpress.runtime import Array, Feed, InputSpec, Session
+from onnxpress.runtime import Feed, InputSpec, Session
 
 __all__ = ["DEFAULT_TOLERANCE_DB", "Difference", "compare_models"]
 
@@ -80,7 +80,7 @@ def compare_models(
     a: str | Path,
     b: str | Path,
     *,
-    data: str | Path | Mapping[str, Array] | Samples | None = None,
+    data: Data | None = None,
     samples: int = 16,
     tolerance_db: float = DEFAULT_TOLERANCE_DB,
     listed: int = 10,
@@ -168,9 +168,7 @@ def _made_up(session: Session, model: ir.Model, number: int, seed: int, source: 
         raise DataError(f"{source}: {str(error).replace('--evaluation', '--data')}") from error
 
 
-def _samples(
-    session: Session, data: str | Path | Mapping[str, Array] | Samples, number: int
-) -> Samples:
+def _samples(session: Session, data: Data, number: int) -> Samples:
     found = load_samples(data, session.inputs)
     taken = found.take(range(min(number, len(found))))
     require_runnable(session, taken)

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.data import Samples
+from onnxpress.data import Data
 from onnxpress.distillation.checking import Comparison
 from onnxpress.distillation.matching import matched, sample_sets
 from onnxpress.distillation.parameters import write_back
@@ -23,7 +23,7 @@ from onnxpress.distillation.training import Schedule, Trained, train
 from onnxpress.judge import Budget, Evaluator, Measurement
 from onnxpress.judge.measurement import drop_bounds
 from onnxpress.progress import Progress, Tell, followed, part, unheard
-from onnxpress.runtime import Array, Session
+from onnxpress.runtime import Session
 from onnxpress.validation import Validation, check_model
 
 __all__ = ["Distilled", "distill"]
@@ -77,8 +77,8 @@ def distill(
     teacher: str | Path,
     student: str | Path,
     *,
-    calibration: str | Path | Mapping[str, Array] | Samples,
-    evaluation: str | Path | Mapping[str, Array] | Samples | None = None,
+    calibration: Data,
+    evaluation: Data | None = None,
     budget: Budget | None = None,
     steps: int = 1000,
     time_limit: float | None = None,
