@@ -21,6 +21,7 @@ __all__ = [
     "optimize",
     "save",
     "validate",
+    "write_report",
 ]
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from onnxpress.model_file import load, save
     from onnxpress.pipeline import optimize
     from onnxpress.progress import Progress
+    from onnxpress.report.writing import write_report
     from onnxpress.result import Result
     from onnxpress.validation import validate
 
@@ -43,6 +45,7 @@ _HOMES = {
     "optimize": "pipeline",
     "save": "model_file",
     "validate": "validation",
+    "write_report": "report.writing",
 }
 
 
