@@ -1,6 +1,5 @@
 """Samples from a folder of pictures; subfolders are classes."""
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from onnxpress.data.pictures import (
     is_picture,
     tensor_of,
 )
+from onnxpress.data.preprocessor import beside, said_in
 from onnxpress.data.reader import Reader, path_of
 from onnxpress.data.samples import Samples
 from onnxpress.errors import DataError, UsageError
@@ -32,7 +32,6 @@ _SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 )
 _WHAT = "pictures"
-_PROCESSOR = "preprocessor_config.json"
 _METHODS: tuple[Interpolation, ...] = (
     "nearest",
     "lanczos",
@@ -75,7 +74,7 @@ def read_images(
     """
     notes = []
     if how is None:
-        stated = _beside(path)
+        stated = beside(path)
         how, ignored = (Pictures(), []) if stated is None else said_by_processor(stated)
         spec, geometry = _input(inputs, constants, how, path)
         notes.append(_assumption(path, how.in_words(spec), stated, ignored))
@@ -150,13 +149,6 @@ def _in_8_bits(picture: "Image", file: Path) -> "Image":
     return picture
 
 
-def _beside(path: Path) -> Path | None:
-    """What says how pictures are prepared, in their folder or the one above."""
-    folder = path if path.is_dir() else path.parent
-    places = (folder / _PROCESSOR, folder.parent / _PROCESSOR)
-    return next((place for place in places if place.is_file()), None)
-
-
 def _assumption(path: Path, prepared: str, stated: Path | None, ignored: Sequence[str]) -> str:
     if stated is None:
         return (
@@ -174,12 +166,7 @@ def said_by_processor(file: Path) -> tuple[Pictures, list[str]]:
         DataError: it cannot be read.
         UsageError: it says what cannot be done.
     """
-    try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file}: cannot be read as JSON ({error}) [D010]") from error
-    if not isinstance(said, dict):
-        raise DataError(f"{file}: holds a {type(said).__name__}; expected an object [D010]")
+    said = said_in(file)
     try:
         how = _sized(Pictures(), said)
         method = said.get("resample")

@@ -1,7 +1,7 @@
 """Readers of samples: which of the installed ones takes what the user gave, and reads it."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,12 @@ from onnxpress.data.samples import Samples
 from onnxpress.errors import DataError, UsageError, nearest_file
 from onnxpress.runtime import Array, InputSpec
 
-__all__ = ["GROUP", "Reader", "load_samples", "path_of"]
+__all__ = ["GROUP", "Data", "Reader", "load_samples", "path_of"]
 
 GROUP = "onnxpress.data"
+
+Data = str | Path | Mapping[str, Array] | Samples | Iterable[Any]
+"""What samples are given as: a file, folder or function by name, arrays, an iterable of samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ def path_of(data: object) -> Path | None:
 
 
 def load_samples(
-    data: str | Path | Mapping[str, Array] | Samples,
+    data: Data,
     inputs: Sequence[InputSpec],
     *,
     named_in: str = "",
@@ -53,7 +56,8 @@ def load_samples(
     Args:
         data: a `.npz` file (an array per input, optionally `__labels__` and `__groups__`), a
             folder of ONNX `test_data_set_*` folders (or one of them), `module:function` yielding
-            dictionaries, a dictionary of arrays, or what another installed reader takes.
+            dictionaries, a dictionary of arrays, an iterable of samples or batches (`items`), or
+            what another installed reader takes.
         inputs: the model's inputs.
         named_in: the file that names the data, where the user did not; then no code is run.
 
