@@ -46,6 +46,7 @@ COMMANDS = (
     "passes",
     "targets",
     "validate",
+    "view",
 )
 """Of the command line, which has one more for every pass: no pass may take their names."""
 _CONFIGURATIONS = (Path("onnxpress.toml"), Path("~/.config/onnxpress/config.toml"))
