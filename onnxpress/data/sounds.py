@@ -1,6 +1,6 @@
 """Samples from recordings: the signal itself, at one rate, one channel."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import Gt
 
-from onnxpress.data.files import MOST, Listing, Row, assembled, has_files, listed
+from onnxpress.data.files import MOST, Row, assembled, has_files, listed, readable
 from onnxpress.data.reader import Reader, path_of
 from onnxpress.data.samples import Samples
 from onnxpress.errors import DataError, UsageError
@@ -73,7 +73,7 @@ def read_sounds(
         constants: what its other inputs are fed.
 
     Raises:
-        DataError: no recordings, one that cannot be read, or a model that takes no signal.
+        DataError: no recordings that can be read, or a model that takes no signal.
         UsageError: the libraries that read them are not installed.
     """
     how = how or Sounds()
@@ -82,8 +82,9 @@ def read_sounds(
     rate = how.rate or _RATE
     assumed = "" if how.rate else ", which is assumed: state it in a description"
     note = f"{path}: recordings are fed as one channel of {rate:,} values a second{assumed}"
-    rows = _rows(found, how, spec, rate)
-    return assembled(rows, inputs, constants, str(path), (note, *found.notes))
+    notes = [note, *found.notes]
+    signals = readable(found, lambda file: _signal(file, rate), notes)
+    return assembled(_rows(signals, how, spec, rate), inputs, constants, str(path), notes)
 
 
 def _input(inputs: Sequence[InputSpec], constants: Mapping[str, Array], path: Path) -> InputSpec:
@@ -112,19 +113,20 @@ def _shape(spec: InputSpec) -> tuple[int, ...]:
     return tuple(-1 if axis == time else 1 for axis in range(rank))
 
 
-def _rows(found: Listing, how: Sounds, spec: InputSpec, rate: int) -> Iterator[Row]:
+def _rows(
+    signals: Iterable[tuple[Floats, int | None]], how: Sounds, spec: InputSpec, rate: int
+) -> Iterator[Row]:
     shape = _shape(spec)
     fixed = spec.shape[shape.index(-1)]
     count = fixed if isinstance(fixed, int) and fixed > 0 else None
     if count is None and how.seconds is not None:
         count = round(how.seconds * rate)
-    for number, file in enumerate(found.files):
-        signal = _signal(file, rate)
+    for whole, label in signals:
+        signal = whole
         if count is not None:
             signal = signal[:count]
             silence = (count - len(signal), 0)
             signal = np.pad(signal, silence if how.place == "end" else silence[::-1])
-        label = None if found.labels is None else found.labels[number]
         values = signal * np.float32(how.scale)
         if spec.dtype == "int16":
             values = np.clip(np.rint(values * 32767), -32768, 32767)
@@ -152,7 +154,7 @@ def _signal(file: Path, rate: int) -> Floats:
 
 
 READER = Reader(
-    "a folder of recordings (.wav, .flac), with a subfolder for each class where there are labels",
+    "a folder of recordings (.wav, .flac)",
     _accepts,
     _read,
     before=("texts",),
