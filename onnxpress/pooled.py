@@ -220,8 +220,8 @@ def _require_sites(context: Context, decisions: Sequence[Decision], pool: Pool) 
         if decision.site not in offered:
             raise RecipeError(
                 f"the recipe decides for {decision.candidate.pass_name} about {decision.site!r}, "
-                f"which the model does not have{nearest(decision.site, sorted(known | offered))}; "
-                "remove the decision, or use the recipe with the model it was made for [R001]"
+                f"which the model does not have{nearest(decision.site, sorted(known | offered))} "
+                "(remove the decision, or use the recipe with the model it was made for) [R001]"
             )
 
 
