@@ -20,6 +20,7 @@ from onnxpress.layers import Layer
 from onnxpress.passes.quantize.column_codes import AT_A_TIME, low_bits_of
 from onnxpress.passes.quantize.goals import compensable, goal_of, judged
 from onnxpress.passes.quantize.low_bits import (
+    INPUTS_LAST,
     Blocks,
     LowBitForm,
     LowBits,
@@ -47,7 +48,6 @@ _OFTEN = 32
 """Of so many rows one, at most, that is looked up often: an eighth of a bit a weight."""
 _NO_ROWS = np.zeros(0, np.int64)
 _SCATTER_OPSET = 11
-_INPUTS_LAST = ("gemm_out_in", "out_in", "directions_out_in")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def blocks_of(weight: Layer | StoredWeight, form: LowBitForm) -> Blocks:
     if weight.op_type == "ConvTranspose":
         inputs = weight.shape[0] // groups
         return Blocks.of(size // inputs, inputs, form, groups, swapped=True)
-    if use.layout in _INPUTS_LAST:
+    if use.layout in INPUTS_LAST:
         return Blocks.of(size // weight.shape[-1], weight.shape[-1], form)
     inputs = weight.shape[-2]
     return Blocks.of(size // inputs, inputs, form, groups, swapped=True)

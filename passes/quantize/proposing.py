@@ -118,6 +118,7 @@ def _of_layer(context: Context, layer: Layer, offering: Offering) -> Proposal | 
         weight_only, small = weight_only_candidate(context, layer)
         limit = limit or small
         if weight_only is not None:
+            limit = limit or offering.stored.unread(context, layer)
             low, of_bytes = offering.stored.offered(context, layer, weight_only)
             # What saves most comes first.
             candidates = [*low, *candidates, *of_bytes]

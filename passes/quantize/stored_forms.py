@@ -162,6 +162,21 @@ class StoredForms:
                 found.append(_candidate(form, error, saved))
         return found
 
+    def unread(self, context: Context, weight: Layer | StoredWeight) -> str | None:
+        """Why a weight is packed where operators should read blocks; `None`: one does, or need not.
+
+        DequantizeLinear in blocks before a Conv is valid, but not folded at load: it took up to
+        half of the Conv's time again (onnxruntime 1.32), for what `packed` stores as small.
+        """
+        bits = self.bits or (BYTE,)
+        forms = [LowBitForm(b, self.block_size, layout=self.layout) for b in bits]
+        if self.layout == "packed" or any(operator_for(context, weight, form) for form in forms):
+            return None
+        return (
+            f"{weight.op_type} has no operator that reads its weight as {self.layout}; it is "
+            "packed, and expanded at load [Q014]"
+        )
+
     def kernels(
         self,
         context: Context,
