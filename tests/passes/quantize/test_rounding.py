@@ -14,7 +14,7 @@ from onnxpress.contract import Context
 from onnxpress.data import load_samples
 from onnxpress.judge import Budget, Evaluator
 from onnxpress.memory import Memory
-from onnxpress.passes.quantize import Quantize, integers, rounding
+from onnxpress.passes.quantize import Quantize, integer_rounding, integers, rounding
 from onnxpress.passes.quantize.integers import weight_only_integers
 from onnxpress.passes.quantize.ranges import range_between
 from onnxpress.passes.quantize.rounding import round_compensated
@@ -154,7 +154,7 @@ def test_large_weights_are_rounded_some_outputs_at_a_time(
         whole = weight_only_integers(replace(context, memory=Memory()), layer)
         with monkeypatch.context() as patch:
             patch.setattr(integers, "_LARGE", 0)
-            patch.setattr(integers, "_AT_A_TIME", layer.array.size // 3)
+            patch.setattr(integer_rounding, "_AT_A_TIME", layer.array.size // 3)
             pieces = weight_only_integers(replace(context, memory=Memory()), layer)
         np.testing.assert_array_equal(pieces.weight.values, whole.weight.values)
         assert pieces.error == pytest.approx(whole.error, rel=1e-4)
