@@ -25,7 +25,7 @@ from onnxpress.judge.measurement import drop_bounds
 from onnxpress.runtime import Array, Session
 from onnxpress.validation import Validation, check_model
 
-__all__ = ["Distilled", "distill"]
+__all__ = ["Distilled", "distill", "figures_of", "is_worse"]
 
 _CONFIDENCE = 0.95
 """That a metric fell, before a student counts as worse."""
@@ -160,15 +160,15 @@ def _why_not(
             f"samples held out of training; {trained.ended})"
         )
     after = evaluator.measure(candidate)
-    if _is_worse(before, after):
+    if is_worse(before, after):
         return (
             "the judge finds the trained student worse on samples that no step has seen: "
-            f"{_figures(after)}, before {_figures(before)}"
+            f"{figures_of(after)}, before {figures_of(before)}"
         )
     return ""
 
 
-def _is_worse(before: Measurement, after: Measurement) -> bool:
+def is_worse(before: Measurement, after: Measurement) -> bool:
     """Whether all figures say so that differ, or a metric does beyond chance on paired samples."""
     signs = [before.worst_sqnr_db - after.worst_sqnr_db]
     for was, now in zip(before.metrics, after.metrics, strict=True):
@@ -181,7 +181,8 @@ def _is_worse(before: Measurement, after: Measurement) -> bool:
     return worse and not any(sign < 0 for sign in signs)
 
 
-def _figures(measurement: Measurement) -> str:
+def figures_of(measurement: Measurement) -> str:
+    """Metrics and the worst fidelity, in words."""
     parts = [f"{figure.name} {figure.value:.2f}%" for figure in measurement.metrics]
     return ", ".join([*parts, f"{measurement.worst_sqnr_db:.1f} dB"])
 

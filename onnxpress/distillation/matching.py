@@ -14,9 +14,9 @@ from onnxpress.errors import DataError, ModelError
 from onnxpress.judge import interface_problems
 from onnxpress.runtime import Array, Session
 
-__all__ = ["Pair", "matched", "require_same_shapes", "sample_sets"]
+__all__ = ["CHOOSING_SHARE", "Pair", "matched", "require_same_shapes", "sample_sets"]
 
-_CHOOSING_SHARE, _JUDGING_SHARE = 0.2, 0.25
+CHOOSING_SHARE, _JUDGING_SHARE = 0.2, 0.25
 _FEWEST = 8
 
 
@@ -80,7 +80,7 @@ def sample_sets(
     else:
         judging = load_samples(evaluation, pair.teacher.inputs)  # type: ignore[arg-type]
         require_runnable(pair.teacher, judging)
-    training, choosing = given.parts((1 - _CHOOSING_SHARE, _CHOOSING_SHARE), seed)
+    training, choosing = given.parts((1 - CHOOSING_SHARE, CHOOSING_SHARE), seed)
     return training, choosing, judging
 
 

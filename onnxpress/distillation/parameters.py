@@ -25,7 +25,7 @@ from onnxpress.graph import (
 )
 from onnxpress.layers import WEIGHT_INPUTS
 
-__all__ = ["Parameter", "Trainable", "trainable", "write_back"]
+__all__ = ["Parameter", "Trainable", "trainable", "write_back", "write_values"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -304,9 +304,16 @@ def write_back(
 ) -> ir.Model:
     """A copy of the student with trained values in their places."""
     model = student.clone()
+    write_values(model, parameters, values)
+    return model
+
+
+def write_values(
+    model: ir.Model, parameters: Mapping[str, Parameter], values: Mapping[str, Floats]
+) -> None:
+    """Put trained values in their places; the model is changed."""
     for name, array in values.items():
         parameter = parameters[name]
         value = model.graph.initializers[parameter.stands_for]
         stored = np.ascontiguousarray(parameter.stored(array))
         value.const_value = ir.Tensor(stored, dtype=parameter.dtype, name=value.name)
-    return model

@@ -1,6 +1,6 @@
 """What is minimized over what: the loss of a student with its gradients, and batches of samples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -87,6 +87,7 @@ def pose(
     temperature: float,
     seed: int,
     threads: int,
+    only: Collection[str] | None = None,
 ) -> Problem:
     """The loss of a student against the teacher's answers.
 
@@ -98,6 +99,7 @@ def pose(
         temperature: T of class scores.
         seed: of samples that are made up.
         threads: of onnxruntime.
+        only: initializers of the student that are trained; `None`: all that can be.
 
     Raises:
         ModelError: no output can be followed, or nothing of the student can be trained.
@@ -111,7 +113,7 @@ def pose(
     targets = targets_of(readings, answers[: len(training)])
     if not targets:
         raise ModelError("the teacher has no output of real numbers to be followed [M009]")
-    copy, derived, scoring = derive(pair.student_model, targets, temperature)
+    copy, derived, scoring = derive(pair.student_model, targets, temperature, only)
     left = {**copy.left, **derived.untrained}
     if not derived.gradients:
         reasons = sorted(set(left.values())) or ["no weight was found"]
@@ -132,7 +134,10 @@ def pose(
 
 
 def derive(
-    student: ir.Model, targets: Sequence[Target], temperature: float
+    student: ir.Model,
+    targets: Sequence[Target],
+    temperature: float,
+    only: Collection[str] | None = None,
 ) -> tuple[Trainable, Derivative, ir.Model]:
     """The student in float, its loss with gradients, and its loss alone.
 
@@ -148,7 +153,8 @@ def derive(
     copy = trainable(raised)
     add_loss(copy.model, targets, temperature)
     scoring = with_types(copy.model)
-    derived = differentiate(scoring.clone(), LOSS, copy.parameters)
+    wanted = [n for n, p in copy.parameters.items() if only is None or p.stands_for in only]
+    derived = differentiate(scoring.clone(), LOSS, wanted)
     take_as_inputs(scoring, derived.gradients)
     return copy, derived, scoring
 

@@ -19,7 +19,7 @@ from onnxpress.distillation.parameters import Parameter
 from onnxpress.distillation.problem import Problem
 from onnxpress.runtime import Session
 
-__all__ = ["Check", "Schedule", "Trained", "loss_on", "train"]
+__all__ = ["Check", "Schedule", "Trained", "loss_on", "step_seconds", "train"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -30,6 +30,9 @@ _CHECKS = 20
 _PATIENCE = 4
 """Checks without a better state after which the rate is too high."""
 _MOST_HALVINGS = 5
+_TIMED = 2
+"""Steps."""
+_STOPPED = "it was stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,11 @@ class Trained:
     steps: int
     ended: str
     halvings: int
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was told to stop."""
+        return self.ended == _STOPPED
 
     @property
     def before(self) -> float:
@@ -159,6 +167,16 @@ def train(
     return Trained(run.best, tuple(run.checks), run.steps, ended, run.no_numbers)
 
 
+def step_seconds(problem: Problem) -> float:
+    """Of the clock for one step; the first one, which takes longer, is taken before."""
+    values, rng = _starts(problem.parameters), np.random.default_rng(0)
+    _gradient(problem, problem.batches[0].draw(rng), values)
+    started = time.monotonic()
+    for _ in range(_TIMED):
+        _gradient(problem, problem.batches[0].draw(rng), values)
+    return (time.monotonic() - started) / _TIMED
+
+
 class _Run:
     """The state of a training.
 
@@ -196,7 +214,7 @@ class _Run:
         if self.steps >= self._schedule.steps:
             return "all steps were taken"
         if stop():
-            return "it was stopped"
+            return _STOPPED
         if self._part >= 1:
             return "the time was up"
         if self._halvings > _MOST_HALVINGS:

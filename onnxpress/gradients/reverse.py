@@ -13,12 +13,13 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxpress.gradients.call import Call
-from onnxpress.gradients.rules import RULES
+from onnxpress.gradients.rules import rule_of
 from onnxpress.gradients.tape import Tape, Term
 from onnxpress.graph import bodies, is_standard, node_label
 
 __all__ = ["Derivative", "differentiate", "take_as_inputs"]
 
+_ROUNDING = ("ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QuantizeLinear")
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16}
 
 
@@ -56,7 +57,7 @@ def differentiate(model: ir.Model, loss: str, parameters: Iterable[str]) -> Deri
     reached = _reached(graph, wanted.values())
     forward = list(graph)
     output = next(value for value in graph.outputs if value.name == loss)
-    tape = Tape(model)
+    tape = Tape.of(model)
     found: dict[ir.Value, Term] = {output: tape.array(np.ones((), output.dtype.numpy()))}  # type: ignore[union-attr]
     missing: dict[ir.Node, str] = {}
     for node in reversed(forward):
@@ -104,12 +105,12 @@ def _reads(node: ir.Node) -> set[ir.Value]:
 def _reached(graph: ir.Graph, parameters: Iterable[ir.Value]) -> set[ir.Value]:
     """What depends on parameters, they included, as far as it is of real numbers.
 
-    Integers that QuantizeLinear makes stand for such.
+    Integers that are rounded, and products of them, stand for such.
     """
     found = set(parameters)
     for node in graph:
         if _reads(node) & found:
-            rounded = is_standard(node) and node.op_type == "QuantizeLinear"
+            rounded = is_standard(node) and node.op_type in _ROUNDING
             moved = bool(
                 found
                 & {
@@ -118,6 +119,10 @@ def _reached(graph: ir.Graph, parameters: Iterable[ir.Value]) -> set[ir.Value]:
                     if v is not None and v.dtype is not None and v.dtype not in _FLOATS
                 }
             )
+            if rounded and node.op_type == "DynamicQuantizeLinear":
+                # Its scale and zero point count as constant.
+                found.add(node.outputs[0])
+                continue
             found.update(
                 value
                 for value in node.outputs
@@ -138,9 +143,10 @@ def _pass_back(
     found: dict[ir.Value, Term],
 ) -> str:
     """Add what a node gives to the gradients of its inputs; why it does not, or nothing."""
-    if not is_standard(node) or node.op_type not in RULES:
+    rule = rule_of(node)
+    if rule is None:
         return "its operator has no rule"
-    gradients = RULES[node.op_type](Call(tape, node, upstream))
+    gradients = rule(Call(tape, node, upstream))
     if isinstance(gradients, str):
         return gradients
     for value, term in zip(node.inputs, gradients, strict=False):
