@@ -2,8 +2,9 @@
 
     python benchmarks/torch_gradients.py tests/gradients/torch_reference.npz
 
-In an environment of its own that has torch and numpy; ours is not needed. Every case is a function of
-arrays in ONNX's layout; the file holds them, the weights of the sum that is the loss, and the gradients.
+In an environment of its own that has torch and numpy; ours is not needed. Every case is a function
+of arrays in ONNX's layout; the file holds them, the weights of the sum that is the loss, and the
+gradients.
 """
 
 import sys
@@ -20,6 +21,7 @@ _LENGTHS = [5, 2, 3]
 
 
 def drawn(seed: int, *shape: int) -> np.ndarray:
+    """Numbers from -1 to 1."""
     return np.random.default_rng(seed).uniform(-1, 1, shape)
 
 
@@ -46,6 +48,7 @@ def _recurrent(kind: str, a: Arrays, *, lengths: bool) -> torch.Tensor:
 
 
 def cell(gates: int) -> dict[str, np.ndarray]:
+    """Five turns of three samples, two directions of three units."""
     return {
         "x": drawn(0, 5, 3, 4),
         "w": drawn(1, 2, gates * 3, 4),

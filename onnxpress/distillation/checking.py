@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxpress.distillation.losses import LOSS
-from onnxpress.distillation.parameters import Parameter
+from onnxpress.distillation.rounded import Parameter
 from onnxpress.errors import ModelError
 from onnxpress.runtime import Session
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from onnxpress.distillation.batches import Batches
 from onnxpress.distillation.losses import LOSS
-from onnxpress.distillation.parameters import Parameter
 from onnxpress.distillation.problem import Problem
+from onnxpress.distillation.rounded import Parameter
 from onnxpress.runtime import Session
 
 __all__ = ["Check", "Schedule", "Trained", "loss_on", "step_seconds", "train"]
@@ -108,6 +108,7 @@ class _Adam:
         self._values = values
         self._masks = {name: p.mask for name, p in parameters.items() if p.mask is not None}
         self._sizes = {name: parameter.size for name, parameter in parameters.items()}
+        self._least = {name: p.least for name, p in parameters.items() if p.least is not None}
         self.restart()
 
     def restart(self) -> None:
@@ -128,8 +129,11 @@ class _Adam:
             mean += (1 - _MEAN_DECAY) * gradient
             squares *= _SQUARE_DECAY
             squares += (1 - _SQUARE_DECAY) * np.square(gradient)
-            size = np.float32(rate * self._sizes[name] * square / straight)
-            self._values[name] -= size * mean / (np.sqrt(squares) + _EPSILON)
+            size = self._sizes[name] * np.float32(rate * square / straight)
+            value = self._values[name]
+            value -= size * mean / (np.sqrt(squares) + _EPSILON)
+            if name in self._least:
+                np.maximum(value, self._least[name], out=value)
 
 
 def train(

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxpress.gradients.call import Call
-from onnxpress.gradients.rules import rule_of
+from onnxpress.gradients.rules import RULES
 from onnxpress.gradients.tape import Tape, Term
 from onnxpress.graph import bodies, is_standard, node_label
 
@@ -143,10 +143,9 @@ def _pass_back(
     found: dict[ir.Value, Term],
 ) -> str:
     """Add what a node gives to the gradients of its inputs; why it does not, or nothing."""
-    rule = rule_of(node)
-    if rule is None:
+    if not is_standard(node) or node.op_type not in RULES:
         return "its operator has no rule"
-    gradients = rule(Call(tape, node, upstream))
+    gradients = RULES[node.op_type](Call(tape, node, upstream))
     if isinstance(gradients, str):
         return gradients
     for value, term in zip(node.inputs, gradients, strict=False):

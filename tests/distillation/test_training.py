@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxpress.distillation.batches import Batches
 from onnxpress.distillation.checking import Comparison, compare_gradients, require_agreement
 from onnxpress.distillation.losses import LOSS, add_loss, targets_of
-from onnxpress.distillation.parameters import Parameter
 from onnxpress.distillation.problem import Problem
+from onnxpress.distillation.rounded import Parameter
 from onnxpress.distillation.training import Schedule, Trained, train
 from onnxpress.errors import ModelError
 from onnxpress.judge.kinds import Kind, Reading

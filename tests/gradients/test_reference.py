@@ -36,7 +36,7 @@ NODES = {
     "Gather": "y = Gather(x, places)",
     "Einsum": 'y = Einsum<equation="bij,bjk->kbi">(a, b)',
 }
-CONSTANTS = {
+CONSTANTS: dict[str, np.ndarray] = {
     "lengths": np.asarray([5, 2, 3], np.int32),
     "scales": np.asarray([1, 1, 2, 2], np.float32),
     "places": np.asarray([[0, 5, 5], [2, 0, 1]], np.int64),
@@ -62,7 +62,7 @@ def test_gradient_is_that_of_pytorch(name: str) -> None:
     nodes = list(onnx.parser.parse_graph(f"g () => () {{ {NODES[name]} }}").node)
     nodes.append(helper.make_node("Mul", ["y", "weights"], ["weighted"]))
     nodes.append(helper.make_node("ReduceSum", ["weighted"], ["loss"], keepdims=0))
-    arrays = {**parameters, **CONSTANTS, "weights": weights}
+    arrays: dict[str, np.ndarray] = {**parameters, **CONSTANTS, "weights": weights}
     loss = helper.make_tensor_value_info("loss", TensorProto.FLOAT, [])
     initializers = [numpy_helper.from_array(array, key) for key, array in arrays.items()]
     graph = helper.make_graph(nodes, "case", [], [loss], initializers)

@@ -3,8 +3,6 @@
 x and y are a node's first input and output, dx and dy the gradients of the loss by them.
 """
 
-import onnx_ir as ir
-
 from onnxpress.gradients.call import Rule
 from onnxpress.gradients.rules import (
     activations,
@@ -19,10 +17,8 @@ from onnxpress.gradients.rules import (
     reductions,
     shapes,
 )
-from onnxpress.gradients.tape import CONTRIB
-from onnxpress.graph import is_standard
 
-__all__ = ["CONTRIB_RULES", "RULES", "rule_of"]
+__all__ = ["RULES"]
 
 RULES: dict[str, Rule] = {
     **activations.RULES,
@@ -38,13 +34,3 @@ RULES: dict[str, Rule] = {
     **shapes.RULES,
 }
 """By operator of the standard domain, from opset 13 on."""
-
-CONTRIB_RULES: dict[str, Rule] = quantization.CONTRIB_RULES
-"""By operator of onnxruntime's own domain."""
-
-
-def rule_of(node: ir.Node) -> Rule | None:
-    """The rule of a node's operator, where there is one."""
-    if node.domain == CONTRIB:
-        return CONTRIB_RULES.get(node.op_type)
-    return RULES.get(node.op_type) if is_standard(node) else None

@@ -5,13 +5,12 @@ of QuantizeLinear and DequantizeLinear has the gradients of learned step sizes (
 arXiv:1902.08153): dx = dy inside the range, 0 outside; ds = Σ dy·(q − z − x/s inside).
 """
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxpress.gradients.call import Call, Gradients, Rule
-from onnxpress.gradients.tape import CONTRIB, Term
+from onnxpress.gradients.tape import Term
 
-__all__ = ["CONTRIB_RULES", "RULES"]
+__all__ = ["RULES"]
 
 _RANGES = {
     ir.DataType.INT8: (-128.0, 127.0),
@@ -68,17 +67,6 @@ def _dynamic(call: Call) -> Gradients:
     return [call.dy / call.tape.term(call.node.outputs[1])]
 
 
-def _matmul_in_blocks(call: Call) -> Gradients:
-    """Of MatMulNBits, y = x·Wᵀ: dx = dy·W, with Wᵀ as what it makes of the unit matrix."""
-    tape, features = call.tape, call.integer("K", 0)
-    unit = tape.array(np.eye(features, dtype=call.x.dtype.numpy()))
-    packed = [call.optional(index) for index in range(1, 5)]
-    # Exact products: accuracy_level would round the ones.
-    kept = {name: call.integer(name, 0) for name in ("K", "N", "bits", "block_size")}
-    turned = tape.node("MatMulNBits", [unit, *packed], kept, CONTRIB)
-    return [call.dy @ turned.op("Transpose", perm=[1, 0])]
-
-
 def _of_scale(call: Call, each: Term) -> Term:
     """The sum over all that has one scale."""
     scale, rank = call.input(1), call.x.rank or 0
@@ -91,5 +79,3 @@ RULES: dict[str, Rule] = {
     "DynamicQuantizeLinear": _dynamic,
     "QuantizeLinear": _quantize,
 }
-
-CONTRIB_RULES: dict[str, Rule] = {"MatMulNBits": _matmul_in_blocks}
