@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnxpress import model_file
 from onnxpress.data import Samples
 from onnxpress.distillation.checking import Comparison
-from onnxpress.distillation.matching import matched, sample_sets
+from onnxpress.distillation.matching import Pair, matched, sample_sets
 from onnxpress.distillation.parameters import write_back
 from onnxpress.distillation.problem import Problem, pose
 from onnxpress.distillation.training import Schedule, Trained, train
@@ -85,6 +85,8 @@ def distill(
     temperature: float = 2.0,
     seed: int = 0,
     threads: int = 0,
+    initialize: bool = False,
+    state: str | Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Distilled:
@@ -102,17 +104,21 @@ def distill(
         temperature: T of class scores.
         seed: of the split and of the order of the samples.
         threads: of onnxruntime; 0: all cores.
+        initialize: draw the student's weights anew first.
+        state: a file that is written now and then, and gone on from where it is there.
         progress: told in a few words what is being done.
         stop: asked before each step whether to end with the best so far.
 
     Raises:
         ModelError: the models do not match, or nothing of the student can be trained.
         DataError: the samples do not fit, or are too few.
+        OutputError: `state` is no state of this training, or cannot be written.
         BudgetError: the budget cannot be judged with these samples.
     """
     started = time.monotonic()
     progress("reading")
-    pair = matched(teacher, student, threads)
+    anew = seed if initialize else None
+    pair = matched(teacher, student, threads, anew)
     sets = sample_sets(pair, calibration, evaluation, seed)
     progress("asking the teacher")
     evaluator = Evaluator(pair.teacher, sets[2], budget or Budget(), model=pair.teacher_model)
@@ -124,14 +130,15 @@ def distill(
     progress("comparing gradients with finite differences")
     comparisons = problem.compared()
     schedule = Schedule(steps, learning_rate, time_limit, seed)
-    trained = train(problem, schedule, progress=progress, stop=stop)
+    kept = None if state is None else Path(state)
+    trained = train(problem, schedule, progress=progress, stop=stop, state=kept)
     progress("judging")
     model = write_back(pair.student_model, problem.parameters, trained.values)
     candidate = Session(model, threads=threads, name="the trained student")
     why_not = _why_not(evaluator, trained, before, candidate)
     judged = pair.student if why_not else candidate
     return Distilled(
-        model=model_file.load(student) if why_not else model,
+        model=_as_it_was(student, pair, anew) if why_not else model,
         better=not why_not,
         why_not=why_not,
         before=before,
@@ -148,6 +155,11 @@ def distill(
         seconds=time.monotonic() - started,
         warnings=tuple(_warnings(problem, trained)),
     )
+
+
+def _as_it_was(student: str | Path, pair: Pair, anew: int | None) -> ir.Model:
+    """The student before any step."""
+    return model_file.load(student) if anew is None else pair.student_model
 
 
 def _why_not(

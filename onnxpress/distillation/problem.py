@@ -76,7 +76,9 @@ class Problem:
         shapes = [{name: array.shape for name, array in feed.items()} for feed in feeds]
         alike = [feed for feed, own in zip(feeds, shapes, strict=True) if own == shapes[0]]
         sample = laid_together(alike[: training.size] if training.together else alike[:1])
-        found = compare_gradients(self.session, self.gradients, self.parameters, sample)
+        found = compare_gradients(
+            self.session, self.scoring, self.gradients, self.parameters, sample
+        )
         require_agreement(found)
         return found
 

@@ -177,7 +177,7 @@ def test_gradient_that_differences_contradict_is_refused(factor: float, *, agree
 
     session: Any = Wrong()
     parameters = {"w": Parameter("w", "w", np.ones((2, 2), np.float32), None)}
-    found = compare_gradients(session, {"w": "dw"}, parameters, {})
+    found = compare_gradients(session, session, {"w": "dw"}, parameters, {})
     assert [each.agrees for each in found] == [agrees]
 
 
