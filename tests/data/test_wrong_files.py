@@ -80,7 +80,7 @@ def test_what_is_read_by_nothing_is_named(
     make(tmp_path / "data")
     with pytest.raises(DataError, match=expected) as raised:
         load_samples(tmp_path / "data", [RGB])
-    assert len(str(raised.value)) < 500
+    assert len(str(raised.value).replace(str(tmp_path), "")) < 500
 
 
 def test_model_in_place_of_samples_is_named(linear_model: Path) -> None:
