@@ -1,7 +1,7 @@
 """Samples from recordings: the signal itself, at one rate, one channel."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -83,7 +83,8 @@ def read_sounds(
     assumed = "" if how.rate else ", which is assumed: state it in a description"
     note = f"{path}: recordings are fed as one channel of {rate:,} values a second{assumed}"
     rows = _rows(found, how, spec, rate)
-    return assembled(rows, inputs, constants, str(path), (note, *found.notes))
+    samples = assembled(rows, inputs, constants, str(path), (note, *found.notes))
+    return replace(samples, rates={spec.name: rate})
 
 
 def _input(inputs: Sequence[InputSpec], constants: Mapping[str, Array], path: Path) -> InputSpec:

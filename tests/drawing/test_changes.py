@@ -77,6 +77,15 @@ def test_structure_alone_finds_all_nodes_of_a_network(models: Path, name: str) -
     assert same > 0
 
 
+def test_names_that_were_numbered_anew_say_nothing(models: Path) -> None:
+    found = model_file.load(models / "fashion_cnn.onnx")
+    after = renamed(found)
+    names = [node.outputs[0].name for node in found.graph]
+    for node, name in zip(list(after.graph)[:-1], names[1:], strict=True):
+        node.outputs[0].name = name
+    assert counts(found, after)[1:] == (0, 0, 0)
+
+
 @pytest.mark.parametrize("text", [NESTED, LOOP])
 def test_nodes_in_bodies_are_compared_too(text: str) -> None:
     whole = model(text.replace("{opset}", "17"))
