@@ -13,6 +13,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 __all__ = [
     "Budget",
     "Pass",
+    "Progress",
     "Result",
     "__version__",
     "distill",
@@ -20,6 +21,7 @@ __all__ = [
     "optimize",
     "save",
     "validate",
+    "write_report",
 ]
 
 if TYPE_CHECKING:
@@ -28,18 +30,22 @@ if TYPE_CHECKING:
     from onnxpress.judge import Budget
     from onnxpress.model_file import load, save
     from onnxpress.pipeline import optimize
+    from onnxpress.progress import Progress
+    from onnxpress.report.writing import write_report
     from onnxpress.result import Result
     from onnxpress.validation import validate
 
 _HOMES = {
     "Budget": "judge",
     "Pass": "contract",
+    "Progress": "progress",
     "Result": "result",
     "distill": "distillation",
     "load": "model_file",
     "optimize": "pipeline",
     "save": "model_file",
     "validate": "validation",
+    "write_report": "report.writing",
 }
 
 

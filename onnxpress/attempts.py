@@ -30,6 +30,7 @@ from onnxpress.conversion.half_range import Magnitudes
 from onnxpress.judge import Evaluator, Measurement
 from onnxpress.original import Run
 from onnxpress.pooled import SMALL_BYTES
+from onnxpress.progress import Progress, part
 from onnxpress.runtime import Latency, Session
 from onnxpress.stage_result import StageResult
 from onnxpress.stages import LEFT_OUT, NO_TIME, STOPPED, Variant, run_stages
@@ -45,6 +46,9 @@ _OBSERVED = 64
 _LOOKS = 3
 """At the untouched samples, by choices that lose something."""
 _LEAST_SHARE = 0.05
+_CHOSEN, _ALONE, _ROUGH = 0.95, 0.2, 0.85
+"""Of the time of a run, usually: until it is judged; of that, the last pass alone, and all that
+searches; the rest fits again."""
 _MARGIN = 0.8
 """Of what would just be enough: the next samples differ again."""
 
@@ -91,7 +95,7 @@ def judged_attempt(
     searched = any(stage.decisions is None for stage in run.recipe.stages)
     apart = judge is not run.evaluator
     said: list[str] = []
-    share, attempt = 1.0, best_attempt(run)
+    share, attempt = 1.0, best_attempt(_within(run, 0.0, _CHOSEN))
     while True:
         validation = _judged(run, judge, attempt)
         if validation.within_budget or not (searched and apart and attempt.lossy):
@@ -146,7 +150,7 @@ def seen_share(chosen: Measurement, judged: Measurement) -> float:
 def _judged(run: Run, judge: Evaluator, attempt: Attempt) -> Validation:
     session = run.original.session
     assert session is not None
-    run.request.progress("judging on untouched samples")
+    run.options.progress(Progress("judging on untouched samples"))
     return check_model(
         judge,
         session,
@@ -162,7 +166,8 @@ def best_attempt(run: Run, share: float = 1.0) -> Attempt:
     if share == 0:
         return _attempt(run, Variant(lossless_only=True))
     objective = run.options.objective
-    tries = _followed(run, share)
+    tries = _followed(_within(run, 0.0, _ROUGH), share)
+    run = _within(run, _ROUGH, 1.0)
 
     def order(found: tuple[Variant, Attempt]) -> tuple[bool, float]:
         # A broken budget is worse than anything.
@@ -175,7 +180,7 @@ def best_attempt(run: Run, share: float = 1.0) -> Attempt:
     half = run.recipe.conversion.float16 != "no"
     searched = any(stage.decisions is None for stage in run.recipe.stages)
     if slower and searched and not half and _changes_kernels(best.stages):
-        run.request.progress("slower than the original: only forms that keep the kernels")
+        run.options.progress(Progress("slower than the original: only forms that keep the kernels"))
         return _attempt(run, Variant(kernel_preserving_only=True, share=share))
     if variant.rough and _refines(best.stages):
         best = _fitted(run, variant, best)
@@ -191,12 +196,18 @@ def _followed(run: Run, share: float) -> list[tuple[Variant, Attempt]]:
     # Only one of two ways is fitted again, which is settled later.
     started = time.monotonic()
     last = Variant(early, share=share, rough=True)
-    alone = _attempt(run, last)
+    alone = _attempt(_within(run, 0.0, _ALONE), last)
     took = time.monotonic() - started
     if run.options.out_of_time() or run.options.left_s <= took:
         return [(last, alone)]
     whole = Variant(share=share, rough=True, alone=alone.stages, kept_s=took)
-    return [(whole, _attempt(run, whole)), (last, alone)]
+    return [(whole, _attempt(_within(run, _ALONE, 1.0), whole)), (last, alone)]
+
+
+def _within(run: Run, start: float, end: float) -> Run:
+    """The same, as a part of the whole for who is told."""
+    tell = part(run.options.progress, start, end)
+    return replace(run, options=replace(run.options, progress=tell))
 
 
 def _explained(run: Run, best: Attempt, whole: Attempt) -> Attempt:
@@ -243,7 +254,7 @@ def _attempt(run: Run, variant: Variant, timed: Latency | None = None) -> Attemp
     current, notes = convert_form(
         model, run.target, run.recipe.conversion, feeds, lambda halved: _magnitudes(run, halved)
     )
-    run.request.progress("measuring")
+    run.options.progress(Progress("measuring", fraction=1.0))
     # Behind the last pass that loses something nothing changes an answer.
     alike = variant.rough and current is model
     known = [stage.measurement for stage in stages if alike or stage.model is current]
@@ -268,7 +279,7 @@ def _attempt(run: Run, variant: Variant, timed: Latency | None = None) -> Attemp
 
 def _magnitudes(run: Run, model: ir.Model) -> Magnitudes:
     """How far tensors reach on all samples that may be looked at."""
-    run.request.progress("ranges for half precision")
+    run.options.progress(Progress("ranges for half precision"))
     sets = [run.evaluator.samples]
     if run.calibration is not None:
         sets.insert(0, run.calibration)

@@ -1,7 +1,7 @@
 """What models take side by side: time of a run, to load, memory, and how the time grows."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from onnxpress.data import load_samples, random_samples
 from onnxpress.errors import UsageError, nearest
 from onnxpress.model_file import load, size_bytes
+from onnxpress.progress import Progress, Tell, followed, unheard
 from onnxpress.runtime import Feed, InputSpec, Session, compare_latency
 from onnxpress.runtime.footprint import footprint
 
@@ -25,7 +26,7 @@ def bench(
     data: str | None = None,
     sweeps: Sequence[Sweep] = (),
     threads: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Tell = unheard,
 ) -> dict[str, Any]:
     """Time each model against the first, in turn, as JSON-ready data.
 
@@ -34,13 +35,21 @@ def bench(
         data: samples, of which the first is run; without, a random input.
         sweeps: dimensions that are given several sizes, one after the other.
         threads: of onnxruntime; 0: all cores.
-        progress: told in a few words what is being done.
+        progress: told how far it is, see `Progress`.
 
     Raises:
         ModelError: a model is missing or does not run.
         DataError: the samples do not fit.
         UsageError: there is no such dimension.
     """
+    progress = followed(progress)
+    total, done = 2 * len(models) + sum(len(sizes) for _, sizes in sweeps), 0
+
+    def tell(what: str) -> None:
+        nonlocal done
+        progress(Progress(what, fraction=done / total))
+        done += 1
+
     for path in models:
         load(path)
     sessions = [Session(path, threads=threads, name=str(path)) for path in models]
@@ -51,9 +60,9 @@ def bench(
         _require(name, first.inputs)
     rows: list[dict[str, Any]] = []
     for path, session in zip(models, sessions, strict=True):
-        progress(f"{path.name}: loading, in a process of its own")
+        tell(f"{path.name}: loading, in a process of its own")
         taken = footprint(path, feed, threads)
-        progress(f"{path.name}: running")
+        tell(f"{path.name}: running")
         found = compare_latency(first, session, feed)
         rows.append(
             {
@@ -73,7 +82,7 @@ def bench(
     grown = []
     for name, sizes in sweeps:
         for size in sizes:
-            progress(f"{name} = {size}")
+            tell(f"{name} = {size}")
             sized = _sized(feed, first.inputs, name, size)
             times = [compare_latency(first, session, sized).median_ms for session in sessions]
             grown.append({"dimension": name, "size": size, "run_ms": times})

@@ -8,9 +8,8 @@ are recorded, and the judge reads the record as it reads a session.
 """
 
 import contextlib
-import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +21,7 @@ from onnxpress.context import Context
 from onnxpress.data import Samples
 from onnxpress.errors import DataError, ModelError
 from onnxpress.freed import give_back_freed
+from onnxpress.progress import Progress, Tell, unheard
 from onnxpress.runtime import Array, Feed, Session
 from onnxpress.statistics import (
     LayerStatistics,
@@ -52,12 +52,12 @@ class Blockwise:
     Attributes:
         most_bytes: of memory that may be taken.
         threads: of onnxruntime.
-        progress: told which block, and about how long the rest takes.
+        progress: told how many blocks are done.
     """
 
     most_bytes: int
     threads: int = 0
-    progress: Callable[[str], None] = lambda _: None
+    progress: Tell = unheard
 
     @property
     def held_bytes(self) -> int:
@@ -87,13 +87,8 @@ class Blockwise:
 
     def told(self, what: str, blocks: Sequence[Block]) -> Iterator[tuple[int, Block]]:
         """The blocks by number from 1 on, while it is told how far that is."""
-        started = time.monotonic()
         for number, block in enumerate(blocks, 1):
-            left = ""
-            if number > 1:
-                seconds = (time.monotonic() - started) / (number - 1) * (len(blocks) - number + 1)
-                left = f", about {_duration(seconds)} left"
-            self.progress(f"{what}: block {number} of {len(blocks)}{left}")
+            self.progress(Progress(f"{what}, block by block", number - 1, len(blocks)))
             give_back_freed(block.weight_bytes, circles=True)
             yield number, block
 
@@ -297,7 +292,3 @@ def _running(samples: Samples, number: int, blocks: Cut) -> Iterator[None]:
             f"{samples.source}: block {number} of {len(blocks.blocks)} of the model does not run "
             f"on them: {error} [D007]"
         ) from error
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"

@@ -1,7 +1,6 @@
 """Whether a model keeps what a team has agreed on: size, budget, speed; for their own checks."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from onnxpress.errors import UsageError
 from onnxpress.judge import Budget
 from onnxpress.memory import bytes_of
 from onnxpress.pipeline import optimize
+from onnxpress.progress import Progress, Tell, followed, part, unheard
 from onnxpress.recipe import Recipe
 from onnxpress.request import DataArgument
 from onnxpress.runtime import Clock, compare_latency
@@ -17,6 +17,9 @@ from onnxpress.temporary import temporary_folder
 from onnxpress.validation import Validation, validate
 
 __all__ = ["Requirement", "check"]
+
+_MADE = 0.7
+"""Of the time, usually: until a recipe was followed."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def check(
     min_speedup: float | None = None,
     threads: int = 0,
     clock: Clock = compare_latency,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Tell = unheard,
 ) -> list[Requirement]:
     """Check an optimized file, or what a recipe makes of the original, against what was agreed on.
 
@@ -64,7 +67,7 @@ def check(
             interleaved rounds on this machine.
         threads: of onnxruntime; 0: all cores.
         clock: compares latencies; in tests a table.
-        progress: told in a few words what is being done.
+        progress: told how far it is, see `Progress`.
 
     Raises:
         UsageError: neither or both of `optimized` and `recipe`, or a size that is none.
@@ -76,10 +79,11 @@ def check(
         )
     most = None if max_size is None else bytes_of(max_size, "max size")
     budget = budget or Budget()
+    progress = followed(progress)
     with temporary_folder() as folder:
         made = Path(optimized) if optimized is not None else folder / "model.onnx"
         if recipe is not None:
-            progress("making the model by its recipe")
+            progress(Progress("making the model by its recipe", fraction=0.0))
             told = Recipe.load(recipe)
             apart = told.calibration is not None and not told.calibration.held_out
             result = optimize(
@@ -90,10 +94,10 @@ def check(
                 evaluation=evaluation if apart else None,
                 threads=threads,
                 clock=clock,
-                progress=progress,
+                progress=part(progress, 0.0, _MADE),
             )
             result.save(made)
-        progress("judging it")
+        progress(Progress("judging it", fraction=_MADE if recipe else 0.0))
         found = validate(
             made,
             original,
@@ -101,7 +105,7 @@ def check(
             budget=budget,
             threads=threads,
             clock=clock,
-            progress=progress,
+            progress=part(progress, _MADE if recipe else 0.0, 1.0),
         )
         size = model_file.size_bytes(made)
     requirements = [

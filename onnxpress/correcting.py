@@ -28,6 +28,7 @@ from onnxpress.layers import Layer
 from onnxpress.levels import boundaries, levels_of
 from onnxpress.memory import Memory
 from onnxpress.pool import Pool
+from onnxpress.progress import Progress, Tell, unheard
 from onnxpress.refinement import Networks
 from onnxpress.statistics import LayerStatistics
 
@@ -56,7 +57,7 @@ class Correction:
     cut: Callable[[ir.Model], Cut]
     held_bytes: int
     threads: int = 0
-    progress: Callable[[str], None] = lambda _: None
+    progress: Tell = unheard
     over: Callable[[], bool] = lambda: False
 
 
@@ -125,7 +126,7 @@ def corrected(
     without: set[str] = set()
     try:
         for number, level in enumerate(levels):
-            by.progress(f"{pool.names}: level {number + 1} of {len(levels)} is corrected")
+            by.progress(Progress(f"{pool.names}: correcting, level by level", number, len(levels)))
             found: _Found = {}
             wanted = any(by_site[layer.name].candidate.refined for layer in level)
             if wanted and runs and not by.over():

@@ -2,7 +2,6 @@
 
 import dataclasses
 import platform
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import onnx_ir as ir
 
 from onnxpress.data import random_samples
 from onnxpress.judge import Budget, Evaluator
+from onnxpress.progress import Progress, Tell, unheard
 from onnxpress.providers import ProviderOptions, check_providers, survey
 from onnxpress.report.document import provider_document
 from onnxpress.runtime import Session
@@ -33,21 +33,21 @@ def examine(
     config: Path | None = None,
     *,
     run: bool = False,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Tell = unheard,
 ) -> dict[str, Any]:
     """Everything as JSON-ready data.
 
     Args:
         config: where the providers are; `None`: the usual places.
         run: run a small convolution on every provider that is there.
-        progress: told in a few words what is being done.
+        progress: told how far it is, see `Progress`.
 
     Raises:
         UsageError: the configuration means nothing.
     """
     installed = {dist.metadata["Name"].lower() for dist in metadata.distributions()}
     features = processor_features()
-    progress("looking for providers")
+    progress(Progress("looking for providers"))
     findings = survey(config)
     problems = []
     if {"onnxruntime", "onnxruntime-gpu"} <= installed:

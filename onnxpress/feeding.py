@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from onnxpress import model_file
-from onnxpress.data import Samples, load_samples, require_runnable
+from onnxpress.data import Data, Samples, load_samples, require_runnable
 from onnxpress.data.files import spread
 from onnxpress.data.pictures import geometry_of
 from onnxpress.errors import ModelError
@@ -31,8 +31,6 @@ Integers = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 _IMAGENET = (np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]))
 """Mean and deviation of the pictures that most classifiers were trained on."""
-
-Data = str | Path | Mapping[str, Array] | Samples
 
 
 def look_at_samples(

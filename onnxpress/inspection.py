@@ -4,7 +4,6 @@ Nothing is run without samples; with them a few, for their answers say more of t
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import onnx_ir as ir
 
 from onnxpress import model_file, registry
 from onnxpress.conversion import settle_weights
-from onnxpress.data import Samples, load_samples
+from onnxpress.data import Data, load_samples
 from onnxpress.errors import ModelError
 from onnxpress.graph import standard_opset
 from onnxpress.judge import Budget, Reading, promised, read_outputs
@@ -22,7 +21,7 @@ from onnxpress.memory import collected_rarely, memory_budget
 from onnxpress.needed_memory import needed_bytes
 from onnxpress.potential import Potential, potentials, predicted_bytes
 from onnxpress.report.reading import reading_document
-from onnxpress.runtime import Array, Session, structural_refusal
+from onnxpress.runtime import Session, structural_refusal
 from onnxpress.selectable import selectable_sites
 from onnxpress.stored import beside, find_stored
 from onnxpress.targets import Target, load_target
@@ -46,7 +45,7 @@ def inspect_model(
     path: str | Path,
     *,
     target: str = "cpu",
-    data: str | Path | Mapping[str, Array] | Samples | None = None,
+    data: Data | None = None,
     overridable: bool | None = None,
 ) -> dict[str, Any]:
     """Sizes, operators and layers of a file, and what each pass says of it without data.
@@ -174,9 +173,7 @@ def _refused(model: ir.Model, target: Target) -> list[dict[str, Any]]:
     return found
 
 
-def _readings(
-    file: Path, model: ir.Model, data: str | Path | Mapping[str, Array] | Samples | None
-) -> dict[str, Reading]:
+def _readings(file: Path, model: ir.Model, data: Data | None) -> dict[str, Reading]:
     """How the outputs are read: from the graph, and from a few answers where there are samples."""
     if data is None:
         return read_outputs(model, None)

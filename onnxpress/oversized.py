@@ -27,6 +27,7 @@ from onnxpress.lossless_stage import require_selected
 from onnxpress.needed_memory import needed_bytes
 from onnxpress.original import Original, custom_operators, load_sets_unrun
 from onnxpress.pool import pools_of
+from onnxpress.progress import Progress
 from onnxpress.recipe import Recipe
 from onnxpress.request import Plan, Request
 from onnxpress.result import Result
@@ -146,7 +147,7 @@ def _stages(
     decided = {stage.pass_.name: stage.decisions for stage in recipe.stages}
     to_search, done = _to_search(recipe), 0
     for pool in pools_of([stage.pass_ for stage in recipe.stages]):
-        request.progress(pool.names)
+        request.progress(Progress(pool.names))
         if pool.stage == Stage.LOSSLESS:
             for pass_ in pool.passes:
                 stages.append(lossless(pass_, model, target, recipe.seed, refusal))

@@ -30,12 +30,13 @@ from onnxpress.original import (
     settled,
 )
 from onnxpress.oversized import without_room
+from onnxpress.progress import Progress, Tell, followed, part, unheard
 from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage
 from onnxpress.request import DataArgument, Request, planned
 from onnxpress.result import Result, stamp
 from onnxpress.runtime import Clock, Session, compare_latency, numpy_threads
-from onnxpress.search import Allowance, Goal, Objective, SearchOptions
+from onnxpress.search import Allowance, Goal, Journal, Objective, SearchOptions
 from onnxpress.shared_statistics import SharedStatistics
 from onnxpress.shedding import kept_small
 from onnxpress.stage_result import StageResult
@@ -51,6 +52,8 @@ _AGAIN = 0.1
 """Of a limit, for a second choice; where the first one holds it is not used."""
 _COMPARED = 2
 """Samples on which a change of the interface alone is compared with the model before it."""
+_SEARCHING = 0.05, 0.98
+"""Of a run, usually: before, the model is read and made simpler; behind, it runs elsewhere."""
 _COMPARING_S = 0.5
 _COMPARING_SHARE = 0.03
 """Of the time of the run, to look for samples that differ."""
@@ -80,7 +83,7 @@ def optimize(
     time_limit: float | None = None,
     providers: ProviderOptions = NO_PROVIDERS,
     clock: Clock = compare_latency,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Tell = unheard,
     keep: Sequence[str] = (),
     only: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -119,7 +122,9 @@ def optimize(
             is left for the last judgement alone. A search of several stages gives each a part.
         providers: where else the result is run before it is given back.
         clock: compares the latency of two models; in tests a table.
-        progress: told in a few words what is being done.
+        progress: told how far the run is, in events (`onnxpress.Progress`), which say the stage,
+            its steps, the estimated fraction of the whole, the time left, and the best model so
+            far. What it raises, and Ctrl-C, ends the run as it is; nothing is written.
         keep: what no lossy pass touches: names of layers or nodes, patterns (`/head/*`), operator
             types (`Gather`).
         only: lossy passes touch nothing but these; `quantize:/head/*` for one pass.
@@ -152,7 +157,7 @@ def optimize(
             time_limit,
             providers,
             clock,
-            progress,
+            followed(progress, time_limit),
             keep,
             only,
             exclude,
@@ -166,11 +171,14 @@ def optimize(
 def run(request: Request) -> Result:
     """As `optimize`, for what stands in a request."""
     with numpy_threads(request.threads):
-        return _run(request)
+        found = _run(request)
+    request.progress(Progress("done", fraction=1.0))
+    return found
 
 
 def _run(request: Request) -> Result:
     started = time.monotonic()
+    request.progress(Progress("reading", fraction=0.0))
     given = read(request)
     plan = planned(request, given.digest)
     given = settled(given, plan.recipe.overridable)
@@ -182,7 +190,7 @@ def _run(request: Request) -> Result:
     if needed_bytes(given.model) > most_bytes:
         return _strict(without_room(given, plan, request, most_bytes, started), request)
     require_selected(plan.recipe, given.model, target)
-    request.progress("simplifying")
+    request.progress(Progress("simplifying"))
     original = opened(given, plan.recipe, request.threads)
     if original.session is None:
         return without_runtime(original, plan.recipe, started)
@@ -205,8 +213,9 @@ def _run(request: Request) -> Result:
         deadline=first,
         stop=request.stop,
         clock=request.clock,
-        progress=request.progress,
+        progress=part(request.progress, *_SEARCHING),
         explaining=Allowance(started),
+        journal=Journal(model_file.weight_bytes(original.model), request.objective),
     )
     told = plan.recipe.calibration
     statistics = SharedStatistics(
@@ -224,7 +233,7 @@ def _run(request: Request) -> Result:
         judge,
         request.providers,
         threads=request.threads,
-        progress=request.progress,
+        progress=part(request.progress, _SEARCHING[1], 1.0),
     )
     feeds = sets.evaluation.feeds[:_COMPARED]
     final, notes = convert_interface(best.model, plan.recipe.conversion, feeds)
@@ -284,7 +293,7 @@ def _different(
     original = work.original.session
     if original is None or large or pair_s > seconds or work.request.stop() or not best.lossy:
         return (), 0
-    work.request.progress("looking for the samples that differ most")
+    work.request.progress(Progress("looking for the samples that differ most", fraction=1.0))
     session = best.session or Session(best.model, threads=work.request.threads)
     return most_different(original, session, judge.samples, judge.readings, seconds=seconds)
 

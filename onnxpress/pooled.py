@@ -11,6 +11,7 @@ from onnxpress.contract import Context, Decision, Pass, Skip
 from onnxpress.errors import PassError, RecipeError, nearest
 from onnxpress.original import Latest, Run
 from onnxpress.pool import Observe, Pool
+from onnxpress.progress import Progress, part
 from onnxpress.search import (
     Findings,
     PoolResult,
@@ -26,6 +27,8 @@ __all__ = ["SMALL_BYTES", "fitted", "replayed", "searched"]
 
 logger = logging.getLogger(__name__)
 
+_SEEN = 0.4
+"""Of the search of a pool, usually: statistics and what is proposed."""
 SMALL_BYTES = 32_000_000
 """Of weights: what was worked out of a larger model is not kept for a second search."""
 
@@ -39,14 +42,13 @@ def searched(
     _: Sequence[StageResult] = (),
 ) -> list[StageResult]:
     """Choose among the candidates of a pool; `observers` may look at the same model."""
-    run.request.progress(f"{pool.names}: statistics")
-
+    options.progress(Progress(f"{pool.names}: statistics"))
     found = search_stage(
         pool,
         lambda of: _observed(run, of, model, options, observers),
         model,
         run.evaluator,
-        options,
+        replace(options, progress=part(options.progress, _SEEN, 1.0)),
         lambda of: _findings(run, of, model),
     )
     return _by_pass(pool, found, model)
@@ -103,7 +105,7 @@ def fitted(
     decisions = tuple(decision for stage in taken for decision in stage.decisions)
     if not decisions:
         return list(taken)
-    run.request.progress(f"{pool.names}: fitting again")
+    options.progress(Progress(f"{pool.names}: fitting again"))
     measurement = taken[-1].measurement
     assert measurement is not None
     acting = replace(pool, passes=tuple(stage.pass_ for stage in taken if not stage.failed))
@@ -218,8 +220,8 @@ def _require_sites(context: Context, decisions: Sequence[Decision], pool: Pool) 
         if decision.site not in offered:
             raise RecipeError(
                 f"the recipe decides for {decision.candidate.pass_name} about {decision.site!r}, "
-                f"which the model does not have{nearest(decision.site, sorted(known | offered))}; "
-                "remove the decision, or use the recipe with the model it was made for [R001]"
+                f"which the model does not have{nearest(decision.site, sorted(known | offered))} "
+                "(remove the decision, or use the recipe with the model it was made for) [R001]"
             )
 
 

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,21 +11,22 @@ import onnx_ir as ir
 from onnxpress import registry
 from onnxpress.contract import Pass, Stage
 from onnxpress.conversion import Conversion, require_half
-from onnxpress.data import Samples
+from onnxpress.data import Data
 from onnxpress.errors import RecipeError, UsageError
 from onnxpress.judge import Budget
 from onnxpress.memory import memory_budget
 from onnxpress.pool import pools_of
+from onnxpress.progress import Tell, unheard
 from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import Recipe, RecipeStage
-from onnxpress.runtime import Array, Clock, compare_latency
+from onnxpress.runtime import Clock, compare_latency
 from onnxpress.search import GOALS, Goal, Objective
 from onnxpress.selection import Selection
 from onnxpress.targets import load_target
 
 __all__ = ["DataArgument", "Plan", "Request", "planned"]
 
-DataArgument = str | Path | Mapping[str, Array] | Samples
+DataArgument = Data
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Request:
             `None`: half of what is free.
         providers: where else the result is run before it is given back.
         clock: compares the latency of two models.
-        progress: told in a few words what is being done.
+        progress: told how far it is.
         keep: layers that no lossy pass touches: names, patterns, operator types.
         only: layers besides which lossy passes touch nothing; `PASS:…` for one pass.
         exclude: as `keep`; `PASS:…` from one pass.
@@ -72,7 +73,7 @@ class Request:
     time_limit: float | None = None
     providers: ProviderOptions = NO_PROVIDERS
     clock: Clock = compare_latency
-    progress: Callable[[str], None] = lambda _: None
+    progress: Tell = unheard
     keep: Sequence[str] = ()
     only: Sequence[str] = ()
     exclude: Sequence[str] = ()

@@ -1,7 +1,8 @@
 """What `optimize` gives back, and what each pass did for it."""
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,63 @@ class Result:
         """
         return [row for stage in self.stages for row in _rows(stage)]
 
+    @property
+    def frontier(self) -> list[dict[str, Any]]:
+        """A row for each model that the search measured, in order, and a last one for the result.
+
+        Plain values, as `pandas.DataFrame(result.frontier)` takes them:
+
+        - `model`: `tried`, or `result`, which is measured on samples that chose nothing.
+        - `passes`, `forms`: whose choice it is, and how many sites took each form.
+        - `weight_bytes`, `size_ratio`: of all weights, and how many times as small as those of
+          the simplified original, where that is known.
+        - `spent`, `holds`: the share of the budget that it spends, above 1 where it breaks it,
+          and whether it held what it was allowed: a part of the budget in a search.
+        - `samples`, `drop`, `worst_sqnr_db`: how many it was measured on, points of the worst
+          metric, dB of the worst output; `None` where there is none.
+        - `speedup`: over the model before its stage, of the result over the original; `None`
+          where it was not timed.
+        - `best`: whether no other one of the same kind that held is as small and spends less, or
+          spends as little and is smaller.
+        """
+        rows = [_tried_row(one) for one in self.tried]
+        before = model_file.weight_bytes(self.stages[0].model) if self.stages else None
+        rows.append(self._result_row())
+        held = [(row["weight_bytes"], row["spent"]) for row in rows[:-1] if row["holds"]]
+        for row in rows:
+            own = row["weight_bytes"], row["spent"]
+            row["size_ratio"] = before / own[0] if before and own[0] else None
+            row["best"] = row is rows[-1] or (row["holds"] and not _beaten(own, held))
+        return rows
+
+    def _result_row(self) -> dict[str, Any]:
+        """Of the model that is given back."""
+        validation = self.validation
+        forms = Counter(
+            f"{d.candidate.pass_name or s.pass_.name} {d.candidate.family}"
+            for s in self.stages
+            for d in s.decisions
+            if s.pass_.stage.loses
+        )
+        found = {
+            "model": "result",
+            "passes": ", ".join(s.pass_.name for s in self.stages if s.decisions),
+            "forms": dict(sorted(forms.items())),
+            "weight_bytes": model_file.weight_bytes(self.model),
+            "spent": self.spent,
+            "holds": self.within_budget,
+        }
+        if validation is None:
+            return {**found, **dict.fromkeys(("samples", "drop", "worst_sqnr_db", "speedup"))}
+        measured = validation.measurement
+        return {
+            **found,
+            "samples": measured.samples,
+            "drop": None if measured.metric is None else measured.drop,
+            "worst_sqnr_db": measured.worst_sqnr_db,
+            "speedup": validation.latency.speedup,
+        }
+
     def _repr_markdown_(self) -> str:
         """What matters first, where Markdown is shown."""
         return self._summary().markdown()
@@ -145,6 +203,27 @@ def _rows(stage: StageResult) -> Iterator[dict[str, Any]]:
             "reason": reason,
             "code": code or None,
         }
+
+
+def _tried_row(one: "TriedModel") -> dict[str, Any]:
+    """A model of the search."""
+    return {
+        "model": "tried",
+        "passes": one.passes,
+        "forms": dict(one.forms),
+        "weight_bytes": one.weight_bytes,
+        "spent": one.spent,
+        "holds": one.holds,
+        "samples": one.samples,
+        "drop": one.drop,
+        "worst_sqnr_db": one.worst_sqnr_db,
+        "speedup": one.speedup,
+    }
+
+
+def _beaten(own: tuple[int, float], others: Sequence[tuple[int, float]]) -> bool:
+    """Whether one of the others is no worse by both figures and better by one."""
+    return any(o != own and o[0] <= own[0] and o[1] <= own[1] for o in others)
 
 
 def recipe_path(model_path: Path) -> Path:

@@ -13,6 +13,7 @@ from onnxpress.lossless_stage import difference_of, lossless_stage
 from onnxpress.original import Run
 from onnxpress.pool import Pool, pools_of
 from onnxpress.pooled import fitted, replayed, searched
+from onnxpress.progress import part
 from onnxpress.runtime import Session
 from onnxpress.selectable import selectable_sites
 from onnxpress.selection import NO_PINS, Pins
@@ -122,6 +123,9 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
                 kernel_preserving_only=variant.kernel_preserving_only,
                 refining=not rough,
                 explaining=None if rough else run.options.explaining,
+                progress=part(run.options.progress, (done - 1) / len(lossy), done / len(lossy))
+                if step.loses
+                else run.options.progress,
             )
             # What is kept serves the last of those that come later.
             parts = len(later) if later and variant.kept_s else 1 + len(later)

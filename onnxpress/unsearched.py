@@ -11,6 +11,7 @@ from onnxpress.correcting import Correction, corrected, refined
 from onnxpress.errors import PassError
 from onnxpress.memory import Memory
 from onnxpress.pool import Pool, PoolOffer
+from onnxpress.progress import Progress, Tell, unheard
 from onnxpress.search import Trial, strongest, told_how
 from onnxpress.stage_result import StageResult
 from onnxpress.statistics import Statistics
@@ -59,7 +60,7 @@ def carried_out(
     most_bytes: int,
     decided: tuple[Decision, ...] | None,
     observe: Callable[[Pool, Context], Statistics | None],
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Tell = unheard,
     search: Search | None = None,
     correction: Correction | None = None,
 ) -> list[StageResult]:
@@ -98,7 +99,7 @@ def carried_out(
             base_statistics=statistics,
             untried=search is None,
         )
-        progress(f"{pool.names}: what could be done, layer by layer")
+        progress(Progress(f"{pool.names}: what could be done, layer by layer"))
         if decided is not None:
             decisions, left = pool.permitted(context, decided)
             done = _Done(*carry_out(context, decisions), left)
@@ -196,7 +197,7 @@ class _Carrying:
 
     pool: Pool
     correction: Correction | None
-    progress: Callable[[str], None]
+    progress: Tell
 
     def marked(self, context: Context, decisions: tuple[Decision, ...]) -> tuple[Decision, ...]:
         """Decisions as they are to be carried out: marked where they can be corrected."""
@@ -213,7 +214,7 @@ class _Carrying:
             context: of the model before.
             decisions: to carry out; corrected where they are marked and can be.
         """
-        self.progress(f"{self.pool.names}: {len(decisions)} sites are rewritten")
+        self.progress(Progress(f"{self.pool.names}: {len(decisions)} sites are rewritten"))
         if not decisions:
             return None, ()
         marked = any(decision.candidate.refined for decision in decisions)

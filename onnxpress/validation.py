@@ -8,14 +8,14 @@ saturate in its integer kernels, and a warning says so.
 
 import math
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.data import Samples, load_samples, random_samples, require_runnable
+from onnxpress.data import Data, load_samples, random_samples, require_runnable
 from onnxpress.errors import ModelError
 from onnxpress.judge import (
     Budget,
@@ -27,6 +27,7 @@ from onnxpress.judge import (
     judgement,
     measured_in_half,
 )
+from onnxpress.progress import Progress, Tell, followed, part, unheard
 from onnxpress.providers import (
     NO_PROVIDERS,
     ProviderOptions,
@@ -37,7 +38,6 @@ from onnxpress.providers import (
 from onnxpress.runtime import (
     EXACT,
     X64_PRECISE,
-    Array,
     Clock,
     Latency,
     Session,
@@ -171,13 +171,13 @@ def validate(
     model: str | Path,
     reference: str | Path,
     *,
-    evaluation: str | Path | Mapping[str, Array] | Samples | None = None,
+    evaluation: Data | None = None,
     budget: Budget | None = None,
     threads: int = 0,
     seed: int = 0,
     providers: ProviderOptions = NO_PROVIDERS,
     clock: Clock = compare_latency,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Tell = unheard,
 ) -> Validation:
     """Compare a model file with its original.
 
@@ -190,7 +190,7 @@ def validate(
         seed: of random inputs.
         providers: where else to run it; a required one that does not run breaks the promise.
         clock: compares latencies; in tests a table.
-        progress: told in a few words what is being done.
+        progress: told how far it is, see `Progress`.
 
     Raises:
         ModelError: one of the files is no model, or onnxruntime cannot load or run it.
@@ -198,6 +198,8 @@ def validate(
         BudgetError: the budget cannot be judged with these samples.
     """
     providers.check()
+    progress = followed(progress)
+    progress(Progress("reading", fraction=0.0))
     loaded, loaded_original = (model_file.load(file) for file in (model, reference))
     original = Session(Path(reference), threads=threads, name=str(reference))
     candidate = Session(Path(model), threads=threads, name=str(model))
@@ -210,7 +212,9 @@ def validate(
     problems = interface_problems(original, candidate)
     if problems:
         return _broken(problems)
+    progress(Progress("running the original", fraction=0.1))
     evaluator = Evaluator(original, samples, budget or Budget(), model=loaded_original)
+    progress(Progress("judging", fraction=0.3))
     found = check_model(evaluator, original, Path(model), threads=threads, clock=clock)
     found = in_half_arithmetic(found, loaded, evaluator, counts=False, threads=threads)
     return on_providers(
@@ -220,7 +224,7 @@ def validate(
         evaluator,
         providers,
         threads=threads,
-        progress=progress,
+        progress=part(progress, 0.5, 1.0),
     )
 
 
@@ -269,7 +273,7 @@ def on_providers(
     providers: ProviderOptions,
     *,
     threads: int,
-    progress: Callable[[str], None],
+    progress: Tell,
 ) -> Validation:
     """Add what the providers say to a validation on the CPU."""
     if not providers.names:

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
+from onnxpress import model_file
 from onnxpress.blockwise import Blockwise, observed, recorded
 from onnxpress.contract import Context, Observations, Proposal, Stage
 from onnxpress.correcting import Correction, corrected, refined
@@ -26,6 +27,7 @@ from onnxpress.recipe import Recipe
 from onnxpress.request import Request
 from onnxpress.search import (
     Choice,
+    Journal,
     SearchOptions,
     Trial,
     allocate,
@@ -91,6 +93,7 @@ def judges(
         deadline=request.deadline(started),
         stop=request.stop,
         progress=request.progress,
+        journal=Journal(model_file.weight_bytes(model), request.objective),
     )
     return judge, WalkedSearch(evaluator, means, options)
 

@@ -195,7 +195,7 @@ def test_where_early_passes_change_nothing_the_last_one_is_searched_once(
         calibration=small_data[0],
         evaluation=small_data[1],
         clock=TableClock(lambda _: 1.0),
-        progress=told.append,
+        progress=lambda event: told.append(event.stage),
     )
     assert [s.pass_.name for s in result.stages if s.decisions and s.pass_.stage.loses] == [
         "quantize"
@@ -220,7 +220,7 @@ def test_a_short_limit_is_spent_on_the_last_pass(
             evaluation=small_data[1],
             clock=BY_WORK,
             time_limit=limit,
-            progress=told.append,
+            progress=lambda event: told.append(event.stage),
         )
 
     unlimited = optimized(None)
@@ -245,8 +245,8 @@ def test_what_was_taken_stays_when_the_search_is_stopped_while_it_is_fitted_agai
     """Nothing lost is nearer than anything taken, but it is not what was found."""
     stopped: list[str] = []
 
-    def progress(words: str) -> None:
-        stopped.extend([words] if "fitting again" in words else [])
+    def progress(event: onnxpress.Progress) -> None:
+        stopped.extend([event.stage] if "fitting again" in event.stage else [])
 
     result = onnxpress.optimize(
         models / "fashion_mlp.onnx",

@@ -194,17 +194,16 @@ def test_samples_that_a_block_does_not_take_are_refused_with_its_number() -> Non
         recorded("it", model, Samples(feeds, None, "mine"), Blockwise(8))
 
 
-def test_it_is_told_how_far_a_walk_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_told_how_far_a_walk_is() -> None:
     said: list[str] = []
-    now = iter(range(0, 10_000, 200))
-    monkeypatch.setattr("onnxpress.blockwise.time.monotonic", lambda: float(next(now)))
     model = SAMPLE_MODELS[next(iter(SAMPLE_MODELS))]()
     samples = random_samples(Session(model), 2, seed=1, model=model)
-    recorded("the original", model, samples, Blockwise(8, progress=said.append))
+    means = Blockwise(8, progress=lambda event: said.append(str(event)))
+    recorded("the original", model, samples, means)
     number = len(said)
     assert number > 2
-    assert said[0] == f"the original: block 1 of {number}"
-    assert said[-1] == f"the original: block {number} of {number}, about 3 min left"
+    assert said[0] == f"the original, block by block: 0 of {number}"
+    assert said[-1] == f"the original, block by block: {number - 1} of {number}"
 
 
 def test_activations_beyond_the_limit_wait_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:

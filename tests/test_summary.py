@@ -1,13 +1,16 @@
 """In a notebook a result shows what matters first, and names cannot act there."""
 
+import json
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from clocks import BY_WORK
 from made_results import make_result
 
 import onnxpress
+from onnxpress import model_file
 
 HOSTILE = "<script>alert(1)</script>|`*x*`[a](b)"
 
@@ -69,3 +72,41 @@ def test_layers_are_plain_rows_of_what_was_done_and_left(models: Path) -> None:
     assert sum(row["saved_bytes"] for row in done) > 1_500_000
     assert left
     assert all(row["form"] is None and row["code"] for row in left)
+
+
+def test_the_frontier_is_plain_rows_of_all_tried_models_and_the_result(
+    models: Path, small_data: tuple[Path, Path]
+) -> None:
+    result = onnxpress.optimize(
+        models / "fashion_mlp.onnx",
+        calibration=small_data[0],
+        evaluation=small_data[1],
+        clock=BY_WORK,
+    )
+    rows = result.frontier
+    assert len({tuple(sorted(row)) for row in rows}) == 1, "all rows have the same columns"
+    assert len(rows) == len(result.tried) + 1 > 3
+    *tried, last = rows
+    assert {row["model"] for row in tried} == {"tried"}
+    assert last["model"] == "result"
+    assert last["size_ratio"] > 2
+    assert last["weight_bytes"] == model_file.weight_bytes(result.model)
+    assert result.validation is not None
+    assert last["samples"] == result.validation.measurement.samples
+    best = [row for row in tried if row["best"]]
+    held = [row for row in tried if row["holds"]]
+    assert best
+    for row in held:
+        dominated = any(
+            other["weight_bytes"] <= row["weight_bytes"]
+            and other["spent"] <= row["spent"]
+            and (other["weight_bytes"], other["spent"]) != (row["weight_bytes"], row["spent"])
+            for other in held
+        )
+        assert row["best"] is not dominated
+    json.dumps(rows)
+
+
+def test_the_frontier_of_what_was_not_searched_is_the_result(models: Path) -> None:
+    result = onnxpress.optimize(models / "fashion_mlp.onnx", passes=["simplify"])
+    assert [row["model"] for row in result.frontier] == ["result"]

@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from onnxpress import registry
 from onnxpress.cli.exit_status import exit_statuses
+from onnxpress.cli.late_imports import load_late
 from onnxpress.cli.supervision import supervised
 from onnxpress.entry_points import first_line
 from onnxpress.errors import nearest
@@ -97,5 +98,6 @@ def main() -> None:
 
 def _main() -> None:
     gc.set_threshold(_COLLECTED_AFTER)
+    load_late()
     with exit_statuses():
         cli()

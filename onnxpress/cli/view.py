@@ -19,6 +19,7 @@ from onnxpress.drawing.viewing import view_document
 from onnxpress.errors import UsageError
 from onnxpress.output_file import check_output, replace_file
 from onnxpress.own_files import require_report
+from onnxpress.progress import Progress
 from onnxpress.report.html import require_html
 from onnxpress.report.printing import conclude, console_for, print_text
 from onnxpress.report.view import view_page, view_summary
@@ -80,7 +81,7 @@ def command(
             check_output(output, source=file if file.exists() else None)
         require_report(output, can_force=False)
     with progress_line() as progress:
-        progress("reading")
+        progress(Progress("reading"))
         models = [model_file.load(file) for file in files]
         found = None
         if data is not None and b is not None:
@@ -93,7 +94,7 @@ def command(
                 threads=threads,
                 progress=progress,
             )
-        progress("drawing")
+        progress(Progress("drawing"))
         document = view_document(models, [str(file) for file in files], found)
         page = view_page(document)
     said = " ".join([view_summary(document), *document["notes"]])

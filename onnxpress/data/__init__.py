@@ -11,7 +11,7 @@ is a module with a `Reader` that calls `from_arrays` or `from_feeds`, which chec
 
 from onnxpress.data.checks import from_arrays, from_feeds, require_runnable
 from onnxpress.data.function import import_function
-from onnxpress.data.reader import Reader, load_samples
+from onnxpress.data.reader import Data, Reader, load_samples
 from onnxpress.data.samples import GROUPS, LABELS, Samples
 from onnxpress.data.synthetic import MOST_SECONDS, random_samples, rows_looked_up
 
@@ -19,6 +19,7 @@ __all__ = [
     "GROUPS",
     "LABELS",
     "MOST_SECONDS",
+    "Data",
     "Reader",
     "Samples",
     "from_arrays",

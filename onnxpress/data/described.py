@@ -24,7 +24,7 @@ from onnxpress.data.images import read_images, said_by_processor
 from onnxpress.data.pictures import Pictures
 from onnxpress.data.reader import Reader, path_of
 from onnxpress.data.samples import Samples
-from onnxpress.data.sounds import Sounds, read_sounds
+from onnxpress.data.sounds import Sounds, heard_by_extractor, read_sounds
 from onnxpress.data.tables import Table, read_table
 from onnxpress.data.texts import Texts, read_texts
 from onnxpress.errors import DataError, UsageError, nearest
@@ -34,7 +34,7 @@ from onnxpress.toml_places import read_toml
 
 __all__ = ["READER"]
 
-T = TypeVar("T", Texts, Sounds, Table)
+T = TypeVar("T", Texts, Table)
 
 _CONSTANTS = "constants"
 _Read = Callable[[Path, Mapping[str, Any], Sequence[InputSpec], Mapping[str, Array]], Samples]
@@ -57,7 +57,7 @@ def _read(data: str | Path, inputs: Sequence[InputSpec]) -> Samples:
     for name in said:
         if name not in known:
             raise DataError(
-                f"{file}: has no table [{name}]{nearest(name, known)} to describe samples with "
+                f"{file}: there is no table [{name}] for samples{nearest(name, known)} "
                 f"(there are: {', '.join(f'[{one}]' for one in known)}) [D010]"
             )
     kinds = [name for name in said if name in _KINDS]
@@ -101,6 +101,19 @@ def _images(
     return read_images(path, how, inputs, constants)
 
 
+def _sounds(
+    path: Path,
+    table: Mapping[str, Any],
+    inputs: Sequence[InputSpec],
+    constants: Mapping[str, Array],
+) -> Samples:
+    own = dict(table)
+    said = own.pop("preprocessor", None)
+    how = (None if said is None else heard_by_extractor(Path(said))) or Sounds()
+    how = replace(how, **checked(Sounds, "sounds", own, kind="table"))
+    return read_sounds(path, how, inputs, constants)
+
+
 def _prepared(
     name: str,
     settings: type[T],
@@ -123,7 +136,7 @@ def _prepared(
 _KINDS: dict[str, _Read] = {
     "images": _images,
     "texts": _prepared("texts", Texts, read_texts),
-    "sounds": _prepared("sounds", Sounds, read_sounds),
+    "sounds": _sounds,
     "table": _prepared("table", Table, read_table),
 }
 
@@ -139,8 +152,8 @@ def _constants(said: object, inputs: Sequence[InputSpec], file: Path) -> dict[st
     for name, value in said.items():
         if name not in specs:
             raise DataError(
-                f"{file}: [constants] feeds {name!r}{nearest(name, list(specs))}, which the model "
-                f"does not take (it takes: {', '.join(specs)}) [D010]"
+                f"{file}: [constants] feeds {name!r}, which is no input of the model"
+                f"{nearest(name, list(specs))} (it has: {', '.join(specs)}) [D010]"
             )
         spec = specs[name]
         try:
@@ -156,4 +169,4 @@ def _constants(said: object, inputs: Sequence[InputSpec], file: Path) -> dict[st
     return found
 
 
-READER = Reader("a .toml that says which files are fed and how they are prepared", _accepts, _read)
+READER = Reader("a .toml that says how files are prepared", _accepts, _read)

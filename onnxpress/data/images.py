@@ -1,15 +1,14 @@
 """Samples from a folder of pictures; subfolders are classes."""
 
-import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxpress.data.files import Listing, Row, assembled, has_files, listed
+from onnxpress.data.files import Row, assembled, has_files, listed, readable
 from onnxpress.data.pictures import (
     Geometry,
     Interpolation,
@@ -18,6 +17,7 @@ from onnxpress.data.pictures import (
     is_picture,
     tensor_of,
 )
+from onnxpress.data.preprocessor import beside, said_in
 from onnxpress.data.reader import Reader, path_of
 from onnxpress.data.samples import Samples
 from onnxpress.errors import DataError, UsageError
@@ -32,7 +32,6 @@ _SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 )
 _WHAT = "pictures"
-_PROCESSOR = "preprocessor_config.json"
 _METHODS: tuple[Interpolation, ...] = (
     "nearest",
     "lanczos",
@@ -70,20 +69,21 @@ def read_images(
         constants: what its other inputs are fed.
 
     Raises:
-        DataError: no pictures, one that cannot be read, or a model that takes none.
+        DataError: no pictures that can be read, or a model that takes none.
         UsageError: Pillow is not installed, or the file says what cannot be done.
     """
-    notes = []
+    notes: list[str] = []
     if how is None:
-        stated = _beside(path)
+        stated = beside(path)
         how, ignored = (Pictures(), []) if stated is None else said_by_processor(stated)
         spec, geometry = _input(inputs, constants, how, path)
         notes.append(_assumption(path, how.in_words(spec), stated, ignored))
     else:
         spec, geometry = _input(inputs, constants, how, path)
     found = listed(path, _SUFFIXES, _WHAT, how.most, how.classes, labelled=how.labels)
-    rows = _rows(found, how, spec, geometry)
-    return assembled(rows, inputs, constants, str(path), (*notes, *found.notes))
+    notes += found.notes
+    rows = _rows(readable(found, _opened, notes), how, spec, geometry)
+    return assembled(rows, inputs, constants, str(path), notes)
 
 
 def _input(
@@ -102,10 +102,14 @@ def _input(
     return takes[0], geometry
 
 
-def _rows(found: Listing, how: Pictures, spec: InputSpec, geometry: Geometry) -> Iterator[Row]:
-    for number, file in enumerate(found.files):
-        label = None if found.labels is None else found.labels[number]
-        yield {spec.name: tensor_of(_opened(file), how, spec, geometry)}, label
+def _rows(
+    pictures: Iterable[tuple["Image", int | None]],
+    how: Pictures,
+    spec: InputSpec,
+    geometry: Geometry,
+) -> Iterator[Row]:
+    for picture, label in pictures:
+        yield {spec.name: tensor_of(picture, how, spec, geometry)}, label
 
 
 def _opened(file: Path) -> "Image":
@@ -150,13 +154,6 @@ def _in_8_bits(picture: "Image", file: Path) -> "Image":
     return picture
 
 
-def _beside(path: Path) -> Path | None:
-    """What says how pictures are prepared, in their folder or the one above."""
-    folder = path if path.is_dir() else path.parent
-    places = (folder / _PROCESSOR, folder.parent / _PROCESSOR)
-    return next((place for place in places if place.is_file()), None)
-
-
 def _assumption(path: Path, prepared: str, stated: Path | None, ignored: Sequence[str]) -> str:
     if stated is None:
         return (
@@ -174,12 +171,7 @@ def said_by_processor(file: Path) -> tuple[Pictures, list[str]]:
         DataError: it cannot be read.
         UsageError: it says what cannot be done.
     """
-    try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file}: cannot be read as JSON ({error}) [D010]") from error
-    if not isinstance(said, dict):
-        raise DataError(f"{file}: holds a {type(said).__name__}; expected an object [D010]")
+    said = said_in(file)
     try:
         how = _sized(Pictures(), said)
         method = said.get("resample")
@@ -237,7 +229,7 @@ def _shortest(found: object) -> int | None:
 
 
 READER = Reader(
-    "a folder of pictures, with a subfolder for each class where there are labels",
+    "a folder of pictures",
     _accepts,
     _read,
     before=("texts",),

@@ -1,7 +1,7 @@
 """Readers of samples: which of the installed ones takes what the user gave, and reads it."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,15 @@ from typing import Any
 from onnxpress import entry_points
 from onnxpress.data.samples import Samples
 from onnxpress.errors import DataError, UsageError, nearest_file
+from onnxpress.foreign import what_it_is
 from onnxpress.runtime import Array, InputSpec
 
-__all__ = ["GROUP", "Reader", "load_samples", "path_of"]
+__all__ = ["GROUP", "Data", "Reader", "load_samples", "path_of"]
 
 GROUP = "onnxpress.data"
+
+Data = str | Path | Mapping[str, Array] | Samples | Iterable[Any]
+"""What samples are given as: a file, folder or function by name, arrays, an iterable of samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ def path_of(data: object) -> Path | None:
 
 
 def load_samples(
-    data: str | Path | Mapping[str, Array] | Samples,
+    data: Data,
     inputs: Sequence[InputSpec],
     *,
     named_in: str = "",
@@ -53,7 +57,8 @@ def load_samples(
     Args:
         data: a `.npz` file (an array per input, optionally `__labels__` and `__groups__`), a
             folder of ONNX `test_data_set_*` folders (or one of them), `module:function` yielding
-            dictionaries, a dictionary of arrays, or what another installed reader takes.
+            dictionaries, a dictionary of arrays, an iterable of samples or batches (`items`), or
+            what another installed reader takes.
         inputs: the model's inputs.
         named_in: the file that names the data, where the user did not; then no code is run.
 
@@ -83,13 +88,18 @@ def load_samples(
 
 
 def _refusal(data: object, readers: Mapping[str, Reader]) -> str:
+    kinds = f"expected one of: {'; '.join(one.describes for one in readers.values())} [D001]"
     path = path_of(data)
     if path is None:
-        found = f"the samples are of type {type(data).__name__}, which no installed reader takes"
-    elif path.exists():
-        kind = "folder" if path.is_dir() else "file"
-        found = f"{data}: no installed reader takes this {kind}"
-    else:
-        found = f"{data}: there is no such file or folder{nearest_file(path)}"
-    kinds = "; ".join(one.describes for one in readers.values())
-    return f"{found}; expected one of: {kinds} [D001]"
+        return f"samples of type {type(data).__name__} are read by no installed reader; {kinds}"
+    if not path.exists():
+        near = nearest_file(path)
+        found = f"{data}: there is no such file or folder{near}"
+        return f"{found} [D001]" if near else f"{found}; {kinds}"
+    if path.is_dir():
+        if not any(path.iterdir()):
+            return f"{data}: the folder is empty; {kinds}"
+        return f"{data}: no installed reader takes what this folder holds; {kinds}"
+    known = "an ONNX model" if path.suffix.lower() == ".onnx" else what_it_is(path)
+    found = f"is {known}" if known else "is of a kind that no installed reader takes"
+    return f"{data}: {found}; {kinds}"

@@ -1,7 +1,7 @@
 """Two models side by side: what they take and give, hold, and compute, and where they part."""
 
 import collections
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.data import Samples, load_samples, random_samples, require_runnable
+from onnxpress.data import Data, Samples, load_samples, random_samples, require_runnable
 from onnxpress.difference.explaining import Explainer, Parting
 from onnxpress.difference.matching import match
 from onnxpress.difference.pairing import Matching
@@ -22,7 +22,8 @@ from onnxpress.judge import interface_problems, read_outputs
 from onnxpress.judge.cuts import cut_all
 from onnxpress.judge.fidelity import FidelitySum, OutputFidelity
 from onnxpress.judge.slices import SliceSum
-from onnxpress.runtime import Array, Feed, InputSpec, Session
+from onnxpress.progress import Progress, Tell, followed, part, unheard
+from onnxpress.runtime import Feed, InputSpec, Session
 
 __all__ = ["DEFAULT_TOLERANCE_DB", "Difference", "compare_models"]
 
@@ -79,13 +80,13 @@ def compare_models(
     a: str | Path,
     b: str | Path,
     *,
-    data: str | Path | Mapping[str, Array] | Samples | None = None,
+    data: Data | None = None,
     samples: int = 16,
     tolerance_db: float = DEFAULT_TOLERANCE_DB,
     listed: int = 10,
     threads: int = 0,
     seed: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Tell = unheard,
 ) -> Difference:
     """Compare two model files.
 
@@ -98,14 +99,15 @@ def compare_models(
         listed: how many of the worst nodes are given.
         threads: of onnxruntime; 0: all cores.
         seed: of random inputs.
-        progress: told in a few words what is being done.
+        progress: told how far it is, see `Progress`.
 
     Raises:
         ModelError: one of the files is no model, or onnxruntime cannot load or run it.
         DataError: the samples do not fit.
         UsageError: the models have no output in common.
     """
-    progress("reading")
+    progress = followed(progress)
+    progress(Progress("reading", fraction=0.0))
     loaded = tuple(model_file.load(path) for path in (a, b))
     sessions = tuple(Session(Path(p), threads=threads, name=str(p)) for p in (a, b))
     if data is None:
@@ -125,11 +127,19 @@ def compare_models(
         )
         return _difference(found, None, (), {}, taken, (note,))
     feeds = _feeds(taken, inputs, sessions[1])
-    progress("pairing tensors")
+    progress(Progress("pairing tensors", fraction=0.1))
     matching = match(views[0], views[1], feeds, inputs, threads=threads)
     fixed = _drawn(matching, views[0])
-    errors = measure(views[0], views[1], matching, feeds, fixed, threads=threads, progress=progress)
-    progress("comparing outputs")
+    errors = measure(
+        views[0],
+        views[1],
+        matching,
+        feeds,
+        fixed,
+        threads=threads,
+        progress=part(progress, 0.4, 0.9),
+    )
+    progress(Progress("comparing outputs", fraction=0.9))
     outputs = _outputs(sessions, feeds, common)
     return _difference(found, matching, errors, outputs, taken, ())
 
@@ -158,9 +168,7 @@ def _made_up(session: Session, model: ir.Model, number: int, seed: int, source: 
         raise DataError(f"{source}: {str(error).replace('--evaluation', '--data')}") from error
 
 
-def _samples(
-    session: Session, data: str | Path | Mapping[str, Array] | Samples, number: int
-) -> Samples:
+def _samples(session: Session, data: Data, number: int) -> Samples:
     found = load_samples(data, session.inputs)
     taken = found.take(range(min(number, len(found))))
     require_runnable(session, taken)

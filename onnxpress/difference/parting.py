@@ -7,7 +7,7 @@ be given, in Loop and Scan bodies, what a node adds is what its output has beyon
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from onnxpress.difference.pairing import Matching
 from onnxpress.difference.tensors import Tensor, Tensors
 from onnxpress.difference.tracing import frontier, opened, shaped
+from onnxpress.progress import Progress, Tell, unheard
 from onnxpress.runtime import Array, Feed
 
 __all__ = ["TensorError", "measure"]
@@ -81,7 +82,7 @@ def measure(
     fixed: Iterable[str],
     *,
     threads: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Tell = unheard,
 ) -> list[TensorError]:
     """The errors of all pairs that can be compared, in the order in which A computes them.
 
@@ -92,7 +93,7 @@ def measure(
         feeds: samples, for A and for B.
         fixed: tensors of B that always have A's values: what is drawn at random.
         threads: of onnxruntime.
-        progress: told in a few words what is being done.
+        progress: told how far it is, see `Progress`.
 
     Raises:
         ModelError: onnxruntime cannot run one of them.
@@ -107,7 +108,7 @@ def measure(
     pairs.sort(key=lambda pair: b.by_name[pair.name].position)
     chunks = list(_chunks(pairs, matching))
     for number, chunk in enumerate(chunks):
-        progress(f"comparing tensors, part {number + 1} of {len(chunks)}")
+        progress(Progress("comparing tensors", number, len(chunks)))
         _add_chunk(a, b, matching, chunk, feeds, always, threads)
     return _errors(a, b, matching, pairs, forcible)
 

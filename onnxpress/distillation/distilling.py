@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.data import Samples
+from onnxpress.data import Data
 from onnxpress.distillation.checking import Comparison
 from onnxpress.distillation.matching import matched, sample_sets
 from onnxpress.distillation.parameters import write_back
@@ -22,7 +22,8 @@ from onnxpress.distillation.problem import Problem, pose
 from onnxpress.distillation.training import Schedule, Trained, train
 from onnxpress.judge import Budget, Evaluator, Measurement
 from onnxpress.judge.measurement import drop_bounds
-from onnxpress.runtime import Array, Session
+from onnxpress.progress import Progress, Tell, followed, part, unheard
+from onnxpress.runtime import Session
 from onnxpress.validation import Validation, check_model
 
 __all__ = ["Distilled", "distill"]
@@ -76,8 +77,8 @@ def distill(
     teacher: str | Path,
     student: str | Path,
     *,
-    calibration: str | Path | Mapping[str, Array] | Samples,
-    evaluation: str | Path | Mapping[str, Array] | Samples | None = None,
+    calibration: Data,
+    evaluation: Data | None = None,
     budget: Budget | None = None,
     steps: int = 1000,
     time_limit: float | None = None,
@@ -85,7 +86,7 @@ def distill(
     temperature: float = 2.0,
     seed: int = 0,
     threads: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Tell = unheard,
     stop: Callable[[], bool] = lambda: False,
 ) -> Distilled:
     """Train a student towards its teacher on unlabelled samples.
@@ -102,7 +103,7 @@ def distill(
         temperature: T of class scores.
         seed: of the split and of the order of the samples.
         threads: of onnxruntime; 0: all cores.
-        progress: told in a few words what is being done.
+        progress: told how far it is, see `Progress`.
         stop: asked before each step whether to end with the best so far.
 
     Raises:
@@ -111,21 +112,22 @@ def distill(
         BudgetError: the budget cannot be judged with these samples.
     """
     started = time.monotonic()
-    progress("reading")
+    progress = followed(progress)
+    progress(Progress("reading", fraction=0.0))
     pair = matched(teacher, student, threads)
     sets = sample_sets(pair, calibration, evaluation, seed)
-    progress("asking the teacher")
+    progress(Progress("asking the teacher", fraction=0.02))
     evaluator = Evaluator(pair.teacher, sets[2], budget or Budget(), model=pair.teacher_model)
     before = evaluator.measure(pair.student)
-    progress("deriving gradients")
+    progress(Progress("deriving gradients", fraction=0.04))
     problem = pose(
         pair, *sets[:2], evaluator.readings, temperature=temperature, seed=seed, threads=threads
     )
-    progress("comparing gradients with finite differences")
+    progress(Progress("comparing gradients with finite differences", fraction=0.06))
     comparisons = problem.compared()
     schedule = Schedule(steps, learning_rate, time_limit, seed)
-    trained = train(problem, schedule, progress=progress, stop=stop)
-    progress("judging")
+    trained = train(problem, schedule, progress=part(progress, 0.08, 0.96), stop=stop)
+    progress(Progress("judging", fraction=0.96))
     model = write_back(pair.student_model, problem.parameters, trained.values)
     candidate = Session(model, threads=threads, name="the trained student")
     why_not = _why_not(evaluator, trained, before, candidate)

@@ -17,6 +17,7 @@ from onnxpress.distillation.batches import Batches
 from onnxpress.distillation.losses import LOSS
 from onnxpress.distillation.parameters import Parameter
 from onnxpress.distillation.problem import Problem
+from onnxpress.progress import Progress, Tell, unheard
 from onnxpress.runtime import Session
 
 __all__ = ["Check", "Schedule", "Trained", "loss_on", "train"]
@@ -128,7 +129,7 @@ def train(
     problem: Problem,
     schedule: Schedule,
     *,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Tell = unheard,
     stop: Callable[[], bool] = lambda: False,
 ) -> Trained:
     """Take steps until they are done, the time is up, or nothing gets better.
@@ -139,7 +140,7 @@ def train(
     Args:
         problem: what is minimized over what.
         schedule: how long and how fast.
-        progress: told the loss, the best so far and the time left.
+        progress: told the steps, and the loss at first, now and at best.
         stop: asked before each step whether to end with the best so far.
     """
     training, choosing = problem.batches
@@ -155,7 +156,7 @@ def train(
         run.step(loss, found)
         if run.steps % every == 0 or run.steps == schedule.steps:
             run.check(loss_on(problem.scoring, choosing, run.values))
-            progress(run.words())
+            progress(run.told())
     return Trained(run.best, tuple(run.checks), run.steps, ended, run.no_numbers)
 
 
@@ -231,13 +232,13 @@ class _Run:
             self.values[name][...] = value
         self._optimizer.restart()
 
-    def words(self) -> str:
-        """The loss, the best so far and the time left."""
-        left = (1 / max(self._part, 1e-9) - 1) * (time.monotonic() - self._started)
-        return (
-            f"step {self.steps} of {self._schedule.steps}: loss {self.checks[-1].chosen:.3g}, "
-            f"best {self._least:.3g}, at first {self.checks[0].chosen:.3g}; {left:.0f} s left"
+    def told(self) -> Progress:
+        """The loss, at first and now, how many steps, and how much of the steps or the time."""
+        stage = (
+            f"training (loss {self.checks[0].chosen:.3g} at first, {self.checks[-1].chosen:.3g} "
+            f"now, {self._least:.3g} at best)"
         )
+        return Progress(stage, self.steps, self._schedule.steps, min(self._part, 1.0))
 
 
 def _starts(parameters: Mapping[str, Parameter]) -> dict[str, Floats]:

@@ -11,7 +11,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from onnxpress.conversion.convert import dynamic_inputs
 from onnxpress.conversion.ort_format import write_ort
 from onnxpress.errors import ModelError, OnnxpressError
 from onnxpress.judge import Evaluator, FidelitySum, Measurement
+from onnxpress.progress import Progress, Tell, unheard
 from onnxpress.providers.by_rules import verdict_by_rules
 from onnxpress.providers.catalogue import Provider, has_nvidia_gpu, provider
 from onnxpress.providers.config import ProviderLocation, ProviderOptions, read_config
@@ -58,7 +59,7 @@ def check_providers(
     evaluator: Evaluator,
     *,
     threads: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Tell = unheard,
 ) -> tuple[ProviderVerdict, ...]:
     """Check `model` on each provider, one after the other.
 
@@ -68,7 +69,7 @@ def check_providers(
         original: what it came from.
         evaluator: of the original, with the samples and the budget.
         threads: of onnxruntime; 0: all cores.
-        progress: told in a few words what is being done.
+        progress: told how far it is, see `Progress`.
 
     Raises:
         UsageError: a name or the configuration means nothing.
@@ -79,8 +80,8 @@ def check_providers(
     verdicts = []
     with temporary_folder() as folder:
         check = _Check(folder, model, original, evaluator, options.time_limit, threads)
-        for entry in entries:
-            progress(f"checking on {entry.name}")
+        for number, entry in enumerate(entries):
+            progress(Progress(f"checking on {entry.name}", number, len(entries)))
             started = time.monotonic()
             verdict = check.run(entry, places[entry.name])
             seconds = round(time.monotonic() - started, 2)

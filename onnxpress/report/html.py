@@ -18,7 +18,7 @@ from onnxpress.report.columns import Document
 from onnxpress.report.depth import Strip, depth_charts
 from onnxpress.report.frontier import frontiers
 from onnxpress.report.headline import budget, key_figures, readings, verdict
-from onnxpress.report.layer_columns import LAYER_COLUMNS, TRIED_COLUMNS, percent
+from onnxpress.report.layer_columns import FORM_COLUMNS, LAYER_COLUMNS, TRIED_COLUMNS, percent
 from onnxpress.report.regions import regions
 from onnxpress.report.rendering import rendered
 from onnxpress.report.small_charts import (
@@ -83,6 +83,7 @@ def write_html(report: Document, path: Path, files: FileSet) -> None:
         differing_words=_differing_words(report),
         depth=_titled(depth_charts(report["layers"])),
         layers=_layers(report["layers"]),
+        forms=table_of(FORM_COLUMNS, report["forms"]) if report["forms"] else None,
         histograms=histogram_charts(report["histograms"]),
         activations=activation_charts(report["activations"]),
         spectra=spectrum_charts(report["spectra"]),

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 
 from onnxpress.contract import Decision
 from onnxpress.judge import Measurement
+from onnxpress.progress import Best
 from onnxpress.runtime import Latency
+from onnxpress.search.objective import Objective
 
 __all__ = ["Journal", "TriedModel"]
 
@@ -44,9 +46,13 @@ class Journal:
     """What was tried in one run.
 
     Attributes:
+        original_bytes: of the weights of the original; 0: not known.
+        objective: by which one is the best.
         tried: in order.
     """
 
+    original_bytes: int = 0
+    objective: Objective = field(default_factory=Objective)
     tried: list[TriedModel] = field(default_factory=list)
     _places: dict[Hashable, int] = field(default_factory=dict)
 
@@ -90,6 +96,16 @@ class Journal:
                 None if latency is None else latency.speedup,
             )
         )
+
+    @property
+    def best(self) -> Best | None:
+        """What costs least by the objective of all that held; `None` where nothing did."""
+        held = [one for one in self.tried if one.holds]
+        if not held:
+            return None
+        best = min(held, key=lambda m: self.objective.cost(m.weight_bytes, 1 / (m.speedup or 1.0)))
+        ratio = self.original_bytes / max(best.weight_bytes, 1)
+        return Best(ratio, best.speedup, best.drop, best.worst_sqnr_db)
 
     def clock(self, passes: str, key: Hashable, latency: Latency) -> None:
         """Add the time of a choice to the last model that was made by it."""

@@ -16,6 +16,7 @@ from onnxpress.contract import Context, Decision
 from onnxpress.errors import ModelError, PassError
 from onnxpress.judge import Evaluator, Measurement
 from onnxpress.pool import Pool
+from onnxpress.progress import Progress, part
 from onnxpress.refinement import UnfinishedError
 from onnxpress.runtime import Latency, Session
 from onnxpress.search.findings import Findings, seen_of
@@ -26,6 +27,8 @@ __all__ = ["MeasuredTrials"]
 logger = logging.getLogger(__name__)
 
 _CLOCK_S = 2.0
+_TRYING = 0.2
+"""Of a search, where models are tried from; before, sensitivities are measured."""
 
 
 class MeasuredTrials:
@@ -52,6 +55,7 @@ class MeasuredTrials:
         self._tried = 0
         self.quickest_s = float("inf")
         self._before: Session | None = None
+        self._tell = part(options.progress, _TRYING, 1.0)
 
     @property
     def tried(self) -> int:
@@ -127,7 +131,9 @@ class MeasuredTrials:
         self._findings.note(decisions, measurement)
         self._take_down(decisions, model, measurement)
         self.quickest_s = min(self.quickest_s, time.monotonic() - started)
-        options.progress(f"{self._pool.names}: {len(decisions)} sites, attempt {self._tried}")
+        self._tell(
+            Progress(f"{self._pool.names}: models tried", self._tried, best=options.journal.best)
+        )
         logger.debug(
             "%s: %d sites: drop %.2f, worst SQNR %.1f dB",
             self._pool.names,

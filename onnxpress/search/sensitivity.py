@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from onnxpress.contract import Candidate, Decision, Proposal
+from onnxpress.progress import Progress, part
 from onnxpress.search.trial import Trials
 
 __all__ = ["hopeless", "magnified", "weighed"]
@@ -21,6 +22,8 @@ _RESOLUTION = 16
 """Layers that together take less than such a part of what all lose are not told apart."""
 _PARTS = 4
 """A group is divided into: to find one layer takes as many runs as by halves, many at once less."""
+_PART = 0.2
+"""Of a search, usually."""
 _TINY_ERROR = 1e-12
 _TYPICAL_ERROR = 0.02
 """Large enough to be measured above rounding, small enough that errors still add up."""
@@ -63,6 +66,7 @@ def magnified(trials: Trials, proposals: Sequence[Proposal]) -> list[Proposal]:
     least, most = _MAGNIFICATION_SAMPLES
     samples = min(most, max(least, -(-_MAGNIFICATION_NUMBERS // max(trials.numbers, 1))))
     found = []
+    tell = part(trials.options.progress, 0.0, _PART)
     for number, proposal in enumerate(proposals, 1):
         typical = min(
             proposal.candidates,
@@ -76,7 +80,7 @@ def magnified(trials: Trials, proposals: Sequence[Proposal]) -> list[Proposal]:
             replace(c, predicted_error=c.predicted_error * scale) for c in proposal.candidates
         )
         found.append(replace(proposal, candidates=candidates))
-        trials.options.progress(f"sensitivity of site {number} of {len(proposals)}")
+        tell(Progress("sensitivity of sites", number, len(proposals)))
     return found
 
 
@@ -150,6 +154,8 @@ def _divided(
         return max(trials.noise(decisions, _SENSITIVITY_SAMPLES) - alone, 0.0)
 
     found: dict[tuple[str, int], float] = {}
+    tell = part(trials.options.progress, 0.0, _PART)
+    number = sum(len(group) for group in groups)
     waiting: list[tuple[float, _Group, float]] = []
     for group in groups:
         error = error_of(group)
@@ -160,13 +166,13 @@ def _divided(
         error, group, share = waiting.pop(worst)
         if len(group) == 1 or error <= share or until.out_of_time():
             predicted = [_least(decision) for _, decision in group]
-            for (place, decision), part in zip(group, predicted, strict=True):
-                found[decision.site, place] = error * part / sum(predicted)
-            trials.options.progress(f"sensitivity of {len(found)} candidates")
+            for (place, decision), own in zip(group, predicted, strict=True):
+                found[decision.site, place] = error * own / sum(predicted)
+            tell(Progress("sensitivity of candidates", len(found), number))
             continue
         size = -(-len(group) // _PARTS)
         parts = [group[start : start + size] for start in range(0, len(group), size)]
-        waiting += [(error_of(part), part, share) for part in parts]
+        waiting += [(error_of(quarter), quarter, share) for quarter in parts]
     return found
 
 

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnxpress.contract import Decision
 from onnxpress.data import Samples
 from onnxpress.judge import Measurement
+from onnxpress.progress import Tell, unheard
 from onnxpress.runtime import Clock, Latency, compare_latency
 from onnxpress.search.allowance import Allowance
 from onnxpress.search.journal import Journal
@@ -55,7 +56,7 @@ class SearchOptions:
     deadline: float = float("inf")
     stop: Callable[[], bool] = field(default=lambda: False)
     clock: Clock = compare_latency
-    progress: Callable[[str], None] = field(default=lambda _: None)
+    progress: Tell = unheard
     refining: bool = True
     explaining: Allowance | None = None
     journal: Journal = field(default_factory=Journal)

@@ -78,7 +78,7 @@ def test_rate_is_known_of_every_part(tmp_path: Path) -> None:
 
 def test_model_that_takes_features_is_refused(tmp_path: Path) -> None:
     tone(tmp_path / "a.wav")
-    with pytest.raises(DataError, match=r"mel bands"):
+    with pytest.raises(DataError, match=r"features = 'log-mel' or 'fbank'"):
         load_samples(tmp_path, [InputSpec("mel", "float32", ("n", 80, 3000))])
 
 
