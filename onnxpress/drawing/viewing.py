@@ -12,6 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxpress.difference import Difference, TensorError
+from onnxpress.difference.explaining import attribute_text
 from onnxpress.drawing.changes import Changes, compare_pictures
 from onnxpress.drawing.graphs import Box, Constant, Picture, pictures_of, with_shapes
 from onnxpress.drawing.layout import layered
@@ -246,7 +247,7 @@ def _attribute(attribute: ir.Attr) -> str:
     if attribute.type == ir.AttributeType.TENSOR:
         tensor = attribute.as_tensor()
         return f"{tensor.dtype.name.lower()}{list(tensor.shape.numpy())}"
-    text = str(attribute.value)
+    text = attribute_text(attribute)
     return text if len(text) <= _ATTRIBUTE else f"{text[:_ATTRIBUTE]}… ({len(text):,} letters)"
 
 

@@ -116,6 +116,15 @@ def test_attributes_and_constants_that_differ_are_told() -> None:
     assert changes.why[box_of(one, "Add")] == ["b [4] differs (2.7 dB)"]
 
 
+def test_floats_that_are_one_in_the_file_are_the_same() -> None:
+    text = TWO.replace("Relu (q)", "LeakyRelu <alpha = 0.1> (q)")
+    before, after = model(text), model(text)
+    (node,) = [node for node in after.graph if node.op_type == "LeakyRelu"]
+    node.attributes.add(ir.AttrFloat32("alpha", 0.1))
+    assert before.graph[2].attributes["alpha"].as_float() != 0.1
+    assert counts(before, after)[1:] == (0, 0, 0)
+
+
 def test_a_node_that_reads_another_tensor_is_changed() -> None:
     after = model(TWO.replace("r = Relu (q)", "r = Relu (p)"))
     one, _, changes = compared(model(TWO), after)
