@@ -40,6 +40,7 @@ from onnxpress.search import Allowance, Goal, Journal, Objective, SearchOptions
 from onnxpress.shared_statistics import SharedStatistics
 from onnxpress.shedding import kept_small
 from onnxpress.stage_result import StageResult
+from onnxpress.statistics import activation_grids
 from onnxpress.targets import load_target
 from onnxpress.unmeasured import unchanged, without_runtime, without_samples
 from onnxpress.untreated import nothing_to_compress, odd_numbers
@@ -273,6 +274,7 @@ def _run(request: Request) -> Result:
         spent=judge.spent_anywhere(validation.measurement),
         disagreements=different,
         compared=compared,
+        activations=activation_grids(final, statistics.tensors()),
     )
 
 

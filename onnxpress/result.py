@@ -18,6 +18,7 @@ from onnxpress.output_file import FileSet
 from onnxpress.own_files import STAMP
 from onnxpress.recipe import Recipe
 from onnxpress.stage_result import StageResult
+from onnxpress.statistics import ActivationGrid
 from onnxpress.summary import Summary, summary_of
 from onnxpress.targets import load_target
 from onnxpress.temporary import temporary_folder
@@ -51,6 +52,7 @@ class Result:
         spent: share of the budget that the last judgement found spent; `None`: not measured.
         disagreements: samples of the last judgement on which old and new differ most.
         compared: how many samples these were looked for in.
+        activations: those that lose most by being quantized, with the grid that was chosen.
     """
 
     model: ir.Model
@@ -67,6 +69,7 @@ class Result:
     spent: float | None = None
     disagreements: tuple[Disagreement, ...] = ()
     compared: int = 0
+    activations: tuple[ActivationGrid, ...] = ()
 
     @property
     def layers(self) -> list[dict[str, Any]]:

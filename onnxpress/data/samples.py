@@ -1,7 +1,7 @@
 """A number of samples, with their labels and groups where there are any."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +30,7 @@ class Samples:
             split (of one patient, speaker or page); `None`: all are on their own.
         notes: what was assumed when they were read, in sentences for the user.
         places: where each stood in what was read; empty: they are all of it, in its order.
+        rates: values a second of inputs that are fed recordings, by name.
     """
 
     feeds: tuple[Feed, ...]
@@ -38,6 +39,7 @@ class Samples:
     groups: Integers | None = field(default=None)
     notes: tuple[str, ...] = ()
     places: tuple[int, ...] = ()
+    rates: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.feeds)
@@ -52,7 +54,8 @@ class Samples:
         groups = None if self.groups is None else self.groups[chosen]
         feeds = tuple(self.feeds[i] for i in chosen)
         places = tuple(self.place(i) for i in chosen)
-        return Samples(feeds, labels, source or self.source, groups, self.notes, places)
+        named = source or self.source
+        return Samples(feeds, labels, named, groups, self.notes, places, self.rates)
 
     def place(self, index: int) -> int:
         """Where a sample stood in what was read."""

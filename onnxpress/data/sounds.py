@@ -1,7 +1,7 @@
 """Samples from recordings: the signal itself or its log-mel features, at one rate, one channel."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -112,7 +112,8 @@ def read_sounds(
     prepare = _as_signal if how.features == "signal" else _as_features
     arrays = readable(found, lambda file: prepare(file, how, spec, shape), notes)
     rows = (({spec.name: array}, label) for array, label in arrays)
-    return assembled(rows, inputs, constants, str(path), notes)
+    samples = assembled(rows, inputs, constants, str(path), notes)
+    return replace(samples, rates={spec.name: rate}) if how.features == "signal" else samples
 
 
 def _input(

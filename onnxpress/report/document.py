@@ -7,9 +7,11 @@ from there.
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from onnxpress import model_file
+from onnxpress.drawing.regions import region_documents
 from onnxpress.judge import Disagreement
 from onnxpress.providers import ProviderVerdict
 from onnxpress.report import columns, rows
@@ -17,6 +19,7 @@ from onnxpress.report.form_rows import form_rows
 from onnxpress.report.layer_rows import Origins, layer_rows
 from onnxpress.report.pictures import fed_document
 from onnxpress.report.reading import reading_document
+from onnxpress.report.sounds import heard_document
 from onnxpress.report.text import opened_by_data
 from onnxpress.report.weight_figures import histograms, spectra
 from onnxpress.result import Result
@@ -63,7 +66,9 @@ def document(result: Result, command: Sequence[str] = ()) -> dict[str, Any]:
         "layers": layers,
         "forms": [] if origins is None else form_rows(result, origins, layers),
         "histograms": [] if origins is None else histograms(result, origins, layers),
+        "activations": [asdict(grid) for grid in result.activations],
         "spectra": spectra(result),
+        "regions": _regions(result),
         "compared": result.compared,
         "disagreements": [_disagreement(one) for one in result.disagreements],
         "stages": _stages(result.stages, result.original_bytes),
@@ -81,6 +86,11 @@ def _whole_weights(result: Result) -> dict[str, int] | None:
     }
 
 
+def _regions(result: Result) -> list[dict[str, Any]]:
+    """Where the graph of the simplified original changed."""
+    return region_documents(result.stages[0].model, result.model) if result.stages else []
+
+
 def _tried(one: TriedModel) -> dict[str, Any]:
     """A model of the search."""
     found = {name: getattr(one, name) for name in TriedModel.__slots__}
@@ -96,7 +106,8 @@ def _disagreement(one: Disagreement) -> dict[str, Any]:
         "lost": one.lost,
         "error": columns.number_or_none(one.error),
         "label": one.label,
-        "fed": fed_document(one.feed),
+        "fed": fed_document(one.feed, one.rates),
+        "heard": heard_document(one.heard),
         "answers": [
             {"output": a.output, "original": a.original, "optimized": a.optimized}
             for a in one.answers
