@@ -1,8 +1,9 @@
 """A number of samples, with their labels and groups where there are any."""
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,8 @@ class Samples:
             split (of one patient, speaker or page); `None`: all are on their own.
         notes: what was assumed when they were read, in sentences for the user.
         places: where each stood in what was read; empty: they are all of it, in its order.
+        preparation: what prepares other files in the same way (`preparation`), where files were
+            prepared; else empty.
     """
 
     feeds: tuple[Feed, ...]
@@ -38,6 +41,7 @@ class Samples:
     groups: Integers | None = field(default=None)
     notes: tuple[str, ...] = ()
     places: tuple[int, ...] = ()
+    preparation: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.feeds)
@@ -52,7 +56,14 @@ class Samples:
         groups = None if self.groups is None else self.groups[chosen]
         feeds = tuple(self.feeds[i] for i in chosen)
         places = tuple(self.place(i) for i in chosen)
-        return Samples(feeds, labels, source or self.source, groups, self.notes, places)
+        return replace(
+            self,
+            feeds=feeds,
+            labels=labels,
+            source=source or self.source,
+            groups=groups,
+            places=places,
+        )
 
     def place(self, index: int) -> int:
         """Where a sample stood in what was read."""

@@ -1,7 +1,7 @@
 """Samples from recordings: the signal itself or its log-mel features, at one rate, one channel."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +10,7 @@ from annotated_types import Gt
 
 from onnxpress.data.features import Kind, Mel, Window, log_mel, standardized
 from onnxpress.data.files import MOST, Listing, Row, assembled, has_files, listed
+from onnxpress.data.preparation import preparation_of
 from onnxpress.data.preprocessor import beside, said_in
 from onnxpress.data.reader import Reader, path_of
 from onnxpress.data.samples import Samples
@@ -109,7 +110,9 @@ def read_sounds(
     what = "one channel" if how.features == "signal" else f"{how.features} features of one channel"
     note = f"{path}: recordings are fed as {what} of {rate:,} values a second{by}"
     rows = _rows(found, how, spec, shape)
-    return assembled(rows, inputs, constants, str(path), (note, *found.notes))
+    samples = assembled(rows, inputs, constants, str(path), (note, *found.notes))
+    kept = preparation_of("sounds", how, inputs, constants, rate=rate, classes=found.classes)
+    return replace(samples, preparation=kept)
 
 
 def _input(
