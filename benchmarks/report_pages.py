@@ -42,11 +42,11 @@ def main(folder: Path, reports: list[Path]) -> None:
                     page.size(width, dark=theme == "dark")
                     page.open(place)
                     target = folder / f"{report.stem}-{width}-{theme}.png"
-                    _save(page.picture(0, height), target)
+                    save(page.picture(0, height), target)
                     print(target, target.stat().st_size)
 
 
-def _save(content: bytes, target: Path) -> None:
+def save(content: bytes, target: Path) -> None:
     """With a palette, and at three quarters of the size where it is wide."""
     with Image.open(io.BytesIO(content)) as picture:
         found = picture.convert("RGB")

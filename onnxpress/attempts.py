@@ -25,8 +25,10 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from onnxpress import model_file
+from onnxpress.contract import Context, Stage
 from onnxpress.conversion import convert_form, samples_to_choose_by
 from onnxpress.conversion.half_range import Magnitudes
+from onnxpress.enforcement import quota_of
 from onnxpress.judge import Evaluator, Measurement
 from onnxpress.original import Run
 from onnxpress.pooled import SMALL_BYTES
@@ -49,6 +51,8 @@ _LEAST_SHARE = 0.05
 _CHOSEN, _ALONE, _ROUGH = 0.95, 0.2, 0.85
 """Of the time of a run, usually: until it is judged; of that, the last pass alone, and all that
 searches; the rest fits again."""
+_BEYOND = 4.0
+"""Times the budget, 6 dB: what some hundred samples bring back."""
 _MARGIN = 0.8
 """Of what would just be enough: the next samples differ again."""
 
@@ -184,7 +188,32 @@ def best_attempt(run: Run, share: float = 1.0) -> Attempt:
         return _attempt(run, Variant(kernel_preserving_only=True, share=share))
     if variant.rough and _refines(best.stages):
         best = _fitted(run, variant, best)
+    if _trains(run):
+        best = min(best, _further(run, variant, best), key=lambda one: order((variant, one)))
     return _explained(run, best, tries[0][1]) if variant.skipped else best
+
+
+def _further(run: Run, variant: Variant, best: Attempt) -> Attempt:
+    """What the passes make with more than the budget, if training brings it back within.
+
+    The attempt itself where there is no time, or no search that could spend more.
+    """
+    open_ = [s.pass_ for s in run.recipe.stages if s.pass_.stage.loses and s.decisions is None]
+    context = Context(run.original.model, run.target)
+    # What a setting asks for is done whatever the budget says.
+    searched = [pass_ for pass_ in open_ if quota_of(pass_, context) is None]
+    if not searched or run.options.out_of_time():
+        return best
+    run.options.progress(Progress("beyond the budget, as training may bring it back"))
+    return _attempt(run, replace(variant, share=variant.share * _BEYOND, rough=False))
+
+
+def _trains(run: Run) -> bool:
+    """Whether a pass that recovers is to be tried."""
+    return any(
+        stage.pass_.stage == Stage.RECOVERY and stage.decisions is None
+        for stage in run.recipe.stages
+    )
 
 
 def _followed(run: Run, share: float) -> list[tuple[Variant, Attempt]]:
@@ -293,7 +322,9 @@ def _magnitudes(run: Run, model: ir.Model) -> Magnitudes:
 
 
 def _refines(stages: Sequence[StageResult]) -> bool:
-    """Whether the last pool that loses something took anything that it would fit again."""
+    """Whether the last pool took anything that it would fit again, or that could be trained."""
+    if any(stage.pass_.stage == Stage.RECOVERY for stage in stages):
+        return any(s.decisions and s.pass_.stage.loses for s in stages)
     last = max(stage.pass_.stage for stage in stages if stage.pass_.stage.loses)
     return any(s.decisions and s.pass_.refines for s in stages if s.pass_.stage == last)
 

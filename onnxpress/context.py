@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from onnxpress.distillation.teaching import Teacher
 from onnxpress.errors import RecipeError, UsageError, nearest
 from onnxpress.graph import Names
 from onnxpress.layers import Layer, find_layers
@@ -54,6 +55,7 @@ class Context:
             left alone with `OUT_OF_TIME` as the reason.
         kept: names of layers whose weights the user keeps from the pass: candidates that change
             them are dropped, and a rewrite that does is refused.
+        teacher: the original with samples, for passes of the stage that recovers; else `None`.
     """
 
     model: ir.Model
@@ -73,6 +75,7 @@ class Context:
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
     out_of_time: Callable[[], bool] = field(default=_never, compare=False, repr=False)
     kept: frozenset[str] = frozenset()
+    teacher: Teacher | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         fill = object.__setattr__

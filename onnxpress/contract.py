@@ -62,7 +62,8 @@ Parameter = bool | int | float | str
 class Stage(enum.IntEnum):
     """When a technique acts; each stage proposes on the model the earlier one left.
 
-    LOSSLESS and STORAGE change no answer, and take part whatever passes are asked for.
+    LOSSLESS and STORAGE change no answer, and take part whatever passes are asked for. RECOVERY
+    brings back some of what those before it lost, and spends nothing.
     """
 
     LOSSLESS = 0
@@ -70,12 +71,13 @@ class Stage(enum.IntEnum):
     LOW_RANK = 2
     SPARSITY = 3
     QUANTIZATION = 4
-    STORAGE = 5
+    RECOVERY = 5
+    STORAGE = 6
 
     @property
     def loses(self) -> bool:
         """Whether passes of the stage spend of the budget."""
-        return self not in (Stage.LOSSLESS, Stage.STORAGE)
+        return self not in (Stage.LOSSLESS, Stage.RECOVERY, Stage.STORAGE)
 
 
 @dataclass(frozen=True, slots=True)

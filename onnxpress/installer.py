@@ -250,8 +250,8 @@ def install(
     unknown = [name for name in wanted if name not in STEPS]
     if unknown:
         raise UsageError(
-            f"cannot install {', '.join(unknown)}{nearest(unknown[0], list(STEPS))}; expected all, "
-            f"or some of {', '.join(STEPS)} [U006]"
+            f"cannot install {', '.join(unknown)}{nearest(unknown[0], list(STEPS))} (there are: "
+            f"all, {', '.join(STEPS)}) [U006]"
         )
     for name in wanted:
         started = time.monotonic()

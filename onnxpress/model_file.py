@@ -22,6 +22,7 @@ from onnxpress.external_data import (
     rename,
     without_data,
 )
+from onnxpress.foreign import what_it_is
 from onnxpress.inlining import in_memory, is_in_memory, read_from, with_own_attributes
 from onnxpress.mapped import map_tensors, placed
 from onnxpress.output_file import FileSet, check_output, place_of
@@ -133,9 +134,8 @@ def _parsed(file: Path) -> onnx.ModelProto:
     """The file's own content, as far as it is an ONNX model at all."""
     try:
         if not file.exists():
-            raise ModelError(
-                f"{file}: there is no such file{nearest_file(file)}; expected an ONNX model [M001]"
-            )
+            near = nearest_file(file) or "; expected an ONNX model"
+            raise ModelError(f"{file}: there is no such file{near} [M001]")
         if file.is_dir():
             raise ModelError(f"{file}: found a folder; expected an ONNX model file [M001]")
         if not file.is_file():
@@ -147,6 +147,9 @@ def _parsed(file: Path) -> onnx.ModelProto:
             )
         proto = onnx.load(file, load_external_data=False)
     except DecodeError as error:
+        known = what_it_is(file)
+        if known:
+            raise ModelError(f"{file}: is no ONNX model, but {known} [M002]") from error
         raise ModelError(
             f"{file}: found {size:,} bytes that are not a complete ONNX model "
             f"(protobuf: {error}); expected a file written by an ONNX exporter; if it was "

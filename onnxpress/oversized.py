@@ -47,6 +47,7 @@ from onnxpress.walked import RunsByBlocks, judges, open_pools
 __all__ = ["without_room"]
 
 _HOW_RUN = "run block by block and never as a whole, so that no latency was measured"
+_UNTRAINED = "above the memory budget nothing is trained [T007]"
 _NOT_NAMED = (
     "left out: without samples no choice can be tried on a model of this size; named, it goes by "
     "the errors that it predicts [L020]"
@@ -156,6 +157,9 @@ def _stages(
             for pass_ in pool.passes:
                 stages.append(lossless(pass_, model, target, recipe.seed, refusal))
                 model = stages[-1].model
+            continue
+        if pool.stage == Stage.RECOVERY:
+            stages += [StageResult(pass_, model, note=_UNTRAINED) for pass_ in pool.passes]
             continue
         if pins is None:
             pins = Pins.of(recipe.selection, selectable_sites(model, original.model))

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from onnxpress import model_file, registry
 from onnxpress.attempts import Attempt, judged_attempt
-from onnxpress.contract import Pass
+from onnxpress.contract import Pass, Stage
 from onnxpress.conversion import Conversion, convert_interface
 from onnxpress.errors import NoSamplesError
 from onnxpress.judge import Budget, Disagreement, Evaluator, most_different
@@ -366,7 +366,7 @@ def _without_effect(stages: Sequence[StageResult], request: Request) -> list[str
         for stage in stages
         if request.named
         and not stage.decisions
-        and stage.pass_.stage.loses
+        and (stage.pass_.stage.loses or stage.pass_.stage == Stage.RECOVERY)
         and (stage.failed or stage.pass_.stage not in acted)
     ]
 

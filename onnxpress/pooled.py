@@ -1,13 +1,15 @@
 """One pool of a plan on the model before it: searched, fitted again, or as a recipe says."""
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.contract import Context, Decision, Pass, Skip
+from onnxpress.contract import Context, Decision, Pass, Skip, Stage
+from onnxpress.distillation.teaching import Teacher
 from onnxpress.errors import PassError, RecipeError, nearest
 from onnxpress.original import Latest, Run
 from onnxpress.pool import Observe, Pool
@@ -23,7 +25,7 @@ from onnxpress.search import (
 from onnxpress.stage_result import StageResult
 from onnxpress.statistics import Statistics
 
-__all__ = ["SMALL_BYTES", "fitted", "replayed", "searched"]
+__all__ = ["SMALL_BYTES", "context_of", "fitted", "replayed", "searched"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +65,7 @@ def _observed(
     def observe(context: Context, passes: Sequence[Pass]) -> Statistics | None:
         return run.statistics.of(model, context, passes, observers, over)
 
-    return _context(run, pool, model, observe)
+    return context_of(run, pool, model, observe)
 
 
 def _findings(run: Run, pool: Pool, model: ir.Model) -> Findings:
@@ -136,8 +138,23 @@ def fitted(
     ]
 
 
-def _context(run: Run, pool: Pool, model: ir.Model, observe: Observe | None) -> Context:
-    return pool.context(
+def context_of(
+    run: Run,
+    pool: Pool,
+    model: ir.Model,
+    observe: Observe | None,
+    left_s: Callable[[], float] = lambda: math.inf,
+) -> Context:
+    """What the passes of a pool may look at.
+
+    Args:
+        run: the plan.
+        pool: the passes.
+        model: that the earlier stages left.
+        observe: gives statistics; `None`: none are wanted.
+        left_s: seconds for training; without a limit where a recipe says how long.
+    """
+    context = pool.context(
         model,
         run.target,
         None if observe is None else run.statistics.samples,
@@ -145,6 +162,20 @@ def _context(run: Run, pool: Pool, model: ir.Model, observe: Observe | None) -> 
         threads=run.request.threads,
         observe=observe,
     )
+    if pool.stage != Stage.RECOVERY or run.calibration is None or run.original.session is None:
+        return context
+    teacher = Teacher(
+        run.original.model,
+        run.original.session,
+        run.calibration,
+        run.evaluator.readings,
+        run.recipe.seed,
+        run.request.threads,
+        left_s,
+        run.request.stop,
+        run.options.progress,
+    )
+    return replace(context, teacher=teacher)
 
 
 def replayed(
@@ -168,7 +199,7 @@ def replayed(
         acting = {d.candidate.pass_name for d in own}
         wanted = any(p.rewrites_from_statistics and p.name in acting for p in current.passes)
         try:
-            context = _context(run, current, model, observe if wanted else None)
+            context = context_of(run, current, model, observe if wanted else None)
             _require_sites(context, own, current)
             own, left = current.permitted(context, own)
             rewritten = current.rewrite_refined(
@@ -220,8 +251,8 @@ def _require_sites(context: Context, decisions: Sequence[Decision], pool: Pool) 
         if decision.site not in offered:
             raise RecipeError(
                 f"the recipe decides for {decision.candidate.pass_name} about {decision.site!r}, "
-                f"which the model does not have{nearest(decision.site, sorted(known | offered))}; "
-                "remove the decision, or use the recipe with the model it was made for [R001]"
+                f"which the model does not have{nearest(decision.site, sorted(known | offered))} "
+                "(remove the decision, or use the recipe with the model it was made for) [R001]"
             )
 
 

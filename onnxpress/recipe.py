@@ -304,8 +304,8 @@ def _decision(item: Entries, pass_: Pass) -> Decision:
     if families and family not in families:
         raise item.error(
             "family",
-            f"family is {family!r}{nearest(family, families)}; expected one of "
-            f"{', '.join(families)}, as {pass_.name} has them",
+            f"family is {family!r}{nearest(family, families)} ({pass_.name} has "
+            f"{', '.join(families)})",
         )
     parameters = item.table("parameters")
     candidate = Candidate(

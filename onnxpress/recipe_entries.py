@@ -56,8 +56,8 @@ class Entries:
             if key not in keys:
                 raise self.error(
                     key,
-                    f"unknown entry {key!r}{nearest(key, list(keys))}; expected some of "
-                    f"{', '.join(keys)}",
+                    f"unknown entry {key!r}{nearest(key, list(keys))} (there are: "
+                    f"{', '.join(keys)})",
                 )
 
     @overload

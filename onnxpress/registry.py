@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 GROUP = "onnxpress.passes"
+OWN = "onnxpress"
 COMMANDS = (
     "bench",
     "check",
@@ -46,8 +47,11 @@ COMMANDS = (
     "passes",
     "targets",
     "validate",
+    "view",
 )
-"""Of the command line, which has one more for every pass: no pass may take their names."""
+"""Of the command line, which has one more for every pass: no pass of others may take their names.
+
+`distill` is both: the command trains any student, the pass what the passes before it left."""
 _CONFIGURATIONS = (Path("onnxpress.toml"), Path("~/.config/onnxpress/config.toml"))
 
 
@@ -59,7 +63,7 @@ def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
     """
     found = installed(GROUP)
     for name in COMMANDS:
-        if name in found:
+        if name in found and package_of(found[name]) != OWN:
             raise UsageError(
                 f"{package_of(found[name])} calls a pass {name!r}, which is a command of onnxpress;"
                 " uninstall it, or ask its author for another name [U012]"
@@ -89,7 +93,7 @@ def default_names() -> list[str]:
         UsageError: the configuration names a pass that is not installed.
     """
     entries = _entry_points()
-    own = {name for name, entry in entries.items() if package_of(entry) == "onnxpress"}
+    own = {name for name, entry in entries.items() if package_of(entry) == OWN}
     for name in _configured():
         if name not in entries:
             raise UsageError(

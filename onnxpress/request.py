@@ -203,6 +203,7 @@ def _chosen(request: Request) -> tuple[list[Pass], list[str]]:
         chosen = [pass_ for pass_ in chosen if pass_.stage != Stage.QUANTIZATION]
     for pass_ in registry.default_passes()[0]:
         # What changes no answer takes part whatever is asked for.
-        if not pass_.stage.loses and all(other.stage != pass_.stage for other in chosen):
+        lossless = not pass_.stage.loses and not pass_.by_name_only
+        if lossless and all(other.stage != pass_.stage for other in chosen):
             chosen.append(pass_)
     return chosen, problems

@@ -14,7 +14,9 @@ from onnxpress.original import Run
 from onnxpress.pool import Pool, pools_of
 from onnxpress.pooled import fitted, replayed, searched
 from onnxpress.progress import part
+from onnxpress.recovering import recovered
 from onnxpress.runtime import Session
+from onnxpress.search import SearchOptions
 from onnxpress.selectable import selectable_sites
 from onnxpress.selection import NO_PINS, Pins
 from onnxpress.stage_result import StageResult
@@ -95,41 +97,25 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
             continue
         # What was taken stays, whatever the time is now.
         last = done == len(lossy)
+        loses = step.loses or step.pool.stage == Stage.RECOVERY
+        pool = replace(step.pool, pins=pins) if loses else step.pool
         note = "" if variant.taken else _left_out(run, variant, step, spent, last=last)
         if note:
             found = [StageResult(pass_, current, note=note) for pass_ in step.pool.passes]
         elif step.pool.stage == Stage.LOSSLESS:
-            found = []
-            for pass_ in step.pool.passes:
-                found.append(_lossless(run, pass_, current, again=not done))
-                current = found[-1].model
+            found = _all_lossless(run, step.pool, current, again=not done)
+        elif step.pool.stage == Stage.RECOVERY:
+            found = _recovered(run, variant, pool, current, step.decisions, results)
         elif variant.taken and done < len(lossy):
             found = list(variant.taken[len(results) :][: len(step.pool.passes)])
         elif variant.alone and step.loses and last and not unchanged_since:
             names = {pass_.name for pass_ in step.pool.passes}
             found = [stage for stage in variant.alone if stage.pass_.name in names]
         elif step.decisions is not None and not variant.kernel_preserving_only:
-            pool = replace(step.pool, pins=pins) if step.loses else step.pool
             observers = _lossy_passes(steps[unchanged_since:])
             found = replayed(run, pool, current, step.decisions, observers)
         else:
-            share = variant.share * (done / len(lossy) if step.loses else 1.0)
-            pool = replace(step.pool, pins=pins) if step.loses else step.pool
-            rough = variant.rough and step.loses and done == len(lossy)
-            later = [other for other in lossy[done:] if other.decisions is None]
-            options = replace(
-                run.options,
-                share=share,
-                kernel_preserving_only=variant.kernel_preserving_only,
-                refining=not rough,
-                explaining=None if rough else run.options.explaining,
-                progress=part(run.options.progress, (done - 1) / len(lossy), done / len(lossy))
-                if step.loses
-                else run.options.progress,
-            )
-            # What is kept serves the last of those that come later.
-            parts = len(later) if later and variant.kept_s else 1 + len(later)
-            options = options.with_part_of_time(parts, variant.kept_s if later else 0.0)
+            options = _options(run, variant, step, done, steps)
             observers = _lossy_passes(steps[unchanged_since:])
             own = variant.taken[len(results) :][: len(pool.passes)] if step.loses else ()
             act = fitted if own else searched
@@ -139,6 +125,67 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
             unchanged_since = place + 1
         current = found[-1].model
     return (current.clone() if current is run.original.model else current), results
+
+
+def _options(
+    run: Run, variant: Variant, step: _Step, done: int, steps: Sequence[_Step]
+) -> SearchOptions:
+    """How a step is searched: with its part of the budget and of the time.
+
+    Args:
+        run: the plan.
+        variant: the way to follow it.
+        step: of it.
+        done: how many that lose something came until this one, itself among them.
+        steps: all.
+    """
+    lossy = [one for one in steps if one.loses and one.pool.names not in variant.skipped]
+    rough = variant.rough and step.loses and done == len(lossy)
+    training = [one for one in steps if step.loses and one.pool.stage == Stage.RECOVERY]
+    later = [one for one in (*lossy[done:], *training) if one.decisions is None]
+    options = replace(
+        run.options,
+        share=variant.share * (done / len(lossy) if step.loses else 1.0),
+        kernel_preserving_only=variant.kernel_preserving_only,
+        refining=not rough,
+        explaining=None if rough else run.options.explaining,
+        progress=part(run.options.progress, (done - 1) / len(lossy), done / len(lossy))
+        if step.loses
+        else run.options.progress,
+    )
+    # What is kept serves the last of those that come later.
+    parts = len(later) if later and variant.kept_s else 1 + len(later)
+    return options.with_part_of_time(parts, variant.kept_s if later else 0.0)
+
+
+def _recovered(
+    run: Run,
+    variant: Variant,
+    pool: Pool,
+    model: ir.Model,
+    decisions: tuple[Decision, ...] | None,
+    before: Sequence[StageResult],
+) -> list[StageResult]:
+    """What the stage that recovers makes of the way that is taken; of a rough one nothing."""
+    note = ""
+    if variant.rough or variant.lossless_only:
+        note = LEFT_OUT
+    elif decisions is None and run.options.stop():
+        note = STOPPED
+    elif decisions is None and run.options.out_of_time():
+        note = NO_TIME
+    if note:
+        return [StageResult(pass_, model, note=note) for pass_ in pool.passes]
+    return recovered(run, pool, model, decisions, before)
+
+
+def _all_lossless(run: Run, pool: Pool, model: ir.Model, *, again: bool) -> list[StageResult]:
+    """What the passes of a pool that change no answer make of a model, one after the other."""
+    found: list[StageResult] = []
+    for pass_ in pool.passes:
+        found.append(_lossless(run, pass_, model, again=again))
+        model = found[-1].model
+    return found
 
 
 def _lossless(run: Run, pass_: Pass, model: ir.Model, *, again: bool) -> StageResult:

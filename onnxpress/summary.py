@@ -86,7 +86,7 @@ def _measured(validation: Validation) -> list[tuple[str, str, str, str]]:
     for figure in measurement.metrics:
         values = f"{figure.reference:.2f}%", f"{figure.value:.2f}%"
         drop = f"drop {figure.drop:.2f}, at most {figure.interval[1]:.2f}"
-        rows.append((figure.name, *values, f"{drop} with {figure.confidence:.0%}"))
+        rows.append((figure.name, *values, f"{drop} with {100 * figure.confidence:.3g}%"))
     if measurement.outputs and not math.isnan(measurement.worst_sqnr_db):
         level = measurement.worst_sqnr_db
         text = "identical" if math.isinf(level) and level > 0 else f"{level:.1f} dB"

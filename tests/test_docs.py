@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from onnxpress.version import __version__
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), ROOT / "models" / "README.md", *(ROOT / "docs").rglob("*.md")]
@@ -99,6 +101,19 @@ def test_results_are_dated_and_in_the_index() -> None:
         name for name in files if not re.fullmatch(r"\d{4}-\d\d-\d\d-[a-z0-9-]+\.md", name)
     } == (set())
     assert files == {link for link in links(prose(folder / "README.md")) if "/" not in link}
+
+
+def test_the_version_to_cite_is_that_of_the_package() -> None:
+    cited = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert cited == [__version__]
+
+
+def test_every_page_is_in_the_index_and_in_the_site() -> None:
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    index = set(links(prose(ROOT / "docs" / "README.md")))
+    site = set(re.findall(r"^ *- (\w[\w-]*\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert pages - index == set()
+    assert site == pages
 
 
 def test_a_broken_link_is_found(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ family = 'static'
         ),
         (
             "version = 2\n[conversion]\nfloat16 = 'a'",
-            "line 3: conversion: float16 is 'a'; ex",
+            "line 3: conversion: float16 is 'a' .there are: ",
         ),
         ("version = 2\n[layers.'/a']\nkept = true", r'line 2: \[layers."/a"\]: unknown .* kept'),
         ("version = 2\n\n[[pass]]\nname = 'qantize'", "line 4: .* did you mean 'quantize'"),
@@ -128,7 +128,7 @@ family = 'static'
         (DECIDED + "parameters = 1\nfamily = 'static'", "line 8: .*parameters is 1; expected a"),
         (DECIDED + "family = 'static'", "line 7: pass number 1 decision number 2: site is missing"),
         (DECIDED + "family = 'statics'", "line 8: .*'statics'; did you mean 'static'.*, dynamic,"),
-        (DECIDED, "line 7: pass number 1 decision number 2: family is ''; expected one of static"),
+        (DECIDED, "line 7: pass number 1 decision number 2: family is '' .quantize has static"),
     ],
 )
 def test_what_is_no_recipe_is_refused(text: str, expected: str) -> None:

@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from onnxpress import registry
 from onnxpress.cli.exit_status import exit_statuses
+from onnxpress.cli.late_imports import load_late
 from onnxpress.cli.supervision import supervised
 from onnxpress.entry_points import first_line
 from onnxpress.errors import nearest
@@ -34,7 +35,7 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order of the help."""
-        return [*COMMANDS, *registry.names()]
+        return [*COMMANDS, *(name for name in registry.names() if name not in COMMANDS)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
@@ -60,7 +61,7 @@ class Commands(click.Group):
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Names of commands, without importing them, and what click completes besides."""
         rows = [(name, first_line(f"onnxpress.cli.{name}")) for name in COMMANDS]
-        rows += [(name, registry.describe(name)) for name in registry.names()]
+        rows += [(n, registry.describe(n)) for n in registry.names() if n not in COMMANDS]
         found = [
             CompletionItem(name, help=text) for name, text in rows if name.startswith(incomplete)
         ]
@@ -69,7 +70,7 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         own = [(name, first_line(f"onnxpress.cli.{name}")) for name in COMMANDS]
-        passes = [(name, registry.describe(name)) for name in registry.names()]
+        passes = [(n, registry.describe(n)) for n in registry.names() if n not in COMMANDS]
         for title, rows in (("Commands", own), ("One pass alone", passes)):
             if rows:
                 with formatter.section(title):
@@ -97,5 +98,6 @@ def main() -> None:
 
 def _main() -> None:
     gc.set_threshold(_COLLECTED_AFTER)
+    load_late()
     with exit_statuses():
         cli()

@@ -21,6 +21,7 @@ from onnxpress.cli.options import PATH, force_option, json_option, judging_optio
 from onnxpress.cli.progress import progress_line
 from onnxpress.cli.saying import saying_options
 from onnxpress.distillation import distill
+from onnxpress.distillation.state import require_state
 from onnxpress.errors import OutputError, UsageError
 from onnxpress.judge import Budget
 from onnxpress.model_file import save
@@ -75,6 +76,18 @@ __all__ = ["command"]
     show_default=True,
     help="Of which samples train, and in which order.",
 )
+@click.option(
+    "--initialize",
+    is_flag=True,
+    help="Draw the student's weights anew first: its file has none worth keeping.",
+)
+@click.option(
+    "--state",
+    "state",
+    type=PATH,
+    metavar="FILE",
+    help="Written now and then and at Ctrl-C; the same command again goes on from it.",
+)
 @force_option
 @json_option
 @threads_option
@@ -91,6 +104,8 @@ def command(
     learning_rate: float,
     temperature: float,
     seed: int,
+    initialize: bool,
+    state: Path | None,
     force: bool,
     json_path: str | None,
     threads: int,
@@ -105,6 +120,9 @@ def command(
         require_own_model(target)
         if json_path not in (None, STANDARD_OUTPUT):
             require_report(Path(str(json_path)))
+    if state is not None:
+        _check(state, None, [teacher, student, calibration, evaluation, target])
+        require_state(state)
     asked = Budget(**budget)
     with interruptible() as interruption, progress_line() as progress:
         found = distill(
@@ -119,6 +137,8 @@ def command(
             temperature=temperature,
             seed=seed,
             threads=threads,
+            initialize=initialize,
+            state=state,
             progress=progress,
             stop=interruption,
         )

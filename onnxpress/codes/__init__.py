@@ -29,6 +29,7 @@ AREAS = {
     "P": "prune",
     "S": "sparsify",
     "K": "pack",
+    "T": "distill",
     "H": "half precision",
     "C": "conversions",
     "V": "why the budget does not hold",

@@ -57,8 +57,8 @@ class Conversion:
         """Refuse settings that mean nothing."""
         if self.float16 not in FLOAT16:
             raise UsageError(
-                f"float16 is {self.float16!r}{nearest(self.float16, FLOAT16)}; expected one of "
-                f"{', '.join(FLOAT16)} [U009]"
+                f"float16 is {self.float16!r}{nearest(self.float16, FLOAT16)} (there are: "
+                f"{', '.join(FLOAT16)}) [U009]"
             )
         if self.opset < 0:
             raise UsageError(f"opset is {self.opset}; expected the number of an opset [U009]")

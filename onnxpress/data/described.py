@@ -56,7 +56,7 @@ def _read(data: str | Path, inputs: Sequence[InputSpec]) -> Samples:
     for name in said:
         if name not in known:
             raise DataError(
-                f"{file}: has no table [{name}]{nearest(name, known)} to describe samples with "
+                f"{file}: there is no table [{name}] for samples{nearest(name, known)} "
                 f"(there are: {', '.join(f'[{one}]' for one in known)}) [D010]"
             )
     kinds = [name for name in said if name in _KINDS]
@@ -219,8 +219,8 @@ def _constants(said: object, inputs: Sequence[InputSpec], file: Path) -> dict[st
     for name, value in said.items():
         if name not in specs:
             raise DataError(
-                f"{file}: [constants] feeds {name!r}{nearest(name, list(specs))}, which the model "
-                f"does not take (it takes: {', '.join(specs)}) [D010]"
+                f"{file}: [constants] feeds {name!r}, which is no input of the model"
+                f"{nearest(name, list(specs))} (it has: {', '.join(specs)}) [D010]"
             )
         spec = specs[name]
         try:
@@ -233,4 +233,4 @@ def _constants(said: object, inputs: Sequence[InputSpec], file: Path) -> dict[st
     return found
 
 
-READER = Reader("a .toml that says which files are fed and how they are prepared", _accepts, _read)
+READER = Reader("a .toml that says how files are prepared", _accepts, _read)

@@ -1,8 +1,9 @@
 """Files of a folder as samples: which, in what order, and the classes that subfolders stand for."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,11 +12,14 @@ from onnxpress.data.samples import LABELS, Samples
 from onnxpress.errors import DataError, nearest, nearest_file
 from onnxpress.runtime import Array, Feed, InputSpec
 
-__all__ = ["MOST", "Listing", "Row", "assembled", "has_files", "listed", "spread"]
+__all__ = ["MOST", "Listing", "Row", "assembled", "has_files", "listed", "readable", "spread"]
 
 MOST = 1024
 """Samples of a folder: all are held in memory, and more change no statistic that is taken."""
 
+T = TypeVar("T")
+
+_DAMAGED = "D008"
 _LOOKED_AT = 4096
 """Entries of a folder, to tell what it holds."""
 
@@ -91,9 +95,8 @@ def listed(
         DataError: no such file, or a subfolder that is no class.
     """
     if not path.exists():
-        raise DataError(
-            f"{path}: there is no such file or folder{nearest_file(path)}; expected {what} [D001]"
-        )
+        near = nearest_file(path) or f"; expected {what}"
+        raise DataError(f"{path}: there is no such file or folder{near} [D001]")
     if path.is_file():
         return Listing((path,), None, ())
     every = 1 << 62
@@ -132,9 +135,10 @@ def _numbers(path: Path, names: Sequence[str], classes: Sequence[str]) -> Mappin
     if classes:
         for name in names:
             if name not in classes:
+                near = nearest(name, classes)
                 raise DataError(
-                    f"{path}: the subfolder {name!r} is none of the classes{nearest(name, classes)}"
-                    f"; expected {len(classes)} of them: {', '.join(list(classes)[:5])}, … [D006]"
+                    f"{path}: the subfolder {name!r} is none of the classes{near} "
+                    f"(there are {len(classes)}: {', '.join(list(classes)[:5])}, …) [D006]"
                 )
         return {name: classes.index(name) for name in names}
     if all(name.isdecimal() for name in names):
@@ -147,6 +151,36 @@ def spread(count: int, most: int) -> list[int]:
     if count <= most:
         return list(range(count))
     return [position * count // most for position in range(most)]
+
+
+def readable(
+    found: Listing, read: Callable[[Path], T], notes: list[str]
+) -> Iterator[tuple[T, int | None]]:
+    """What is in each file, with its class; damaged files are left out where others are not.
+
+    Args:
+        found: the files.
+        read: what one holds; raises `DataError`.
+        notes: gets a sentence with the first damaged file, when all have been read.
+
+    Raises:
+        DataError: all files are damaged, or `read` says something else.
+    """
+    damaged: list[DataError] = []
+    for number, file in enumerate(found.files):
+        try:
+            content = read(file)
+        except DataError as error:
+            if error.code != _DAMAGED:
+                raise
+            damaged.append(error)
+            continue
+        yield content, None if found.labels is None else found.labels[number]
+    if damaged and len(damaged) == len(found.files):
+        raise damaged[0]
+    if damaged:
+        count = f"{len(damaged):,} of {len(found.files):,} files"
+        notes.append(f"{count} cannot be read and are left out, the first: {damaged[0]}")
 
 
 def assembled(

@@ -53,7 +53,7 @@ def _yielded(function: Callable[[], Iterable[Feed]], text: str) -> Iterator[Feed
 
 
 READER = Reader(
-    "module:function, a function that yields dictionaries of input name to array",
+    "module:function",
     _accepts,
     _read,
     runs_code=True,

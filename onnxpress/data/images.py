@@ -1,14 +1,14 @@
 """Samples from a folder of pictures; subfolders are classes."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxpress.data.files import Listing, Row, assembled, has_files, listed
+from onnxpress.data.files import Row, assembled, has_files, listed, readable
 from onnxpress.data.pictures import (
     Geometry,
     Interpolation,
@@ -70,10 +70,10 @@ def read_images(
         constants: what its other inputs are fed.
 
     Raises:
-        DataError: no pictures, one that cannot be read, or a model that takes none.
+        DataError: no pictures that can be read, or a model that takes none.
         UsageError: Pillow is not installed, or the file says what cannot be done.
     """
-    notes = []
+    notes: list[str] = []
     if how is None:
         stated = beside(path)
         how, ignored = (Pictures(), []) if stated is None else said_by_processor(stated)
@@ -82,8 +82,9 @@ def read_images(
     else:
         spec, geometry = _input(inputs, constants, how, path)
     found = listed(path, _SUFFIXES, _WHAT, how.most, how.classes, labelled=how.labels)
-    rows = _rows(found, how, spec, geometry)
-    samples = assembled(rows, inputs, constants, str(path), (*notes, *found.notes))
+    notes += found.notes
+    rows = _rows(readable(found, _opened, notes), how, spec, geometry)
+    samples = assembled(rows, inputs, constants, str(path), notes)
     kept = preparation_of(
         "images", how, inputs, constants, scale=how.scale_for(spec), classes=found.classes
     )
@@ -106,10 +107,14 @@ def _input(
     return takes[0], geometry
 
 
-def _rows(found: Listing, how: Pictures, spec: InputSpec, geometry: Geometry) -> Iterator[Row]:
-    for number, file in enumerate(found.files):
-        label = None if found.labels is None else found.labels[number]
-        yield {spec.name: tensor_of(_opened(file), how, spec, geometry)}, label
+def _rows(
+    pictures: Iterable[tuple["Image", int | None]],
+    how: Pictures,
+    spec: InputSpec,
+    geometry: Geometry,
+) -> Iterator[Row]:
+    for picture, label in pictures:
+        yield {spec.name: tensor_of(picture, how, spec, geometry)}, label
 
 
 def _opened(file: Path) -> "Image":
@@ -229,7 +234,7 @@ def _shortest(found: object) -> int | None:
 
 
 READER = Reader(
-    "a folder of pictures, with a subfolder for each class where there are labels",
+    "a folder of pictures",
     _accepts,
     _read,
     before=("texts",),

@@ -86,4 +86,4 @@ def _unreadable(path: Path, error: Exception) -> str:
     )
 
 
-READER = Reader("a .npz file with an array per input", _accepts, _read)
+READER = Reader("a .npz with an array per input", _accepts, _read)

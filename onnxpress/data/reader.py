@@ -9,6 +9,7 @@ from typing import Any
 from onnxpress import entry_points
 from onnxpress.data.samples import Samples
 from onnxpress.errors import DataError, UsageError, nearest_file
+from onnxpress.foreign import what_it_is
 from onnxpress.runtime import Array, InputSpec
 
 __all__ = ["GROUP", "Data", "Reader", "load_samples", "path_of"]
@@ -87,13 +88,18 @@ def load_samples(
 
 
 def _refusal(data: object, readers: Mapping[str, Reader]) -> str:
+    kinds = f"expected one of: {'; '.join(one.describes for one in readers.values())} [D001]"
     path = path_of(data)
     if path is None:
-        found = f"the samples are of type {type(data).__name__}, which no installed reader takes"
-    elif path.exists():
-        kind = "folder" if path.is_dir() else "file"
-        found = f"{data}: no installed reader takes this {kind}"
-    else:
-        found = f"{data}: there is no such file or folder{nearest_file(path)}"
-    kinds = "; ".join(one.describes for one in readers.values())
-    return f"{found}; expected one of: {kinds} [D001]"
+        return f"samples of type {type(data).__name__} are read by no installed reader; {kinds}"
+    if not path.exists():
+        near = nearest_file(path)
+        found = f"{data}: there is no such file or folder{near}"
+        return f"{found} [D001]" if near else f"{found}; {kinds}"
+    if path.is_dir():
+        if not any(path.iterdir()):
+            return f"{data}: the folder is empty; {kinds}"
+        return f"{data}: no installed reader takes what this folder holds; {kinds}"
+    known = "an ONNX model" if path.suffix.lower() == ".onnx" else what_it_is(path)
+    found = f"is {known}" if known else "is of a kind that no installed reader takes"
+    return f"{data}: {found}; {kinds}"

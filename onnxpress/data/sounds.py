@@ -1,6 +1,6 @@
 """Samples from recordings: the signal itself or its log-mel features, at one rate, one channel."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +9,7 @@ import numpy as np
 from annotated_types import Gt
 
 from onnxpress.data.features import Kind, Mel, Window, log_mel, standardized
-from onnxpress.data.files import MOST, Listing, Row, assembled, has_files, listed
+from onnxpress.data.files import MOST, assembled, has_files, listed, readable
 from onnxpress.data.preparation import preparation_of
 from onnxpress.data.preprocessor import beside, said_in
 from onnxpress.data.reader import Reader, path_of
@@ -96,7 +96,7 @@ def read_sounds(
         constants: what its other inputs are fed.
 
     Raises:
-        DataError: no recordings, one that cannot be read, or a model that takes no signal.
+        DataError: no recordings that can be read, or a model that takes no signal.
         UsageError: the libraries that read them are not installed.
     """
     stated = None if how is not None else beside(path)
@@ -109,8 +109,11 @@ def read_sounds(
     by = by or ("" if how.rate else ", which is assumed: state it in a description")
     what = "one channel" if how.features == "signal" else f"{how.features} features of one channel"
     note = f"{path}: recordings are fed as {what} of {rate:,} values a second{by}"
-    rows = _rows(found, how, spec, shape)
-    samples = assembled(rows, inputs, constants, str(path), (note, *found.notes))
+    notes = [note, *found.notes]
+    prepare = _as_signal if how.features == "signal" else _as_features
+    arrays = readable(found, lambda file: prepare(file, how, spec, shape), notes)
+    rows = (({spec.name: array}, label) for array, label in arrays)
+    samples = assembled(rows, inputs, constants, str(path), notes)
     kept = preparation_of("sounds", how, inputs, constants, rate=rate, classes=found.classes)
     return replace(samples, preparation=kept)
 
@@ -157,13 +160,6 @@ def _feature_axes(spec: InputSpec, how: Sounds) -> tuple[int, ...] | None:
     usual = wide[0] if how.features == "log-mel" else wide[1]
     bands = fixed[0] if len(fixed) == 1 else usual
     return tuple(_BANDS if axis == bands else _TIME if axis in wide else 1 for axis in range(rank))
-
-
-def _rows(found: Listing, how: Sounds, spec: InputSpec, axes: tuple[int, ...]) -> Iterator[Row]:
-    prepare = _as_signal if how.features == "signal" else _as_features
-    for number, file in enumerate(found.files):
-        label = None if found.labels is None else found.labels[number]
-        yield {spec.name: prepare(file, how, spec, axes)}, label
 
 
 def _as_signal(file: Path, how: Sounds, spec: InputSpec, axes: tuple[int, ...]) -> Array:
@@ -292,7 +288,7 @@ def _signal(file: Path, rate: int) -> Floats:
 
 
 READER = Reader(
-    "a folder of recordings (.wav, .flac), with a subfolder for each class where there are labels",
+    "a folder of recordings (.wav, .flac)",
     _accepts,
     _read,
     before=("texts",),

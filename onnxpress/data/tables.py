@@ -210,4 +210,4 @@ def _values(spec: InputSpec, found: Sequence[str], path: Path, index: int) -> Ar
         ) from error
 
 
-READER = Reader("a .csv with a row a sample and a line of headings", _accepts, _read)
+READER = Reader("a .csv with a line of headings", _accepts, _read)

@@ -39,7 +39,13 @@ def _feed(folder: Path, inputs: Sequence[InputSpec]) -> Feed:
     feed: dict[str, Array] = {}
     for position, (name, array) in enumerate(_tensors(files)):
         fallback = inputs[position].name if position < len(inputs) else name
-        feed[name if name in named else fallback] = array
+        fed = name if name in named else fallback
+        if fed in feed:
+            raise DataError(
+                f"{files[position]}: holds the input {fed!r}, which another file of the folder "
+                "holds, too; remove one of them [D002]"
+            )
+        feed[fed] = array
     return feed
 
 

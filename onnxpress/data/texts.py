@@ -115,8 +115,14 @@ def _lines(file: Path, how: Texts, label: int | None) -> Iterator[Line]:
                 "lines are enough [D017]"
             )
         lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read as UTF-8 text ({error}) [D008]") from error
+    except UnicodeDecodeError as error:
+        at = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{file}, line {at}: is no UTF-8 text (byte 0x{error.object[error.start]:02x}); save "
+            f"it as UTF-8: iconv -f LATIN1 -t UTF-8, or another encoding that it has [D008]"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error}) [D008]") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -252,11 +258,14 @@ def _loaded(file: Path) -> "Tokenizer":
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
-        raise DataError(f"{file}: is no tokenizer ({error}) [D015]") from error
+        raise DataError(
+            f"{file}: is no file of the tokenizers library ({error}); give the model's own "
+            "tokenizer.json [D015]"
+        ) from error
 
 
 READER = Reader(
-    "a .txt or .jsonl with a text a line, or a folder of them, beside a tokenizer.json",
+    "lines of text (.txt, .jsonl) beside a tokenizer.json",
     _accepts,
     _read,
 )

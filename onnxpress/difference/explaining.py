@@ -12,7 +12,7 @@ from onnxpress.difference.tensors import Tensor, Tensors, stretch
 from onnxpress.difference.weights import constant_array
 from onnxpress.recurrent import RECURRENT
 
-__all__ = ["Explainer", "Parting"]
+__all__ = ["Explainer", "Parting", "attributes_changed", "constants_changed"]
 
 _WITH_WEIGHTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", *RECURRENT)
 _COPYING = {"DequantizeLinear": "quantized", "Cast": "cast"}
@@ -90,11 +90,12 @@ def _because(ones: list[ir.Node], others: list[ir.Node]) -> Iterator[str]:
         yield f"{', '.join(kinds[0]) or 'nothing'} became {after}"
         return
     for one, other in zip(ones, others, strict=True):
-        yield from _attributes(one, other)
-        yield from _constants(one, other)
+        yield from attributes_changed(one, other)
+        yield from constants_changed(one, other)
 
 
-def _attributes(one: ir.Node, other: ir.Node) -> Iterator[str]:
+def attributes_changed(one: ir.Node, other: ir.Node) -> Iterator[str]:
+    """Attributes of two nodes of one operator that differ, in words."""
     for name in sorted({*one.attributes, *other.attributes}):
         before, after = (_value(node, name) for node in (one, other))
         if before != after:
@@ -110,7 +111,8 @@ def _value(node: ir.Node, name: str) -> str:
     return str(attribute.value)
 
 
-def _constants(one: ir.Node, other: ir.Node) -> Iterator[str]:
+def constants_changed(one: ir.Node, other: ir.Node) -> Iterator[str]:
+    """Constants of two nodes of one operator that differ, dequantized, in words."""
     if len(one.inputs) != len(other.inputs):
         yield f"{len(one.inputs)} inputs became {len(other.inputs)}"
     for left, right in zip(one.inputs, other.inputs, strict=False):

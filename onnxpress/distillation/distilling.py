@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnxpress import model_file
 from onnxpress.data import Data
 from onnxpress.distillation.checking import Comparison
-from onnxpress.distillation.matching import matched, sample_sets
+from onnxpress.distillation.matching import Pair, matched, sample_sets
 from onnxpress.distillation.parameters import write_back
 from onnxpress.distillation.problem import Problem, pose
 from onnxpress.distillation.training import Schedule, Trained, train
@@ -26,7 +26,7 @@ from onnxpress.progress import Progress, Tell, followed, part, unheard
 from onnxpress.runtime import Session
 from onnxpress.validation import Validation, check_model
 
-__all__ = ["Distilled", "distill"]
+__all__ = ["Distilled", "distill", "figures_of", "is_worse"]
 
 _CONFIDENCE = 0.95
 """That a metric fell, before a student counts as worse."""
@@ -86,6 +86,8 @@ def distill(
     temperature: float = 2.0,
     seed: int = 0,
     threads: int = 0,
+    initialize: bool = False,
+    state: str | Path | None = None,
     progress: Tell = unheard,
     stop: Callable[[], bool] = lambda: False,
 ) -> Distilled:
@@ -103,18 +105,22 @@ def distill(
         temperature: T of class scores.
         seed: of the split and of the order of the samples.
         threads: of onnxruntime; 0: all cores.
+        initialize: draw the student's weights anew first.
+        state: a file that is written now and then, and gone on from where it is there.
         progress: told how far it is, see `Progress`.
         stop: asked before each step whether to end with the best so far.
 
     Raises:
         ModelError: the models do not match, or nothing of the student can be trained.
         DataError: the samples do not fit, or are too few.
+        OutputError: `state` is no state of this training, or cannot be written.
         BudgetError: the budget cannot be judged with these samples.
     """
     started = time.monotonic()
     progress = followed(progress)
     progress(Progress("reading", fraction=0.0))
-    pair = matched(teacher, student, threads)
+    anew = seed if initialize else None
+    pair = matched(teacher, student, threads, anew)
     sets = sample_sets(pair, calibration, evaluation, seed)
     progress(Progress("asking the teacher", fraction=0.02))
     evaluator = Evaluator(pair.teacher, sets[2], budget or Budget(), model=pair.teacher_model)
@@ -126,14 +132,16 @@ def distill(
     progress(Progress("comparing gradients with finite differences", fraction=0.06))
     comparisons = problem.compared()
     schedule = Schedule(steps, learning_rate, time_limit, seed)
-    trained = train(problem, schedule, progress=part(progress, 0.08, 0.96), stop=stop)
+    kept = None if state is None else Path(state)
+    told = part(progress, 0.08, 0.96)
+    trained = train(problem, schedule, progress=told, stop=stop, state=kept)
     progress(Progress("judging", fraction=0.96))
     model = write_back(pair.student_model, problem.parameters, trained.values)
     candidate = Session(model, threads=threads, name="the trained student")
     why_not = _why_not(evaluator, trained, before, candidate)
     judged = pair.student if why_not else candidate
     return Distilled(
-        model=model_file.load(student) if why_not else model,
+        model=_as_it_was(student, pair, anew) if why_not else model,
         better=not why_not,
         why_not=why_not,
         before=before,
@@ -152,6 +160,11 @@ def distill(
     )
 
 
+def _as_it_was(student: str | Path, pair: Pair, anew: int | None) -> ir.Model:
+    """The student before any step."""
+    return model_file.load(student) if anew is None else pair.student_model
+
+
 def _why_not(
     evaluator: Evaluator, trained: Trained, before: Measurement, candidate: Session
 ) -> str:
@@ -162,15 +175,15 @@ def _why_not(
             f"samples held out of training; {trained.ended})"
         )
     after = evaluator.measure(candidate)
-    if _is_worse(before, after):
+    if is_worse(before, after):
         return (
             "the judge finds the trained student worse on samples that no step has seen: "
-            f"{_figures(after)}, before {_figures(before)}"
+            f"{figures_of(after)}, before {figures_of(before)}"
         )
     return ""
 
 
-def _is_worse(before: Measurement, after: Measurement) -> bool:
+def is_worse(before: Measurement, after: Measurement) -> bool:
     """Whether all figures say so that differ, or a metric does beyond chance on paired samples."""
     signs = [before.worst_sqnr_db - after.worst_sqnr_db]
     for was, now in zip(before.metrics, after.metrics, strict=True):
@@ -183,7 +196,8 @@ def _is_worse(before: Measurement, after: Measurement) -> bool:
     return worse and not any(sign < 0 for sign in signs)
 
 
-def _figures(measurement: Measurement) -> str:
+def figures_of(measurement: Measurement) -> str:
+    """Metrics and the worst fidelity, in words."""
     parts = [f"{figure.name} {figure.value:.2f}%" for figure in measurement.metrics]
     return ", ".join([*parts, f"{measurement.worst_sqnr_db:.1f} dB"])
 

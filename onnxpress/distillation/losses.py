@@ -100,7 +100,7 @@ def add_loss(model: ir.Model, targets: Sequence[Target], temperature: float) -> 
         temperature: T, of class scores.
     """
     graph = model.graph
-    tape, names = Tape(model), Names(model)
+    tape, names = Tape.of(model), Names(model)
     outputs = {value.name: value for value in graph.outputs}
     total: Term | None = None
     for target in targets:

@@ -10,13 +10,14 @@ from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
 from onnxpress import model_file
 from onnxpress.conversion import settle_weights
 from onnxpress.data import Samples, load_samples, require_runnable
+from onnxpress.distillation.initializing import drawn_anew
 from onnxpress.errors import DataError, ModelError
 from onnxpress.judge import interface_problems
 from onnxpress.runtime import Array, Session
 
-__all__ = ["Pair", "matched", "require_same_shapes", "sample_sets"]
+__all__ = ["CHOOSING_SHARE", "Pair", "matched", "require_same_shapes", "sample_sets"]
 
-_CHOOSING_SHARE, _JUDGING_SHARE = 0.2, 0.25
+CHOOSING_SHARE, _JUDGING_SHARE = 0.2, 0.25
 _FEWEST = 8
 
 
@@ -37,8 +38,16 @@ class Pair:
     student_model: ir.Model
 
 
-def matched(teacher: str | Path, student: str | Path, threads: int) -> Pair:
+def matched(
+    teacher: str | Path, student: str | Path, threads: int, anew: int | None = None
+) -> Pair:
     """Both models, checked against each other.
+
+    Args:
+        teacher: a file.
+        student: a file.
+        threads: of onnxruntime.
+        anew: the seed with which the student's weights are drawn; `None`: they are its own.
 
     Raises:
         ModelError: they do not match, or one cannot be loaded.
@@ -49,7 +58,10 @@ def matched(teacher: str | Path, student: str | Path, threads: int) -> Pair:
         student_model = InlinePass()(student_model).model
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=1)(student_model)
     first = Session(Path(teacher), threads=threads, name=str(teacher))
-    second = Session(Path(student), threads=threads, name=str(student))
+    if anew is not None:
+        student_model = drawn_anew(student_model, anew)
+    place = Path(student) if anew is None else student_model
+    second = Session(place, threads=threads, name=str(student))
     problems = interface_problems(first, second)
     if problems:
         raise ModelError(
@@ -80,7 +92,7 @@ def sample_sets(
     else:
         judging = load_samples(evaluation, pair.teacher.inputs)  # type: ignore[arg-type]
         require_runnable(pair.teacher, judging)
-    training, choosing = given.parts((1 - _CHOOSING_SHARE, _CHOOSING_SHARE), seed)
+    training, choosing = given.parts((1 - CHOOSING_SHARE, CHOOSING_SHARE), seed)
     return training, choosing, judging
 
 

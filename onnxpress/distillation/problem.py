@@ -1,8 +1,9 @@
 """What is minimized over what: the loss of a student with its gradients, and batches of samples."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxpress.blocks.sizes import with_types
@@ -13,7 +14,9 @@ from onnxpress.distillation.checking import Comparison, compare_gradients, requi
 from onnxpress.distillation.losses import LOSS, Target, add_loss, targets_of
 from onnxpress.distillation.matching import Pair, require_same_shapes
 from onnxpress.distillation.mixing import mixed
-from onnxpress.distillation.parameters import Parameter, Trainable, trainable
+from onnxpress.distillation.parameters import Trainable, trainable
+from onnxpress.distillation.plain import without_half
+from onnxpress.distillation.rounded import Parameter
 from onnxpress.errors import DataError, ModelError
 from onnxpress.gradients import Derivative, differentiate, take_as_inputs
 from onnxpress.graph import standard_opset
@@ -73,7 +76,9 @@ class Problem:
         shapes = [{name: array.shape for name, array in feed.items()} for feed in feeds]
         alike = [feed for feed, own in zip(feeds, shapes, strict=True) if own == shapes[0]]
         sample = laid_together(alike[: training.size] if training.together else alike[:1])
-        found = compare_gradients(self.session, self.gradients, self.parameters, sample)
+        found = compare_gradients(
+            self.session, self.scoring, self.gradients, self.parameters, sample
+        )
         require_agreement(found)
         return found
 
@@ -87,6 +92,7 @@ def pose(
     temperature: float,
     seed: int,
     threads: int,
+    only: Collection[str] | None = None,
 ) -> Problem:
     """The loss of a student against the teacher's answers.
 
@@ -98,6 +104,7 @@ def pose(
         temperature: T of class scores.
         seed: of samples that are made up.
         threads: of onnxruntime.
+        only: initializers of the student that are trained; `None`: all that can be.
 
     Raises:
         ModelError: no output can be followed, or nothing of the student can be trained.
@@ -111,7 +118,7 @@ def pose(
     targets = targets_of(readings, answers[: len(training)])
     if not targets:
         raise ModelError("the teacher has no output of real numbers to be followed [M009]")
-    copy, derived, scoring = derive(pair.student_model, targets, temperature)
+    copy, derived, scoring = derive(pair.student_model, targets, temperature, only)
     left = {**copy.left, **derived.untrained}
     if not derived.gradients:
         reasons = sorted(set(left.values())) or ["no weight was found"]
@@ -132,25 +139,40 @@ def pose(
 
 
 def derive(
-    student: ir.Model, targets: Sequence[Target], temperature: float
+    student: ir.Model,
+    targets: Sequence[Target],
+    temperature: float,
+    only: Collection[str] | None = None,
 ) -> tuple[Trainable, Derivative, ir.Model]:
     """The student in float, its loss with gradients, and its loss alone.
 
     Raises:
         ModelError: its opset is too old for gradients.
     """
-    raised, reason = raise_opset(student, _OPSET)
+    raised, reason = raise_opset(without_half(student), _OPSET)
     if reason is not None and standard_opset(student) < _LEAST_OPSET:
         raise ModelError(
             f"the student has opset {standard_opset(student)}; gradients need {_LEAST_OPSET}, and "
             f"{reason}; export it with a newer opset [M009]"
         )
-    copy = trainable(raised)
+    copy = _stored_as(trainable(raised), student)
     add_loss(copy.model, targets, temperature)
     scoring = with_types(copy.model)
-    derived = differentiate(scoring.clone(), LOSS, copy.parameters)
+    wanted = [n for n, p in copy.parameters.items() if only is None or p.stands_for in only]
+    derived = differentiate(scoring.clone(), LOSS, wanted)
     take_as_inputs(scoring, derived.gradients)
     return copy, derived, scoring
+
+
+def _stored_as(copy: Trainable, student: ir.Model) -> Trainable:
+    """With the types in which the student has what is trained in float32."""
+    known = student.graph.initializers
+    found = {}
+    for name, parameter in copy.parameters.items():
+        value = known.get(parameter.stands_for)
+        half = value is not None and value.dtype == ir.DataType.FLOAT16
+        found[name] = replace(parameter, dtype=ir.DataType.FLOAT16) if half else parameter
+    return replace(copy, parameters=found)
 
 
 def _batches(
@@ -161,7 +183,7 @@ def _batches(
     together: bool,
 ) -> tuple[Batches, Batches]:
     """Samples to train with and to choose by, each with the teacher's answers."""
-    given = [{t.input: answer[t.output] for t in targets} for answer in answers]
+    given = [{t.input: _wide(answer[t.output]) for t in targets} for answer in answers]
     training, choosing = parts
     elements = max(sum(array.size for array in feed.values()) for feed in training)
     size = max(1, min(_BATCH, _BATCH_ELEMENTS // max(elements, 1), len(training)))
@@ -170,6 +192,10 @@ def _batches(
         Batches(training, tuple(seen), size, together),
         Batches(choosing, tuple(held_out), size, together),
     )
+
+
+def _wide(array: Array) -> Array:
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def _require_room(answers: Sequence[Mapping[str, Array]]) -> None:

@@ -1,4 +1,4 @@
-"""Train parameters by Adam (arXiv:1412.6980) with a cosine schedule, and keep the best state.
+"""Train parameters by Adam with a cosine schedule, and keep the best state.
 
 The rate is relative to the root mean square of each parameter, as in Adafactor (arXiv:1804.04235),
 so that one rate fits layers and models of any scale. What chooses the best state are samples that
@@ -9,28 +9,34 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxpress.distillation.adam import Adam
 from onnxpress.distillation.batches import Batches
 from onnxpress.distillation.losses import LOSS
-from onnxpress.distillation.parameters import Parameter
 from onnxpress.distillation.problem import Problem
+from onnxpress.distillation.rounded import Parameter
+from onnxpress.distillation.state import State, StateFile, digest_of
 from onnxpress.progress import Progress, Tell, unheard
 from onnxpress.runtime import Session
 
-__all__ = ["Check", "Schedule", "Trained", "loss_on", "train"]
+__all__ = ["Check", "Schedule", "Trained", "loss_on", "step_seconds", "train"]
 
 Floats = npt.NDArray[np.float32]
 
-_MEAN_DECAY, _SQUARE_DECAY, _EPSILON = 0.9, 0.999, 1e-8
 _WARM_UP = 0.05
 """Of all steps: Adam's second moments are of few gradients at first."""
 _CHECKS = 20
 _PATIENCE = 4
 """Checks without a better state after which the rate is too high."""
 _MOST_HALVINGS = 5
+_TIMED = 2
+"""Steps."""
+_STOPPED = "it was stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,11 @@ class Trained:
     halvings: int
 
     @property
+    def stopped(self) -> bool:
+        """Whether it was told to stop."""
+        return self.ended == _STOPPED
+
+    @property
     def before(self) -> float:
         """Loss before any step on the samples that choose."""
         return self.checks[0].chosen
@@ -94,43 +105,13 @@ class Trained:
         return min(check.chosen for check in self.checks if math.isfinite(check.chosen))
 
 
-class _Adam:
-    """First and second moments of the gradients, and the step that follows from them."""
-
-    def __init__(self, parameters: Mapping[str, Parameter], values: dict[str, Floats]) -> None:
-        self._values = values
-        self._masks = {name: p.mask for name, p in parameters.items() if p.mask is not None}
-        self._sizes = {name: parameter.size for name, parameter in parameters.items()}
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget all gradients."""
-        self._means = {name: np.zeros_like(value) for name, value in self._values.items()}
-        self._squares = {name: np.zeros_like(value) for name, value in self._values.items()}
-        self._number = 0
-
-    def step(self, gradients: Mapping[str, Floats], rate: float) -> None:
-        """Change the values in place."""
-        self._number += 1
-        straight = 1 - _MEAN_DECAY**self._number
-        square = math.sqrt(1 - _SQUARE_DECAY**self._number)
-        for name, given in gradients.items():
-            gradient = given * self._masks[name] if name in self._masks else given
-            mean, squares = self._means[name], self._squares[name]
-            mean *= _MEAN_DECAY
-            mean += (1 - _MEAN_DECAY) * gradient
-            squares *= _SQUARE_DECAY
-            squares += (1 - _SQUARE_DECAY) * np.square(gradient)
-            size = np.float32(rate * self._sizes[name] * square / straight)
-            self._values[name] -= size * mean / (np.sqrt(squares) + _EPSILON)
-
-
 def train(
     problem: Problem,
     schedule: Schedule,
     *,
     progress: Tell = unheard,
     stop: Callable[[], bool] = lambda: False,
+    state: Path | None = None,
 ) -> Trained:
     """Take steps until they are done, the time is up, or nothing gets better.
 
@@ -142,11 +123,20 @@ def train(
         schedule: how long and how fast.
         progress: told the steps, and the loss at first, now and at best.
         stop: asked before each step whether to end with the best so far.
+        state: a file that is written now and then, and gone on from where it is there.
+
+    Raises:
+        OutputError: the file is no state of this training, or cannot be written.
     """
     training, choosing = problem.batches
     rng = np.random.default_rng(schedule.seed)
     first = loss_on(problem.scoring, choosing, _starts(problem.parameters))
     run = _Run(problem.parameters, schedule, first)
+    settled = (schedule.steps, schedule.rate, schedule.seed)
+    kept = None if state is None else StateFile(state, digest_of(problem, settled, first))
+    known = None if kept is None else kept.read()
+    if known is not None:
+        run.restore(known, rng)
     every = max(1, min(schedule.steps // _CHECKS, 200))
     while not (ended := run.ended(stop)):
         loss, found = _gradient(problem, training.draw(rng), run.values)
@@ -157,7 +147,21 @@ def train(
         if run.steps % every == 0 or run.steps == schedule.steps:
             run.check(loss_on(problem.scoring, choosing, run.values))
             progress(run.told())
+        if kept is not None and kept.is_due:
+            kept.write(run.state(rng))
+    if kept is not None:
+        kept.write(run.state(rng))
     return Trained(run.best, tuple(run.checks), run.steps, ended, run.no_numbers)
+
+
+def step_seconds(problem: Problem) -> float:
+    """Of the clock for one step; the first one, which takes longer, is taken before."""
+    values, rng = _starts(problem.parameters), np.random.default_rng(0)
+    _gradient(problem, problem.batches[0].draw(rng), values)
+    started = time.monotonic()
+    for _ in range(_TIMED):
+        _gradient(problem, problem.batches[0].draw(rng), values)
+    return (time.monotonic() - started) / _TIMED
 
 
 class _Run:
@@ -179,11 +183,53 @@ class _Run:
         self.checks = [Check(0, math.nan, first)]
         self.steps = self.no_numbers = 0
         self._least = first
-        self._optimizer = _Adam(parameters, self.values)
+        self._optimizer = Adam(parameters, self.values)
         self._schedule, self._rate = schedule, schedule.rate
         self._since = self._halvings = 0
         self._recent: list[float] = []
         self._started = time.monotonic()
+
+    def state(self, rng: np.random.Generator) -> State:
+        """All that the next steps depend on."""
+        optimizer = self._optimizer
+        arrays = {
+            "values": self.values,
+            "best": self.best,
+            "means": optimizer.means,
+            "squares": optimizer.squares,
+        }
+        numbers = {
+            "steps": self.steps,
+            "no_numbers": self.no_numbers,
+            "least": self._least,
+            "rate": self._rate,
+            "since": self._since,
+            "halvings": self._halvings,
+            "recent": self._recent,
+            "number": optimizer.number,
+            "seconds": time.monotonic() - self._started,
+            "checks": [(one.step, one.training, one.chosen) for one in self.checks],
+            "random": rng.bit_generator.state,
+        }
+        return State(arrays, numbers)
+
+    def restore(self, state: State, rng: np.random.Generator) -> None:
+        """Go on from a state."""
+        arrays, numbers = state.arrays, dict[str, Any](state.numbers)
+        optimizer = self._optimizer
+        self.best = dict(arrays["best"])
+        for name, value in self.values.items():
+            value[...] = arrays["values"][name]
+            optimizer.means[name][...] = arrays["means"][name]
+            optimizer.squares[name][...] = arrays["squares"][name]
+        optimizer.number = numbers["number"]
+        self.steps, self.no_numbers = numbers["steps"], numbers["no_numbers"]
+        self._least, self._rate = numbers["least"], numbers["rate"]
+        self._since, self._halvings = numbers["since"], numbers["halvings"]
+        self._recent = list(numbers["recent"])
+        self._started = time.monotonic() - numbers["seconds"]
+        self.checks = [Check(*one) for one in numbers["checks"]]
+        rng.bit_generator.state = numbers["random"]
 
     @property
     def _part(self) -> float:
@@ -197,7 +243,7 @@ class _Run:
         if self.steps >= self._schedule.steps:
             return "all steps were taken"
         if stop():
-            return "it was stopped"
+            return _STOPPED
         if self._part >= 1:
             return "the time was up"
         if self._halvings > _MOST_HALVINGS:

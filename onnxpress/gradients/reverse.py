@@ -19,6 +19,7 @@ from onnxpress.graph import bodies, is_standard, node_label
 
 __all__ = ["Derivative", "differentiate", "take_as_inputs"]
 
+_ROUNDING = ("ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QuantizeLinear")
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16}
 
 
@@ -56,7 +57,7 @@ def differentiate(model: ir.Model, loss: str, parameters: Iterable[str]) -> Deri
     reached = _reached(graph, wanted.values())
     forward = list(graph)
     output = next(value for value in graph.outputs if value.name == loss)
-    tape = Tape(model)
+    tape = Tape.of(model)
     found: dict[ir.Value, Term] = {output: tape.array(np.ones((), output.dtype.numpy()))}  # type: ignore[union-attr]
     missing: dict[ir.Node, str] = {}
     for node in reversed(forward):
@@ -104,12 +105,12 @@ def _reads(node: ir.Node) -> set[ir.Value]:
 def _reached(graph: ir.Graph, parameters: Iterable[ir.Value]) -> set[ir.Value]:
     """What depends on parameters, they included, as far as it is of real numbers.
 
-    Integers that QuantizeLinear makes stand for such.
+    Integers that are rounded, and products of them, stand for such.
     """
     found = set(parameters)
     for node in graph:
         if _reads(node) & found:
-            rounded = is_standard(node) and node.op_type == "QuantizeLinear"
+            rounded = is_standard(node) and node.op_type in _ROUNDING
             moved = bool(
                 found
                 & {
@@ -118,6 +119,10 @@ def _reached(graph: ir.Graph, parameters: Iterable[ir.Value]) -> set[ir.Value]:
                     if v is not None and v.dtype is not None and v.dtype not in _FLOATS
                 }
             )
+            if rounded and node.op_type == "DynamicQuantizeLinear":
+                # Its scale and zero point count as constant.
+                found.add(node.outputs[0])
+                continue
             found.update(
                 value
                 for value in node.outputs

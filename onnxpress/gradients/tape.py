@@ -5,7 +5,7 @@ operation appends a node. What is static is worked out here, what is not is left
 compute shapes as the graph runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from onnxpress.graph import Names, add_initializer, constant, standard_opset
 
-__all__ = ["CONTRIB", "Attribute", "Dim", "Tape", "Term"]
+__all__ = ["CONTRIB", "Attribute", "Body", "Dim", "Tape", "Term"]
 
 CONTRIB = "com.microsoft"
 """The domain of onnxruntime's own operators, which run every backward graph."""
@@ -23,6 +23,8 @@ Attribute = float | str | Sequence[int]
 """Of a node: a number, a text or integers."""
 Dim = int | str | None
 """A size, a symbol that stands for one, or nothing known."""
+Body = Callable[["Tape", list["Term"], list["Term"]], tuple[Sequence["Term"], Sequence["Term"]]]
+"""The formulas of a turn: from states and inputs to new states and what it gives."""
 
 
 class Tape:
@@ -32,14 +34,68 @@ class Tape:
         opset: of the standard operators; 13 at least.
     """
 
-    def __init__(self, model: ir.Model) -> None:
-        """Write behind the nodes of a model, which is changed."""
-        self._graph = model.graph
-        self._names = Names(model)
+    def __init__(self, names: Names, graph: ir.Graph, opset: int) -> None:
+        """Write behind the nodes of a graph, which is changed."""
+        self._graph, self._names, self.opset = graph, names, opset
         self._constants: dict[tuple[bytes, str, tuple[int, ...]], Term] = {}
         self._shapes: dict[ir.Value, Term] = {}
-        self.opset = standard_opset(model)
+
+    @classmethod
+    def of(cls, model: ir.Model) -> "Tape":
+        """Write behind the nodes of a model, which is changed."""
         model.graph.opset_imports.setdefault(CONTRIB, 1)
+        return cls(Names(model), model.graph, standard_opset(model))
+
+    def scan(
+        self,
+        states: Sequence["Term"],
+        inputs: Sequence["Term"],
+        body: "Body",
+        *,
+        outputs: int,
+        backwards: bool,
+    ) -> list["Term"]:
+        """A Scan along the first axis: the last states, then what each turn gave, in order.
+
+        Args:
+            states: before the first turn.
+            inputs: taken apart along their first axis.
+            body: the formulas of a turn; it may use terms from outside.
+            outputs: how many it gives besides the states.
+            backwards: from the last turn to the first; what each gave stands in its place.
+        """
+        given = [
+            ir.Value(name=self._names.free("gradient_turn"), type=ir.TensorType(term.dtype))
+            for term in (*states, *inputs)
+        ]
+        graph = ir.Graph(given, [], nodes=[], name=self._names.free("gradient_body"))
+        inner = Tape(self._names, graph, self.opset)
+        terms = [Term(inner, value) for value in given]
+        new, each = body(inner, terms[: len(states)], terms[len(states) :])
+        assert len(each) == outputs
+        for term in (*new, *each):
+            # What comes straight from outside or through has to be a result of the body.
+            value = term.op("Identity").value if term.value in given else term.value
+            value.type = ir.TensorType(term.dtype)
+            graph.outputs.append(value)
+        node = ir.Node(
+            "",
+            "Scan",
+            [term.value for term in (*states, *inputs)],
+            [
+                ir.AttrGraph("body", graph),
+                ir.AttrInt64("num_scan_inputs", len(inputs)),
+                ir.AttrInt64s("scan_input_directions", [int(backwards)] * len(inputs)),
+                ir.AttrInt64s("scan_output_directions", [int(backwards)] * outputs),
+            ],
+            num_outputs=len(new) + outputs,
+            name=self._names.free("gradient_Scan"),
+        )
+        for place, (value, term) in enumerate(zip(node.outputs, (*new, *each), strict=True)):
+            value.name = self._names.free(f"{node.name}_output_{place}")
+            value.type = ir.TensorType(term.dtype)
+        self._graph.append(node)
+        return [Term(self, value) for value in node.outputs]
 
     def term(self, value: ir.Value) -> "Term":
         """A value of the graph."""
@@ -191,6 +247,9 @@ class Term:
     def __rtruediv__(self, other: float) -> "Term":
         return self._with("Div", other, turned=True)
 
+    def __matmul__(self, other: "Term") -> "Term":
+        return self.op("MatMul", other)
+
     def __neg__(self) -> "Term":
         return self.op("Neg")
 
@@ -221,6 +280,29 @@ class Term:
         found = self.op("Cast", to=int(dtype))
         found.value.type = ir.TensorType(dtype)
         return found
+
+    def sigmoid(self) -> "Term":
+        """1 / (1 + exp(−x))."""
+        return self.op("Sigmoid")
+
+    def tanh(self) -> "Term":
+        """The hyperbolic tangent."""
+        return self.op("Tanh")
+
+    def parts(self, number: int, axis: int) -> list["Term"]:
+        """Equal parts of an axis whose size is known."""
+        whole = None if self.dims is None else self.dims[axis]
+        assert isinstance(whole, int)
+        tape, size = self.tape, whole // number
+        return [
+            self.op(
+                "Slice",
+                tape.integers([start]),
+                tape.integers([start + size]),
+                tape.integers([axis]),
+            )
+            for start in range(0, whole, size)
+        ]
 
     def sum(self, axes: Sequence[int], *, keep: bool = False) -> "Term":
         """Over some axes."""

@@ -79,8 +79,8 @@ def chosen_metrics(
         return [user_metric(name)]
     if name not in _METRICS:
         raise UsageError(
-            f"metric is {name!r}{nearest(name, _METRICS)}; expected {', '.join(_METRICS)}, "
-            "module:function or set=module:function [U009]"
+            f"metric is {name!r}{nearest(name, _METRICS)} (there are: "
+            f"{', '.join(_METRICS)}, module:function, set=module:function) [U009]"
         )
     if name == "none":
         return []

@@ -13,6 +13,7 @@ from onnxpress import model_file
 from onnxpress.judge import Disagreement
 from onnxpress.providers import ProviderVerdict
 from onnxpress.report import columns, rows
+from onnxpress.report.form_rows import form_rows
 from onnxpress.report.layer_rows import Origins, layer_rows
 from onnxpress.report.pictures import fed_document
 from onnxpress.report.reading import reading_document
@@ -60,6 +61,7 @@ def document(result: Result, command: Sequence[str] = ()) -> dict[str, Any]:
         "tried_in_all": len(result.tried),
         "spent": columns.number_or_none(result.spent),
         "layers": layers,
+        "forms": [] if origins is None else form_rows(result, origins, layers),
         "histograms": [] if origins is None else histograms(result, origins, layers),
         "spectra": spectra(result),
         "compared": result.compared,

@@ -4,8 +4,6 @@ Tables, charts, style and script are inside it; its content security policy allo
 its digest and no connection. Needs the extra `report` (jinja2), imported when used.
 """
 
-import base64
-import hashlib
 import importlib.util
 import itertools
 from collections.abc import Sequence
@@ -20,10 +18,11 @@ from onnxpress.report.columns import Document
 from onnxpress.report.depth import Strip, depth_charts
 from onnxpress.report.frontier import frontiers
 from onnxpress.report.headline import budget, key_figures, readings, verdict
-from onnxpress.report.layer_columns import LAYER_COLUMNS, TRIED_COLUMNS, percent
+from onnxpress.report.layer_columns import FORM_COLUMNS, LAYER_COLUMNS, TRIED_COLUMNS, percent
+from onnxpress.report.rendering import rendered
 from onnxpress.report.small_charts import histogram_charts, masks, spectrum_charts
 from onnxpress.report.tables import Cell, Table, TableRow, table_of
-from onnxpress.report.text import costly_layers, counted, printable, stage_summary
+from onnxpress.report.text import costly_layers, counted, stage_summary
 
 __all__ = ["require_html", "write_difference", "write_html"]
 
@@ -39,16 +38,19 @@ class _Bars:
     bars: tuple[tuple[str, float, str], ...]
 
 
-def require_html() -> None:
+def require_html(what: str = "--report") -> None:
     """Refuse before any work when the extra is not installed.
+
+    Args:
+        what: needs it.
 
     Raises:
         UsageError: jinja2 is missing.
     """
     if importlib.util.find_spec("jinja2") is None:
         raise UsageError(
-            "--report needs jinja2: install it with pip install 'onnxpress[report]', "
-            "or use --json [U007]"
+            f"{what} needs jinja2: install it with pip install 'onnxpress[report]'"
+            + (", or use --json [U007]" if what == "--report" else " [U007]")
         )
 
 
@@ -57,7 +59,7 @@ def write_html(report: Document, path: Path, files: FileSet) -> None:
     validation = report["validation"]
     tone, sentence = verdict(report)
     shown_masks, masks_left = masks(report["stages"])
-    page = _page(
+    page = rendered(
         "report.html.j2",
         report=report,
         tone=tone,
@@ -75,6 +77,7 @@ def write_html(report: Document, path: Path, files: FileSet) -> None:
         differing_words=_differing_words(report),
         depth=_titled(depth_charts(report["layers"])),
         layers=_layers(report["layers"]),
+        forms=table_of(FORM_COLUMNS, report["forms"]) if report["forms"] else None,
         histograms=histogram_charts(report["histograms"]),
         spectra=spectrum_charts(report["spectra"]),
         masks=shown_masks,
@@ -93,7 +96,7 @@ def write_difference(found: Document, path: str | Path) -> None:
     amounts = [min(row["adds"] or 1.0, 1.0) for row in parted]
     figures = [difference.decibels(row["adds"], row["adds_db"]) for row in parted]
     title = "Noise over signal that comes in at a tensor, of the worst; shorter is better"
-    page = _page(
+    page = rendered(
         "difference.html.j2",
         found=found,
         verdict=difference.verdict(found),
@@ -115,33 +118,6 @@ def write_difference(found: Document, path: str | Path) -> None:
     )
     with replace_file(Path(path)) as temporary:
         temporary.write_text(page, encoding="utf-8")
-
-
-def _page(template: str, **content: object) -> str:
-    import jinja2  # noqa: PLC0415 - an extra
-    from markupsafe import Markup  # noqa: PLC0415 - jinja2's
-
-    def escaped(value: object) -> object:
-        return printable(value) if type(value) is str else value
-
-    folder = Path(__file__).parent
-    style, script = ((folder / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=escaped,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return environment.get_template(template).render(
-        # Files of this package, not what came from a model.
-        style=Markup(style),  # noqa: S704
-        script=Markup(script),  # noqa: S704
-        script_hash=digest,
-        **content,
-    )
 
 
 def _closing(report: Document) -> Table:

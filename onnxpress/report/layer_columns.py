@@ -6,7 +6,14 @@ from typing import Any
 from onnxpress.report.columns import Column, Document
 from onnxpress.report.text import decimals
 
-__all__ = ["LAYER_COLUMNS", "TRIED_COLUMNS", "forms_in_words", "percent", "size_text"]
+__all__ = [
+    "FORM_COLUMNS",
+    "LAYER_COLUMNS",
+    "TRIED_COLUMNS",
+    "forms_in_words",
+    "percent",
+    "size_text",
+]
 
 
 def size_text(size: float) -> str:
@@ -54,6 +61,33 @@ LAYER_COLUMNS: tuple[Column[Any], ...] = (
     Column("forms", "form", None, lambda row: ", ".join(row["forms"]) or "as it was", number=False),
     Column("predicted_error", "predicted error", None, _share("predicted_error")),
     Column("left", "reason left", None, lambda row: "; ".join(row["left"]), number=False),
+)
+
+
+def _change(before: str, after: str) -> Callable[[Document], str]:
+    return lambda row: f"{size_text(row[before])} to {size_text(row[after])}"
+
+
+def _time(row: Document) -> str:
+    if row["same_kernels"]:
+        return "the same kernels"
+    saved = row["saved_microseconds"]
+    if saved is None:
+        return "other kernels, not timed alone"
+    return f"other kernels, {abs(saved):,.0f} µs {'less' if saved > 0 else 'more'} a run, alone"
+
+
+FORM_COLUMNS: tuple[Column[Any], ...] = (
+    Column("form", "form", None, number=False),
+    Column("layers", "layers", None),
+    Column("bytes_after", "in the file", None, _change("bytes_before", "bytes_after")),
+    Column(
+        "loaded_bytes_after",
+        "in memory once loaded",
+        None,
+        _change("loaded_bytes_before", "loaded_bytes_after"),
+    ),
+    Column("same_kernels", "time", None, _time, number=False),
 )
 
 TRIED_COLUMNS: tuple[Column[Any], ...] = (

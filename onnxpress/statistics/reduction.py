@@ -1,7 +1,8 @@
 """Tensors that runs give, added to the sums that are kept of them.
 
-What is drawn of a layer follows from the seed, its name and its own inputs alone, so that it is the
-same whatever is observed beside it, and in however many blocks.
+Layers that read one tensor alike share their sums. What is drawn of a tensor's rows follows from
+the seed and its name alone, so that it is the same whatever is observed beside it, and in however
+many blocks.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ import numpy as np
 from onnxpress.layers import Layer
 from onnxpress.runtime import Array
 from onnxpress.statistics.row_sums import RowSums
+from onnxpress.statistics.rows import reading_of
 from onnxpress.statistics.store import LayerStatistics, Statistics, TensorStatistics
 
 __all__ = ["Reduction"]
@@ -53,14 +55,17 @@ class Reduction:
         """
         every = [layer for group in watched.values() for layer in group]
         self._watched = watched
+        self._readers = {name: _alike_reading(group) for name, group in watched.items()}
         self._tensors = {name: TensorStatistics() for name in sorted(tensors)}
         self._halves = 2 if in_halves else 1
         self._sums = {
-            layer.name: [RowSums(gram=gram) for _ in range(self._halves)] for layer in every
+            (name, number): [RowSums(gram=gram) for _ in range(self._halves)]
+            for name, readers in self._readers.items()
+            for number in range(len(readers))
         }
         self._limits = {layer.name: max(4, -(-_row_target(layer) // samples)) for layer in every}
         self._drawn = max(HISTOGRAM_FEWEST, HISTOGRAM_TARGET // samples)
-        self._draws = {layer.name: _generator(seed, layer.name) for layer in every}
+        self._draws = {place: _generator(seed, place[0]) for place in self._sums}
         self._lookups = {
             layer.name: np.zeros(layer.shape[0], np.int64)
             for layer in every
@@ -98,19 +103,26 @@ class Reduction:
             if name in self._tensors:
                 _update(self._tensors[name], arrays, -(-self._drawn // times))
             beside = [one.beside for one in same if one.beside is not None]
-            for layer in self._watched.get(name, []):
-                draw = int(self._draws[layer.name].integers(1 << 62))
+            for number, (layer, *_) in enumerate(self._readers.get(name, [])):
+                draw = int(self._draws[name, number].integers(1 << 62))
                 limit = -(-self._limits[layer.name] // times)
-                self._sums[layer.name][half].observe(layer, arrays, beside or None, limit, draw)
+                sums = self._sums[name, number][half]
+                sums.observe(layer, arrays, beside or None, limit, draw)
 
     def finish(self, samples: int, lost: frozenset[str]) -> Statistics:
-        """What was observed of some samples; `lost` names what turned out to be incomplete."""
+        """What was observed of some samples; `lost` names what turned out to be incomplete.
+
+        Nothing can be added any more.
+        """
         for place in list(self._held):
             self._reduce(*place)
-        finished = {
-            name: _joined([one.finish(samples) for one in sums])
-            for name, sums in self._sums.items()
-        }
+        finished: dict[str, LayerStatistics] = {}
+        for name, readers in self._readers.items():
+            for number, alike in enumerate(readers):
+                # Let go of one by one: wide layers have hundreds of MB of them.
+                sums = self._sums.pop((name, number))
+                one = _joined([half.finish(samples) for half in sums])
+                finished |= {layer.name: one for layer in alike}
         gone = {layer.name for name in lost for layer in self._watched.get(name, [])}
         # A layer that gave no rows was not observed, which is not the same as inputs of zeros.
         layers = {name: one for name, one in finished.items() if one.rows and name not in gone}
@@ -121,6 +133,14 @@ class Reduction:
             if counts.any() and name not in gone
         }
         return Statistics(tensors, layers, samples, lookups)
+
+
+def _alike_reading(layers: Sequence[Layer]) -> list[list[Layer]]:
+    """Layers that read one tensor, those together that read it alike."""
+    found: dict[Hashable, list[Layer]] = {}
+    for layer in layers:
+        found.setdefault(reading_of(layer), []).append(layer)
+    return list(found.values())
 
 
 def _joined(parts: Sequence[LayerStatistics]) -> LayerStatistics:
@@ -136,7 +156,7 @@ def _joined(parts: Sequence[LayerStatistics]) -> LayerStatistics:
 
 
 def _generator(seed: int, name: str) -> np.random.Generator:
-    """What draws for one layer, whatever is observed beside it."""
+    """What draws of one tensor, whatever is observed beside it."""
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return np.random.default_rng((seed, int.from_bytes(digest, "big")))
 

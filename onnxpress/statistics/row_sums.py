@@ -130,13 +130,11 @@ class RowSums:
                 self._cross = _added(self._cross, theirs @ grouped)
 
     def finish(self, samples: int) -> LayerStatistics:
-        """The moments of all rows added."""
+        """The moments of all rows added, made of the sums in place: nothing can be added after."""
         self._reduce()
         rows = max(self._rows, 1)
         empty = np.zeros(self._shape)
-        gram = None
-        if self._wants_gram and self._rows and self._shape[1] <= GRAM_LIMIT:
-            gram = np.asarray(self._gram) / rows
+        gram, cross, tiles = (_over(sums, rows) for sums in (self._gram, self._cross, self._tiles))
         second_moment = self._squares / rows if gram is None else np.einsum("gii->gi", gram)
         return LayerStatistics(
             rows=self._rows,
@@ -148,9 +146,17 @@ class RowSums:
             gram=gram,
             input_shape=self.input_shape,
             reference_mean=None if self._reference_sum is None else self._reference_sum / rows,
-            cross=None if np.ndim(self._cross) == 0 else np.asarray(self._cross) / rows,
-            tiles=None if np.ndim(self._tiles) == 0 else np.asarray(self._tiles) / rows,
+            cross=cross,
+            tiles=tiles,
         )
+
+
+def _over(sums: _Sums | float, rows: int) -> _Sums | None:
+    """Sums over how many rows there were, in place; `None` where nothing was added up."""
+    if isinstance(sums, float):
+        return None
+    sums /= rows
+    return sums
 
 
 def wide_note(wide: int, tiled: int) -> str:

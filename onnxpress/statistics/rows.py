@@ -6,6 +6,7 @@ few are drawn, because neighbours repeat each other. Padding follows the ONNX Co
 """
 
 import math
+from collections.abc import Hashable
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from onnxpress.graph import attribute
 from onnxpress.layers import Layer
 from onnxpress.recurrent import HIDDEN_WEIGHT, is_recurrent
 
-__all__ = ["input_rows", "recurrent_rows"]
+__all__ = ["input_rows", "reading_of", "recurrent_rows"]
 
 Rows = npt.NDArray[np.float32]
 
@@ -45,6 +46,18 @@ def input_rows(
         matrix = tensor if layer.uses[0].index == 1 else np.swapaxes(tensor, -1, -2)
     flat = matrix.reshape(-1, 1, matrix.shape[-1])
     return _draw(flat, limit, rng), len(flat)
+
+
+def reading_of(layer: Layer) -> Hashable:
+    """What the rows follow from besides the tensor: layers that are equal in it share them.
+
+    The projections of queries, keys and values read one tensor alike, and so do the two of a gated
+    MLP and the branches of an Inception block.
+    """
+    attributes = sorted((name, str(one.value)) for name, one in layer.node.attributes.items())
+    kernel = layer.shape[1:] if layer.op_type == "Conv" else len(layer.shape)
+    inputs = layer.read().shape[1]
+    return layer.op_type, layer.groups, layer.uses[0].index, inputs, kernel, tuple(attributes)
 
 
 def recurrent_rows(layer: Layer, tensor: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

@@ -240,7 +240,9 @@ class Statistics:
         """Of all arrays."""
         counts = sum(tensor.counts.nbytes for tensor in self.tensors.values())
         counts += sum(lookups.nbytes for lookups in self.lookups.values())
-        return counts + sum(layer.nbytes for layer in self.layers.values())
+        # Layers that read one tensor alike share what was observed.
+        distinct = {id(layer): layer for layer in self.layers.values()}
+        return counts + sum(layer.nbytes for layer in distinct.values())
 
     def merged(self, other: Self) -> Self:
         """This and what another collector saw of the same model; neither is changed."""
@@ -248,8 +250,12 @@ class Statistics:
         for name, tensor in other.tensors.items():
             tensors.setdefault(name, TensorStatistics()).merge(tensor)
         layers = dict(self.layers)
+        pairs: dict[tuple[int, int], LayerStatistics] = {}
         for name, layer in other.layers.items():
-            layers[name] = layers[name].merged(layer) if name in layers else layer
+            pair = id(layers.get(name)), id(layer)
+            if pair not in pairs:
+                pairs[pair] = layers[name].merged(layer) if name in layers else layer
+            layers[name] = pairs[pair]
         lookups = {**other.lookups, **self.lookups}
         for name in self.lookups.keys() & other.lookups.keys():
             lookups[name] = self.lookups[name] + other.lookups[name]

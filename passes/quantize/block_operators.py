@@ -29,7 +29,7 @@ from onnxpress.graph import (
 )
 from onnxpress.layers import Layer, is_scaled_gemm
 from onnxpress.passes.quantize.levels import Layout
-from onnxpress.passes.quantize.low_bits import Blocks, LowBitForm, LowBits
+from onnxpress.passes.quantize.low_bits import INPUTS_LAST, Blocks, LowBitForm, LowBits
 from onnxpress.passes.quantize.packing import packed
 
 __all__ = ["BLOCKED_BITS", "BLOCK_SIZES", "OPERATORS", "is_block", "operator_for", "write_blocks"]
@@ -89,7 +89,7 @@ def _axis(weight: Layer | StoredWeight) -> int | None:
         return len(shape) - 1
     if weight.op_type in ("Conv", "ConvTranspose"):
         return None
-    return len(shape) - (1 if weight.uses[0].layout in ("gemm_out_in", "out_in") else 2)
+    return len(shape) - (1 if weight.uses[0].layout in INPUTS_LAST else 2)
 
 
 def write_blocks(context: Context, weight: Layer | StoredWeight, low: LowBits) -> None:

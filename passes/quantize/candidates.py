@@ -26,6 +26,7 @@ from onnxpress.passes.quantize.integers import (
     static_integers,
     weight_only_integers,
 )
+from onnxpress.passes.quantize.low_bits import LowBitForm
 from onnxpress.passes.quantize.qdq_rules import (
     dynamic_refusal,
     fused_output,
@@ -34,21 +35,26 @@ from onnxpress.passes.quantize.qdq_rules import (
     static_refusal,
 )
 from onnxpress.passes.quantize.ranges import ActivationRange, range_between
+from onnxpress.passes.quantize.stored_forms import StoredForms
 from onnxpress.passes.quantize.weights import QuantizedWeight
 
 __all__ = [
+    "DYNAMIC",
     "LEAST_SHARE",
     "STATIC",
+    "STORES",
     "WIDE",
     "Offering",
     "between_candidate",
-    "dynamic_candidate",
+    "dynamic_candidates",
     "static_candidates",
     "weight_bytes",
     "weight_only_candidate",
 ]
 
-STATIC, WIDE = "static", "static_16_bit"
+STORES = ("auto", "weight_only")
+"""Forms in which weights may be stored alone."""
+DYNAMIC, STATIC, WIDE = "dynamic", "static", "static_16_bit"
 _NODE_BYTES = 160
 _PAIRS_BYTES = 840
 """More, of the pairs around a layer and its bias, which neighbours share mostly."""
@@ -66,16 +72,25 @@ class Offering:
     """What the settings allow.
 
     Attributes:
+        form: static, dynamic, weight_only, or auto: all of them.
         ranges: how activation ranges are chosen.
         sixteen_bit: layers that have to compute with 16-bit activations.
         mixes_widths: whether others may, where the target has kernels for both widths.
         absorbs: whether high biases may be moved on.
+        stored: in how many bits weights may lie in the file.
     """
 
+    form: str
     ranges: str
     sixteen_bit: frozenset[str]
     mixes_widths: bool
     absorbs: bool
+    stored: StoredForms
+
+    @property
+    def stores(self) -> bool:
+        """Whether weights may be stored in integers and expanded when the model is loaded."""
+        return self.form in STORES
 
     def mixes(self, context: Context) -> bool:
         """Whether activations of both widths may meet in one model."""
@@ -85,7 +100,10 @@ class Offering:
 def static_candidates(
     context: Context, layer: Layer, offering: Offering
 ) -> tuple[list[Candidate], str | None]:
-    """With activations of 8 bits, and of 16 where that is possible and nearer; or why not."""
+    """With activations of 8 bits, and of 16 where that is possible and nearer; or why not.
+
+    Those of 8 bits may have weights of fewer in the file.
+    """
     reason = static_refusal(layer, context.target.quantized_operators)
     if reason is None and standard_opset(context.model) < _STATIC_OPSET:
         reason = f"opset {standard_opset(context.model)} has no QuantizeLinear [Q002]"
@@ -103,13 +121,12 @@ def static_candidates(
     wide = None
     if offering.mixes(context):
         wide = _ranges(widened(context), layer, offering.ranges)
-    found = [_static(context, layer, plain, wide, STATIC, absorbs=offering.absorbs)]
+    narrow, found = _static(context, layer, plain, wide, STATIC, offering)
     if wide is not None:
-        # A 16-bit range is fine enough without absorption.
-        nearer = _static(context, layer, wide, plain, WIDE, absorbs=False)
+        nearer, _ = _static(context, layer, wide, plain, WIDE, offering)
         if layer.name in offering.sixteen_bit:
             return [nearer], None
-        found += [nearer] if nearer.predicted_error < found[0].predicted_error else []
+        found += [nearer] if nearer.predicted_error < narrow.predicted_error else []
     return found, None
 
 
@@ -125,10 +142,12 @@ def _static(
     own: Ranges,
     other: Ranges | None,
     family: str,
-    *,
-    absorbs: bool,
-) -> Candidate:
-    """Of one width of activations; `other`: the ranges in the other width, if both may meet."""
+    offering: Offering,
+) -> tuple[Candidate, list[Candidate]]:
+    """Of one width of activations: with 8 bits in the file, and all that is offered.
+
+    `other`: the ranges in the other width, if both may meet.
+    """
     (source, result), matrix = own, layer.read()
     energy = layer_energy(context, layer)
     # One division for all that read the tensor, whatever their width.
@@ -145,7 +164,8 @@ def _static(
         parameters["smoothing"] = smoothing.strength
         read = matrix * smoothing_factors(context, layer, smoothing.strength)
     shorter = None
-    if absorbs:
+    # A 16-bit range is fine enough without absorption.
+    if offering.absorbs and family == STATIC:
         strength = 0.0 if smoothing is None else smoothing.strength
         shorter = shorter_range(context, layer, source, strength)
     if shorter is not None:
@@ -155,14 +175,23 @@ def _static(
     if other is not None:
         parameters |= _named("other_output", other[1])
     rounded = static_integers(context, layer, parameters, source.scale)
-    error = rounded.error + _input_error(energy, read, source)
+    beside = _input_error(energy, read, source)
     if rounds_output(layer):
-        error += result.error
+        beside += result.error
     saved = _saved(layer, rounded.weight) - _PAIRS_BYTES
-    return Candidate(parameters, error, saved, family=family)
+    found = Candidate(parameters, rounded.error + beside, saved, family=family)
+    if family == WIDE:
+        return found, [found]
+
+    def error_of(form: LowBitForm) -> float:
+        return static_integers(context, layer, parameters, source.scale, form).error + beside
+
+    return found, offering.stored.kernels(context, layer, found, error_of)
 
 
-def dynamic_candidate(context: Context, layer: Layer) -> tuple[Candidate | None, str | None]:
+def dynamic_candidates(
+    context: Context, layer: Layer, offering: Offering
+) -> tuple[list[Candidate], str | None]:
     """MatMulInteger on an input that is quantized by its own range at every run; or why not."""
     reason = dynamic_refusal(layer, context.target.quantized_operators)
     moments = context.moments(layer)
@@ -173,10 +202,10 @@ def dynamic_candidate(context: Context, layer: Layer) -> tuple[Candidate | None,
     if reason is None and (moments is None or moments.rows == 0):
         reason = _unobserved(context, layer.node.outputs, layer)
     if reason is not None or moments is None:
-        return None, reason
+        return [], reason
     low, high = float(moments.minimum.min()), float(moments.maximum.max())
     if not np.isfinite((low, high)).all() or low == high:
-        return None, "the calibration data never exercises it: its inputs never vary [L013]"
+        return [], "the calibration data never exercises it: its inputs never vary [L013]"
     plain = range_between(low, high, signed=False)
     matrix = layer.read()
     smoothing = smoothing_of(context, layer, plain, "dynamic")
@@ -187,9 +216,14 @@ def dynamic_candidate(context: Context, layer: Layer) -> tuple[Candidate | None,
         parameters["smoothing"] = smoothing.strength
         read = matrix * smoothing_factors(context, layer, smoothing.strength)
     rounded = dynamic_integers(context, layer, parameters)
-    error = rounded.error + _input_error(layer_energy(context, layer), read, span)
+    beside = _input_error(layer_energy(context, layer), read, span)
     saved = _saved(layer, rounded.weight)
-    return Candidate(parameters, error, saved, family="dynamic"), None
+    found = Candidate(parameters, rounded.error + beside, saved, family=DYNAMIC)
+
+    def error_of(form: LowBitForm) -> float:
+        return dynamic_integers(context, layer, parameters, form).error + beside
+
+    return offering.stored.kernels(context, layer, found, error_of), None
 
 
 def weight_only_candidate(context: Context, layer: Layer) -> tuple[Candidate | None, str | None]:

@@ -114,6 +114,10 @@ class LevelGrid:
         """Numbers of the grid, moved by as much as comes nearest."""
         return self.nearest(old + by, columns)
 
+    def of_outputs(self, outputs: slice) -> "LevelGrid":
+        """That of some outputs of each group."""
+        return LevelGrid(self.tables, self.own[:, outputs], self.steps[:, outputs])
+
     def sorted(self, rows: npt.NDArray[np.int64]) -> "LevelGrid":
         """With `[groups, in, out]`, the inputs in another order."""
         steps = np.take_along_axis(self.steps.swapaxes(1, 2).astype(np.float32), rows, axis=1)

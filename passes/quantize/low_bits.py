@@ -20,6 +20,7 @@ from onnxpress.passes.quantize.packing import planes
 from onnxpress.passes.quantize.weights import QuantizedWeight
 
 __all__ = [
+    "INPUTS_LAST",
     "Blocks",
     "LowBitForm",
     "LowBits",
@@ -32,6 +33,8 @@ __all__ = [
 
 Float32 = npt.NDArray[np.float32]
 
+INPUTS_LAST = ("gemm_out_in", "out_in", "directions_out_in")
+"""Layouts of weights whose last axis is that of the inputs."""
 _UNIT_BYTES = 4
 """float32."""
 

@@ -1,6 +1,5 @@
 """The pass itself: settings, what is observed, and how what is decided is carried out."""
 
-import collections
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
@@ -9,77 +8,46 @@ import onnx_ir as ir
 from annotated_types import Interval
 
 from onnxpress.contract import (
-    Candidate,
     Context,
     Decision,
-    Layer,
     Observations,
     Parameter,
     Pass,
     Proposal,
     Skip,
     Stage,
-    StoredWeight,
     setting,
 )
-from onnxpress.errors import UsageError, nearest
 from onnxpress.graph import standard_opset
-from onnxpress.passes.quantize.absorbing import absorb
 from onnxpress.passes.quantize.activations import (
     integer_operators,
-    operators_between,
 )
-from onnxpress.passes.quantize.candidates import (
-    LEAST_SHARE,
-    STATIC,
-    WIDE,
-    Offering,
-    between_candidate,
-    dynamic_candidate,
-    static_candidates,
-    weight_bytes,
-    weight_only_candidate,
-)
-from onnxpress.passes.quantize.equalizing import fold_smoothing, insert_smoothing
+from onnxpress.passes.quantize.candidates import DYNAMIC, STATIC, STORES, WIDE, Offering
+from onnxpress.passes.quantize.carrying_out import carry_out
+from onnxpress.passes.quantize.forms import BYTE, KERNEL_FAMILIES
 from onnxpress.passes.quantize.goals import compensable
 from onnxpress.passes.quantize.levels import Kind, Layout
-from onnxpress.passes.quantize.pairs import SIXTEEN_BIT_OPSET, Pairs
+from onnxpress.passes.quantize.pairs import SIXTEEN_BIT_OPSET
+from onnxpress.passes.quantize.proposing import proposals
 from onnxpress.passes.quantize.qdq_rules import (
     fused_output,
     input_of,
-    rounds_output,
     scale_source,
     static_refusal,
 )
-from onnxpress.passes.quantize.recurrent import (
-    decided_lstms,
-    lstm_candidates,
-    lstm_weights,
-    with_reason,
-    write_dynamic_lstm,
-)
-from onnxpress.passes.quantize.restoring import integer_weights, restored
+from onnxpress.passes.quantize.restoring import restored
 from onnxpress.passes.quantize.stored_forms import (
     STORED_FAMILIES,
     StoredForms,
-    write_weights,
 )
-from onnxpress.passes.quantize.storing import storing_candidate
-from onnxpress.passes.quantize.writing import (
-    write_dynamic,
-    write_static,
-)
-from onnxpress.pieces import is_finite
 from onnxpress.targets import LAYOUTS
 
 __all__ = ["Quantize"]
 
 Parameters = Mapping[str, Parameter]
 
-_BYTE = 8
 _SMALLEST = (4, 8)
 """Bits that are mixed where bytes count for more than time: 2 and 3 lose too much mostly."""
-_AMBIGUOUS = "weights of several subgraphs have its name: simplify the model first [Q010]"
 
 
 @dataclass(frozen=True)
@@ -89,8 +57,9 @@ class Quantize(Pass):
     name: ClassVar[str] = "quantize"
     stage: ClassVar[Stage] = Stage.QUANTIZATION
     families: ClassVar[tuple[str, ...]] = (
-        *(STATIC, WIDE, "dynamic"),
+        *(STATIC, WIDE, DYNAMIC),
         *STORED_FAMILIES,
+        *KERNEL_FAMILIES,
     )
     minimum_opset: ClassVar[int] = 13
     rewrites_from_statistics: ClassVar[bool] = True
@@ -113,8 +82,8 @@ class Quantize(Pass):
     )
     weight_bits: tuple[Annotated[int, Interval(ge=2, le=8)], ...] = setting(
         (),
-        "Bits of weights that are only stored and expanded at load; may be repeated, then the "
-        "search mixes them. Without: 8, and 4 too where the goal is size.",
+        "Bits of weights in the file, expanded at load, for integer kernels to 8; may be repeated, "
+        "then the search mixes them. Without: 8, and 4 too where the goal is size.",
     )
     block_size: Annotated[int, Interval(ge=0, le=4096)] = setting(
         32,
@@ -167,20 +136,14 @@ class Quantize(Pass):
 
     def conflict(self) -> str | None:
         """Bits of weights that no form stores, or blocks whose scales take what is saved."""
-        if self.weight_bits and not self._stores:
-            return (
-                f"weight_bits is for weights that are only stored, and form is {self.form!r}; "
-                "expected auto or weight_only beside it"
-            )
-        low = [bits for bits in self.weight_bits if bits < _BYTE]
-        if (self.levels or self.power_of_two_scales) and (self.weight_bits or not self._stores):
+        low = [bits for bits in self.weight_bits if bits < BYTE]
+        if (self.levels or self.power_of_two_scales) and self.weight_bits and not low:
             name = "levels" if self.levels else "power_of_two_scales"
-            if not low:
-                return (
-                    f"{name} is for weights that are stored in fewer than 8 bits, and none shall "
-                    "be; expected weight_bits below 8 beside it"
-                )
-        if self.stored_as != "packed" and not self._stores:
+            return (
+                f"{name} is for weights that are stored in fewer than 8 bits, and none shall be; "
+                "expected weight_bits below 8 beside it"
+            )
+        if self.stored_as != "packed" and self.form not in STORES:
             return f"stored_as is for weights that are only stored, and form is {self.form!r}"
         return self._stored.conflict()
 
@@ -190,13 +153,8 @@ class Quantize(Pass):
         So too where it was said how levels below 8 bits lie, and not of how many bits.
         """
         low = goal == "size" or bool(self.levels) or self.power_of_two_scales
-        mixes = low and not self.weight_bits and self._stores
+        mixes = low and not self.weight_bits
         return replace(self, weight_bits=_SMALLEST) if mixes else self
-
-    @property
-    def _stores(self) -> bool:
-        """Whether weights may be stored in integers and expanded when the model is loaded."""
-        return self.form in ("auto", "weight_only")
 
     @property
     def _stored(self) -> StoredForms:
@@ -283,158 +241,16 @@ class Quantize(Pass):
         """
         context = replace(self._fitted(context), draft=True)
         self._stored.refuse(context.target)
-        names = [layer.name for layer in context.layers]
-        for name in self.sixteen_bit:
-            if name not in names:
-                raise UsageError(
-                    f"quantize: sixteen_bit names {name!r}, which is no layer of this model with a "
-                    f"constant weight{nearest(name, names)}; `onnxpress inspect` lists them [U001]"
-                )
         offering = Offering(
+            self.form,
             self.ranges,
             frozenset(self.sixteen_bit),
             mixes_widths=self.layout == "auto",
             absorbs=self.absorption,
+            stored=self._stored,
         )
-        of_stored = self._of_stored(context)
-        answered = {item.site for item in of_stored}
-        proposals: list[Proposal | Skip] = []
-        both = lstm_weights(context)
-        times = collections.Counter(names)
-        for layer in context.layers:
-            if layer.name in answered:
-                continue
-            reason = _untreatable(context, layer)
-            if times[layer.name] > 1:
-                reason = _AMBIGUOUS
-            if reason is not None:
-                proposals.append(Skip(layer.name, reason))
-                continue
-            weights, together = both.get(layer.name, ()), tuple[Candidate, ...]()
-            if weights and all(_untreatable(context, own) is None for own in weights):
-                together, reason = lstm_candidates(context, weights, self.form)
-            if together:
-                proposals.append(Proposal(layer.name, together))
-                answered.update(together[0].members)
-            else:
-                alone = self._of_layer(context, layer, offering)
-                proposals.append(with_reason(alone, reason))
-        proposals += of_stored
-        proposals += [
-            Skip(name, "is in integers already; requantize quantizes it anew [Q009]")
-            for name in integer_weights(context.model)
-        ]
-        if self.form in ("auto", "static"):
-            proposals += [
-                Proposal(node.name or "", (candidate,))
-                for node in operators_between(context)
-                if (candidate := between_candidate(context, node, offering)) is not None
-            ]
-        return proposals
-
-    def _of_stored(self, context: Context) -> list[Proposal | Skip]:
-        """Weights that are no layer, or that several read in their own ways: stored in integers."""
-        proposals: list[Proposal | Skip] = []
-        least = LEAST_SHARE * weight_bytes(context)
-        times = collections.Counter(item.name for item in context.stored)
-        named = {layer.name: layer for layer in context.layers}
-        for stored in context.stored:
-            candidate: Candidate | None = None
-            reason: str | None = _AMBIGUOUS
-            if times[stored.name] == 1:
-                candidate, reason = storing_candidate(context, stored, least)
-            limit = f"it is only stored in integers: {_no_layer(stored, named)}"
-            if candidate is not None and self._stores:
-                low, of_bytes = self._stored.offered(context, stored, candidate)
-                proposals.append(Proposal(stored.name, (*low, *of_bytes), limit))
-            else:
-                proposals.append(Skip(stored.name, limit if reason is None else reason))
-        return proposals
-
-    def _of_layer(self, context: Context, layer: Layer, offering: Offering) -> Proposal | Skip:
-        candidates: list[Candidate] = []
-        limit: str | None = None
-        if self.form in ("auto", "static"):
-            static, limit = static_candidates(context, layer, offering)
-            candidates += static
-        if self.form in ("auto", "dynamic"):
-            dynamic, reason = dynamic_candidate(context, layer)
-            candidates += [dynamic] if dynamic is not None else []
-            limit = limit or (None if candidates else reason)
-        no_kernel = limit
-        if self._stores:
-            weight_only, small = weight_only_candidate(context, layer)
-            limit = limit or small
-            if weight_only is not None:
-                low, of_bytes = self._stored.offered(context, layer, weight_only)
-                # What saves most comes first.
-                candidates = [*low, *candidates, *of_bytes]
-        if not candidates:
-            return Skip(layer.name, limit or "no form fits it [Q011]")
-        words = limit
-        if limit is not None and not limit.startswith("no integer kernel"):
-            words = f"no integer kernel: {limit}"
-        return Proposal(layer.name, tuple(candidates), words if no_kernel else limit)
+        return proposals(context, offering)
 
     def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
         """Write integer weights and QDQ pairs as decided; activations need no statistics."""
-        context = self._fitted(context)
-        nodes = {node.name: node for node in operators_between(context)}
-        by_form: dict[str, dict[str, Parameters]] = {}
-        stored: list[Decision] = []
-        lstms = decided_lstms(
-            context,
-            [d for d in decisions if d.candidate.family == "dynamic" and d.candidate.members],
-        )
-        for decision in decisions:
-            candidate = decision.candidate
-            if candidate.family in STORED_FAMILIES:
-                stored.append(decision)
-            elif candidate.family == "dynamic" and candidate.members:
-                continue
-            by_form.setdefault(candidate.family, {})[decision.site] = candidate.parameters
-        wide = by_form.get(WIDE, {})
-        static = by_form.get(STATIC, {}) | wide
-        pairs = Pairs(context)
-        layers = [context.layer(site) for site in static if site not in nodes]
-        absorb(context, layers, static)
-        smoothed = insert_smoothing(context, layers, static)
-        for layer in layers:
-            pairs.want_input(layer, static[layer.name], wide=layer.name in wide)
-        for layer in layers:
-            if rounds_output(layer):
-                pairs.want_output(layer.node, static[layer.name], wide=layer.name in wide)
-        for name, node in nodes.items():
-            if name in static:
-                pairs.join(node, static[name])
-        pairs.fill_outputs(layers, static)
-        pairs.widen(smoothed)
-        for layer in layers:
-            if not context.is_idle(layer):
-                write_static(context, layer, static[layer.name], pairs.input_scale(layer))
-        smoothed += write_dynamic(context, by_form.get("dynamic", {}))
-        for weights in lstms:
-            write_dynamic_lstm(context, weights)
-        write_weights(context, stored)
-        # Last, so that what is folded into weights meets them in their final form.
-        if not context.observed:
-            pairs.move(fold_smoothing(context.names, smoothed, pairs.tensors, context.kept))
-        pairs.insert()
-
-
-def _no_layer(stored: StoredWeight, layers: Mapping[str, Layer]) -> str:
-    """Why no pass may compute with it otherwise."""
-    layer = layers.get(stored.name)
-    if layer is None:
-        return f"{stored.op_type} has no integer kernel for it [Q001]"
-    return layer.unsafe or "it is no layer of its own [Q006]"
-
-
-def _untreatable(context: Context, layer: Layer) -> str | None:
-    if 0 in layer.shape:
-        return "its weight has no elements [L004]"
-    if layer.unsafe is not None:
-        return layer.unsafe
-    if context.shapes_only or is_finite(layer.array):
-        return None
-    return "its weight holds NaN or infinity [L001]"
+        carry_out(self._fitted(context), decisions)

@@ -6,6 +6,7 @@ integer moves to where the output error is least while the others stay, column a
 (cyclic coordinate descent). Rows that end no better than nearest rounding keep the latter.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,9 @@ _BLOCK = 32
 """Columns between products of matrices: within a block each column costs a pass over the block."""
 _SWEEPS = 2
 _SMALL = 64
+_PART = 1_000_000
+"""Weights that are rounded at a time, in whole outputs, which do not depend on each other: a dozen
+copies of them are held meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,15 @@ class Grid:
             return self.nearest(old + by, columns)
         low, high = _of(self.lowest, columns), _of(self.highest, columns)
         return np.asarray(np.clip(old + np.round(by), low, high))
+
+    def of_outputs(self, outputs: slice) -> "Grid":
+        """That of some outputs of each group."""
+
+        def part(ends: float | Float32) -> float | Float32:
+            return ends[:, outputs] if isinstance(ends, np.ndarray) else ends
+
+        steps = None if self.steps is None else self.steps[:, outputs]
+        return Grid(part(self.lowest), part(self.highest), steps)
 
     def sorted(self, rows: npt.NDArray[np.int64]) -> "Grid":
         """With `[groups, in, out]`, the inputs in another order."""
@@ -101,14 +114,16 @@ class Compensation:
         groups, columns = gram.shape[:2]
         diagonal = np.einsum("gii->gi", gram)
         size = np.maximum(diagonal.mean(axis=1), np.finfo(np.float64).tiny)
+        scaled = gram / size[:, None, None]
         # Inputs that are all zero weigh alike.
-        idle = ~diagonal.any(axis=1)[:, None, None] * np.eye(columns)
-        damped = damped_gram(gram / size[:, None, None] + idle)
-        if share:
-            damped = damped + share * np.eye(columns)
+        scaled[~diagonal.any(axis=1)] = np.eye(columns)
+        damped = damped_gram(scaled)
+        del scaled
+        np.einsum("gii->gi", damped)[...] += share
         order = np.argsort(-diagonal, axis=1, kind="stable")
         group = np.arange(groups)[:, None, None]
         sorted_gram = damped[group, order[:, :, None], order[:, None, :]]
+        del damped
         without = cls(gram, order, None, np.zeros((0, 0, 0), np.float32))
         try:
             upper = _inverse_root(sorted_gram)
@@ -125,12 +140,17 @@ class Compensation:
         highest: int,
         *,
         keep_zeros: bool = False,
-    ) -> Float64:
+    ) -> Float32:
         """As `round_compensated`."""
+        groups, columns = self.gram.shape[:2]
+        w = weights.reshape(groups, -1, columns)
         # Rows do not depend on each other, so each is rounded in units of its own step.
-        steps = np.asarray(scales, np.float64)[:, None]
-        grid = Grid(-highest, highest)
-        return self.fitted(np.asarray(weights, np.float64) / steps, grid, keep_zeros=keep_zeros)
+        steps = np.asarray(scales, np.float64).reshape(groups, -1, 1)
+        found = np.empty(w.shape, np.float32)
+        for part in _parts(w.shape):
+            relative = w[:, part] / steps[:, part]
+            found[:, part] = self._of_part(relative, Grid(-highest, highest), keep_zeros=keep_zeros)
+        return found.reshape(weights.shape)
 
     def fitted(
         self, weights: Float64, grid: Grid | LevelGrid, *, keep_zeros: bool = False
@@ -142,11 +162,19 @@ class Compensation:
             grid: whose arrays are cut into groups.
             keep_zeros: weights that are 0 stay 0.
         """
-        groups, columns = len(self.gram), weights.shape[1]
+        groups, columns = self.gram.shape[:2]
         w = weights.reshape(groups, -1, columns)
+        found = np.empty(w.shape)
+        for part in _parts(w.shape):
+            own = grid.of_outputs(part)
+            found[:, part] = self._of_part(w[:, part], own, keep_zeros=keep_zeros)
+        return found.reshape(weights.shape)
+
+    def _of_part(self, w: Floats, grid: Grid | LevelGrid, *, keep_zeros: bool) -> Floats:
+        """Of `[groups, out, in]`, as many outputs as are held at a time."""
         nearest = grid.nearest(w)
         if self.upper is None:
-            return np.asarray(nearest.reshape(weights.shape), np.float64)
+            return nearest
         # Transposed, [groups, in, out]: a column of the weight is contiguous. The loops only say
         # which integer is next: float32 decides that as well, in half the time.
         rows = self.order[:, :, None]
@@ -161,7 +189,7 @@ class Compensation:
         np.put_along_axis(restored, rows, found, axis=1)
         back = restored.swapaxes(1, 2)
         better = _row_errors(w - back, self.gram) < _row_errors(w - nearest, self.gram)
-        return np.where(better[:, :, None], back, nearest).reshape(weights.shape)
+        return np.where(better[:, :, None], back, nearest)
 
 
 def round_compensated(
@@ -171,7 +199,7 @@ def round_compensated(
     highest: int,
     *,
     keep_zeros: bool = False,
-) -> Float64:
+) -> Float32:
     """Integers in [-highest, highest] whose scaled error weighs least under `gram`.
 
     Args:
@@ -186,6 +214,13 @@ def round_compensated(
         `[out, in]` whole numbers.
     """
     return Compensation.of(gram).rounded(weights, scales, highest, keep_zeros=keep_zeros)
+
+
+def _parts(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Outputs of `[groups, out, in]` that are rounded at a time."""
+    groups, outputs, inputs = shape
+    count = max(_PART // max(groups * inputs, 1), 1)
+    return (slice(start, start + count) for start in range(0, outputs, count))
 
 
 def _inverse_root(gram: Float64) -> Float64:
@@ -260,5 +295,5 @@ def _descend(
         gradient[:, end:] -= gram[:, end:, start:end] @ moved
 
 
-def _row_errors(delta: Float64, gram: Float64) -> Float64:
+def _row_errors(delta: Floats, gram: Float64) -> Float64:
     return np.asarray(np.einsum("goi,goi->go", delta @ gram, delta), np.float64)

@@ -6,21 +6,20 @@ choice, or a setting's.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 from onnxpress.contract import (
     Candidate,
     Context,
     Decision,
     Layer,
-    Parameter,
     RecipeError,
     StoredWeight,
     shift_bias,
 )
 from onnxpress.errors import UsageError
+from onnxpress.graph import standard_opset
 from onnxpress.passes.quantize.block_operators import (
     BLOCK_SIZES,
     BLOCKED_BITS,
@@ -29,42 +28,31 @@ from onnxpress.passes.quantize.block_operators import (
     operator_for,
     write_blocks,
 )
+from onnxpress.passes.quantize.forms import (
+    BYTE,
+    KINDS,
+    LOW_FAMILIES,
+    form_of,
+    kernel_family,
+    parameters_of,
+    stored_family,
+)
 from onnxpress.passes.quantize.levels import Kind, Layout
-from onnxpress.passes.quantize.low_bit_weights import blocks_of, low_bit_weight, often_rows
+from onnxpress.passes.quantize.low_bit_weights import LARGE, blocks_of, low_bit_weight, often_rows
 from onnxpress.passes.quantize.low_bits import LowBitForm
-from onnxpress.passes.quantize.unpacking import nodes_bytes, write_low_bits
+from onnxpress.passes.quantize.unpacking import integer_nodes_bytes, nodes_bytes, write_low_bits
 from onnxpress.passes.quantize.writing import write_stored, write_weight_only
 from onnxpress.targets import Target
 
 __all__ = ["STORED_FAMILIES", "StoredForms", "write_weights"]
 
-_BYTE = 8
 _LEAST_BLOCK = 8
-_NODE_BYTES = 400
+_ROUND_OPSET = 11
+_NODEBYTES = 400
 """Of a node in place of another, and its constants."""
-_OFTEN_BYTES = 12
+_OFTENBYTES = 12
 """Of a row in 8 bits beside its integers: its number and its scale."""
-KINDS: tuple[Kind, ...] = get_args(Kind)
-
-
-def _family(bits: int, kind: Kind) -> str:
-    return f"weight_only_{bits}_bit" + ("" if kind == "uniform" else f"_{kind}")
-
-
-def _in_blocks(bits: int, layout: Layout) -> str:
-    return f"weight_only_{bits}_bit_{layout}"
-
-
-_LOW: dict[str, tuple[int, Kind, Layout]] = {
-    **{_family(bits, kind): (bits, kind, "packed") for kind in KINDS for bits in range(2, _BYTE)},
-    **{
-        _in_blocks(bits, layout): (bits, "uniform", layout)
-        for layout, widths in BLOCKED_BITS.items()
-        for bits in widths
-    },
-}
-"""Families of candidates below 8 bits, or in blocks for operators."""
-STORED_FAMILIES = ("weight_only", *_LOW)
+STORED_FAMILIES = ("weight_only", *LOW_FAMILIES)
 """Families of candidates that are only stored."""
 
 
@@ -91,7 +79,7 @@ class StoredForms:
     @property
     def counts_lookups(self) -> bool:
         """Whether it matters which rows of an embedding are looked up."""
-        return self.layout == "packed" and any(bits < _BYTE for bits in self.bits)
+        return self.layout == "packed" and any(bits < BYTE for bits in self.bits)
 
     def conflict(self) -> str | None:
         """Blocks whose scales take what is saved, or that no operator reads."""
@@ -134,9 +122,8 @@ class StoredForms:
     ) -> tuple[list[Candidate], list[Candidate]]:
         """Forms below 8 bits as far as they save more than 8, the smallest first; and the latter.
 
-        Of kinds of levels with as many bits each weight gets the one that errs least, where a bit a
-        weight more has to make the error four times less. Where no form does, 8 bits are offered
-        although others were asked for.
+        Of kinds of levels with as many bits each weight gets the one that errs least. Where no form
+        does, 8 bits are offered although others were asked for.
 
         Args:
             context: of the proposal.
@@ -147,64 +134,131 @@ class StoredForms:
         if served:
             return served, []
         low: list[Candidate] = []
-        often = often_rows(context, weight)
-        kept = context.untried and _BYTE in self.bits
-        for bits in () if kept else sorted({bits for bits in self.bits if bits < _BYTE}):
-            forms = [
-                LowBitForm(bits, self.block_size, self.symmetric, kind, self.shifts)
-                for kind in dict.fromkeys(self.kinds or KINDS[:1])
-            ]
-            saved = {form: _saved(weight, form, len(often)) for form in forms}
-            forms = [form for form in forms if saved[form] > of_bytes.saved_bytes]
-            if not forms:
-                continue
-            # Which kind fits takes the numbers.
-            blind = context.shapes_only or (context.survey and len(forms) == 1)
-            errors = {
-                form: 0.0 if blind else low_bit_weight(context, weight, form).error
-                for form in forms
-            }
-            size = math.prod(weight.shape)
-            best = min(forms, key=lambda form: errors[form] * 4 ** (-_BYTE * saved[form] / size))
-            low.append(self._candidate(best, errors[best], saved[best]))
-        stays = not self.bits or _BYTE in self.bits or not low
-        return low, [of_bytes] if stays else []
+        often = len(often_rows(context, weight))
+        for forms in self._packed(context):
+            more = {form: _saved(weight, form, often) - of_bytes.saved_bytes for form in forms}
+            best = self._fitting(
+                context, weight, more, lambda form: low_bit_weight(context, weight, form).error
+            )
+            if best is not None:
+                form, error = best
+                low.append(_candidate(form, error, of_bytes.saved_bytes + more[form]))
+        return low, [of_bytes] if self._keeps_bytes(low) else []
 
     def _in_blocks(self, context: Context, weight: Layer | StoredWeight) -> list[Candidate]:
         """For operators that read blocks, the smallest first; none where none does."""
         found = []
         # What is not tried cannot be taken back where it loses too much.
-        kept = not self.bits or (context.untried and _BYTE in self.bits)
-        for bits in (_BYTE,) if kept else sorted(set(self.bits)):
+        kept = not self.bits or (context.untried and BYTE in self.bits)
+        for bits in (BYTE,) if kept else sorted(set(self.bits)):
             form = LowBitForm(
                 bits, self.block_size, self.symmetric, "uniform", self.shifts, self.layout
             )
             if operator_for(context, weight, form) is None:
                 continue
-            saved = weight.nbytes - blocks_of(weight, form).nbytes(form) - _NODE_BYTES
+            saved = weight.nbytes - blocks_of(weight, form).nbytes(form) - _NODEBYTES
             if saved > 0:
                 error = 0.0 if context.survey else low_bit_weight(context, weight, form).error
-                found.append(self._candidate(form, error, saved))
+                found.append(_candidate(form, error, saved))
         return found
 
-    def _candidate(self, form: LowBitForm, error: float, saved: int) -> Candidate:
-        parameters: dict[str, Parameter] = {
-            "block_size": self.block_size,
-            "symmetric": self.symmetric,
-        }
-        if self.shifts:
-            parameters["power_of_two_scales"] = True
-        family = _family(form.bits, form.kind)
-        if form.layout != "packed":
-            family = _in_blocks(form.bits, form.layout)
-        keeps = form.layout == "packed"
-        return Candidate(parameters, error, saved, family=family, keeps_kernels=keeps)
+    def unread(self, context: Context, weight: Layer | StoredWeight) -> str | None:
+        """Why a weight is packed where operators should read blocks; `None`: one does, or need not.
+
+        DequantizeLinear in blocks before a Conv is valid, but not folded at load: it took up to
+        half of the Conv's time again (onnxruntime 1.32), for what `packed` stores as small.
+        """
+        bits = self.bits or (BYTE,)
+        forms = [LowBitForm(b, self.block_size, layout=self.layout) for b in bits]
+        if self.layout == "packed" or any(operator_for(context, weight, form) for form in forms):
+            return None
+        return (
+            f"{weight.op_type} has no operator that reads its weight as {self.layout}; it is "
+            "packed, and expanded at load [Q014]"
+        )
+
+    def kernels(
+        self,
+        context: Context,
+        layer: Layer,
+        of_bytes: Candidate,
+        error_of: Callable[[LowBitForm], float],
+    ) -> list[Candidate]:
+        """An integer kernel's candidates of fewer bits in the file, the smallest first.
+
+        Where 8 bits are not among those that were asked for and a form saves more, the kernel's
+        8-bit candidate is not among them.
+
+        Args:
+            context: of the proposal.
+            layer: with a kernel for integers.
+            of_bytes: the kernel's candidate with 8 bits in the file.
+            error_of: what is predicted of a form, activations included.
+        """
+        low: list[Candidate] = []
+        fits = standard_opset(context.model) >= _ROUND_OPSET and math.prod(layer.shape) <= LARGE
+        for forms in self._packed(context) if fits else ():
+            size = math.prod(layer.shape)
+            more = {
+                form: size - blocks_of(layer, form).nbytes(form) - integer_nodes_bytes(form)
+                for form in forms
+            }
+            best = self._fitting(context, layer, more, error_of)
+            if best is not None:
+                form, error = best
+                family = kernel_family(of_bytes.family, form)
+                saved = of_bytes.saved_bytes + more[form]
+                parameters = {**of_bytes.parameters, **parameters_of(form)}
+                low.append(Candidate(parameters, error, saved, family=family))
+        return [*low, of_bytes] if self._keeps_bytes(low) else low
+
+    def _packed(self, context: Context) -> Iterator[list[LowBitForm]]:
+        """Forms below 8 bits, those of as many bits together."""
+        # What is not tried cannot be taken back where it loses too much.
+        kept = context.untried and BYTE in self.bits
+        for bits in () if kept else sorted({bits for bits in self.bits if bits < BYTE}):
+            yield [
+                LowBitForm(bits, self.block_size, self.symmetric, kind, self.shifts)
+                for kind in dict.fromkeys(self.kinds or KINDS[:1])
+            ]
+
+    @staticmethod
+    def _fitting(
+        context: Context,
+        weight: Layer | StoredWeight,
+        saved: Mapping[LowBitForm, int],
+        error_of: Callable[[LowBitForm], float],
+    ) -> tuple[LowBitForm, float] | None:
+        """Of forms that save something the one that errs least, with its error.
+
+        A bit a weight more has to make the error four times less.
+        """
+        forms = [form for form, more in saved.items() if more > 0]
+        # Which kind fits takes the numbers.
+        blind = context.shapes_only or (context.survey and len(forms) == 1)
+        errors = {form: 0.0 if blind else error_of(form) for form in forms}
+        if not forms:
+            return None
+        size = math.prod(weight.shape)
+        best = min(forms, key=lambda form: errors[form] * 4 ** (-BYTE * saved[form] / size))
+        return best, errors[best]
+
+    def _keeps_bytes(self, low: Sequence[Candidate]) -> bool:
+        """Whether 8 bits are a candidate beside those of fewer."""
+        return not self.bits or BYTE in self.bits or not low
+
+
+def _candidate(form: LowBitForm, error: float, saved: int) -> Candidate:
+    keeps = form.layout == "packed"
+    return Candidate(
+        parameters_of(form), error, saved, family=stored_family(form), keeps_kernels=keeps
+    )
 
 
 def _saved(weight: Layer | StoredWeight, form: LowBitForm, often: int) -> int:
     """Bytes, with so many rows in 8 bits beside."""
     saved = weight.nbytes - blocks_of(weight, form).nbytes(form) - nodes_bytes(form)
-    return saved - often * (weight.shape[-1] + _OFTEN_BYTES)
+    return saved - often * (weight.shape[-1] + _OFTENBYTES)
 
 
 def write_weights(context: Context, decisions: Sequence[Decision]) -> None:
@@ -221,30 +275,12 @@ def write_weights(context: Context, decisions: Sequence[Decision]) -> None:
             weight = stored.get(name) or context.layer(name)
             if isinstance(weight, Layer) and context.is_idle(weight):
                 continue
-            if decision.candidate.family in _LOW:
-                _write_low_bits(context, weight, _form(decision.candidate))
+            if decision.candidate.family in LOW_FAMILIES:
+                _write_low_bits(context, weight, form_of(decision.candidate))
             elif isinstance(weight, Layer):
                 write_weight_only(context, weight)
             else:
                 write_stored(context, weight)
-
-
-def _form(candidate: Candidate) -> LowBitForm:
-    given = candidate.parameters
-    size, symmetric = given.get("block_size", 32), given.get("symmetric", True)
-    shifts = given.get("power_of_two_scales", False)
-    if type(size) is not int or size < 0 or type(symmetric) is not bool or type(shifts) is not bool:
-        raise RecipeError(
-            f"a decision of {candidate.family} has block_size = {size!r}, symmetric = "
-            f"{symmetric!r} and power_of_two_scales = {shifts!r}; expected a whole number from 0 "
-            "up, and true or false twice [R004]"
-        )
-    bits, kind, layout = _LOW[candidate.family]
-    if layout != "packed" and not is_block(size):
-        raise RecipeError(
-            f"a decision of {candidate.family} has block_size = {size}; expected {BLOCK_SIZES}"
-        )
-    return LowBitForm(bits, size, symmetric, kind, shifts, layout)
 
 
 def _write_low_bits(context: Context, weight: Layer | StoredWeight, form: LowBitForm) -> None:

@@ -30,7 +30,7 @@ def tiled(matrix: npt.NDArray[np.floating], tiles: int) -> npt.NDArray[np.floati
     return matrix.reshape(-1, tiles, inputs).swapaxes(0, 1).reshape(-1, inputs)
 
 
-def untiled(matrix: npt.NDArray[np.float64], tiles: int) -> npt.NDArray[np.float64]:
+def untiled(matrix: npt.NDArray[np.floating], tiles: int) -> npt.NDArray[np.floating]:
     """What `tiled` took apart."""
     if tiles == 1:
         return matrix

@@ -20,13 +20,16 @@ from onnxpress.contract import Context
 from onnxpress.graph import Names, add_initializer, prepend, standard_opset
 from onnxpress.passes.quantize.low_bits import LowBitForm, LowBits, OftenRows
 from onnxpress.passes.quantize.packing import packed, planes, table, table_bytes
+from onnxpress.passes.quantize.weights import QuantizedWeight
 
-__all__ = ["nodes_bytes", "write_low_bits"]
+__all__ = ["integer_nodes_bytes", "nodes_bytes", "write_low_bits", "write_packed_integers"]
 
 _NODES_BYTES = 1000
 """Of the nodes and small constants of a weight, about."""
 _LOOK_UP_BYTES = 400
 """Of the nodes that look levels up, beside what these take."""
+_ROUNDING_BYTES = 250
+"""Of the nodes that round to a kernel's integers."""
 _SLICE_WITH_INPUTS = 10
 _HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -117,44 +120,21 @@ def nodes_bytes(form: LowBitForm) -> int:
     return _NODES_BYTES * len(list(planes(form.bits))) + table_bytes(form.bits) + looked_up
 
 
+def integer_nodes_bytes(form: LowBitForm) -> int:
+    """What unpacks the weight of an integer kernel."""
+    return nodes_bytes(form) + _ROUNDING_BYTES
+
+
 def write_low_bits(context: Context, weight: ir.Value, home: ir.Graph, low: LowBits) -> None:
     """Put packed codes and what unpacks them in place of a constant of the graph `home`."""
     kind = weight.dtype
     assert kind is not None
     assert weight.shape is not None
-    opset, form, blocks = standard_opset(context.model), low.form, low.blocks
     # onnxruntime's CPU provider has no Mul for half types, so it would not fold one when it loads.
     dtype = ir.DataType.FLOAT if kind in _HALVES else kind
     name = weight.name or ""
     write = _Nodes(context.names, context.model.graph, name)
-    offset = -form.middle if low.zeros is None and low.tables is None else 0
-    codes = np.asarray(blocks.stored(low.codes), np.uint8)
-    numbers = dtype if low.tables is None else ir.DataType.INT32
-    value = write.unpacked(f"{form.bits}_bits", codes, form.bits, offset, numbers)
-    value = write.shaped(value, blocks.stored_shape)
-    if low.tables is not None:
-        value = _looked_up(write, value, low, dtype)
-    one = blocks.steps_shape
-    if low.zeros is not None:
-        zeros = np.asarray(blocks.stored(low.zeros[:, :, None]), np.uint8)
-        # Every plane ends with the same byte.
-        whole = np.concatenate([zeros.reshape(-1), np.zeros(-zeros.size % 8, np.uint8)])
-        points = write.unpacked("zero_points", whole, form.bits, 0, dtype)
-        if whole.size != zeros.size:
-            points = write.cut(write.shaped(points, [-1]), 0, zeros.size, opset)
-        value = write.node("Sub", [value, write.shaped(points, one)])
-    units = write.constant("scale", _by_row(low, low.units).astype(dtype.numpy()))
-    scales = units
-    if low.steps is not None:
-        steps = np.asarray(blocks.stored(low.steps[:, :, None])).reshape(one)
-        scales = write.node("Mul", [write.cast(write.constant("steps", steps), dtype), units])
-    value = write.node("Mul", [value, scales])
-    length = blocks.count * blocks.size
-    if length != blocks.columns:
-        outputs = blocks.stored_shape[3:]
-        value = write.shaped(value, (blocks.stored_shape[0], length, *outputs))
-        value = write.cut(value, 1, blocks.columns, opset)
-    value = write.shaped(value, weight.shape.numpy())
+    value = _numbers(write, low, weight.shape.numpy(), dtype, standard_opset(context.model))
     if low.often is not None:
         value = _often(write, value, low.often, dtype)
     if dtype != kind:
@@ -164,6 +144,82 @@ def write_low_bits(context: Context, weight: ir.Value, home: ir.Graph, low: LowB
     ir.convenience.replace_all_uses_with(weight, value)
     del home.initializers[name]
     value.name = name
+
+
+def write_packed_integers(
+    context: Context,
+    home: ir.Graph,
+    stem: str,
+    low: LowBits,
+    weight: QuantizedWeight,
+    *,
+    transposed: bool = False,
+) -> ir.Value:
+    """What codes stand for, rounded to the integers of a kernel's weight, in the graph `home`.
+
+    Args:
+        context: of the rewrite.
+        home: where the nodes that unpack it come first.
+        stem: of names.
+        low: in units of the kernel's scales.
+        weight: the integers that come of it.
+        transposed: with its two axes exchanged.
+    """
+    write = _Nodes(context.names, context.model.graph, stem)
+    shape, kind = weight.values.shape, ir.DataType.from_numpy(weight.values.dtype)
+    opset = standard_opset(context.model)
+    value = write.node("Round", [_numbers(write, low, shape, ir.DataType.FLOAT, opset)])
+    if weight.zero_point:
+        zero = write.constant("middle", np.asarray(weight.zero_point, np.float32))
+        value = write.node("Add", [value, zero])
+    value = write.cast(value, kind)
+    if transposed:
+        value = write.node("Transpose", [value], [ir.AttrInt64s("perm", [1, 0])])
+        shape = shape[::-1]
+    value.name = context.names.free(f"{stem}_quantized")
+    value.type, value.shape = ir.TensorType(kind), ir.Shape(shape)
+    prepend(home, write.made)
+    return value
+
+
+def _numbers(
+    write: "_Nodes", low: LowBits, shape: Sequence[int], dtype: ir.DataType, opset: int
+) -> ir.Value:
+    """What codes stand for, in the weight's shape."""
+    form, blocks = low.form, low.blocks
+    offset = -form.middle if low.zeros is None and low.tables is None else 0
+    codes = np.asarray(blocks.stored(low.codes), np.uint8)
+    numbers = dtype if low.tables is None else ir.DataType.INT32
+    value = write.unpacked(f"{form.bits}_bits", codes, form.bits, offset, numbers)
+    value = write.shaped(value, blocks.stored_shape)
+    if low.tables is not None:
+        value = _looked_up(write, value, low, dtype)
+    one = blocks.steps_shape
+    if low.zeros is not None:
+        value = write.node("Sub", [value, _points(write, low, dtype, opset)])
+    scales = write.constant("scale", _by_row(low, low.units).astype(dtype.numpy()))
+    if low.steps is not None:
+        steps = np.asarray(blocks.stored(low.steps[:, :, None])).reshape(one)
+        scales = write.node("Mul", [write.cast(write.constant("steps", steps), dtype), scales])
+    value = write.node("Mul", [value, scales])
+    length = blocks.count * blocks.size
+    if length != blocks.columns:
+        outputs = blocks.stored_shape[3:]
+        value = write.shaped(value, (blocks.stored_shape[0], length, *outputs))
+        value = write.cut(value, 1, blocks.columns, opset)
+    return write.shaped(value, shape)
+
+
+def _points(write: "_Nodes", low: LowBits, dtype: ir.DataType, opset: int) -> ir.Value:
+    """The codes of 0 of each block."""
+    assert low.zeros is not None
+    zeros = np.asarray(low.blocks.stored(low.zeros[:, :, None]), np.uint8)
+    # Every plane ends with the same byte.
+    whole = np.concatenate([zeros.reshape(-1), np.zeros(-zeros.size % 8, np.uint8)])
+    points = write.unpacked("zero_points", whole, low.form.bits, 0, dtype)
+    if whole.size != zeros.size:
+        points = write.cut(write.shaped(points, [-1]), 0, zeros.size, opset)
+    return write.shaped(points, low.blocks.steps_shape)
 
 
 def _often(write: "_Nodes", table: ir.Value, often: OftenRows, dtype: ir.DataType) -> ir.Value:

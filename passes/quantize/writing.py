@@ -19,22 +19,31 @@ from onnxpress.graph import (
 from onnxpress.layers import Layer, to_matrix
 from onnxpress.passes.quantize.absorbing import carried_over
 from onnxpress.passes.quantize.equalizing import Smoothed, insert_smoothing
+from onnxpress.passes.quantize.integer_rounding import Rounded
 from onnxpress.passes.quantize.integers import (
     constant_bias,
     dynamic_integers,
     static_integers,
     weight_only_integers,
 )
+from onnxpress.passes.quantize.low_bits import LowBitForm
 from onnxpress.passes.quantize.qdq_rules import input_of
 from onnxpress.passes.quantize.storing import stored_integers
+from onnxpress.passes.quantize.unpacking import write_packed_integers
 
 __all__ = ["write_dynamic", "write_static", "write_stored", "write_weight_only"]
 
 Parameters = Mapping[str, Parameter]
+Integers = npt.NDArray[np.generic] | ir.Value
+"""In the file, or computed when the model is loaded."""
 
 
 def write_static(
-    context: Context, layer: Layer, parameters: Parameters, input_scale: float
+    context: Context,
+    layer: Layer,
+    parameters: Parameters,
+    input_scale: float,
+    form: LowBitForm | None,
 ) -> None:
     """Integer weight and bias behind DequantizeLinear; the pairs around are `Pairs`' work.
 
@@ -43,9 +52,10 @@ def write_static(
         layer: with a kernel for integers.
         parameters: of its candidate.
         input_scale: of the pair it reads through.
+        form: in which its weight lies in the file; `None`: in 8 bits.
     """
     graph, node = context.model.graph, layer.node
-    rounded = static_integers(context, layer, parameters, input_scale)
+    rounded = static_integers(context, layer, parameters, input_scale, form)
     weight = rounded.weight
     scales = weight.scales if weight.axis is not None else weight.scales.reshape(())
     if rounded.offset is not None:
@@ -57,10 +67,14 @@ def write_static(
         strength = float(parameters.get("smoothing", 0.0))
         shift_bias(context.names, graph, node, carried_over(context, layer, matrix, strength))
     bias = constant_bias(layer)
+    values: Integers = weight.values
+    if rounded.low is not None:
+        assert isinstance(node.graph, ir.Graph)
+        values = write_packed_integers(context, node.graph, layer.name, rounded.low, weight)
     node.replace_input_with(
         layer.uses[0].index,
         _dequantize(
-            context.names, node, layer.name, weight.values, scales, weight.zero_point, weight.axis
+            context.names, node, layer.name, values, scales, weight.zero_point, weight.axis
         ),
     )
     if bias is not None:
@@ -83,15 +97,28 @@ def write_static(
     drop_unused(layer.weight)
 
 
-def write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> list[Smoothed]:
+def write_dynamic(
+    context: Context, dynamic: Mapping[str, Parameters], forms: Mapping[str, LowBitForm]
+) -> list[Smoothed]:
     """DynamicQuantizeLinear once for a tensor, then MatMulInteger, Cast and Mul for each layer.
 
-    onnxruntime fuses these, and the Add behind, into one kernel. Returns what was smoothed.
+    onnxruntime fuses these, and the Add behind, into one kernel.
+
+    Args:
+        context: of the rewrite.
+        dynamic: parameters by layer.
+        forms: in which weights lie in the file that have fewer than 8 bits there.
+
+    Returns:
+        What was smoothed.
     """
     graph = context.model.graph
     layers = [context.layer(site) for site in dynamic]
     # Before anything is inserted: the integers depend on who reads what.
-    rounded = [dynamic_integers(context, layer, dynamic[layer.name]) for layer in layers]
+    rounded = [
+        dynamic_integers(context, layer, dynamic[layer.name], forms.get(layer.name))
+        for layer in layers
+    ]
     smoothed = insert_smoothing(context, layers, dynamic)
     quantized: dict[ir.Value, ir.Node] = {}
     for layer, found in zip(layers, rounded, strict=True):
@@ -109,12 +136,7 @@ def write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> list[S
             insert_behind(value.graph or graph, value, [made])
             quantized[value] = made
         values, scale, zero_point = quantized[value].outputs
-        # MatMulInteger takes [in, out], whatever the Gemm had.
-        axis = found.weight.axis
-        integers = found.weight.values if axis == 1 else found.weight.values.T
-        weight = add_initializer(
-            context.names, graph, f"{layer.name}_quantized", np.ascontiguousarray(integers)
-        )
+        weight = _product_weight(context, layer, found)
         scales = add_initializer(context.names, graph, f"{layer.name}_scale", found.weight.scales)
         none = add_initializer(
             context.names, graph, f"{layer.name}_zero_point", np.zeros((), np.int8)
@@ -136,6 +158,19 @@ def write_dynamic(context: Context, dynamic: Mapping[str, Parameters]) -> list[S
         take_over(node, steps[-1])
         drop_unused(layer.weight)
     return smoothed
+
+
+def _product_weight(context: Context, layer: Layer, found: Rounded) -> ir.Value:
+    """What MatMulInteger takes: `[in, out]`, whatever the Gemm had."""
+    turned = found.weight.axis != 1
+    if found.low is not None:
+        assert isinstance(layer.node.graph, ir.Graph)
+        return write_packed_integers(
+            context, layer.node.graph, layer.name, found.low, found.weight, transposed=turned
+        )
+    values = found.weight.values
+    integers = np.ascontiguousarray(values.T if turned else values)
+    return add_initializer(context.names, context.model.graph, f"{layer.name}_quantized", integers)
 
 
 def write_weight_only(context: Context, layer: Layer) -> None:
@@ -191,28 +226,35 @@ def _dequantize(
     names: Names,
     user: ir.Node,
     stem: str,
-    values: npt.NDArray[np.generic],
+    values: Integers,
     scales: npt.NDArray[np.float32],
     zero_point: int,
     axis: int | None,
 ) -> ir.Value:
     """Integers behind DequantizeLinear, as the first nodes of the graph that `user` is in.
 
+    Those that are computed there already are constant once the model is loaded.
+
     onnxruntime fuses within one graph. Of weights it wants the constants there too: where it makes
     MatMulNBits of a MatMul (16-bit activations), those of an outer graph stop it from loading.
     """
     graph = user.graph
     assert isinstance(graph, ir.Graph)
+    if isinstance(values, ir.Value):
+        integers = values
+    else:
+        integers = add_initializer(names, graph, f"{stem}_quantized", values)
+    assert integers.dtype is not None
+    zeros = np.full(scales.shape, zero_point, integers.dtype.numpy())
     inputs = [
-        add_initializer(names, graph, f"{stem}_quantized", values),
+        integers,
         add_initializer(names, graph, f"{stem}_scale", scales),
+        add_initializer(names, graph, f"{stem}_zero_point", zeros),
     ]
-    zeros = np.full(scales.shape, zero_point, values.dtype)
-    inputs.append(add_initializer(names, graph, f"{stem}_zero_point", zeros))
     attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
     node = ir.Node("", "DequantizeLinear", inputs, attributes, name=f"{stem}_DequantizeLinear")
     output = node.outputs[0]
     output.name = names.free(f"{stem}_dequantized")
-    output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(values.shape)
-    prepend(graph, [node])
+    output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), integers.shape
+    insert_behind(graph, integers, [node])
     return output

@@ -65,6 +65,28 @@ def test_inspection_loads_nothing_that_optimizes_or_compares(part: str, models: 
     assert f"onnxpress.{part}" not in loaded
 
 
+def in_a_command_s_process(code: str, *arguments: str) -> str:
+    """What code prints in a process in which modules are loaded late."""
+    begun = "from onnxpress.cli.late_imports import load_late\nload_late()\n"
+    command = [sys.executable, "-c", begun + code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_inspection_does_not_load_sympy(models: Path) -> None:
+    code = (
+        "import sys\nfrom onnxpress.cli import cli\n"
+        "cli.main(['inspect', sys.argv[1]], standalone_mode=False)\n"
+        "print('sympy' in sys.modules, 'sympy.core' in sys.modules)"
+    )
+    said = in_a_command_s_process(code, str(models / "fashion_cnn.onnx"))
+    assert said.splitlines()[-1] == "True False"
+
+
+def test_dimensions_are_computed_with_where_sympy_is_loaded_late() -> None:
+    code = "import onnx_ir as ir\nprint(ir.SymbolicDim('2*n') + 1)"
+    assert in_a_command_s_process(code).strip() == "2*n + 1"
+
+
 def test_command_imports_no_other() -> None:
     loaded = imported_by("passes")
     assert {name for name in COMMANDS if f"onnxpress.cli.{name}" in loaded} == {"passes"}

@@ -178,6 +178,64 @@ def test_bad_input_is_status_2_and_says_what(
     assert not (tmp_path / "found.json").exists()
 
 
+def test_interrupted_training_goes_on_from_its_state_to_the_same_bytes(
+    arguments: list[object], tmp_path: Path
+) -> None:
+    options = [*arguments, "--threads", 1]
+    assert run(*options).exit_code == 0
+    whole = (tmp_path / "out.onnx").read_bytes()
+    state = tmp_path / "training.state"
+    words = [str(word) for word in [*options, "--state", state]]
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 130, done.stderr
+    assert (tmp_path / "out.onnx").read_bytes() != whole
+    result = run(*words, "--json", "-")
+    assert json.loads(result.output)["training"]["steps"] == 60
+    assert (tmp_path / "out.onnx").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "reason"),
+    [
+        (b"notes of mine", (), "is no state that onnxpress distill has written"),
+        (None, ("--seed", 5), "is the state of another training"),
+    ],
+)
+def test_state_that_is_wrong_is_status_2_and_stays(
+    arguments: list[object],
+    tmp_path: Path,
+    content: bytes | None,
+    more: tuple[object, ...],
+    reason: str,
+) -> None:
+    state = tmp_path / "training.state"
+    if content is None:
+        run(*arguments, "--steps", 5, "--state", state)
+    else:
+        state.write_bytes(content)
+    before = state.read_bytes()
+    result = run(*arguments, "--steps", 5, "--state", state, *more)
+    assert result.exit_code == 2, message(result)
+    assert reason in " ".join(message(result).split())
+    assert state.read_bytes() == before
+
+
+def test_weights_drawn_anew_follow_the_teacher_and_the_seed(
+    arguments: list[object], models: Path, tmp_path: Path
+) -> None:
+    found = []
+    arguments[4] = models / "fashion_mlp.onnx"
+    for seed in (1, 1, 2):
+        result = run(*arguments, "--initialize", "--seed", seed, "--threads", 1, "--json", "-")
+        document = json.loads(result.output)
+        assert document["before"]["metrics"][0]["value"] < 50
+        assert document["after"]["metrics"][0]["value"] > 60
+        found.append((tmp_path / "out.onnx").read_bytes())
+    assert found[0] == found[1] != found[2]
+
+
 def _renamed(model: ir.Model) -> ir.Model:
     model.graph.outputs[0].name = "scores"
     return model

@@ -9,6 +9,7 @@ _CNNS = ("cnn_opset11", "cnn_opset13", "cnn_opset17", "cnn_opset21")
 _NOT_LIFTED = {"constant_nodes": "weights are in Constant nodes, which simplify lifts before"}
 _NO_ZEROS = "its weights hold no zeros to store in a bit each"
 EMPTY: dict[str, dict[str, str]] = {
+    "distill": dict.fromkeys(SAMPLE_MODELS, "there is no original to learn from but in `optimize`"),
     "factorize": {
         **dict.fromkeys(_CNNS, "its sides are at most 16"),
         "batched_and_left_matmul": "a batch of matrices, and a side of 10",

@@ -253,6 +253,7 @@ def test_broken_processor_is_refused_by_name(tmp_path: Path, text: str) -> None:
 def test_broken_picture_is_named(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
+    (tmp_path / "a.png").unlink()
     with pytest.raises(DataError, match=r"b\.png: cannot be read as a picture"):
         load_samples(tmp_path, [RGB])
 

@@ -99,7 +99,7 @@ def test_entry_point_that_is_no_reader_is_named_and_left_out(
     strangers(csv="not a reader")
     with (
         pytest.warns(LeftOutWarning, match="'csv' .* is a str, not a Reader"),
-        pytest.raises(DataError, match="no installed reader takes this folder"),
+        pytest.raises(DataError, match="takes what this folder holds"),
     ):
         load_samples(tmp_path, INPUTS)
 

@@ -101,7 +101,7 @@ def test_missing_tokenizer_is_asked_for(folder: Path) -> None:
 
 def test_broken_tokenizer_is_named(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
-    with pytest.raises(DataError, match=r"tokenizer\.json: is no tokenizer"):
+    with pytest.raises(DataError, match=r"tokenizer\.json: is no file of the tokenizers library"):
         load_samples(folder / "lines.txt", [IDS])
 
 
@@ -122,5 +122,5 @@ def test_wrong_json_line_is_named(folder: Path, line: str, expected: str) -> Non
 
 def test_what_is_no_utf8_is_refused(folder: Path) -> None:
     (folder / "lines.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="cannot be read as UTF-8"):
+    with pytest.raises(DataError, match="line 1: is no UTF-8 text"):
         load_samples(folder / "lines.txt", [IDS])

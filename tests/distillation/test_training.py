@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxpress.distillation.batches import Batches
 from onnxpress.distillation.checking import Comparison, compare_gradients, require_agreement
 from onnxpress.distillation.losses import LOSS, add_loss, targets_of
-from onnxpress.distillation.parameters import Parameter
 from onnxpress.distillation.problem import Problem
+from onnxpress.distillation.rounded import Parameter
 from onnxpress.distillation.training import Schedule, Trained, train
 from onnxpress.errors import ModelError
 from onnxpress.judge.kinds import Kind, Reading
@@ -177,7 +177,7 @@ def test_gradient_that_differences_contradict_is_refused(factor: float, *, agree
 
     session: Any = Wrong()
     parameters = {"w": Parameter("w", "w", np.ones((2, 2), np.float32), None)}
-    found = compare_gradients(session, {"w": "dw"}, parameters, {})
+    found = compare_gradients(session, session, {"w": "dw"}, parameters, {})
     assert [each.agrees for each in found] == [agrees]
 
 

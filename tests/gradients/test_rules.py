@@ -23,6 +23,55 @@ PAIR = {"a": drawn(2, 3, 4), "b": drawn(3, 1, seed=1, low=0.5)}
 IMAGE = {"x": drawn(2, 4, 7, 6)}
 BN = {"mean": drawn(4, seed=3), "variance": drawn(4, low=0.5, seed=4)}
 
+CELL = {
+    "x": drawn(4, 3, 2, low=-1, high=1),
+    "w": drawn(1, 12, 2, seed=1, low=-1, high=1),
+    "r": drawn(1, 12, 3, seed=2, low=-1, high=1),
+    "b": drawn(1, 24, seed=3, low=-1, high=1),
+    "h": drawn(1, 3, 3, seed=4, low=-1, high=1),
+    "c": drawn(1, 3, 3, seed=5, low=-1, high=1),
+}
+GRU = {
+    **{name: CELL[name] for name in ("x", "h")},
+    "w": CELL["w"][:, :9],
+    "r": CELL["r"][:, :9],
+    "b": CELL["b"][:, :18],
+}
+ENDS = {"lengths": np.asarray([4, 1, 3], np.int32)}
+# All outputs, so that the last states have gradients of their own.
+_JOINED = "last = Mul(yh, yh) y = Add(t, last)"
+
+
+def both(cell: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """With a second direction of other numbers."""
+    return {
+        name: array if name == "x" else np.concatenate([array, array[..., ::-1]])
+        for name, array in cell.items()
+    }
+
+
+RECURRENT = {
+    "LSTM": Case(
+        "t, yh, yc = LSTM<hidden_size=3>(x, w, r, b, , h, c) last = Mul(yh, yc) y = Add(t, last)",
+        CELL,
+    ),
+    "LSTM reverse without states": Case(
+        'y = LSTM<hidden_size=3, direction="reverse">(x, w, r, b)',
+        {name: CELL[name] for name in ("x", "w", "r", "b")},
+    ),
+    "LSTM without biases": Case(
+        "y = LSTM<hidden_size=3>(x, w, r)", {name: CELL[name] for name in ("x", "w", "r")}
+    ),
+    "GRU": Case(f"t, yh = GRU<hidden_size=3>(x, w, r, b, , h) {_JOINED}", GRU),
+    "GRU linear": Case(
+        f"t, yh = GRU<hidden_size=3, linear_before_reset=1>(x, w, r, b, , h) {_JOINED}", GRU
+    ),
+    "GRU reverse": Case(
+        'y = GRU<hidden_size=3, direction="reverse", linear_before_reset=1>(x, w, r)',
+        {name: GRU[name] for name in ("x", "w", "r")},
+    ),
+}
+
 CASES = {
     "Abs": Case("y = Abs(x)", X),
     "Add": Case("y = Add(a, b)", PAIR),
@@ -202,6 +251,15 @@ CASES = {
     "GatherElements": Case(
         "y = GatherElements<axis=1>(x, i)", {"x": drawn(2, 3)}, {"i": np.asarray([[0, 0], [2, 1]])}
     ),
+    "Einsum": Case(
+        'y = Einsum<equation="bij,bjk->bki">(a, b)',
+        {"a": drawn(2, 3, 4), "b": drawn(2, 4, 5, seed=1)},
+    ),
+    "Einsum that sums alone": Case(
+        'y = Einsum<equation="ijk,kl->il">(a, b)',
+        {"a": drawn(2, 3, 4), "b": drawn(4, 5, seed=1)},
+    ),
+    **RECURRENT,
     "Pad": Case("y = Pad(x, pads)", X, {"pads": integers(0, 1, 2, 2, 0, 1)}),
     "Pad by reflection": Case(
         'y = Pad<mode="reflect">(x, pads)', X, {"pads": integers(0, 1, 2, 1, 0, 1)}
@@ -248,5 +306,6 @@ def test_gradient_is_that_of_finite_differences(name: str, *, dynamic: bool) -> 
 
 def test_every_rule_is_compared() -> None:
     steps = {"Ceil", "Floor", "Round", "Sign"}
-    apart = {"QuantizeLinear", "DequantizeLinear"}
+    apart = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
+    apart |= {"MatMulInteger", "ConvInteger"}
     assert {name.split()[0] for name in CASES} == set(RULES) - steps - apart

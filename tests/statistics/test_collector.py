@@ -128,3 +128,46 @@ def test_arrays_of_layers_cannot_be_written_to() -> None:
             frozen = [array.flags.writeable for array in arrays if isinstance(array, np.ndarray)]
             assert frozen
             assert not any(frozen)
+
+
+READ_TWICE = """
+<ir_version: 8, opset_import: ["" : 17]>
+twice (float[7, 6] x) => (float[7, 4] a, float[7, 3] b, float[7, 5] c, float[6, 4] d)
+<float[6, 4] query = {0}, float[6, 3] key = {0}, float[5, 6] gemm = {0}, float[7, 4] g = {0}>
+{
+  a = MatMul (x, query)
+  b = MatMul (x, key)
+  c = Gemm <transB = 1> (x, gemm)
+  t = Transpose <perm = [1, 0]> (x)
+  d = MatMul (t, g)
+}
+"""
+
+
+def test_layers_that_read_a_tensor_alike_share_what_is_observed() -> None:
+    rng = np.random.default_rng(0)
+    model = ir.from_onnx_text(READ_TWICE)
+    for name, value in model.graph.initializers.items():
+        assert value.shape is not None
+        drawn = rng.standard_normal(value.shape.numpy()).astype(np.float32)
+        value.const_value = ir.tensor(drawn, name=name)
+    layers = find_layers(model)
+    assert len(layers) == 4
+    samples = random_samples(Session(model), 8, seed=1)
+    by_weight = {str(layer.weight.name): layer.name for layer in layers}
+    wanted = Observations(layers=frozenset(by_weight.values()), gram=True)
+    found = collect(model, layers, samples, wanted)
+    query, key, gemm = (found.layers[by_weight[name]] for name in ("query", "key", "gemm"))
+    assert query is key
+    assert query is not gemm
+    x = np.concatenate([feed["x"] for feed in samples]).astype(np.float64)
+    for one in (query, gemm):
+        assert one.gram is not None
+        np.testing.assert_allclose(one.gram[0], x.T @ x / len(x), rtol=1e-5, atol=1e-6)
+    alone = Observations(layers=frozenset({by_weight["key"]}), gram=True)
+    only = collect(model, [x for x in layers if x.name == by_weight["key"]], samples, alone)
+    np.testing.assert_array_equal(only.layers[by_weight["key"]].gram, key.gram)
+    merged = found.merged(found)
+    assert merged.layers[by_weight["query"]] is merged.layers[by_weight["key"]]
+    arrays = sum(one.nbytes for one in {id(one): one for one in found.layers.values()}.values())
+    assert found.nbytes == arrays

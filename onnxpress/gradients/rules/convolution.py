@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from onnxpress.gradients.call import Call, Gradients, Rule
 from onnxpress.gradients.tape import CONTRIB, Attribute, Tape, Term
 
-__all__ = ["RULES", "Window", "input_gradient", "joined", "spatial_sizes", "window_of"]
+__all__ = ["RULES", "Window", "input_gradient", "joined", "kernel_of", "spatial_sizes", "window_of"]
 
 _SAME = ("SAME_UPPER", "SAME_LOWER")
 
@@ -94,7 +94,7 @@ def joined(tape: Tape, *parts: Term | Sequence[int]) -> Term:
 def _conv(call: Call) -> Gradients | str:
     """Of y = w ⋆ x + b: dx by a transposed convolution, dw as `weight_gradient`, db = Σ dy."""
     x, w = call.input(0), call.input(1)
-    kernel = _kernel(w)
+    kernel = kernel_of(w)
     if kernel is None:
         return "the shape of its weight is not known"
     window = window_of(call, kernel)
@@ -106,7 +106,7 @@ def _conv(call: Call) -> Gradients | str:
 def _conv_transpose(call: Call) -> Gradients | str:
     """Of y = the transposed convolution of x: dx = w ⋆ dy; dw as of w ⋆ dy, whose gradient x is."""
     x, w = call.input(0), call.input(1)
-    kernel = _kernel(w)
+    kernel = kernel_of(w)
     if kernel is None:
         return "the shape of its weight is not known"
     if call.text("auto_pad", "NOTSET") in _SAME or "output_shape" in call.node.attributes:
@@ -125,7 +125,8 @@ def _conv_transpose(call: Call) -> Gradients | str:
     return [dx, dw, call.dy.sum([0, *range(2, 2 + len(kernel))])]
 
 
-def _kernel(w: Term) -> list[int] | None:
+def kernel_of(w: Term) -> list[int] | None:
+    """The sizes of a weight's window; `None` where they are not known."""
     sizes = [dim for dim in w.dims or () if isinstance(dim, int)]
     return sizes[2:] if w.dims is not None and len(sizes) == len(w.dims) > 2 else None
 

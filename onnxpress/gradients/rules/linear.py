@@ -1,9 +1,10 @@
 """Gradients of products of matrices."""
 
+from onnxpress.einsum import Equation
 from onnxpress.gradients.call import Call, Gradients, Rule
 from onnxpress.gradients.tape import CONTRIB, Term
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "product_of"]
 
 
 def _gemm(call: Call) -> Gradients:
@@ -38,20 +39,23 @@ def _matmul(call: Call) -> Gradients | str:
         # All rows at once, instead of one product a matrix and their sum.
         rows = a.reshape(tape.integers([-1]).op("Concat", a.size(-1), axis=0))
         outputs = dy.reshape(tape.integers([-1]).op("Concat", b.size(1), axis=0))
-        return [_product(dy, b, turn_right=True), rows.op("Gemm", outputs, transA=1)]
+        return [product_of(dy, b, turn_right=True), rows.op("Gemm", outputs, transA=1)]
     left = a.op("Unsqueeze", tape.integers([0])) if a.rank == 1 else a
     right = b.op("Unsqueeze", tape.integers([1])) if b.rank == 1 else b
     if b.rank == 1:
         dy = dy.op("Unsqueeze", tape.integers([-1]))
     if a.rank == 1:
         dy = dy.op("Unsqueeze", tape.integers([-2]))
-    da, db = _product(dy, right, turn_right=True), _product(left, dy, turn_left=True)
+    da, db = product_of(dy, right, turn_right=True), product_of(left, dy, turn_left=True)
     if a.dims is None or b.dims is None or a.dims[:-2] != b.dims[:-2] or None in a.dims[:-2]:
         da, db = da.sum_to(left, da), db.sum_to(right, db)
     return [da.like(a) if a.rank == 1 else da, db.like(b) if b.rank == 1 else db]
 
 
-def _product(left: Term, right: Term, *, turn_left: bool = False, turn_right: bool = False) -> Term:
+def product_of(
+    left: Term, right: Term, *, turn_left: bool = False, turn_right: bool = False
+) -> Term:
+    """A product of matrices, either of them turned."""
     return left.tape.op(
         "FusedMatMul",
         left,
@@ -62,4 +66,33 @@ def _product(left: Term, right: Term, *, turn_left: bool = False, turn_right: bo
     )
 
 
-RULES: dict[str, Rule] = {"Gemm": _gemm, "MatMul": _matmul}
+def _einsum(call: Call) -> Gradients | str:
+    """Of y = einsum(A, B, …): dA = einsum(dy, B, … → A's labels); what A alone sums, repeated."""
+    equation = Equation.of(call.node)
+    if equation is None:
+        return "its equation does not fit its inputs"
+    given = [*equation.operands, equation.output]
+    if any("..." in labels for labels in given):
+        return "its equation has an ellipsis"
+    if any(len(set(labels)) != len(labels) for labels in given):
+        return "its equation takes a diagonal"
+    found = []
+    for index, own in enumerate(equation.operands):
+        others = [call.input(n) for n in range(len(equation.operands)) if n != index]
+        labels = [text for n, text in enumerate(equation.operands) if n != index]
+        known = {label for text in (equation.output, *labels) for label in text}
+        left = ",".join([equation.output, *labels])
+        right = "".join(label for label in own if label in known)
+        term = call.tape.node("Einsum", [call.dy, *others], {"equation": f"{left}->{right}"})
+        alone = [axis for axis, label in enumerate(own) if label not in known]
+        if alone:
+            term = term.op("Unsqueeze", call.tape.integers(alone)).expand(call.input(index))
+        found.append(term)
+    return found
+
+
+RULES: dict[str, Rule] = {
+    "Einsum": _einsum,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+}

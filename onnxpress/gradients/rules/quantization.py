@@ -62,6 +62,11 @@ def _quantize(call: Call) -> Gradients | str:
     return [passed, _of_scale(call, -(passed * steps))]
 
 
+def _dynamic(call: Call) -> Gradients:
+    """Of q = round(x/s) + z with s and z from x itself: dx = dq/s, s and z as if constant."""
+    return [call.dy / call.tape.term(call.node.outputs[1])]
+
+
 def _of_scale(call: Call, each: Term) -> Term:
     """The sum over all that has one scale."""
     scale, rank = call.input(1), call.x.rank or 0
@@ -69,4 +74,8 @@ def _of_scale(call: Call, each: Term) -> Term:
     return each.sum([axis for axis in range(rank) if axis != own]).like(scale)
 
 
-RULES: dict[str, Rule] = {"DequantizeLinear": _dequantize, "QuantizeLinear": _quantize}
+RULES: dict[str, Rule] = {
+    "DequantizeLinear": _dequantize,
+    "DynamicQuantizeLinear": _dynamic,
+    "QuantizeLinear": _quantize,
+}

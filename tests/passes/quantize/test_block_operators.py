@@ -35,7 +35,7 @@ from onnxpress.runtime import Session
 from onnxpress.targets import load_target
 
 CONTRIB = ("right", "gemm", "turned", "table")
-ALONG_AN_AXIS = ("right", "batch", "left", "gemm", "turned", "table", "einsum", "shared")
+ALONG_AN_AXIS = ("right", "batch", "left", "gemm", "turned", "table", "einsum", "shared", "lstm")
 
 
 def raised(model: ir.Model) -> ir.Model:
@@ -205,6 +205,20 @@ def test_weights_of_other_operators_are_packed(kind: str, layout: Any) -> None:
     form = LowBitForm(4, 32, layout=layout)
     (site,) = [layer for layer in context.layers if layer.name == "w"]
     assert operator_for(context, site, form) is None
+
+
+def test_why_a_convolution_is_packed_is_said() -> None:
+    model = raised(
+        model_of("float[b, 32, 9, 9] x", "float y", "y = Conv (x, w)", w=(128, 32, 3, 3))
+    )
+    found = proposal_of(
+        Quantize(form="weight_only", weight_bits=(4,), stored_as="blocked"), context_of(model)
+    )
+    assert [candidate.family for candidate in found.candidates] == ["weight_only_4_bit"]
+    assert found.limit is not None
+    assert found.limit.startswith("Conv has no operator that reads its weight as blocked")
+    plain = Quantize(form="weight_only", weight_bits=(4,))
+    assert proposal_of(plain, context_of(model)).limit is None
 
 
 def test_blocks_for_operators_need_the_opset_that_has_them() -> None:

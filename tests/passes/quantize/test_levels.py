@@ -365,7 +365,7 @@ def test_simplify_leaves_levels_and_inspect_says_in_how_many_bits(levels: str) -
     [
         ({"weight_bits": (4,), "levels": ("sine",)}, "levels is .*one of uniform, codebook"),
         ({"weight_bits": (8,), "levels": ("log",)}, "levels is for .*weight_bits below 8"),
-        ({"form": "static", "power_of_two_scales": True}, "power_of_two_scales is for"),
+        ({"weight_bits": (8,), "power_of_two_scales": True}, "power_of_two_scales is for"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(given_settings: Any, words: str) -> None:

@@ -234,7 +234,7 @@ def test_four_bits_are_mixed_in_where_size_counts_and_nothing_was_said() -> None
     assert Quantize().aimed_at("size").weight_bits == (4, 8)
     assert Quantize().aimed_at("balanced") == Quantize()
     assert Quantize(weight_bits=(8,)).aimed_at("size").weight_bits == (8,)
-    assert Quantize(form="static").aimed_at("size") == Quantize(form="static")
+    assert Quantize(form="static").aimed_at("size").weight_bits == (4, 8)
 
 
 def test_what_will_not_be_tried_is_not_taken_below_eight_bits_unless_that_was_named() -> None:
@@ -253,7 +253,6 @@ def test_what_will_not_be_tried_is_not_taken_below_eight_bits_unless_that_was_na
         ({"weight_bits": (1,)}, "weight_bits is .*at least 2, at most 8"),
         ({"weight_bits": (4, 16)}, "weight_bits is .*at least 2, at most 8"),
         ({"block_size": 3}, "block_size is 3; expected 0 or at least 8"),
-        ({"weight_bits": (4,), "form": "static"}, "form is 'static'; expected auto or weight_only"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings_given: Any, words: str) -> None:

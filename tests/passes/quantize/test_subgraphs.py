@@ -36,10 +36,8 @@ def quantized(
     least: float = 15.0,
     **settings: Any,
 ) -> onnxpress.Result:
-    settings = {"form": "static", **settings}
-    if settings["form"] == "auto":
-        # The goal of size would take 4 bits in place of kernels.
-        settings["weight_bits"] = (8,)
+    # The goal of size would take 4 bits.
+    settings = {"form": "static", "weight_bits": (8,), **settings}
     result = onnxpress.optimize(
         model,
         calibration=dict(data or draw(model)),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from onnxpress.contract import Context, LayerStatistics
 from onnxpress.memory import Memory
-from onnxpress.passes.quantize import integers
+from onnxpress.passes.quantize import integer_rounding, integers
 from onnxpress.passes.quantize.goals import layer_energy
 from onnxpress.passes.quantize.integers import weight_only_integers
 from onnxpress.passes.quantize.tiles import tiled, untiled
@@ -59,7 +59,7 @@ def test_rounding_by_tiles_gains_nearly_what_the_whole_would() -> None:
     for number, block in enumerate(moments.tiles):
         gram[number * 16 : number * 16 + 16, number * 16 : number * 16 + 16] = block
 
-    def lost(found: integers.Rounded) -> float:
+    def lost(found: integer_rounding.Rounded) -> float:
         delta = (found.weight.dequantize() - layer.array).T
         centred = gram - np.outer(moments.mean[0], moments.mean[0]) * (gram != 0)
         return float(np.einsum("oi,ij,oj->", delta, centred, delta))
@@ -78,7 +78,7 @@ def test_large_weights_are_rounded_by_tiles_some_outputs_at_a_time(
     layer = context.layer("w")
     whole = weight_only_integers(seen(context, moments), layer)
     monkeypatch.setattr(integers, "_LARGE", 0)
-    monkeypatch.setattr(integers, "_AT_A_TIME", layer.array.size // 3)
+    monkeypatch.setattr(integer_rounding, "_AT_A_TIME", layer.array.size // 3)
     pieces = weight_only_integers(seen(context, moments), layer)
     np.testing.assert_array_equal(pieces.weight.values, whole.weight.values)
     assert pieces.error == pytest.approx(whole.error, rel=1e-4)
