@@ -111,7 +111,11 @@ def without_room(
         judge.looks += 1
         stages, final, validation = followed(replace(samples, share=share))
     if samples.sets is not None:
-        recipe = replace(recipe, calibration=samples.sets.calibration_source)
+        recipe = replace(
+            recipe,
+            calibration=samples.sets.calibration_source,
+            preparation=samples.sets.preparation or recipe.preparation,
+        )
     done = stamped(original, final, recipe, stages)
     lossy = [stage for stage in stages if stage.pass_.stage.loses and stage.decisions]
     grown = kept_small(final, original.model, original.nbytes, shed=not lossy)

@@ -6,16 +6,28 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from onnxpress.benching import bench, parsed_sweep
 from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.options import PATH, json_option, threads_option
 from onnxpress.cli.progress import progress_line
 from onnxpress.cli.saying import saying_options
-from onnxpress.report.printing import conclude, console_for, print_table, print_text
-from onnxpress.report.text import file_name, megabytes
+from onnxpress.report.printing import (
+    add_column,
+    conclude,
+    console_for,
+    new_table,
+    print_filled,
+    print_table,
+    print_text,
+)
+from onnxpress.report.saying import some
+from onnxpress.report.text import file_name, megabytes, printable
 
 __all__ = ["command"]
+
+_MOST_ROWS = 10
 
 
 @click.command("bench", help=__doc__)
@@ -29,6 +41,14 @@ __all__ = ["command"]
     metavar="DIM=1,8,32",
     help="Give a symbolic dimension these sizes, as batch or length; may be repeated.",
 )
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Say which operators take the time of a run, the models side by side.",
+)
+@click.option(
+    "--by-node", is_flag=True, help="As --profile, and which nodes; -v lists all of both."
+)
 @json_option
 @threads_option
 @saying_options
@@ -38,6 +58,8 @@ def command(
     others: tuple[Path, ...],
     data: str | None,
     sweeps: tuple[str, ...],
+    profile: bool,
+    by_node: bool,
     json_path: str | None,
     threads: int,
 ) -> None:
@@ -46,7 +68,12 @@ def command(
     wanted = [parsed_sweep(text) for text in sweeps]
     with progress_line() as progress:
         found = bench(
-            (model, *others), data=data, sweeps=wanted, threads=threads, progress=progress
+            (model, *others),
+            data=data,
+            sweeps=wanted,
+            profile=profile or by_node,
+            threads=threads,
+            progress=progress,
         )
     if not write_json(found, json_path):
         return
@@ -54,6 +81,10 @@ def command(
     compared = rows[1:] or rows
     conclude("; ".join(f"{row['model']}: {row['speedup']:.2f} times as fast" for row in compared))
     _print(found, console_for())
+    if profile or by_node:
+        _print_profile(found, "operator", console_for())
+    if by_node:
+        _print_profile(found, "node", console_for())
 
 
 def _print(found: Mapping[str, Any], console: Console) -> None:
@@ -74,6 +105,34 @@ def _print(found: Mapping[str, Any], console: Console) -> None:
             for row in found["sweeps"]
         ]
         print_table("", headings, grown, console)
+
+
+def _print_profile(found: Mapping[str, Any], kind: str, console: Console) -> None:
+    """Which operators, or nodes, take the time of a run."""
+    profile, names = found["profile"], _names([row["model"] for row in found["models"]])
+    rows = profile[f"{kind}s"]
+    shown = some(rows, _MOST_ROWS)
+    table = new_table()
+    add_column(table, kind)
+    for name in names:
+        for heading in (f"{name} ms", "share", *(["nodes"] if kind == "operator" else [])):
+            add_column(table, heading, number=True)
+    for row in shown:
+        cells = [
+            text
+            for nodes, ms, share in zip(row["nodes"], row["ms"], row["share"], strict=True)
+            for text in (
+                f"{ms:.3f}" if nodes else "-",
+                f"{share:.1%}" if nodes else "-",
+                *([f"{nodes:,}"] if kind == "operator" else []),
+            )
+        ]
+        table.add_row(*(Text(printable(cell)) for cell in (row[kind], *cells)))
+    print_filled(table, console, title=f"where the time goes, by {kind}")
+    if len(shown) < len(rows):
+        left = [sum(row["ms"][place] for row in rows[len(shown) :]) for place in range(len(names))]
+        rest = ", ".join(f"{ms:.3f}" for ms in left)
+        print_text(f"{len(rows) - len(shown)} more take {rest} ms; -v lists them", console)
 
 
 def _names(paths: Sequence[str]) -> list[str]:
