@@ -33,7 +33,7 @@ from onnxpress.oversized import without_room
 from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage
 from onnxpress.request import DataArgument, Request, planned
-from onnxpress.result import Result, stamp
+from onnxpress.result import Result, made_by_us, stamp
 from onnxpress.runtime import Clock, Session, compare_latency, numpy_threads
 from onnxpress.search import Allowance, Goal, Objective, SearchOptions
 from onnxpress.shared_statistics import SharedStatistics
@@ -229,6 +229,7 @@ def _run(request: Request) -> Result:
     final, notes = convert_interface(best.model, plan.recipe.conversion, feeds)
     reasons = (
         original.note,
+        made_by_us(original.model),
         nothing_to_compress(original.model),
         odd_numbers(original.model),
         statistics.note,

@@ -182,6 +182,7 @@ class RunsByBlocks:
             means.threads,
             means.progress,
             self.over,
+            self.notes,
         )
 
     def statistics(self, pool: Pool, context: Context) -> Statistics | None:

@@ -7,6 +7,7 @@ import click
 
 from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.options import PATH, json_option
+from onnxpress.cli.progress import progress_line
 from onnxpress.cli.saying import saying_options
 from onnxpress.feeding import look_at_samples
 from onnxpress.report.printing import conclude, console_for, print_table, print_text
@@ -26,7 +27,8 @@ __all__ = ["command"]
 def command(model: Path, data: str, *, evaluation: str | None, json_path: str | None) -> None:
     """Print names, shapes and ranges, how the outputs are read, and what looks wrong."""
     check_json(json_path, [model, data, evaluation])
-    found = look_at_samples(model, data, evaluation=evaluation)
+    with progress_line():
+        found = look_at_samples(model, data, evaluation=evaluation)
     if not write_json(found, json_path):
         return
     conclude("; ".join(found["problems"]) or "nothing looks wrong")

@@ -83,14 +83,20 @@ def result_line(report: Document) -> str:
     return ", ".join(parts)
 
 
-def print_validation(validation: Document, console: Console) -> None:
-    """Print what `onnxpress validate` found."""
+def print_validation(
+    validation: Document, console: Console, sizes: tuple[int, int] | None = None
+) -> None:
+    """Print what `onnxpress validate` found; `sizes`: bytes of the original and of the model."""
     print_readings(validation["readings"], console)
     _print_verdict(validation, console, within=validation["within_budget"])
     print_all("not met", validation["problems"], console, style="red")
     if not validation["within_budget"] and not validation["problems"]:
         print_all("not met", [unmet_budget(validation)], console, style="red")
-    _print_closing(None, validation, console)
+    size = None
+    if sizes is not None:
+        before, after = sizes
+        size = {"size": {"original_bytes": before, "bytes": after, "ratio": before / after}}
+    _print_closing(size, validation, console)
     outputs = columns.output_rows({**validation, "modes": {}})
     if len(outputs) > 1:
         told = [column for column in columns.OUTPUT_COLUMNS if column.key != "options"]
@@ -154,6 +160,7 @@ def print_doctor(found: Mapping[str, Any], console: Console) -> None:
         ("packages", ", ".join(f"{name} {v}" for name, v in found["versions"].items())),
         ("processor", processor),
         ("HTML report", found["html_report"]),
+        *((f"reads {kind}", state) for kind, state in found["readers"].items()),
     ]
     print_table("this machine", ("what", "found"), lines, console)
     providers = [(e["provider"], e["state"], e["detail"]) for e in found["providers"]]
