@@ -154,11 +154,11 @@ def _contents(samples: Samples) -> list[str]:
 def _repeated(samples: Samples, contents: Sequence[str]) -> Iterator[str]:
     twice = len(samples) - len(set(contents))
     if twice:
-        copies = f"{twice} of {len(samples)} samples " + (
-            "is a copy" if twice == 1 else "are copies"
-        )
         at = next(i for i, content in enumerate(contents) if content in contents[:i])
-        yield f"{copies} of others (the first: sample {at}): they say nothing new [A002]"
+        yield (
+            f"copies of other samples: {twice} of {len(samples)}, the first is sample {at}; they "
+            "say nothing new [A002]"
+        )
 
 
 def _shared(samples: Samples, contents: Sequence[str], others: Samples) -> list[str]:

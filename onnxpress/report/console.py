@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from onnxpress.enumeration import few
 from onnxpress.report import columns, difference, rows
 from onnxpress.report.columns import Column, Document
 from onnxpress.report.printing import (
@@ -213,8 +214,7 @@ def _print_left(stages: Sequence[Document], console: Console) -> None:
     most = sorted(reasons.values(), key=lambda item: -len(item[1]))
     shown = some(most, _SHOWN_REASONS)
     for reason, sites in shown:
-        named = sites[0] + (f" and {len(sites) - 1} more" if len(sites) > 1 else "")
-        print_text(f"  {named}: {reason}", console)
+        print_text(f"  {few(sites)}: {reason}", console)
     if len(most) > len(shown):
         more = counted(len(most) - len(shown), "more reason")
         print_text(f"  and {more}; -v lists all", console)
