@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from onnxpress.distillation import Distilled
+from onnxpress.enumeration import few
 from onnxpress.judge import Measurement
 from onnxpress.report.columns import number_or_none
 from onnxpress.report.document import validation_document
@@ -105,8 +106,7 @@ def print_distillation(
     for name, reason in found["left"].items():
         reasons.setdefault(reason, []).append(name)
     for reason, names in list(reasons.items())[:_SHOWN]:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        print_text(f"{names[0]}{more}: {reason}", console, label="not trained", style="yellow")
+        print_text(f"{few(names)}: {reason}", console, label="not trained", style="yellow")
     print_all("warning", found["warnings"], console, style="yellow")
     print_all("warning", found["validation"]["warnings"], console, style="yellow")
     if not found["better"]:
