@@ -50,6 +50,13 @@ __all__ = ["command"]
     "--steps", type=click.IntRange(min=1), default=1000, show_default=True, help="At most."
 )
 @click.option(
+    "--block-steps",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of each block alone first, towards the teacher's tensor at its end; 0: none.",
+)
+@click.option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
     metavar="S",
@@ -100,6 +107,7 @@ def command(
     evaluation: str | None,
     output: Path | None,
     steps: int,
+    block_steps: int,
     time_limit: float | None,
     learning_rate: float,
     temperature: float,
@@ -132,6 +140,7 @@ def command(
             evaluation=evaluation,
             budget=asked,
             steps=steps,
+            block_steps=block_steps,
             time_limit=time_limit,
             learning_rate=learning_rate,
             temperature=temperature,

@@ -49,6 +49,14 @@ def distillation_document(found: Distilled) -> dict[str, Any]:
                 for check in trained.checks
             ],
         },
+        "blocks": [
+            {
+                "end": block.end,
+                "loss_before": number_or_none(block.before),
+                "loss_best": number_or_none(block.after),
+            }
+            for block in found.blocks
+        ],
         "trained": list(found.parameters),
         "left": dict(found.left),
         "missing": dict(found.missing),
@@ -101,6 +109,10 @@ def print_distillation(
         label="distill",
         style="bold",
     )
+    if found["blocks"]:
+        better = sum(block["loss_best"] < block["loss_before"] for block in found["blocks"])
+        words = f"{better} of {counted(len(found['blocks']), 'block')} alone came nearer first"
+        print_text(words, console, label="blocks", style="bold")
     print_text("; ".join(training["targets"]), console, label="followed", style="bold")
     reasons: dict[str, list[str]] = {}
     for name, reason in found["left"].items():
