@@ -20,7 +20,7 @@ from onnxpress.cli.json_output import STANDARD_OUTPUT, check_json, stage_json, w
 from onnxpress.cli.options import PATH, force_option, json_option, judging_options, threads_option
 from onnxpress.cli.progress import progress_line
 from onnxpress.cli.saying import saying_options
-from onnxpress.distillation import distill
+from onnxpress.distillation.distilling import distill
 from onnxpress.distillation.state import require_state
 from onnxpress.errors import OutputError, UsageError
 from onnxpress.judge import Budget

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from onnxpress.distillation import Distilled
+from onnxpress.distillation.distilling import Distilled
 from onnxpress.enumeration import few
 from onnxpress.judge import Measurement
 from onnxpress.report.columns import number_or_none
