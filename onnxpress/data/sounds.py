@@ -80,7 +80,7 @@ def read_sounds(
     spec = _input(inputs, constants, path)
     found = listed(path, _SUFFIXES, _WHAT, how.most, how.classes, labelled=how.labels)
     rate = how.rate or _RATE
-    assumed = "" if how.rate else ", which is assumed: state it in a description [A007]"
+    assumed = "" if how.rate else ", which is assumed: state it in a description"
     note = f"{path}: recordings are fed as one channel of {rate:,} values a second{assumed}"
     notes = [note, *found.notes]
     signals = readable(found, lambda file: _signal(file, rate), notes)
