@@ -16,6 +16,9 @@ from onnxpress.report.reading import print_readings
 
 __all__ = ["command"]
 
+_THOUSAND, _MILLION = 1e3, 1e6
+"""Between these a figure is written without a power of ten."""
+
 
 @click.command("data", help=__doc__)
 @click.argument("model", type=PATH)
@@ -70,4 +73,8 @@ def _values(entry: dict[str, Any]) -> tuple[str, str]:
     low, high = entry["low"], entry["high"]
     whole = low.is_integer() and high.is_integer()
     reach = f"{low:,.0f} to {high:,.0f}" if whole else f"{low:.4g} to {high:.4g}"
-    return reach, f"{entry['mean']:.4g}, {entry['deviation']:.4g}"
+    return reach, f"{_short(entry['mean'])}, {_short(entry['deviation'])}"
+
+
+def _short(figure: float) -> str:
+    return f"{figure:,.0f}" if _THOUSAND <= abs(figure) < _MILLION else f"{figure:.4g}"

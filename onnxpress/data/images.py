@@ -163,7 +163,8 @@ def _assumption(path: Path, prepared: str, stated: Path | None, ignored: Sequenc
     if stated is None:
         return (
             f"{path}: nothing says how pictures are prepared, so they are fed as {prepared}; if "
-            "the model was trained otherwise its answers mean little: state it in a description"
+            "the model was trained otherwise its answers mean little: state it in a "
+            "description [A007]"
         )
     left = f"; not carried out: {', '.join(ignored)}" if ignored else ""
     return f"{path}: pictures are prepared as {stated} says: {prepared}{left}"

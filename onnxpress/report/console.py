@@ -57,8 +57,6 @@ def print_result(report: Document, *, written: Sequence[str], console: Console) 
     for stage in report["stages"]:
         print_text(stage_summary(stage), console, label=stage["pass"], style="bold")
     _print_left(report["stages"], console)
-    if report["next"]:
-        print_text(report["next"], console, label="next", style="bold")
     costly = costly_layers(report["stages"])
     if costly:
         print_text("layers that cost most fidelity:", console)
@@ -67,6 +65,8 @@ def print_result(report: Document, *, written: Sequence[str], console: Console) 
     if validation is not None:
         print_all("warning", validation["warnings"], console, style="yellow")
     print_all("warning", report["warnings"], console, style="yellow")
+    if report["next"]:
+        print_text(report["next"], console, label="next", style="bold")
     for path in written:
         console.print(Text(f"wrote {printable(path)}"), soft_wrap=True)
 

@@ -29,6 +29,8 @@ _KEPT_BYTES = 256_000_000
 _REACHED = 0.99
 """Of a quota: steps are whole percents of a layer."""
 
+_OTHER_KERNELS = "with other kernels the model would be larger or slower [L016]"
+
 Left = tuple[str, Skip]
 """Which pass leaves a site alone, and why."""
 
@@ -196,12 +198,16 @@ def _searched(
     # Refitting changes neither size nor speed, so only what was chosen is refitted.
     best = replace(trials.refined(chosen), latency=chosen.latency)
     assert best.model is not None
+    note = note or found.note
+    restored = _restored(
+        kept, best.decisions, hurried=options.out_of_time(), same_kernels="[L016]" in note
+    )
     return PoolResult(
         pool,
         best.model,
         best.decisions,
-        (*left, *_restored(kept, best.decisions, hurried=options.out_of_time())),
-        note or found.note or _short_of(pool, context, quota, best.decisions),
+        (*left, *restored),
+        note or _short_of(pool, context, quota, best.decisions),
         best.measurement,
         best.latency,
         trials.tried,
@@ -297,9 +303,20 @@ def _short_of(
 
 
 def _restored(
-    proposals: Sequence[Proposal], decisions: Sequence[Decision], *, hurried: bool
+    proposals: Sequence[Proposal],
+    decisions: Sequence[Decision],
+    *,
+    hurried: bool,
+    same_kernels: bool,
 ) -> list[Left]:
-    """What the choice that holds the budget leaves out, and why; `hurried`: time was over."""
+    """What the choice that holds the budget leaves out, and why.
+
+    Args:
+        proposals: what was offered.
+        decisions: what was chosen.
+        hurried: whether time was over.
+        same_kernels: whether only forms were taken that keep the kernels.
+    """
     chosen = {decision.site: decision.candidate for decision in decisions}
     left = []
     for proposal in proposals:
@@ -307,12 +324,15 @@ def _restored(
         if strongest.carried:
             continue
         if proposal.site not in chosen:
+            if same_kernels and not any(c.keeps_kernels for c in proposal.candidates):
+                left.append(_skip(proposal, _OTHER_KERNELS))
+                continue
             noise = noise_in_words(strongest.predicted_error)
             reason = (
                 f"the time was over before a choice with it was found that keeps within the "
                 f"budget; it would add {noise} [L010]"
                 if hurried
-                else f"taken back: the budget held without it only; it would add {noise} [L008]"
+                else f"taken back: the budget held only without it; it would add {noise} [L008]"
             )
             left.append(_skip(proposal, reason))
         elif proposal.limit is not None:
