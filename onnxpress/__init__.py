@@ -26,7 +26,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from onnxpress.contract import Pass
-    from onnxpress.distillation import distill
+    from onnxpress.distillation.distilling import distill
     from onnxpress.judge import Budget
     from onnxpress.model_file import load, save
     from onnxpress.pipeline import optimize
@@ -40,7 +40,7 @@ _HOMES = {
     "Pass": "contract",
     "Progress": "progress",
     "Result": "result",
-    "distill": "distillation",
+    "distill": "distillation.distilling",
     "load": "model_file",
     "optimize": "pipeline",
     "save": "model_file",

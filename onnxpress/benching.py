@@ -78,6 +78,7 @@ def bench(
                 "quartiles": [found.low, found.high],
                 "load_ms": None if taken is None else taken.load_ms,
                 "peak_bytes": None if taken is None else taken.peak_bytes,
+                "held_bytes": None if taken is None else taken.held_bytes,
             }
         )
     if len(rows) > 1:

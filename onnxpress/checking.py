@@ -131,6 +131,10 @@ def _judged(found: Validation) -> str:
     parts = []
     if measured.metric is not None:
         parts.append(f"{measured.metric} drop {measured.drop:.2f}")
+        worst = measured.worst_metric
+        if worst is not None and math.isfinite(worst.interval[1]):
+            share = f"{100 * worst.confidence:.3g}%"
+            parts[0] += f" (at most {worst.interval[1]:.2f} with {share})"
     if math.isfinite(measured.worst_sqnr_db):
         parts.append(f"SQNR {measured.worst_sqnr_db:.1f} dB")
     return f"{', '.join(parts) or 'identical'}, {measured.samples} samples"

@@ -157,7 +157,11 @@ def _contents(samples: Samples) -> list[str]:
 def _repeated(samples: Samples, contents: Sequence[str]) -> Iterator[str]:
     twice = len(samples) - len(set(contents))
     if twice:
-        yield f"{twice} of {len(samples)} samples are copies of others: they say nothing new [A002]"
+        at = next(i for i, content in enumerate(contents) if content in contents[:i])
+        yield (
+            f"copies of other samples: {twice} of {len(samples)}, the first is sample {at}; they "
+            "say nothing new [A002]"
+        )
 
 
 def _shared(samples: Samples, contents: Sequence[str], others: Samples) -> list[str]:

@@ -34,12 +34,13 @@ from onnxpress.progress import Progress, Tell, followed, part, unheard
 from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import Recipe, RecipeStage
 from onnxpress.request import DataArgument, Request, planned
-from onnxpress.result import Result, stamp
+from onnxpress.result import Result, made_by_us, stamp
 from onnxpress.runtime import Clock, Session, compare_latency, numpy_threads
 from onnxpress.search import Allowance, Goal, Journal, Objective, SearchOptions
 from onnxpress.shared_statistics import SharedStatistics
 from onnxpress.shedding import kept_small
 from onnxpress.stage_result import StageResult
+from onnxpress.statistics import activation_grids
 from onnxpress.targets import load_target
 from onnxpress.unmeasured import unchanged, without_runtime, without_samples
 from onnxpress.untreated import nothing_to_compress, odd_numbers
@@ -238,6 +239,7 @@ def _run(request: Request) -> Result:
     final, notes = convert_interface(best.model, plan.recipe.conversion, feeds)
     reasons = (
         original.note,
+        made_by_us(original.model),
         nothing_to_compress(original.model),
         odd_numbers(original.model),
         statistics.note,
@@ -273,6 +275,7 @@ def _run(request: Request) -> Result:
         spent=judge.spent_anywhere(validation.measurement),
         disagreements=different,
         compared=compared,
+        activations=activation_grids(final, statistics.tensors()),
     )
 
 

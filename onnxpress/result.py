@@ -19,6 +19,7 @@ from onnxpress.output_file import FileSet
 from onnxpress.own_files import STAMP
 from onnxpress.recipe import Recipe
 from onnxpress.stage_result import StageResult
+from onnxpress.statistics import ActivationGrid
 from onnxpress.summary import Summary, summary_of
 from onnxpress.targets import load_target
 from onnxpress.temporary import temporary_folder
@@ -52,6 +53,7 @@ class Result:
         spent: share of the budget that the last judgement found spent; `None`: not measured.
         disagreements: samples of the last judgement on which old and new differ most.
         compared: how many samples these were looked for in.
+        activations: those that lose most by being quantized, with the grid that was chosen.
     """
 
     model: ir.Model
@@ -68,6 +70,7 @@ class Result:
     spent: float | None = None
     disagreements: tuple[Disagreement, ...] = ()
     compared: int = 0
+    activations: tuple[ActivationGrid, ...] = ()
 
     @property
     def layers(self) -> list[dict[str, Any]]:
@@ -247,6 +250,16 @@ def require_own_recipe(model_path: Path) -> None:
             f"{path}: the recipe would overwrite a file that onnxpress has not written (it has no "
             "model_sha256); move it away or choose another -o [O003]"
         )
+
+
+def made_by_us(model: ir.Model) -> str:
+    """What to say of a model that is an earlier result; empty for any other."""
+    if STAMP not in model.metadata_props:
+        return ""
+    return (
+        "the model is itself a result of onnxpress: the budget counts from it and not from its "
+        "original, so losses add up; give the original to keep within the budget [W017]"
+    )
 
 
 def stamp(model: ir.Model, recipe: Recipe, digest: str) -> None:

@@ -16,7 +16,13 @@ from onnxpress.contract import Context, Pass
 from onnxpress.data import Samples
 from onnxpress.enforcement import observed_by
 from onnxpress.errors import PassError
-from onnxpress.statistics import Observations, Statistics, collect, wide_note
+from onnxpress.statistics import (
+    Observations,
+    Statistics,
+    TensorStatistics,
+    collect,
+    wide_note,
+)
 
 __all__ = ["SharedStatistics"]
 
@@ -123,6 +129,11 @@ class SharedStatistics:
         if self._first is None and found.nbytes <= KEPT_BYTES:
             self._first = self._last
         return found
+
+    def tensors(self) -> dict[str, TensorStatistics]:
+        """Ranges and histograms of tensors: of the last model, what it lacks of the first."""
+        seen = [one for one in (self._first, self._last) if one is not None]
+        return {name: found for one in seen for name, found in one.statistics.tensors.items()}
 
     def _shorten(self, number: int) -> None:
         if self.samples is not None and number < len(self.samples):

@@ -11,13 +11,14 @@ import onnx_ir as ir
 from made_results import make_result, page, stage
 
 from onnxpress.contract import Candidate, Decision, Skip
-from onnxpress.judge import Answer, Disagreement
+from onnxpress.judge import Answer, Disagreement, Heard
 from onnxpress.output_file import FileSet
 from onnxpress.report.columns import Document
 from onnxpress.report.document import document
 from onnxpress.report.html import write_html
 from onnxpress.result import Result
 from onnxpress.search import TriedModel
+from onnxpress.statistics import ActivationGrid
 
 __all__ = ["HOSTILE", "chain", "large_document", "large_page", "rich_page", "rich_result"]
 
@@ -109,15 +110,23 @@ def rich_result(
     picture = np.linspace(0, 1, 3 * 16 * 16, dtype=np.float32).reshape(1, 3, 16, 16)
     answers = (Answer(name, "class 1 (90%)", f"class 2 ({name})"),)
     feeds = ({name: picture}, {name: np.arange(20)[None], "text": np.array([name], object)})
+    tone = np.sin(np.arange(4000, dtype=np.float32) / 3)[None]
+    sound = Disagreement(
+        9, 0.0, 0.1, None, answers, {name: tone}, {name: 8000}, (Heard(name, 8000, tone, tone / 2),)
+    )
     return replace(
         make_result(name=name, stages=stages),
         model=after,
         tried=tried,
         spent=0.4,
+        activations=(ActivationGrid(name, -1.0, 2.0, (3, 9, 4), 8, 0.1, -0.5, 2.5, 0.01, 1e-3),),
         compared=64,
-        disagreements=tuple(
-            Disagreement(3 + place, float(place == 0), 0.1, 4, answers, feed)
-            for place, feed in enumerate(feeds)
+        disagreements=(
+            *(
+                Disagreement(3 + place, float(place == 0), 0.1, 4, answers, feed)
+                for place, feed in enumerate(feeds)
+            ),
+            sound,
         ),
     )
 

@@ -28,6 +28,9 @@ from onnxpress.report.text import file_name, megabytes, printable
 __all__ = ["command"]
 
 _MOST_ROWS = 10
+_HELD = 0.7
+"""Of the most: below this a part was given back."""
+_SECOND_MS = 1000
 
 
 @click.command("bench", help=__doc__)
@@ -63,7 +66,7 @@ def command(
     json_path: str | None,
     threads: int,
 ) -> None:
-    """Print a row for each model; without others, the model against itself."""
+    """Print a row for each model."""
     check_json(json_path, [model, *others, data])
     wanted = [parsed_sweep(text) for text in sweeps]
     with progress_line() as progress:
@@ -78,8 +81,11 @@ def command(
     if not write_json(found, json_path):
         return
     rows = found["models"]
-    compared = rows[1:] or rows
-    conclude("; ".join(f"{row['model']}: {row['speedup']:.2f} times as fast" for row in compared))
+    if len(rows) == 1:
+        conclude(f"{model}: {_milliseconds(rows[0]['run_ms'])}")
+    else:
+        faster = (f"{row['model']}: {row['speedup']:.2f} times as fast" for row in rows[1:])
+        conclude("; ".join(faster))
     _print(found, console_for())
     if profile or by_node:
         _print_profile(found, "operator", console_for())
@@ -92,12 +98,20 @@ def _print(found: Mapping[str, Any], console: Console) -> None:
     names = _names([row["model"] for row in found["models"]])
     print_text(f"one run of {file_name(found['data'])}", console, label="time", style="bold")
     speeds = [_speed(row) for row in others]
-    speeds = ["", *speeds] if others else [_speed(first)]
     lines = [
         (name, *_figures(row), speed)
-        for name, row, speed in zip(names, found["models"], speeds, strict=True)
+        for name, row, speed in zip(names, found["models"], ["", *speeds], strict=True)
     ]
-    print_table("", ("model", "file", "run", "load", "memory", "times as fast"), lines, console)
+    headings = ("model", "file", "run", "load", "memory", *(("times as fast",) if others else ()))
+    print_table("", headings, [line[: len(headings)] for line in lines], console)
+    for name, row in zip(names[1:], others, strict=True):
+        if _expands(row, first):
+            text = (
+                f"{name} takes most while onnxruntime loads it and expands stored weights; after "
+                f"that it holds {megabytes(row['held_bytes'])} ({names[0]}: "
+                f"{megabytes(first['held_bytes'])})"
+            )
+            print_text(text, console, label="memory", style="bold")
     if found["sweeps"]:
         headings = ("dimension", *(f"{name}, ms" for name in names))
         grown = [
@@ -135,6 +149,19 @@ def _print_profile(found: Mapping[str, Any], kind: str, console: Console) -> Non
         print_text(f"{len(rows) - len(shown)} more take {rest} ms; -v lists them", console)
 
 
+def _expands(row: Mapping[str, Any], first: Mapping[str, Any]) -> bool:
+    """Whether a model takes more than the first one for a moment, and gives it back."""
+    figures = [row["peak_bytes"], row["held_bytes"], first["peak_bytes"], first["held_bytes"]]
+    if None in figures:
+        return False
+    higher: bool = row["peak_bytes"] > first["peak_bytes"]
+    return higher and row["held_bytes"] < _HELD * row["peak_bytes"]
+
+
+def _milliseconds(figure: float) -> str:
+    return f"{figure:.3g} ms" if figure < _SECOND_MS else f"{figure / _SECOND_MS:.3g} s"
+
+
 def _names(paths: Sequence[str]) -> list[str]:
     """Of the files, without folders where that tells them apart."""
     short = [file_name(path) for path in paths]
@@ -145,8 +172,8 @@ def _figures(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
     load, memory = row["load_ms"], row["peak_bytes"]
     return (
         megabytes(row["bytes"]),
-        f"{row['run_ms']:.3g} ms",
-        "?" if load is None else f"{load:.3g} ms",
+        _milliseconds(row["run_ms"]),
+        "?" if load is None else _milliseconds(load),
         "?" if memory is None else megabytes(memory),
     )
 

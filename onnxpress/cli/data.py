@@ -7,6 +7,7 @@ import click
 
 from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.options import PATH, json_option, recipe_option
+from onnxpress.cli.progress import progress_line
 from onnxpress.cli.saying import saying_options
 from onnxpress.feeding import look_at_samples
 from onnxpress.recipe import Recipe
@@ -31,7 +32,8 @@ def command(
     """Print names, shapes and ranges, how the outputs are read, and what looks wrong."""
     check_json(json_path, [model, data, evaluation, recipe])
     how = None if recipe is None else Recipe.load(recipe).preparation
-    found = look_at_samples(model, data, evaluation=evaluation, preparation=how)
+    with progress_line():
+        found = look_at_samples(model, data, evaluation=evaluation, preparation=how)
     if not write_json(found, json_path):
         return
     conclude("; ".join(found["problems"]) or "nothing looks wrong")

@@ -20,7 +20,7 @@ from onnxpress.cli.json_output import STANDARD_OUTPUT, check_json, stage_json, w
 from onnxpress.cli.options import PATH, force_option, json_option, judging_options, threads_option
 from onnxpress.cli.progress import progress_line
 from onnxpress.cli.saying import saying_options
-from onnxpress.distillation import distill
+from onnxpress.distillation.distilling import distill
 from onnxpress.distillation.state import require_state
 from onnxpress.errors import OutputError, UsageError
 from onnxpress.judge import Budget
@@ -48,6 +48,13 @@ __all__ = ["command"]
 )
 @click.option(
     "--steps", type=click.IntRange(min=1), default=1000, show_default=True, help="At most."
+)
+@click.option(
+    "--block-steps",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of each block alone first, towards the teacher's tensor at its end; 0: none.",
 )
 @click.option(
     "--time-limit",
@@ -100,6 +107,7 @@ def command(
     evaluation: str | None,
     output: Path | None,
     steps: int,
+    block_steps: int,
     time_limit: float | None,
     learning_rate: float,
     temperature: float,
@@ -132,6 +140,7 @@ def command(
             evaluation=evaluation,
             budget=asked,
             steps=steps,
+            block_steps=block_steps,
             time_limit=time_limit,
             learning_rate=learning_rate,
             temperature=temperature,

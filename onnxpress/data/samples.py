@@ -31,6 +31,7 @@ class Samples:
             split (of one patient, speaker or page); `None`: all are on their own.
         notes: what was assumed when they were read, in sentences for the user.
         places: where each stood in what was read; empty: they are all of it, in its order.
+        rates: values a second of inputs that are fed recordings, by name.
         preparation: what prepares other files in the same way (`preparation`), where files were
             prepared; else empty.
     """
@@ -41,6 +42,7 @@ class Samples:
     groups: Integers | None = field(default=None)
     notes: tuple[str, ...] = ()
     places: tuple[int, ...] = ()
+    rates: Mapping[str, int] = field(default_factory=dict)
     preparation: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -115,7 +115,8 @@ def read_sounds(
     rows = (({spec.name: array}, label) for array, label in arrays)
     samples = assembled(rows, inputs, constants, str(path), notes)
     kept = preparation_of("sounds", how, inputs, constants, rate=rate, classes=found.classes)
-    return replace(samples, preparation=kept)
+    rates = {spec.name: rate} if how.features == "signal" else {}
+    return replace(samples, preparation=kept, rates=rates)
 
 
 def _input(

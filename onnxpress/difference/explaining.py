@@ -12,7 +12,13 @@ from onnxpress.difference.tensors import Tensor, Tensors, stretch
 from onnxpress.difference.weights import constant_array
 from onnxpress.recurrent import RECURRENT
 
-__all__ = ["Explainer", "Parting", "attributes_changed", "constants_changed"]
+__all__ = [
+    "Explainer",
+    "Parting",
+    "attribute_text",
+    "attributes_changed",
+    "constants_changed",
+]
 
 _WITH_WEIGHTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", *RECURRENT)
 _COPYING = {"DequantizeLinear": "quantized", "Cast": "cast"}
@@ -108,6 +114,15 @@ def _value(node: ir.Node, name: str) -> str:
         return "by default"
     if attribute.is_ref() or attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.TENSOR):
         return attribute.type.name.lower()
+    return attribute_text(attribute)
+
+
+def attribute_text(attribute: ir.Attr) -> str:
+    """Its value; floats as the file holds them, in 32 bits, also where Python had more."""
+    if attribute.type == ir.AttributeType.FLOAT:
+        return str(np.float32(attribute.as_float()))
+    if attribute.type == ir.AttributeType.FLOATS:
+        return f"({', '.join(str(np.float32(value)) for value in attribute.as_floats())})"
     return str(attribute.value)
 
 

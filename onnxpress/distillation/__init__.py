@@ -6,8 +6,7 @@
 - `problem`: all of that as a loss with its gradients; `checking`: whether these are right.
 - `training`: steps, and the best state.
 - `distilling`: a teacher, a student and samples in, a better student and its judgement out.
+
+What imports the package alone loads none of them: the pass `distill` is looked at by `inspect`,
+which needs no judge.
 """
-
-from onnxpress.distillation.distilling import Distilled, distill
-
-__all__ = ["Distilled", "distill"]

@@ -9,6 +9,7 @@ boxes of their own. A node with bodies is changed where one of them is.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxpress.difference.explaining import attributes_changed, constants_changed
@@ -17,17 +18,22 @@ from onnxpress.drawing.pairs import pair_boxes
 
 __all__ = ["Changes", "compare_pictures"]
 
+_GLANCED = 256
+"""Elements of a constant that are compared, about."""
+
 
 @dataclass(slots=True)
 class Changes:
     """What became of two graphs, and of all inside of them.
 
     Attributes:
+        glance: whether only a few elements of constants were looked at.
         pairs: places of boxes of A and of B, by the two graphs.
         status: of each box that is in no `same` pair; what is not here has no counterpart graph.
         why: sentences, of boxes that changed.
     """
 
+    glance: bool = False
     pairs: dict[tuple[Picture, Picture], dict[int, int]] = field(default_factory=dict)
     status: dict[Box, str] = field(default_factory=dict)
     why: dict[Box, list[str]] = field(default_factory=dict)
@@ -42,15 +48,18 @@ class Changes:
         return found
 
 
-def compare_pictures(a: Picture, b: Picture, by_value: Mapping[str, str]) -> Changes:
+def compare_pictures(
+    a: Picture, b: Picture, by_value: Mapping[str, str], *, glance: bool = False
+) -> Changes:
     """Compare two models.
 
     Args:
         a: the original's main graph.
         b: the other's.
         by_value: names of tensors of A and of their counterparts in B, where that was measured.
+        glance: look at a few elements of constants alone, and say nothing of their difference.
     """
-    changes = Changes()
+    changes = Changes(glance)
     _compare(a, b, by_value, changes)
     for side, status in ((a, "removed"), (b, "added")):
         for picture in side.all():
@@ -76,7 +85,7 @@ def _compare(a: Picture, b: Picture, by_value: Mapping[str, str], changes: Chang
     for one, other in pairs.items():
         boxes = a.boxes[one], b.boxes[other]
         why = [
-            *_differences(*boxes),
+            *_differences(*boxes, glance=changes.glance),
             *_rewired(*boxes, back, sources[1]),
             *_inside(a, b, one, other, changes),
         ]
@@ -90,14 +99,37 @@ def _compare(a: Picture, b: Picture, by_value: Mapping[str, str], changes: Chang
                 changes.status[box] = status
 
 
-def _differences(one: Box, other: Box) -> Iterator[str]:
+def _differences(one: Box, other: Box, *, glance: bool) -> Iterator[str]:
     if one.node is None or other.node is None:
         return
     if (one.node.op_type, one.node.domain) != (other.node.op_type, other.node.domain):
         yield f"{_operator(one.node)} became {_operator(other.node)}"
         return
     yield from attributes_changed(one.node, other.node)
-    yield from constants_changed(one.node, other.node)
+    if not glance:
+        yield from constants_changed(one.node, other.node)
+    elif len(one.node.inputs) != len(other.node.inputs) or _constants_differ(one, other):
+        yield "its constants differ"
+
+
+def _constants_differ(one: Box, other: Box) -> bool:
+    """By their types, shapes and operators, and by a few elements."""
+    for place, constant in one.constants.items():
+        now = other.constants.get(place)
+        if now is None or constant.tensor is None or now.tensor is None:
+            continue
+        before, after = constant.tensor, now.tensor
+        if constant.through != now.through:
+            return True
+        if (before.dtype, before.shape) != (after.dtype, after.shape):
+            return True
+        if before is after or before.dtype == ir.DataType.STRING:
+            continue
+        step = max(1, before.size // _GLANCED)
+        sample = [tensor.numpy().reshape(-1)[::step] for tensor in (before, after)]
+        if not np.array_equal(sample[0], sample[1], equal_nan=sample[0].dtype.kind == "f"):
+            return True
+    return False
 
 
 def _operator(node: ir.Node) -> str:

@@ -24,6 +24,8 @@ __all__ = ["pair_boxes"]
 
 _TRUSTED = 0.5
 """Share of the names in both files that have to have one operator."""
+_FEWEST = 4
+"""Of these names, below which that says nothing."""
 _FOLDED = 12
 """Nodes that are looked through for what was folded into one."""
 
@@ -77,7 +79,7 @@ def _names_hold(a: Picture, b: Picture) -> bool:
     common = [
         operators[name] == box.op_type for box in b.boxes if (name := _gives(box)) in operators
     ]
-    return not common or sum(common) >= _TRUSTED * len(common)
+    return len(common) < _FEWEST or sum(common) >= _TRUSTED * len(common)
 
 
 class _Pairing:

@@ -12,12 +12,13 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxpress.difference import Difference, TensorError
+from onnxpress.difference.explaining import attribute_text
 from onnxpress.drawing.changes import Changes, compare_pictures
 from onnxpress.drawing.graphs import Box, Constant, Picture, pictures_of, with_shapes
 from onnxpress.drawing.layout import layered
 from onnxpress.drawing.weights import constant_document, value_text
 
-__all__ = ["box_width", "view_document"]
+__all__ = ["box_note", "box_width", "view_document"]
 
 _LETTER, _SMALL_LETTER, _MARGIN = 8.4, 7.2, 24.0
 """Widths in pixels, of a letter of an operator's name, which has a sign before it, and of the note
@@ -146,7 +147,7 @@ def _graph(
     links: Mapping[tuple[Picture, int], list[int]],
     errors: Mapping[str, dict[str, Any]],
 ) -> dict[str, Any]:
-    notes = [_note(box) for box in picture.boxes]
+    notes = [box_note(box) for box in picture.boxes]
     widths = [box_width(box.op_type, note) for box, note in zip(picture.boxes, notes, strict=True)]
     layout = layered(widths, [(net.source, net.targets) for net in picture.nets])
     numbers = {inside: number for number, inside in enumerate(model.pictures)}
@@ -193,14 +194,15 @@ def _shown(box: Box) -> Sequence[ir.Value]:
     return [box.value] if box.kind == "output" and box.value is not None else box.gives
 
 
-def _note(box: Box) -> str:
-    """The second line of a box: the shape of its largest constant, or its name's last part."""
+def box_note(box: Box) -> str:
+    """The second line of a box: what its largest constant is like, or its name's last part."""
     if box.node is None:
         return "" if box.value is None else box.value.name or ""
     tensors = [c.tensor for c in box.constants.values() if c.tensor is not None]
     largest = max(tensors, key=lambda tensor: tensor.size, default=None)
     if largest is not None and len(largest.shape) > 1:
-        return "×".join(str(dim) for dim in largest.shape)
+        kind = "" if largest.dtype == ir.DataType.FLOAT else f"{largest.dtype.name.lower()} "
+        return kind + "×".join(str(dim) for dim in largest.shape)
     return (box.node.name or "").rstrip("/").rpartition("/")[2]
 
 
@@ -245,7 +247,7 @@ def _attribute(attribute: ir.Attr) -> str:
     if attribute.type == ir.AttributeType.TENSOR:
         tensor = attribute.as_tensor()
         return f"{tensor.dtype.name.lower()}{list(tensor.shape.numpy())}"
-    text = str(attribute.value)
+    text = attribute_text(attribute)
     return text if len(text) <= _ATTRIBUTE else f"{text[:_ATTRIBUTE]}… ({len(text):,} letters)"
 
 

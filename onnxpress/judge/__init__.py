@@ -1,7 +1,7 @@
 """What outputs mean, what a model lost against its original, and whether that is allowed."""
 
 from onnxpress.judge.budget import DEFAULT_MIN_SQNR, Budget
-from onnxpress.judge.disagreement import Answer, Disagreement, most_different
+from onnxpress.judge.disagreement import Answer, Disagreement, Heard, most_different
 from onnxpress.judge.evaluator import Evaluator, Runner
 from onnxpress.judge.fidelity import FidelitySum, OutputFidelity
 from onnxpress.judge.half_arithmetic import measured_in_half
@@ -19,6 +19,7 @@ __all__ = [
     "Disagreement",
     "Evaluator",
     "FidelitySum",
+    "Heard",
     "Judgement",
     "Kind",
     "Measurement",

@@ -6,20 +6,21 @@ relative error of the output that lost most, ‖reference − found‖² / ‖re
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxpress.data import Samples
+from onnxpress.enumeration import few
 from onnxpress.judge.detections import decoded
 from onnxpress.judge.kinds import Kind, Reading
 from onnxpress.judge.metrics import Metric, metrics_of
 from onnxpress.judge.slices import softmax
 from onnxpress.runtime import Array, Feed, Session
 
-__all__ = ["Answer", "Disagreement", "most_different"]
+__all__ = ["Answer", "Disagreement", "Heard", "most_different"]
 
 MOST_SAMPLES = 256
 """That are run."""
@@ -30,6 +31,8 @@ _NAMED = 5
 _SHOWN = 4
 """Numbers of an output that means nothing more."""
 _POSITIVE = 0.5
+_ALIKE = 0.1
+"""By how much of its length a sound that is given may differ from the one that was fed."""
 
 Answers = Mapping[str, Array]
 
@@ -50,6 +53,23 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """What both models give as sound.
+
+    Attributes:
+        output: its name.
+        rate: values a second, those of the recording that was fed.
+        original: the original's.
+        optimized: the other one's.
+    """
+
+    output: str
+    rate: int
+    original: Array
+    optimized: Array
+
+
+@dataclass(frozen=True, slots=True)
 class Disagreement:
     """One sample.
 
@@ -60,6 +80,8 @@ class Disagreement:
         label: the right class, where it is known.
         answers: of the outputs that differ most, at most three.
         feed: what the models were fed.
+        rates: values a second of inputs that are recordings, by name.
+        heard: outputs that are as long as such an input, and so sound themselves.
     """
 
     place: int
@@ -68,6 +90,8 @@ class Disagreement:
     label: int | None
     answers: tuple[Answer, ...]
     feed: Feed
+    rates: Mapping[str, int] = field(default_factory=dict)
+    heard: tuple[Heard, ...] = ()
 
 
 def most_different(
@@ -104,13 +128,28 @@ def most_different(
             said = tuple(_answer(readings, name, reference, answers) for name in worst)
             label = _label(samples, index)
             error = max(errors.values(), default=0.0)
-            found.append(Disagreement(samples.place(index), lost, error, label, said, feed))
+            heard = tuple(_heard(samples.rates, feed, reference, answers))
+            place, rates = samples.place(index), samples.rates
+            found.append(Disagreement(place, lost, error, label, said, feed, rates, heard))
             found.sort(key=lambda one: (-one.lost, -one.error, one.place))
             del found[_KEPT:]
         took = (time.monotonic() - started) / looked
         if time.monotonic() - started + took > seconds:
             break
     return tuple(found), looked
+
+
+def _heard(
+    rates: Mapping[str, int], feed: Feed, reference: Answers, found: Answers
+) -> Iterator[Heard]:
+    """Outputs of one axis that are about as long as a recording that was fed."""
+    for name, rate in rates.items():
+        length = feed[name].size
+        for output, before in reference.items():
+            after = found[output]
+            alone = np.squeeze(before).ndim == 1 and before.shape == after.shape
+            if alone and before.dtype.kind == "f" and abs(before.size - length) <= _ALIKE * length:
+                yield Heard(output, rate, before, after)
 
 
 def _label(samples: Samples, index: int) -> int | None:
@@ -161,14 +200,11 @@ def _objects(readings: Sequence[Reading], answers: Answers) -> str:
     objects = decoded(readings, answers)
     if not len(objects):
         return "no object"
-    best = ", ".join(
+    best = [
         f"class {label} ({score:.0%})"
-        for label, score in zip(
-            objects.labels[:_NAMED].tolist(), objects.scores[:_NAMED].tolist(), strict=True
-        )
-    )
-    more = f" and {len(objects) - _NAMED} more" if len(objects) > _NAMED else ""
-    return f"{len(objects)} object{'s' if len(objects) != 1 else ''}: {best}{more}"
+        for label, score in zip(objects.labels.tolist(), objects.scores.tolist(), strict=True)
+    ]
+    return f"{len(objects)} object{'s' if len(objects) != 1 else ''}: {few(best, _NAMED)}"
 
 
 def _in_words(reading: Reading, output: Array, reference: Array) -> str:
@@ -221,6 +257,4 @@ def _exclusive(reading: Reading, values: npt.NDArray[np.generic]) -> bool:
 def _listed(noun: str, numbers: Sequence[int]) -> str:
     if not numbers:
         return f"no {noun}"
-    more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
-    many = "s" if len(numbers) > 1 else ""
-    return f"{noun}{many} {', '.join(map(str, numbers[:_NAMED]))}{more}"
+    return f"{noun}{'s' if len(numbers) > 1 else ''} {few(numbers, _NAMED)}"

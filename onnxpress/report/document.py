@@ -7,9 +7,11 @@ from there.
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from onnxpress import model_file
+from onnxpress.drawing.regions import region_documents
 from onnxpress.judge import Disagreement
 from onnxpress.providers import ProviderVerdict
 from onnxpress.report import columns, rows
@@ -17,6 +19,7 @@ from onnxpress.report.form_rows import form_rows
 from onnxpress.report.layer_rows import Origins, layer_rows
 from onnxpress.report.pictures import fed_document
 from onnxpress.report.reading import reading_document
+from onnxpress.report.sounds import heard_document
 from onnxpress.report.text import opened_by_data
 from onnxpress.report.weight_figures import histograms, spectra
 from onnxpress.result import Result
@@ -31,6 +34,11 @@ FORMAT = 1
 """Of the document; it grows where a key goes or changes its meaning, not with new keys."""
 _TRIED = 1000
 """Models of a search that are listed; a search measures a few hundred at most."""
+
+_TIME_OVER = "[L010]"
+_MORE_TIME = 4
+"""Times what a run has taken: what is proposed where that was too little."""
+_LEAST_LIMIT_S = 60
 
 
 def document(result: Result, command: Sequence[str] = ()) -> dict[str, Any]:
@@ -63,7 +71,9 @@ def document(result: Result, command: Sequence[str] = ()) -> dict[str, Any]:
         "layers": layers,
         "forms": [] if origins is None else form_rows(result, origins, layers),
         "histograms": [] if origins is None else histograms(result, origins, layers),
+        "activations": [asdict(grid) for grid in result.activations],
         "spectra": spectra(result),
+        "regions": _regions(result),
         "compared": result.compared,
         "disagreements": [_disagreement(one) for one in result.disagreements],
         "stages": _stages(result.stages, result.original_bytes),
@@ -81,6 +91,11 @@ def _whole_weights(result: Result) -> dict[str, int] | None:
     }
 
 
+def _regions(result: Result) -> list[dict[str, Any]]:
+    """Where the graph of the simplified original changed."""
+    return region_documents(result.stages[0].model, result.model) if result.stages else []
+
+
 def _tried(one: TriedModel) -> dict[str, Any]:
     """A model of the search."""
     found = {name: getattr(one, name) for name in TriedModel.__slots__}
@@ -96,7 +111,8 @@ def _disagreement(one: Disagreement) -> dict[str, Any]:
         "lost": one.lost,
         "error": columns.number_or_none(one.error),
         "label": one.label,
-        "fed": fed_document(one.feed),
+        "fed": fed_document(one.feed, one.rates),
+        "heard": heard_document(one.heard),
         "answers": [
             {"output": a.output, "original": a.original, "optimized": a.optimized}
             for a in one.answers
@@ -136,10 +152,24 @@ def provider_document(verdict: ProviderVerdict) -> dict[str, Any]:
 
 def _next(result: Result) -> str:
     """The step that would help most, in a sentence; empty where none is known."""
-    if result.recipe.calibration is not None:
+    if result.recipe.calibration is None:
+        left = ((s.pass_.name, skip.reason, 1) for s in result.stages for skip in s.left)
+        return opened_by_data(left)
+    hurried = [s.pass_.name for s in result.stages if _was_hurried(s)]
+    if hurried:
+        seconds = max(_LEAST_LIMIT_S, 10 * round(_MORE_TIME * result.seconds / 10))
+        return (
+            f"give more time, as --time-limit {seconds}: {', '.join(hurried)} had too little of it"
+        )
+    judgement = None if result.validation is None else result.validation.judgement
+    needed = None if judgement is None else judgement.samples_needed
+    if needed is None:
         return ""
-    left = ((s.pass_.name, skip.reason, 1) for s in result.stages for skip in s.left)
-    return opened_by_data(left)
+    return f"give --evaluation with about {needed:,} samples: they show whether the budget holds"
+
+
+def _was_hurried(stage: StageResult) -> bool:
+    return any(_TIME_OVER in text for text in (stage.note, *(skip.reason for skip in stage.left)))
 
 
 def _stages(stages: Sequence[StageResult], original_bytes: int) -> list[dict[str, Any]]:

@@ -19,8 +19,14 @@ from onnxpress.report.depth import Strip, depth_charts
 from onnxpress.report.frontier import frontiers
 from onnxpress.report.headline import budget, key_figures, readings, verdict
 from onnxpress.report.layer_columns import FORM_COLUMNS, LAYER_COLUMNS, TRIED_COLUMNS, percent
+from onnxpress.report.regions import regions
 from onnxpress.report.rendering import rendered
-from onnxpress.report.small_charts import histogram_charts, masks, spectrum_charts
+from onnxpress.report.small_charts import (
+    activation_charts,
+    histogram_charts,
+    masks,
+    spectrum_charts,
+)
 from onnxpress.report.tables import Cell, Table, TableRow, table_of
 from onnxpress.report.text import costly_layers, counted, stage_summary
 
@@ -79,9 +85,11 @@ def write_html(report: Document, path: Path, files: FileSet) -> None:
         layers=_layers(report["layers"]),
         forms=table_of(FORM_COLUMNS, report["forms"]) if report["forms"] else None,
         histograms=histogram_charts(report["histograms"]),
+        activations=activation_charts(report["activations"]),
         spectra=spectrum_charts(report["spectra"]),
         masks=shown_masks,
         masks_left=masks_left,
+        regions=regions(report["regions"]),
         stages=[(stage, stage_summary(stage), _stage_tables(stage)) for stage in report["stages"]],
         costly=costly_layers(report["stages"]),
         recipe=report["recipe"].splitlines(),
@@ -170,6 +178,11 @@ def _differing(report: Document) -> list[dict[str, Any]]:
         {
             **one,
             "said": [(a["output"], a["original"], a["optimized"]) for a in one["answers"]],
+            "players": [
+                (f"{sound['output']}, {which}", sound[which])
+                for sound in one["heard"]
+                for which in ("original", "optimized")
+            ],
             "noise": "another shape, or values that are not finite"
             if one["error"] is None
             else f"error {percent(one['error'])} of the output's power",

@@ -7,11 +7,13 @@ lowest value black and their highest white, as it is not known how they were pre
 import base64
 import struct
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxpress.report.sounds import sound_address
 from onnxpress.runtime import Array, Feed
 
 __all__ = ["fed_document"]
@@ -24,17 +26,18 @@ _CHANNELS = (1, 3)
 Pixels = npt.NDArray[np.uint8]
 
 
-def fed_document(feed: Feed) -> list[dict[str, Any]]:
-    """The first inputs of a sample: name, shape, and a picture or the first values."""
-    return [_input(name, array) for name, array in list(feed.items())[:_INPUTS]]
+def fed_document(feed: Feed, rates: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The first inputs of a sample: name, shape, and a picture, a sound or the first values."""
+    return [_input(name, array, rates.get(name)) for name, array in list(feed.items())[:_INPUTS]]
 
 
-def _input(name: str, array: Array) -> dict[str, Any]:
-    pixels = _pixels(array)
+def _input(name: str, array: Array, rate: int | None) -> dict[str, Any]:
+    pixels = None if rate is not None else _pixels(array)
     return {
         "input": name,
         "shape": list(array.shape),
         "picture": None if pixels is None else _data_address(pixels),
+        "sound": None if rate is None else sound_address(array, rate),
         "values": "" if pixels is not None else _in_words(array),
     }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnxpress.report.columns import Document
 
-__all__ = ["Mask", "Small", "histogram_charts", "masks", "spectrum_charts"]
+__all__ = ["Mask", "Small", "activation_charts", "histogram_charts", "masks", "spectrum_charts"]
 
 _MASKS = 24
 _UNITS = 2048
@@ -71,6 +71,38 @@ def histogram_charts(found: Sequence[Document]) -> list[Small]:
             marks = _grid_marks(one["low"], one["high"], grid["middle"])
         words = f"Histogram of {sum(counts):,} weights of {one['layer']}, {note}"
         charts.append(Small(one["layer"], note, words, bars, marks=marks))
+    return charts
+
+
+def activation_charts(found: Sequence[Document]) -> list[Small]:
+    """How quantized activations lie; shaded is what their grid reaches."""
+    charts = []
+    for one in found:
+        (chart,) = histogram_charts([{**one, "layer": one["tensor"], "grid": None}])
+        low, high = one["low"], one["high"]
+        left, right = (
+            min(max(300 * (end - low) / (high - low), 0.0), 300.0)
+            for end in (one["first"], one["last"])
+        )
+        reached = (round(left, 1), 0.0, round(right - left, 1), 110.0, "kept")
+        note = (
+            f"{low:.3g} to {high:.3g}; {one['bits']} bits in steps of {one['step']:.3g}, "
+            f"{one['first']:.3g} to {one['last']:.3g}"
+        )
+        if one["clipped"]:
+            note += f"; {100 * one['clipped']:.2g}% clipped"
+        words = f"Histogram of the activation {one['tensor']}, {note}"
+        marks = _grid_marks(max(low, one["first"]), min(high, one["last"]), one["step"])
+        scale = (right - left) / 300
+        charts.append(
+            Small(
+                one["tensor"],
+                note,
+                words,
+                (reached, *chart.bars),
+                marks=tuple(round(left + scale * place, 1) for place in marks),
+            )
+        )
     return charts
 
 

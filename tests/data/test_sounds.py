@@ -68,6 +68,14 @@ def test_subfolders_are_classes_and_the_rate_is_said(tmp_path: Path) -> None:
     assert any("16,000 values a second, which is assumed" in note for note in samples.notes)
 
 
+def test_rate_is_known_of_every_part(tmp_path: Path) -> None:
+    for name in "abcd":
+        tone(tmp_path / f"{name}.wav")
+    samples = load_samples(tmp_path, [ANY])
+    for part in (samples, *samples.hold_out(0.5, 0)):
+        assert part.rates == {"signal": 16_000}
+
+
 def test_model_that_takes_features_is_refused(tmp_path: Path) -> None:
     tone(tmp_path / "a.wav")
     with pytest.raises(DataError, match=r"features = 'log-mel' or 'fbank'"):

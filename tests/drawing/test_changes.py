@@ -77,6 +77,15 @@ def test_structure_alone_finds_all_nodes_of_a_network(models: Path, name: str) -
     assert same > 0
 
 
+def test_names_that_were_numbered_anew_say_nothing(models: Path) -> None:
+    found = model_file.load(models / "fashion_cnn.onnx")
+    after = renamed(found)
+    names = [node.outputs[0].name for node in found.graph]
+    for node, name in zip(list(after.graph)[:-1], names[1:], strict=True):
+        node.outputs[0].name = name
+    assert counts(found, after)[1:] == (0, 0, 0)
+
+
 @pytest.mark.parametrize("text", [NESTED, LOOP])
 def test_nodes_in_bodies_are_compared_too(text: str) -> None:
     whole = model(text.replace("{opset}", "17"))
@@ -105,6 +114,15 @@ def test_attributes_and_constants_that_differ_are_told() -> None:
     assert changes.status[box_of(one, "MatMul")] == "same"
     assert changes.why[box_of(one, "Softmax")] == ["axis 1 became 0"]
     assert changes.why[box_of(one, "Add")] == ["b [4] differs (2.7 dB)"]
+
+
+def test_floats_that_are_one_in_the_file_are_the_same() -> None:
+    text = TWO.replace("Relu (q)", "LeakyRelu <alpha = 0.1> (q)")
+    before, after = model(text), model(text)
+    (node,) = [node for node in after.graph if node.op_type == "LeakyRelu"]
+    node.attributes.add(ir.AttrFloat32("alpha", 0.1))
+    assert before.graph[2].attributes["alpha"].as_float() != 0.1
+    assert counts(before, after)[1:] == (0, 0, 0)
 
 
 def test_a_node_that_reads_another_tensor_is_changed() -> None:

@@ -20,7 +20,7 @@ class Table:
 
     def run(self, feed: Feed) -> Mapping[str, Array]:
         """Look the answer up."""
-        return self.answers[int(feed["x"][0])]
+        return self.answers[int(feed["x"].reshape(-1)[0])]
 
 
 def compared(
@@ -43,6 +43,21 @@ def compared(
 
 
 CLASSES = Reading("y", Kind.CLASSIFICATION, "", "", form="probabilities", axis=-1)
+
+
+def test_outputs_as_long_as_a_recording_are_heard() -> None:
+    recording = np.zeros((1, 1000), np.float32)
+    shapes = {"clean": (1, 1000), "mask": (2, 500), "short": (10,)}
+    answers: dict[str, Array] = {name: np.ones(shape) for name, shape in shapes.items()}
+    others: dict[str, Array] = {name: np.full(shape, 2.0) for name, shape in shapes.items()}
+    samples = Samples(({"x": recording},), None, "here", rates={"x": 8000})
+    one, other = (cast("Session", Table({0: found})) for found in (answers, others))
+    reading = Reading("clean", Kind.REGRESSION, "", "")
+    ((found,), _) = most_different(one, other, samples, {"clean": reading}, seconds=60)
+    assert found.rates == {"x": 8000}
+    (heard,) = found.heard
+    assert (heard.output, heard.rate) == ("clean", 8000)
+    assert (heard.optimized == 2).all()
 
 
 def scores(*values: float) -> Array:

@@ -118,6 +118,16 @@ def test_copy_button_hands_over_the_recipe(page: Page) -> None:
     assert label in ("copied", "selected: press Ctrl-C")
 
 
+def test_recordings_can_be_played(page: Page) -> None:
+    loaded = (
+        "Promise.all([...document.querySelectorAll('audio')].map(sound => new Promise(done => {"
+        "sound.onloadedmetadata = () => done(sound.duration); sound.onerror = () => done(-1);"
+        "sound.load(); })))"
+    )
+    assert page.run(loaded) == [0.5, 0.5, 0.5]
+    assert page.said == []
+
+
 def test_printing_opens_what_is_folded(page: Page) -> None:
     page.run("dispatchEvent(new Event('beforeprint'))")
     assert page.run("document.querySelectorAll('details:not([open])').length") == 0

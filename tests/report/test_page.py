@@ -85,7 +85,8 @@ def test_page_names_no_address(tmp_path: Path) -> None:
     assert not re.findall(r"https?://|@import|url\(", text)
     assert set(re.findall(r'(?:src|href)="([^"]{0,15})', text)) <= {
         "data:image/png;",
-        *("#figures", "#tried", "#differing", "#layers", "#passes", "#repeat"),
+        "data:audio/wav;",
+        *("#figures", "#graph", "#tried", "#differing", "#layers", "#passes", "#repeat"),
     }
 
 
