@@ -31,7 +31,7 @@ from onnxpress import model_file
 from onnxpress.data import load_samples
 from onnxpress.runtime import Clock, Session, compare_latency
 
-_COUNTED = re.compile(r": \d+ sites, attempt \d+$|^sensitivity of .*")
+_COUNTED = re.compile(r": models tried$|^sensitivity of .*")
 
 
 @dataclass
@@ -50,17 +50,17 @@ class Phases:
         """From here on."""
         self._since = time.monotonic(), time.process_time()
 
-    def __call__(self, said: str) -> None:
+    def __call__(self, event: onnxpress.Progress) -> None:
         """The next phase."""
         wall, processor = time.monotonic(), time.process_time()
         before = self.seconds.get(self._now, (0.0, 0.0))
         spent = before[0] + wall - self._since[0], before[1] + processor - self._since[1]
         self.seconds[self._now] = spent
         self._since = wall, processor
-        if not _COUNTED.search(said):
-            self._now = said
-        elif ": " in said:
-            self._now = f"{said.split(':', maxsplit=1)[0]}: search"
+        if not _COUNTED.search(event.stage):
+            self._now = event.stage
+        elif ": " in event.stage:
+            self._now = f"{event.stage.split(':', maxsplit=1)[0]}: search"
 
 
 def peer_seconds(name: str) -> tuple[float, float] | None:

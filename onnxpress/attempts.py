@@ -154,7 +154,7 @@ def seen_share(chosen: Measurement, judged: Measurement) -> float:
 def _judged(run: Run, judge: Evaluator, attempt: Attempt) -> Validation:
     session = run.original.session
     assert session is not None
-    run.options.progress(Progress("judging on untouched samples"))
+    run.options.progress(Progress("judging on untouched samples", fraction=_CHOSEN))
     return check_model(
         judge,
         session,

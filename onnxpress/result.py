@@ -1,5 +1,6 @@
 """What `optimize` gives back, and what each pass did for it."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -128,13 +129,13 @@ class Result:
         }
         if validation is None:
             return {**found, **dict.fromkeys(("samples", "drop", "worst_sqnr_db", "speedup"))}
-        measured = validation.measurement
+        measured, speedup = validation.measurement, validation.latency.speedup
         return {
             **found,
             "samples": measured.samples,
             "drop": None if measured.metric is None else measured.drop,
             "worst_sqnr_db": measured.worst_sqnr_db,
-            "speedup": validation.latency.speedup,
+            "speedup": None if math.isnan(speedup) else speedup,
         }
 
     def _repr_markdown_(self) -> str:
