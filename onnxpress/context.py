@@ -4,10 +4,10 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from onnxpress.distillation.teaching import Teacher
 from onnxpress.errors import RecipeError, UsageError, nearest
 from onnxpress.graph import Names
 from onnxpress.layers import Layer, find_layers
@@ -15,6 +15,10 @@ from onnxpress.memory import Memory
 from onnxpress.statistics import LayerStatistics, Statistics
 from onnxpress.stored import StoredWeight, beside, find_stored
 from onnxpress.targets import Target
+
+if TYPE_CHECKING:
+    # Inspection trains nothing, and loads what it does not need for nothing.
+    from onnxpress.distillation.teaching import Teacher
 
 __all__ = ["OUT_OF_TIME", "Context"]
 
@@ -75,7 +79,7 @@ class Context:
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
     out_of_time: Callable[[], bool] = field(default=_never, compare=False, repr=False)
     kept: frozenset[str] = frozenset()
-    teacher: Teacher | None = field(default=None, compare=False, repr=False)
+    teacher: "Teacher | None" = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         fill = object.__setattr__

@@ -114,7 +114,7 @@ def test_the_last_code_of_a_sentence_is_its_own() -> None:
 
 
 @pytest.mark.parametrize("model", ["mlp_opset17", "cnn_opset13", "shared_weights", "if_body"])
-@pytest.mark.parametrize("name", ["quantize", "factorize", "prune", "sparsify", "pack"])
+@pytest.mark.parametrize("name", ["quantize", "factorize", "prune", "sparsify", "distill", "pack"])
 def test_every_reason_of_our_passes_has_a_code(name: str, model: str) -> None:
     cell = Cell(registry.create(name), model)
     reasons = [skip.reason for _, offer in cell.situations for _, skip in offer.left]

@@ -130,6 +130,7 @@ def distill(
     progress(Progress("asking the teacher", fraction=0.02))
     evaluator = Evaluator(pair.teacher, sets[2], budget or Budget(), model=pair.teacher_model)
     before = evaluator.measure(pair.student)
+    given = pair
     half = None if time_limit is None or not block_steps else time_limit / 2
     blocks: tuple[BlockResult, ...] = ()
     if block_steps:
@@ -151,9 +152,9 @@ def distill(
     model = write_back(pair.student_model, problem.parameters, trained.values)
     candidate = Session(model, threads=threads, name="the trained student")
     why_not = _why_not(evaluator, trained, blocks, before, candidate)
-    judged = pair.student if why_not else candidate
+    judged = given.student if why_not else candidate
     return Distilled(
-        model=_as_it_was(student, pair, anew) if why_not else model,
+        model=_as_it_was(student, given, anew) if why_not else model,
         better=not why_not,
         why_not=why_not,
         before=before,

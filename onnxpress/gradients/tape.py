@@ -204,6 +204,12 @@ class Term:
             for dim in self.value.shape
         )
 
+    def known_as(self, dims: Sequence[Dim]) -> "Term":
+        """The term itself, of sizes that its formula is sure of."""
+        self.value.shape = ir.Shape(dims)
+        self.value.type = ir.TensorType(self.dtype)
+        return self
+
     @property
     def rank(self) -> int | None:
         """The number of axes, where it is known."""

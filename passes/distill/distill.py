@@ -5,15 +5,17 @@ does changes size or speed. All weights are trained together; the candidate of e
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge, Interval
 
 from onnxpress.contract import Candidate, Context, Decision, Pass, Proposal, Skip, Stage, setting
-from onnxpress.distillation.teaching import Teacher, learnable, steps_within, teach
-from onnxpress.distillation.training import Schedule
 from onnxpress.errors import DataError, ModelError, RecipeError
+
+if TYPE_CHECKING:
+    from onnxpress.distillation.teaching import Teacher
+    from onnxpress.distillation.training import Schedule
 
 __all__ = ["Distill"]
 
@@ -60,6 +62,9 @@ class Distill(Pass):
                     f"at least {_FEWEST}, and some hundreds do much better [T003]",
                 )
             ]
+        # Whoever only asks what could be done loads no judge and no session.
+        from onnxpress.distillation.teaching import learnable, steps_within  # noqa: PLC0415
+
         try:
             found = learnable(context.model, teacher, self.temperature)
             left: list[Proposal | Skip] = [
@@ -105,9 +110,13 @@ class Distill(Pass):
                 "distill's decisions name several numbers of steps, or none; expected the same "
                 "whole number in all of them, as weights are trained together [R005]"
             )
-        schedule = Schedule(number, self.learning_rate, None, teacher.seed)
+        from onnxpress.distillation.teaching import teach  # noqa: PLC0415 - as above
+
+        schedule = replace(self._schedule(teacher), steps=number)
         names = [decision.site for decision in decisions]
         teach(context.model, teacher, names, schedule, self.temperature)
 
-    def _schedule(self, teacher: Teacher) -> Schedule:
+    def _schedule(self, teacher: "Teacher") -> "Schedule":
+        from onnxpress.distillation.training import Schedule  # noqa: PLC0415 - as above
+
         return Schedule(self.steps, self.learning_rate, None, teacher.seed)

@@ -57,7 +57,7 @@ def stored(name: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.
 
 
 @pytest.mark.parametrize("name", NODES)
-def test_gradient_is_that_of_pytorch(name: str) -> None:
+def test_gradient_is_that_of_pytorch(name: str, caplog: pytest.LogCaptureFixture) -> None:
     parameters, expected, weights = stored(name)
     nodes = list(onnx.parser.parse_graph(f"g () => () {{ {NODES[name]} }}").node)
     nodes.append(helper.make_node("Mul", ["y", "weights"], ["weighted"]))
@@ -79,3 +79,4 @@ def test_gradient_is_that_of_pytorch(name: str) -> None:
         np.testing.assert_allclose(
             found[derived.gradients[key]] / scale, gradient / scale, atol=2e-5, err_msg=key
         )
+    assert not caplog.records

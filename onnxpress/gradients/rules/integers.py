@@ -52,8 +52,7 @@ def _centred(call: Call, index: int) -> Term:
         elif zero.rank == 1 and index == 0:
             point = point.op("Unsqueeze", call.tape.integers([-1]))
         found -= point
-    found.value.shape = term.value.shape
-    return found
+    return found if term.dims is None else found.known_as(term.dims)
 
 
 RULES: dict[str, Rule] = {"ConvInteger": _conv, "MatMulInteger": _matmul}

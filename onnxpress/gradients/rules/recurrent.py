@@ -140,7 +140,7 @@ def _direction(call: Call, place: int, *, backwards: bool) -> _Direction:
     if bias is not None:
         gates = dims[1]
         assert isinstance(gates, int)
-        bias.value.shape = ir.Shape([2 * gates])
+        bias.known_as([2 * gates])
     is_lstm = call.node.op_type == "LSTM"
     return _Direction(
         x,
@@ -185,7 +185,7 @@ def _rows(term: Term) -> Term:
 
 def _gates(term: Term, number: int, units: int) -> list[Term]:
     """`[N, number·H]` taken apart."""
-    term.value.shape = ir.Shape([None, number * units])
+    term.known_as([None, number * units])
     return term.parts(number, 1)
 
 
@@ -273,7 +273,7 @@ def _found(
 ) -> _Found:
     """From the gradients of what W and R give before activations, `[T, N, gates·H]` each."""
     for term in (da, dr, before):
-        term.value.shape = ir.Shape([None, None, None])
+        term.known_as([None, None, None])
     rows, recurrent = _rows(da), _rows(dr)
     return _Found(
         da @ given.w,
@@ -294,14 +294,14 @@ def _gru(call: Call, given: _Direction) -> _Found:
     s = dn·Rₙ, dr = s·h₀·r(1 − r), dh₀ += s·r. What R gives has the gradient (dz, dr, dq or dn).
     """
     units, linear = given.units, call.integer("linear_before_reset", 0)
-    given.r.value.shape = ir.Shape([3 * units, units])
+    given.r.known_as([3 * units, units])
     of_gates, of_new = _halves(given.r, units)
     turned, turned_new = (term.op("Transpose", perm=[1, 0]) for term in (of_gates, of_new))
     biases, new_bias = given.biases, None
     if biases:
         # Of the state's part of n, which is multiplied by r where it is linear before.
         state = biases[1]
-        state.value.shape = ir.Shape([3 * units])
+        state.known_as([3 * units])
         new_bias = state.parts(3, 0)[2]
         if linear:
             flags = np.repeat([1.0, 1.0, 0.0], units).astype(np.float32)
@@ -350,9 +350,10 @@ def _gru(call: Call, given: _Direction) -> _Found:
         return found
     # The last third of R met r·h₀.
     for term in (dr, reset):
-        term.value.shape = ir.Shape([None, None, None])
+        term.known_as([None, None, None])
     whole = _rows(dr).op("Gemm", _rows(reset), transA=1)
-    found.r.value.shape = whole.value.shape = ir.Shape([3 * units, units])
+    found.r.known_as([3 * units, units])
+    whole.known_as([3 * units, units])
     first, last = found.r.parts(3, 0)[:2], whole.parts(3, 0)[2]
     joined = first[0].op("Concat", first[1], last, axis=0)
     return _Found(found.x, found.w, joined, found.input_bias, found.state_bias, dh, None)
