@@ -1,6 +1,9 @@
 """Distil compressed Fashion-MNIST networks towards their originals, and time a step.
 
     python benchmarks/distill.py --students FOLDER [--samples 256 4096] [--steps 1000] [NAME ...]
+    python benchmarks/distill.py "cnn, 2 bits" --students FOLDER --block-steps 100
+    python benchmarks/distill.py "cnn, a quarter of the multiply-adds" --students FOLDER \
+        --initialize --rate 0.02
     python benchmarks/distill.py --clock
 
 Students are made once by our own commands (`STUDENTS`) into the folder. They are trained on images
@@ -45,6 +48,20 @@ STUDENTS: dict[str, tuple[str, list[tuple[str, dict[str, Any]]]]] = {
     "cnn, prune to 30% of the multiply-adds": ("fashion_cnn", [("prune", {"ratio": 0.3})]),
     "mobile, prune to 50% of the multiply-adds": ("fashion_mobile", [("prune", {"ratio": 0.5})]),
     "mobile, prune to 30% of the multiply-adds": ("fashion_mobile", [("prune", {"ratio": 0.3})]),
+    "cnn, 3 bits": ("fashion_cnn", [("quantize", {"form": "weight_only", "weight_bits": [3]})]),
+    "cnn, 2 bits": ("fashion_cnn", [("quantize", {"form": "weight_only", "weight_bits": [2]})]),
+    "mobile, 3 bits": (
+        "fashion_mobile",
+        [("quantize", {"form": "weight_only", "weight_bits": [3]})],
+    ),
+    "mobile, 2 bits": (
+        "fashion_mobile",
+        [("quantize", {"form": "weight_only", "weight_bits": [2]})],
+    ),
+    "mlp, 2 bits": ("fashion_mlp", [("quantize", {"form": "weight_only", "weight_bits": [2]})]),
+    "cnn, a quarter of the multiply-adds": ("fashion_cnn", [("prune", {"ratio": 0.25})]),
+    "ocr_rec without 30% of its weights": ("ocr_rec", [("zero", {"share": 0.3})]),
+    "ocr_det without 30% of its weights": ("ocr_det", [("zero", {"share": 0.3})]),
     "ocr_cls without 30% of its weights": ("ocr_cls", [("zero", {"share": 0.3})]),
     "minilm without 30% of its weights": ("minilm", [("zero", {"share": 0.3})]),
 }
@@ -137,6 +154,9 @@ def main() -> None:
     parser.add_argument("--students", type=Path)
     parser.add_argument("--samples", type=int, nargs="+", default=[256, 4096])
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--block-steps", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=0.005)
+    parser.add_argument("--initialize", action="store_true")
     parser.add_argument("--clock", action="store_true")
     given = parser.parse_args()
     if given.clock:
@@ -154,6 +174,9 @@ def main() -> None:
                 calibration=images(number) if ours else calibration,
                 evaluation=evaluation,
                 steps=given.steps,
+                block_steps=given.block_steps,
+                learning_rate=given.rate,
+                initialize=given.initialize,
             )
             before, after = found.before, found.after.measurement
             was, now = before.metrics[0], after.metrics[0]

@@ -114,16 +114,16 @@ def judged_attempt(
         run = replace(run, options=replace(run.options, deadline=again))
         judge.looks += 1
         if judge.looks > _LOOKS or run.options.stop():
-            rest, attempt = "nothing is lost", best_attempt(run, 0)
+            rest, attempt = "what is written loses nothing", best_attempt(run, 0)
         elif judge.looks == _LOOKS or share < _LEAST_SHARE:
             judge.looks, share = _LOOKS, max(share, _LEAST_SHARE)
-            rest = f"{share:.0%} of the budget was spent anew, by rounded weights alone"
+            rest = f"what is written spent {share:.0%} of the budget, on rounded weights alone"
             last = Variant(_early(run), kernel_preserving_only=True, share=share)
             attempt = _attempt(run, last)
         else:
-            rest = f"{share:.0%} of the budget was spent anew"
+            rest = f"what is written was chosen with {share:.0%} of the budget"
             attempt = best_attempt(run, share)
-        said.append(f"on untouched samples {reason}; {rest} [W007]")
+        said.append(f"a first choice broke the budget ({reason}): {rest} [W007]")
     if not apart:
         number = len(judge.samples)
         if not judge.made_up:

@@ -1,7 +1,7 @@
 """What models take side by side: time of a run, to load, memory, and how the time grows."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from onnxpress.model_file import load, size_bytes
 from onnxpress.progress import Progress, Tell, followed, unheard
 from onnxpress.runtime import Feed, InputSpec, Session, compare_latency
 from onnxpress.runtime.footprint import footprint
+from onnxpress.runtime.profile import NodeTime, profiled
 
 __all__ = ["bench", "parsed_sweep"]
 
@@ -25,6 +26,7 @@ def bench(
     *,
     data: str | None = None,
     sweeps: Sequence[Sweep] = (),
+    profile: bool = False,
     threads: int = 0,
     progress: Tell = unheard,
 ) -> dict[str, Any]:
@@ -34,6 +36,7 @@ def bench(
         models: files; one alone is timed against itself.
         data: samples, of which the first is run; without, a random input.
         sweeps: dimensions that are given several sizes, one after the other.
+        profile: whether it is told where the time of a run goes, by operators and nodes.
         threads: of onnxruntime; 0: all cores.
         progress: told how far it is, see `Progress`.
 
@@ -43,7 +46,8 @@ def bench(
         UsageError: there is no such dimension.
     """
     progress = followed(progress)
-    total, done = 2 * len(models) + sum(len(sizes) for _, sizes in sweeps), 0
+    total = 2 * len(models) + sum(len(sizes) for _, sizes in sweeps) + profile
+    done = 0
 
     def tell(what: str) -> None:
         nonlocal done
@@ -74,6 +78,7 @@ def bench(
                 "quartiles": [found.low, found.high],
                 "load_ms": None if taken is None else taken.load_ms,
                 "peak_bytes": None if taken is None else taken.peak_bytes,
+                "held_bytes": None if taken is None else taken.held_bytes,
             }
         )
     if len(rows) > 1:
@@ -86,7 +91,44 @@ def bench(
             sized = _sized(feed, first.inputs, name, size)
             times = [compare_latency(first, session, sized).median_ms for session in sessions]
             grown.append({"dimension": name, "size": size, "run_ms": times})
-    return {"data": samples.source, "models": rows, "sweeps": grown}
+    document: dict[str, Any] = {"data": samples.source, "models": rows, "sweeps": grown}
+    if profile:
+        tell("profiling")
+        document["profile"] = _profile(profiled(models, feed, threads=threads))
+    return document
+
+
+def _profile(models: Sequence[Sequence[NodeTime]]) -> dict[str, Any]:
+    """Times by operators and by nodes, a figure a model; what costs most in any comes first."""
+    totals = [sum(node.ms for node in nodes) for nodes in models]
+    return {
+        "total_ms": totals,
+        "operators": _side_by_side("operator", models, totals, lambda node: node.operator),
+        "nodes": _side_by_side("node", models, totals, lambda node: node.node),
+    }
+
+
+def _side_by_side(
+    key: str,
+    models: Sequence[Sequence[NodeTime]],
+    totals: Sequence[float],
+    named: Callable[[NodeTime], str],
+) -> list[dict[str, Any]]:
+    """A row a name: how many nodes, milliseconds, share of all nodes; 0 where a model has none."""
+    found: dict[str, dict[str, Any]] = {}
+    for number, nodes in enumerate(models):
+        for node in nodes:
+            empty = {key: named(node), "nodes": [0] * len(models), "ms": [0.0] * len(models)}
+            row = found.setdefault(named(node), empty)
+            if key == "node":
+                row.setdefault("operators", [""] * len(models))[number] = node.operator
+            row["nodes"][number] += 1
+            row["ms"][number] += node.ms
+    for row in found.values():
+        row["share"] = [
+            ms / all_ if all_ else 0.0 for ms, all_ in zip(row["ms"], totals, strict=True)
+        ]
+    return sorted(found.values(), key=lambda row: (-max(row["ms"]), row[key]))
 
 
 def parsed_sweep(text: str) -> Sweep:

@@ -1,8 +1,10 @@
 """Whether a model keeps what a team has agreed on: size, budget, speed; for their own checks."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from onnxpress import model_file
 from onnxpress.errors import UsageError
@@ -80,11 +82,13 @@ def check(
     most = None if max_size is None else bytes_of(max_size, "max size")
     budget = budget or Budget()
     progress = followed(progress)
+    preparation: Mapping[str, Any] = {}
     with temporary_folder() as folder:
         made = Path(optimized) if optimized is not None else folder / "model.onnx"
         if recipe is not None:
             progress(Progress("making the model by its recipe", fraction=0.0))
             told = Recipe.load(recipe)
+            preparation = told.preparation
             apart = told.calibration is not None and not told.calibration.held_out
             result = optimize(
                 original,
@@ -102,6 +106,7 @@ def check(
             made,
             original,
             evaluation=evaluation,
+            preparation=preparation,
             budget=budget,
             threads=threads,
             clock=clock,
@@ -126,6 +131,10 @@ def _judged(found: Validation) -> str:
     parts = []
     if measured.metric is not None:
         parts.append(f"{measured.metric} drop {measured.drop:.2f}")
+        worst = measured.worst_metric
+        if worst is not None and math.isfinite(worst.interval[1]):
+            share = f"{100 * worst.confidence:.3g}%"
+            parts[0] += f" (at most {worst.interval[1]:.2f} with {share})"
     if math.isfinite(measured.worst_sqnr_db):
         parts.append(f"SQNR {measured.worst_sqnr_db:.1f} dB")
     return f"{', '.join(parts) or 'identical'}, {measured.samples} samples"

@@ -12,13 +12,13 @@ What the rewritten network feeds is what GPTAQ (2504.02692) and Qronos (2505.116
 by block as GPTQ (2210.17323) walks large models.
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
 from onnxpress.blocks import Cut
+from onnxpress.codes import split
 from onnxpress.context import Context
 from onnxpress.contract import Decision, Stage
 from onnxpress.data import Samples
@@ -33,8 +33,6 @@ from onnxpress.refinement import Networks
 from onnxpress.statistics import LayerStatistics
 
 __all__ = ["Correction", "corrected", "refined"]
-
-logger = logging.getLogger(__name__)
 
 _REMEMBERED_BYTES = 64_000_000
 """Of what passes have worked out of one level."""
@@ -51,6 +49,7 @@ class Correction:
         threads: of onnxruntime.
         progress: told how far it is.
         over: asked before each level; once it says yes, the rest is rewritten without.
+        notes: what to say of it, which grows.
     """
 
     samples: Samples
@@ -59,6 +58,7 @@ class Correction:
     threads: int = 0
     progress: Tell = unheard
     over: Callable[[], bool] = lambda: False
+    notes: list[str] = field(default_factory=list)
 
 
 def refined(pool: Pool, decisions: Sequence[Decision]) -> tuple[Decision, ...] | None:
@@ -129,13 +129,16 @@ def corrected(
             by.progress(Progress(f"{pool.names}: correcting, level by level", number, len(levels)))
             found: _Found = {}
             wanted = any(by_site[layer.name].candidate.refined for layer in level)
-            if wanted and runs and not by.over():
+            if wanted and runs and by.over():
+                runs = False
+                _note(by, f"{_from(pool, level)} [L010]")
+            if wanted and runs:
                 later = [layer for rest in levels[number + 1 :] for layer in rest]
                 try:
                     found = networks.observed(level, later, *at[number])
                 except ModelError as error:
                     runs = False
-                    logger.warning("layers from %s on are not corrected: %s", level[0].name, error)
+                    _note(by, f"{_from(pool, level)}: {split(str(error))[0]} [W015]")
             if not found:
                 without.update(layer.name for layer in level)
             # Sessions and what they ran go before the weights are worked on.
@@ -145,6 +148,15 @@ def corrected(
     finally:
         networks.close()
     return model, tuple(_unmarked(d) if d.site in without else d for d in decisions)
+
+
+def _from(pool: Pool, level: Sequence[Layer]) -> str:
+    return f"{pool.names}: layers from {level[0].name} on are not corrected"
+
+
+def _note(by: Correction, text: str) -> None:
+    if text not in by.notes:
+        by.notes.append(text)
 
 
 def _unmarked(decision: Decision) -> Decision:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import platform
+from collections.abc import Collection, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ from onnxpress.targets import processor_features
 __all__ = ["examine"]
 
 _PACKAGES = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy")
+_READERS = {
+    "pictures": ("images", ["pillow"]),
+    "texts": ("texts", ["tokenizers"]),
+    "recordings": ("sounds", ["soundfile", "soxr"]),
+}
+"""Kinds of samples, the extra that brings their readers, and the packages in it."""
 _FEATURES = {
     "AVX2": {"avx2"},
     "AVX-512": {"avx512f"},
@@ -55,7 +62,6 @@ def examine(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
             "uninstall both, then install one"
         )
-    missing = sorted({"jinja2"} - installed)
     verdicts = []
     if run:
         names = [entry.provider for entry in findings if entry.state in ("runs", "emulated")]
@@ -72,13 +78,22 @@ def examine(
         "machine": platform.machine(),
         "versions": {name: metadata.version(name) for name in _PACKAGES if name in installed},
         "processor": {name: bool(features & flags) for name, flags in _FEATURES.items()},
-        "html_report": "yes"
-        if not missing
-        else f"no: pip install 'onnxpress[report]' ({', '.join(missing)} missing)",
+        "html_report": _extra("report", ["jinja2"], installed),
+        "readers": {
+            kind: _extra(extra, packages, installed) for kind, (extra, packages) in _READERS.items()
+        },
         "providers": [dataclasses.asdict(entry) for entry in findings],
         "verdicts": verdicts,
         "problems": problems,
     }
+
+
+def _extra(extra: str, packages: Sequence[str], installed: Collection[str]) -> str:
+    """Whether an extra's packages are there, and how they come."""
+    missing = [name for name in packages if name not in installed]
+    if not missing:
+        return "yes"
+    return f"no: pip install 'onnxpress[{extra}]' ({', '.join(missing)} missing)"
 
 
 def _small_model() -> ir.Model:

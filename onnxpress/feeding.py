@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from onnxpress import model_file
-from onnxpress.data import Data, Samples, load_samples, require_runnable
+from onnxpress.data import Data, Samples, load_prepared, require_runnable
 from onnxpress.data.files import spread
 from onnxpress.data.pictures import geometry_of
 from onnxpress.errors import ModelError
@@ -34,7 +34,11 @@ _IMAGENET = (np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]))
 
 
 def look_at_samples(
-    model: str | Path, data: Data, *, evaluation: Data | None = None
+    model: str | Path,
+    data: Data,
+    *,
+    evaluation: Data | None = None,
+    preparation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Names, types, shapes and ranges of what is fed, how outputs are read, and what looks wrong.
 
@@ -42,6 +46,7 @@ def look_at_samples(
         model: the file.
         data: samples.
         evaluation: other samples, which must have none in common with them.
+        preparation: how a recipe says that files are prepared (`Recipe.preparation`).
 
     Raises:
         ModelError: the file is no model, or onnxruntime cannot run it.
@@ -50,7 +55,7 @@ def look_at_samples(
     file = Path(model)
     graph = model_file.load(file)
     session = Session(file, name=str(file))
-    samples = load_samples(data, session.inputs)
+    samples = load_prepared(data, session.inputs, preparation or {})
     require_runnable(session, samples)
     contents = _contents(samples)
     few = samples.take(spread(len(samples), _RUN))
@@ -64,7 +69,7 @@ def look_at_samples(
     ]
     notes = list(samples.notes)
     if evaluation is not None:
-        others = load_samples(evaluation, session.inputs)
+        others = load_prepared(evaluation, session.inputs, preparation or {})
         require_runnable(session, others)
         notes += [note for note in others.notes if note not in notes]
         problems += _shared(samples, contents, others)
@@ -152,7 +157,11 @@ def _contents(samples: Samples) -> list[str]:
 def _repeated(samples: Samples, contents: Sequence[str]) -> Iterator[str]:
     twice = len(samples) - len(set(contents))
     if twice:
-        yield f"{twice} of {len(samples)} samples are copies of others: they say nothing new [A002]"
+        at = next(i for i, content in enumerate(contents) if content in contents[:i])
+        yield (
+            f"copies of other samples: {twice} of {len(samples)}, the first is sample {at}; they "
+            "say nothing new [A002]"
+        )
 
 
 def _shared(samples: Samples, contents: Sequence[str], others: Samples) -> list[str]:

@@ -2,9 +2,10 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +15,7 @@ from onnxpress.conversion import convert_shapes, settle_weights, with_float_weig
 from onnxpress.data import (
     MOST_SECONDS,
     Samples,
-    load_samples,
+    load_prepared,
     random_samples,
     require_runnable,
 )
@@ -92,6 +93,12 @@ class SampleSets:
     def apart(self) -> bool:
         """Whether what judges has not chosen."""
         return self.selection is not self.evaluation
+
+    @property
+    def preparation(self) -> Mapping[str, Any]:
+        """How files were prepared, for the recipe; empty where none were."""
+        known = () if self.calibration is None else (self.calibration,)
+        return next((s.preparation for s in (*known, self.evaluation) if s.preparation), {})
 
     @property
     def calibration_source(self) -> CalibrationSource | None:
@@ -175,13 +182,17 @@ def load_sets(request: Request, original: Original, recipe: Recipe) -> SampleSet
     looked_at = _calibration(request, recipe, session.inputs)
     if looked_at is not None:
         require_runnable(session, looked_at)
-    held_out = request.evaluation is None
+    told = recipe.calibration
+    held_out = request.evaluation is None or (told is not None and told.held_out)
     bounded = request.budget.confidence is not None
     most = _SELECTION_MOST_FOR_BOUNDS if bounded else _SELECTION_MOST
     if request.evaluation is not None:
-        given = load_samples(request.evaluation, session.inputs)
+        given = load_prepared(request.evaluation, session.inputs, recipe.preparation)
         require_runnable(session, given)
         selection, judged = _selection(given, recipe.seed, most)
+        if held_out and looked_at is not None:
+            # What the recipe was made with is the rest of what is given.
+            looked_at, _ = looked_at.hold_out(_HELD_OUT_SHARE, recipe.seed)
     elif looked_at is not None:
         looked_at, given = looked_at.hold_out(_HELD_OUT_SHARE, recipe.seed)
         selection, judged = _selection(given, recipe.seed, most)
@@ -206,7 +217,7 @@ def load_sets_unrun(
     inputs = _inputs(model)
     looked_at = _calibration(request, recipe, inputs)
     if request.evaluation is not None:
-        judged = load_samples(request.evaluation, inputs)
+        judged = load_prepared(request.evaluation, inputs, recipe.preparation)
     elif looked_at is not None:
         looked_at, judged = looked_at.hold_out(_HELD_OUT_SHARE, recipe.seed)
     else:
@@ -236,10 +247,10 @@ def _inputs(model: ir.Model) -> list[InputSpec]:
 def _calibration(request: Request, recipe: Recipe, inputs: Sequence[InputSpec]) -> Samples | None:
     """What passes may look at, before a part is held out: given, or named by the recipe."""
     if request.calibration is not None:
-        return load_samples(request.calibration, inputs)
+        return load_prepared(request.calibration, inputs, recipe.preparation)
     if recipe.calibration is not None:
-        name = _name_of(request.recipe)
-        return load_samples(recipe.calibration.source, inputs, named_in=name)
+        name, source = _name_of(request.recipe), recipe.calibration.source
+        return load_prepared(source, inputs, recipe.preparation, named_in=name)
     return None
 
 

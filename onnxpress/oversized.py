@@ -104,14 +104,18 @@ def without_room(
         tried = any(stage.tried for stage in stages)
         if judge is None or validation is None or validation.within_budget or not tried:
             break
-        rest = f"{share:.0%} of the budget was spent anew" if share else "nothing is lost"
-        samples.notes.append(
-            f"on untouched samples {judge.broken(validation.measurement)}; {rest} [W007]"
-        )
+        chosen = f"what is written was chosen with {share:.0%} of the budget"
+        rest = chosen if share else "what is written loses nothing"
+        reason = judge.broken(validation.measurement)
+        samples.notes.append(f"a first choice broke the budget ({reason}): {rest} [W007]")
         judge.looks += 1
         stages, final, validation = followed(replace(samples, share=share))
     if samples.sets is not None:
-        recipe = replace(recipe, calibration=samples.sets.calibration_source)
+        recipe = replace(
+            recipe,
+            calibration=samples.sets.calibration_source,
+            preparation=samples.sets.preparation or recipe.preparation,
+        )
     done = stamped(original, final, recipe, stages)
     lossy = [stage for stage in stages if stage.pass_.stage.loses and stage.decisions]
     grown = kept_small(final, original.model, original.nbytes, shed=not lossy)

@@ -32,9 +32,9 @@ from onnxpress.original import (
 from onnxpress.oversized import without_room
 from onnxpress.progress import Progress, Tell, followed, part, unheard
 from onnxpress.providers import NO_PROVIDERS, ProviderOptions
-from onnxpress.recipe import CalibrationSource, Recipe, RecipeStage
+from onnxpress.recipe import Recipe, RecipeStage
 from onnxpress.request import DataArgument, Request, planned
-from onnxpress.result import Result, stamp
+from onnxpress.result import Result, made_by_us, stamp
 from onnxpress.runtime import Clock, Session, compare_latency, numpy_threads
 from onnxpress.search import Allowance, Goal, Journal, Objective, SearchOptions
 from onnxpress.shared_statistics import SharedStatistics
@@ -239,6 +239,7 @@ def _run(request: Request) -> Result:
     final, notes = convert_interface(best.model, plan.recipe.conversion, feeds)
     reasons = (
         original.note,
+        made_by_us(original.model),
         nothing_to_compress(original.model),
         odd_numbers(original.model),
         statistics.note,
@@ -255,7 +256,7 @@ def _run(request: Request) -> Result:
         broken = judge.broken(validation.measurement) or judge.described
         problems.append(f"the budget does not hold: {broken}")
     problems += _without_effect(best.stages, request)
-    recipe = _decided(plan.recipe, best, sets.calibration_source, statistics)
+    recipe = _decided(plan.recipe, best, sets, statistics)
     stamp(final, recipe, original.digest)
     grown = kept_small(final, original.model, original.nbytes, shed=not best.lossy)
     different, compared = _different(work, judge, best, started)
@@ -376,12 +377,14 @@ def _without_effect(stages: Sequence[StageResult], request: Request) -> list[str
 def _decided(
     recipe: Recipe,
     best: Attempt,
-    calibration: CalibrationSource | None,
+    sets: SampleSets,
     statistics: SharedStatistics,
 ) -> Recipe:
     """The plan with all decisions made."""
+    calibration = sets.calibration_source
     if calibration is not None and statistics.shortened:
         assert statistics.samples is not None
         calibration = replace(calibration, observed=len(statistics.samples))
     stages = tuple(RecipeStage(stage.pass_, stage.decisions) for stage in best.stages)
-    return replace(recipe, stages=stages, calibration=calibration)
+    preparation = sets.preparation or recipe.preparation
+    return replace(recipe, stages=stages, calibration=calibration, preparation=preparation)

@@ -8,6 +8,8 @@ model_sha256 = "…"
 source = "calibration.npz"
 digest = "…"
 held_out = true
+[preprocessing.images]
+mean = [0.5]
 [layers."/head/*"]
 keep = true
 [[pass]]
@@ -31,7 +33,7 @@ import tomli_w
 from onnxpress import registry
 from onnxpress.contract import Candidate, Decision, Pass
 from onnxpress.conversion import Conversion
-from onnxpress.data import Samples
+from onnxpress.data import Samples, check_preparation
 from onnxpress.errors import RecipeError, UsageError, nearest, nearest_file
 from onnxpress.recipe_entries import Entries
 from onnxpress.selection import NOTHING_SELECTED, Selection
@@ -48,6 +50,7 @@ _KEYS = (
     "model_sha256",
     "overridable",
     "calibration",
+    "preprocessing",
     "conversion",
     "layers",
     "pass",
@@ -97,6 +100,7 @@ class Recipe:
         selection: what lossy passes leave alone.
         overridable: whether callers may override weights that are inputs too; `None`: by the
             version of the file.
+        preparation: how files were prepared that became samples (`Samples.preparation`).
     """
 
     stages: tuple[RecipeStage, ...]
@@ -107,6 +111,7 @@ class Recipe:
     conversion: Conversion = field(default_factory=Conversion)
     selection: Selection = NOTHING_SELECTED
     overridable: bool | None = None
+    preparation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -128,6 +133,8 @@ class Recipe:
             }
             if self.calibration.observed is not None:
                 table["calibration"]["observed"] = self.calibration.observed
+        if self.preparation:
+            table["preprocessing"] = dict(self.preparation)
         if self.conversion != Conversion():
             table["conversion"] = {
                 "shapes": list(self.conversion.shapes),
@@ -183,6 +190,7 @@ class Recipe:
                 root.where("layers"),
             ),
             root.value("overridable", bool, None),
+            _preparation(root),
         )
 
     @classmethod
@@ -248,6 +256,17 @@ def _calibration(entry: Entries) -> CalibrationSource:
         entry.value("held_out", bool),
         observed,
     )
+
+
+def _preparation(root: Entries) -> Mapping[str, Any]:
+    entry = root.table("preprocessing")
+    if entry is None:
+        return {}
+    try:
+        check_preparation(entry.table_itself)
+    except UsageError as error:
+        raise root.error("preprocessing", str(error)) from error
+    return entry.table_itself
 
 
 def _conversion(entry: Entries | None) -> Conversion:

@@ -251,6 +251,16 @@ def require_own_recipe(model_path: Path) -> None:
         )
 
 
+def made_by_us(model: ir.Model) -> str:
+    """What to say of a model that is an earlier result; empty for any other."""
+    if STAMP not in model.metadata_props:
+        return ""
+    return (
+        "the model is itself a result of onnxpress: the budget counts from it and not from its "
+        "original, so losses add up; give the original to keep within the budget [W017]"
+    )
+
+
 def stamp(model: ir.Model, recipe: Recipe, digest: str) -> None:
     """Say in the model where it came from."""
     model.metadata_props[STAMP] = __version__

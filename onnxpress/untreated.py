@@ -7,6 +7,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.beyond_ir import ML_DOMAIN, bytes_in_attributes
+from onnxpress.enumeration import few
 from onnxpress.graph import constant, is_constant, is_standard, static_shape
 from onnxpress.layers import FLOAT_TYPES, find_layers
 from onnxpress.model_file import weight_bytes
@@ -130,10 +131,9 @@ def odd_numbers(model: ir.Model) -> str:
                 found.append(f"{name} ({counted})")
     if not found:
         return ""
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return (
         f"weights with numbers that are not ordinary, which stay as they are: "
-        f"{', '.join(found[:_NAMED])}{more}; layers with NaN or infinity are left alone [W010]"
+        f"{few(found, _NAMED)}; layers with NaN or infinity are left alone [W010]"
     )
 
 

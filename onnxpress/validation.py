@@ -11,11 +11,12 @@ import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.data import Data, load_samples, random_samples, require_runnable
+from onnxpress.data import Data, load_prepared, random_samples, require_runnable
 from onnxpress.errors import ModelError
 from onnxpress.judge import (
     Budget,
@@ -172,6 +173,7 @@ def validate(
     reference: str | Path,
     *,
     evaluation: Data | None = None,
+    preparation: Mapping[str, Any] | None = None,
     budget: Budget | None = None,
     threads: int = 0,
     seed: int = 0,
@@ -185,6 +187,7 @@ def validate(
         model: the file to judge.
         reference: the original.
         evaluation: samples; without, random inputs are used, which show fidelity but no task.
+        preparation: how a recipe says that files are prepared (`Recipe.preparation`).
         budget: what may be lost.
         threads: of onnxruntime; 0: all cores.
         seed: of random inputs.
@@ -206,7 +209,7 @@ def validate(
     samples = (
         random_samples(original, 4, seed, loaded_original)
         if evaluation is None
-        else load_samples(evaluation, original.inputs)
+        else load_prepared(evaluation, original.inputs, preparation or {})
     )
     require_runnable(original, samples)
     problems = interface_problems(original, candidate)

@@ -185,6 +185,7 @@ class RunsByBlocks:
             means.threads,
             means.progress,
             self.over,
+            self.notes,
         )
 
     def statistics(self, pool: Pool, context: Context) -> Statistics | None:

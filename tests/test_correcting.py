@@ -1,6 +1,5 @@
 """Models corrected as they are rewritten: level by level, each layer once."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -125,7 +124,7 @@ def test_when_time_is_over_the_rest_is_rewritten_without_and_recipes_say_so(leve
 
 
 def test_a_part_that_does_not_run_ends_the_correction_and_is_said(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pool, context, by = prepared(PASSES["4 bits"], model_of("shared"))
     decisions = refined_decisions(pool, context)
@@ -133,13 +132,14 @@ def test_a_part_that_does_not_run_ends_the_correction_and_is_said(
 
     def failing(self: Networks, level: Sequence[object], *rest: object) -> object:
         if any(getattr(layer, "name", "") == "w" for layer in level):
-            raise ModelError("no kernel")
+            raise ModelError("no kernel [M000]")
         return usual(self, level, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Networks, "observed", failing)
-    with caplog.at_level(logging.WARNING):
-        found, carried_out = corrected(pool, context, decisions, by)
+    found, carried_out = corrected(pool, context, decisions, by)
     assert {d.site for d in carried_out if d.candidate.refined} == {"a"}
-    assert "are not corrected: no kernel" in caplog.text
+    (note,) = by.notes
+    assert note.startswith("quantize: layers from ")
+    assert note.endswith(" on are not corrected: no kernel [W015]")
     plain = weights_of(pool.rewrite(context, decisions))
     assert 0 < len(set(weights_of(found)) & set(plain)) < len(plain)

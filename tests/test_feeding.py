@@ -72,7 +72,7 @@ def test_copies_and_empty_samples_are_noticed(
     evaluation["image"][3] = evaluation["image"][2]
     evaluation["image"][5] = 0
     found = look_at_samples(models / "fashion_cnn.onnx", evaluation)
-    assert said(found, "1 of 50 samples are copies")
+    assert said(found, "copies of other samples: 1 of 50, the first is sample")
     assert said(found, "one value throughout in 1 of 50 samples (sample 5)")
 
 

@@ -37,6 +37,17 @@ def test_verdict_size_speed_and_metrics_are_rows() -> None:
     assert "| SQNR |" in text
 
 
+def test_confidence_is_not_rounded_up() -> None:
+    found = make_result()
+    assert found.validation is not None
+    measured = found.validation.measurement
+    figures = tuple(replace(figure, confidence=0.975) for figure in measured.metrics)
+    assert figures
+    measured = replace(measured, metrics=figures)
+    found = replace(found, validation=replace(found.validation, measurement=measured))
+    assert "with 97.5%" in found._repr_markdown_()
+
+
 def test_what_is_not_met_is_the_verdict_and_said() -> None:
     found = replace(make_result(), problems=("accuracy drops by 3.00 points",))
     text = found._repr_markdown_()

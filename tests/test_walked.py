@@ -101,10 +101,12 @@ def test_a_choice_that_breaks_the_budget_on_untouched_samples_is_made_anew_with_
     stage = stage_of(result, "factorize")
     assert not stage.decisions
     assert stage.note == "left out: on untouched samples what it did broke the budget [L017]"
-    said = [text for text in result.warnings if text.startswith("on untouched samples")]
-    assert [text.rpartition("; ")[2] for text in said] == [
-        "50% of the budget was spent anew [W007]",
-        "nothing is lost [W007]",
+    said = [
+        text for text in result.warnings if text.startswith("a first choice broke the budget (")
+    ]
+    assert [text.rpartition("): ")[2] for text in said] == [
+        "what is written was chosen with 50% of the budget [W007]",
+        "what is written loses nothing [W007]",
     ]
 
 

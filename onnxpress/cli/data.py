@@ -6,9 +6,11 @@ from typing import Any
 import click
 
 from onnxpress.cli.json_output import check_json, write_json
-from onnxpress.cli.options import PATH, json_option
+from onnxpress.cli.options import PATH, json_option, recipe_option
+from onnxpress.cli.progress import progress_line
 from onnxpress.cli.saying import saying_options
 from onnxpress.feeding import look_at_samples
+from onnxpress.recipe import Recipe
 from onnxpress.report.printing import conclude, console_for, print_table, print_text
 from onnxpress.report.reading import print_readings
 
@@ -21,12 +23,17 @@ __all__ = ["command"]
 @click.option(
     "--evaluation", metavar="DATA", help="Other samples, which should have none in common."
 )
+@recipe_option
 @json_option
 @saying_options
-def command(model: Path, data: str, *, evaluation: str | None, json_path: str | None) -> None:
+def command(
+    model: Path, data: str, *, evaluation: str | None, recipe: Path | None, json_path: str | None
+) -> None:
     """Print names, shapes and ranges, how the outputs are read, and what looks wrong."""
-    check_json(json_path, [model, data, evaluation])
-    found = look_at_samples(model, data, evaluation=evaluation)
+    check_json(json_path, [model, data, evaluation, recipe])
+    how = None if recipe is None else Recipe.load(recipe).preparation
+    with progress_line():
+        found = look_at_samples(model, data, evaluation=evaluation, preparation=how)
     if not write_json(found, json_path):
         return
     conclude("; ".join(found["problems"]) or "nothing looks wrong")

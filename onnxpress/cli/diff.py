@@ -13,11 +13,12 @@ import click
 
 from onnxpress.cli.exit_status import NOT_MET
 from onnxpress.cli.json_output import check_json, write_json
-from onnxpress.cli.options import PATH, json_option, threads_option
+from onnxpress.cli.options import PATH, json_option, recipe_option, threads_option
 from onnxpress.cli.progress import progress_line
 from onnxpress.cli.saying import saying_options
 from onnxpress.difference import DEFAULT_TOLERANCE_DB, compare_models
 from onnxpress.output_file import check_output
+from onnxpress.recipe import Recipe
 from onnxpress.report.console import print_difference
 from onnxpress.report.difference import difference_document, verdict
 from onnxpress.report.html import require_html, write_difference
@@ -56,6 +57,7 @@ __all__ = ["command"]
     show_default=True,
     help="How many of the worst nodes are listed.",
 )
+@recipe_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random inputs.")
 @click.option("--report", type=PATH, metavar="FILE.html", help="Write an HTML report.")
 @json_option
@@ -69,6 +71,7 @@ def command(
     samples: int,
     tolerance: float,
     worst: int,
+    recipe: Path | None,
     seed: int,
     report: Path | None,
     json_path: str | None,
@@ -79,12 +82,13 @@ def command(
         require_html()
         for file in (a, b):
             check_output(report, source=file if file.exists() else None)
-    check_json(json_path, [a, b, data])
+    check_json(json_path, [a, b, data, recipe])
     with progress_line() as progress:
         found = compare_models(
             a,
             b,
             data=data,
+            preparation=None if recipe is None else Recipe.load(recipe).preparation,
             samples=samples,
             tolerance_db=tolerance,
             listed=worst,

@@ -53,6 +53,13 @@ __all__ = ["command"]
     "--steps", type=click.IntRange(min=1), default=1000, show_default=True, help="At most."
 )
 @click.option(
+    "--block-steps",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of each block alone first, towards the teacher's tensor at its end; 0: none.",
+)
+@click.option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
     metavar="S",
@@ -104,6 +111,7 @@ def command(
     evaluation: str | None,
     output: Path | None,
     steps: int,
+    block_steps: int,
     time_limit: float | None,
     learning_rate: float,
     temperature: float,
@@ -131,6 +139,7 @@ def command(
             evaluation=evaluation,
             budget=asked,
             steps=steps,
+            block_steps=block_steps,
             time_limit=time_limit,
             learning_rate=learning_rate,
             temperature=temperature,

@@ -16,7 +16,7 @@ from onnxpress.report.outlook import next_step, print_judged, print_outlook, pri
 from onnxpress.report.printing import conclude, console_for, print_table, print_text
 from onnxpress.report.reading import print_readings
 from onnxpress.report.saying import some
-from onnxpress.report.text import megabytes
+from onnxpress.report.text import counted, megabytes
 
 __all__ = ["command"]
 
@@ -50,7 +50,7 @@ def command(
     console = console_for()
     print_text(
         f"opset {found['opset']}, {megabytes(found['bytes'])}, {found['nodes']:,} nodes, "
-        f"{found['layers']:,} layers with a constant weight",
+        f"{counted(found['layers'], 'layer')} with a constant weight",
         console,
     )
     print_readings(found["readings"], console)

@@ -19,6 +19,7 @@ __all__ = [
     "judging_options",
     "overridable_option",
     "provider_options",
+    "recipe_option",
     "selection_options",
     "threads_option",
 ]
@@ -77,6 +78,13 @@ _calibration = click.option(
     "input, a folder of pictures or recordings, lines of text, a .csv, a .toml that says how "
     "they are prepared, a folder of ONNX test data sets, module:function, or what another "
     "installed reader takes.",
+)
+
+recipe_option = click.option(
+    "--recipe",
+    type=PATH,
+    metavar="FILE.toml",
+    help="Prepare pictures, texts and recordings as this recipe says.",
 )
 
 _budget = (

@@ -18,6 +18,7 @@ from onnxpress.cli.options import (
 from onnxpress.cli.progress import progress_line
 from onnxpress.cli.saying import saying_options
 from onnxpress.judge import Budget
+from onnxpress.model_file import size_bytes
 from onnxpress.providers import ProviderOptions
 from onnxpress.report.console import print_validation, unmet_budget
 from onnxpress.report.document import validation_document
@@ -69,6 +70,6 @@ def command(
         within = document["within_budget"]
         unmet = "; ".join(document["problems"]) or unmet_budget(document)
         conclude(f"within the budget: {document['budget']}" if within else f"not met: {unmet}")
-        print_validation(document, console_for())
+        print_validation(document, console_for(), (size_bytes(reference), size_bytes(model)))
     if not found.within_budget:
         sys.exit(NOT_MET)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["AREAS", "Explanation", "explained", "split"]
+__all__ = ["AREAS", "Explanation", "explained", "once", "split"]
 
 AREAS = {
     "M": "the model file",
@@ -63,6 +63,12 @@ def split(text: str) -> tuple[str, str]:
     """A sentence without codes, and its own: the last one; empty where it has none."""
     found = _CODE.findall(text)
     return _CODE.sub("", text), found[-1] if found else ""
+
+
+def once(text: str) -> str:
+    """A sentence with its own code alone, without those of what it is put around."""
+    plain, code = split(text)
+    return f"{plain} [{code}]" if code else text
 
 
 @cache

@@ -10,6 +10,7 @@ from onnxpress.conversion.half_range import LARGEST, SMALLEST, Magnitudes, too_w
 from onnxpress.conversion.half_storage import Stored, chosen_storage
 from onnxpress.conversion.mixing import AIM_DB, Mixed, mixed
 from onnxpress.conversion.precision import Slot, Unit, flow_of
+from onnxpress.enumeration import few
 from onnxpress.errors import ModelError
 from onnxpress.model_file import weight_bytes
 from onnxpress.runtime import Feed
@@ -59,8 +60,7 @@ def stored(model: ir.Model, target: Target, feeds: Sequence[Feed]) -> tuple[ir.M
 
 def _first(names: Sequence[str]) -> str:
     """A few of them, and how many more there are."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return few(names, _NAMED)
 
 
 def _storage_notes(found: Sequence[Stored], costly: Mapping[str, float]) -> list[str]:

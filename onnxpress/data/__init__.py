@@ -10,6 +10,7 @@ is a module with a `Reader` that calls `from_arrays` or `from_feeds`, which chec
 """
 
 from onnxpress.data.checks import from_arrays, from_feeds, require_runnable
+from onnxpress.data.described import check_preparation, load_prepared
 from onnxpress.data.function import import_function
 from onnxpress.data.reader import Data, Reader, load_samples
 from onnxpress.data.samples import GROUPS, LABELS, Samples
@@ -22,9 +23,11 @@ __all__ = [
     "Data",
     "Reader",
     "Samples",
+    "check_preparation",
     "from_arrays",
     "from_feeds",
     "import_function",
+    "load_prepared",
     "load_samples",
     "random_samples",
     "require_runnable",

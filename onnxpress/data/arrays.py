@@ -34,7 +34,7 @@ def _read(data: Mapping[str, Array] | Iterable[object], inputs: Sequence[InputSp
 
 
 READER = Reader(
-    "in Python, a dictionary of arrays, an array, or an iterable of samples or batches",
+    "in Python, arrays or an iterable of samples",
     _accepts,
     _read,
 )

@@ -18,11 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
+from onnxpress.data import images, sounds, tables, texts
 from onnxpress.data.images import read_images, said_by_processor
 from onnxpress.data.pictures import Pictures
-from onnxpress.data.reader import Reader, path_of
+from onnxpress.data.preparation import CONSTANTS, filled
+from onnxpress.data.reader import Data, Reader, load_samples, path_of
 from onnxpress.data.samples import Samples
 from onnxpress.data.sounds import Sounds, heard_by_extractor, read_sounds
 from onnxpress.data.tables import Table, read_table
@@ -32,11 +32,10 @@ from onnxpress.runtime import Array, InputSpec
 from onnxpress.settings import checked
 from onnxpress.toml_places import read_toml
 
-__all__ = ["READER"]
+__all__ = ["READER", "check_preparation", "load_prepared"]
 
 T = TypeVar("T", Texts, Table)
 
-_CONSTANTS = "constants"
 _Read = Callable[[Path, Mapping[str, Any], Sequence[InputSpec], Mapping[str, Array]], Samples]
 
 
@@ -53,7 +52,7 @@ def _read(data: str | Path, inputs: Sequence[InputSpec]) -> Samples:
         raise DataError(
             f"{file}: cannot be read as a description of samples ({error}) [D010]"
         ) from error
-    known = (*_KINDS, _CONSTANTS)
+    known = (*_KINDS, CONSTANTS)
     for name in said:
         if name not in known:
             raise DataError(
@@ -72,7 +71,7 @@ def _read(data: str | Path, inputs: Sequence[InputSpec]) -> Samples:
         raise DataError(
             f"{file}: [{kinds[0]}] has no path; expected that of a file or folder [D010]"
         )
-    constants = _constants(said.get(_CONSTANTS, {}), inputs, file)
+    constants = _constants(said.get(CONSTANTS, {}), inputs, file)
     try:
         samples = _KINDS[kinds[0]](file.parent / place, _rooted(table, file), inputs, constants)
     except UsageError as error:
@@ -141,6 +140,74 @@ _KINDS: dict[str, _Read] = {
 }
 
 
+_READERS = {
+    "images": images.READER,
+    "texts": texts.READER,
+    "sounds": sounds.READER,
+    "table": tables.READER,
+}
+_SETTINGS = {"images": Pictures, "texts": Texts, "sounds": Sounds, "table": Table}
+
+
+def load_prepared(
+    data: Data, inputs: Sequence[InputSpec], preparation: Mapping[str, Any], *, named_in: str = ""
+) -> Samples:
+    """As `load_samples`, where files are prepared as others were (`Samples.preparation`).
+
+    Files of another kind, and a description, which says its own, are read as ever. Subfolders are
+    not taken for classes where none has the name of one.
+
+    Args:
+        data: of any kind.
+        inputs: of the model.
+        preparation: of earlier samples; empty: there is none.
+        named_in: the file that names the data, where the user did not.
+
+    Raises:
+        DataError: missing, unreadable, empty, or not what the model takes.
+    """
+    path = path_of(data)
+    kind = next((name for name in preparation if name in _KINDS), None)
+    if path is None or kind is None or _accepts(path) or not _READERS[kind].accepts(path):
+        return load_samples(data, inputs, named_in=named_in)
+    table = dict(preparation[kind])
+    classes = table.get("classes", ())
+    if classes and not any((path / name).is_dir() for name in classes):
+        del table["classes"]
+    constants = _constants(preparation.get(CONSTANTS, {}), inputs, Path(named_in or "the recipe"))
+    try:
+        samples = _KINDS[kind](path, table, inputs, constants)
+    except UsageError as error:
+        if "[U007]" in str(error):
+            raise
+        raise DataError(f"{path}: prepared as the recipe says: {error} [D010]") from error
+    said = f"{path}: prepared as the recipe says, [preprocessing.{kind}]"
+    return replace(samples, notes=(said, *samples.notes))
+
+
+def check_preparation(preparation: Mapping[str, Any]) -> None:
+    """Refuse what no samples were ever prepared by.
+
+    Raises:
+        UsageError: an unknown table or setting, or not one kind of files.
+    """
+    known = (*_KINDS, CONSTANTS)
+    for name, table in preparation.items():
+        if name not in known or not isinstance(table, Mapping):
+            raise UsageError(
+                f"{name!r} is no table of preprocessing{nearest(name, known)}; expected "
+                f"{', '.join(known)} [R004]"
+            )
+    kinds = [name for name in preparation if name in _KINDS]
+    if len(kinds) != 1:
+        raise UsageError(
+            f"preprocessing of {', '.join(kinds) or 'nothing'}; expected one of "
+            f"{', '.join(_KINDS)} [R004]"
+        )
+    settings = _SETTINGS[kinds[0]]
+    settings(**checked(settings, kinds[0], preparation[kinds[0]], kind="table"))
+
+
 def _constants(said: object, inputs: Sequence[InputSpec], file: Path) -> dict[str, Array]:
     """What inputs are fed at every run; a number fills the whole of an input."""
     if not isinstance(said, dict):
@@ -157,10 +224,7 @@ def _constants(said: object, inputs: Sequence[InputSpec], file: Path) -> dict[st
             )
         spec = specs[name]
         try:
-            array = np.array(value, dtype=spec.dtype)
-            if array.ndim == 0:
-                sizes = [dim if isinstance(dim, int) and dim >= 0 else 1 for dim in spec.shape]
-                array = np.full(sizes, array, dtype=spec.dtype)
+            array = filled(value, spec)
         except (TypeError, ValueError, OverflowError) as error:
             raise DataError(
                 f"{file}: [constants] {name} cannot be {spec} ({error}) [D010]"

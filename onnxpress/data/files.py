@@ -35,11 +35,13 @@ class Listing:
         files: in order.
         labels: the class of each, where subfolders stand for classes.
         notes: what was assumed, in sentences.
+        classes: names of subfolders in the order of the classes, where that is not by number.
     """
 
     files: tuple[Path, ...]
     labels: tuple[int, ...] | None
     notes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
 
 
 def has_files(path: Path | None, suffixes: Collection[str]) -> bool:
@@ -107,8 +109,11 @@ def listed(
     notes = []
     folders = sorted({file.parent for file in files})
     labels = None
+    names: tuple[str, ...] = ()
     if labelled and (classes or (path not in folders and len(folders) > 1)):
         numbers = _numbers(path, [folder.name for folder in folders], classes)
+        if not all(name.isdecimal() for name in numbers):
+            names = tuple(classes) or tuple(numbers)
         labels = [numbers[file.parent.name] for file in files]
         shown = [f"{name} = {number}" for name, number in list(numbers.items())[:3]]
         notes.append(
@@ -122,6 +127,7 @@ def listed(
         tuple(files[i] for i in taken),
         None if labels is None else tuple(labels[i] for i in taken),
         tuple(notes),
+        names,
     )
 
 

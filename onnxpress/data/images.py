@@ -17,6 +17,7 @@ from onnxpress.data.pictures import (
     is_picture,
     tensor_of,
 )
+from onnxpress.data.preparation import preparation_of
 from onnxpress.data.preprocessor import beside, said_in
 from onnxpress.data.reader import Reader, path_of
 from onnxpress.data.samples import Samples
@@ -83,7 +84,11 @@ def read_images(
     found = listed(path, _SUFFIXES, _WHAT, how.most, how.classes, labelled=how.labels)
     notes += found.notes
     rows = _rows(readable(found, _opened, notes), how, spec, geometry)
-    return assembled(rows, inputs, constants, str(path), notes)
+    samples = assembled(rows, inputs, constants, str(path), notes)
+    kept = preparation_of(
+        "images", how, inputs, constants, scale=how.scale_for(spec), classes=found.classes
+    )
+    return replace(samples, preparation=kept)
 
 
 def _input(

@@ -2,7 +2,8 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,8 @@ class Samples:
         notes: what was assumed when they were read, in sentences for the user.
         places: where each stood in what was read; empty: they are all of it, in its order.
         rates: values a second of inputs that are fed recordings, by name.
+        preparation: what prepares other files in the same way (`preparation`), where files were
+            prepared; else empty.
     """
 
     feeds: tuple[Feed, ...]
@@ -40,6 +43,7 @@ class Samples:
     notes: tuple[str, ...] = ()
     places: tuple[int, ...] = ()
     rates: Mapping[str, int] = field(default_factory=dict)
+    preparation: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.feeds)
@@ -54,8 +58,14 @@ class Samples:
         groups = None if self.groups is None else self.groups[chosen]
         feeds = tuple(self.feeds[i] for i in chosen)
         places = tuple(self.place(i) for i in chosen)
-        named = source or self.source
-        return Samples(feeds, labels, named, groups, self.notes, places, self.rates)
+        return replace(
+            self,
+            feeds=feeds,
+            labels=labels,
+            source=source or self.source,
+            groups=groups,
+            places=places,
+        )
 
     def place(self, index: int) -> int:
         """Where a sample stood in what was read."""

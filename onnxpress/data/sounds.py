@@ -10,6 +10,7 @@ from annotated_types import Gt
 
 from onnxpress.data.features import Kind, Mel, Window, log_mel, standardized
 from onnxpress.data.files import MOST, assembled, has_files, listed, readable
+from onnxpress.data.preparation import preparation_of
 from onnxpress.data.preprocessor import beside, said_in
 from onnxpress.data.reader import Reader, path_of
 from onnxpress.data.samples import Samples
@@ -113,7 +114,9 @@ def read_sounds(
     arrays = readable(found, lambda file: prepare(file, how, spec, shape), notes)
     rows = (({spec.name: array}, label) for array, label in arrays)
     samples = assembled(rows, inputs, constants, str(path), notes)
-    return replace(samples, rates={spec.name: rate}) if how.features == "signal" else samples
+    kept = preparation_of("sounds", how, inputs, constants, rate=rate, classes=found.classes)
+    rates = {spec.name: rate} if how.features == "signal" else {}
+    return replace(samples, preparation=kept, rates=rates)
 
 
 def _input(

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +10,7 @@ import numpy as np
 from annotated_types import Gt
 
 from onnxpress.data.files import MOST, Row, assembled, spread
+from onnxpress.data.preparation import preparation_of
 from onnxpress.data.reader import Reader, path_of
 from onnxpress.data.samples import Samples
 from onnxpress.errors import DataError, nearest
@@ -94,7 +95,8 @@ def read_table(
         fed = ", ".join(list(columns)[:4]) + (", …" if len(columns) > 4 else "")
         notes.append(f"{path}: {specs[0].name!r} is fed {len(columns)} columns: {fed}")
     rows = (_row(cells, index, columns, how, specs, path) for index in taken)
-    return assembled(rows, inputs, constants, str(path), notes)
+    samples = assembled(rows, inputs, constants, str(path), notes)
+    return replace(samples, preparation=preparation_of("table", how, inputs, constants))
 
 
 def _cells(path: Path) -> _Cells:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +10,7 @@ import numpy as np
 from annotated_types import Gt
 
 from onnxpress.data.files import MOST, Row, assembled, has_files, listed, spread
+from onnxpress.data.preparation import preparation_of
 from onnxpress.data.reader import Reader, path_of
 from onnxpress.data.samples import Samples
 from onnxpress.errors import DataError, UsageError
@@ -98,9 +99,12 @@ def read_texts(
     lines = [lines[index] for index in taken]
     specs = [spec for spec in inputs if spec.name not in constants]
     if len(specs) == 1 and specs[0].dtype == "object":
-        return assembled(_as_they_are(lines, specs[0]), inputs, constants, str(path), notes)
+        samples = assembled(_as_they_are(lines, specs[0]), inputs, constants, str(path), notes)
+        return replace(samples, preparation=preparation_of("texts", how, inputs, constants))
+    how = replace(how, tokenizer=str(_tokenizer_file(how, path)))
     rows, note = _tokenized(lines, how, specs, path)
-    return assembled(rows, inputs, constants, str(path), [*notes, note])
+    samples = assembled(rows, inputs, constants, str(path), [*notes, note])
+    return replace(samples, preparation=preparation_of("texts", how, inputs, constants))
 
 
 def _lines(file: Path, how: Texts, label: int | None) -> Iterator[Line]:

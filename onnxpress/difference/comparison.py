@@ -4,12 +4,13 @@ import collections
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.data import Data, Samples, load_samples, random_samples, require_runnable
+from onnxpress.data import Data, Samples, load_prepared, random_samples, require_runnable
 from onnxpress.difference.explaining import Explainer, Parting
 from onnxpress.difference.matching import match
 from onnxpress.difference.pairing import Matching
@@ -81,6 +82,7 @@ def compare_models(
     b: str | Path,
     *,
     data: Data | None = None,
+    preparation: Mapping[str, Any] | None = None,
     samples: int = 16,
     tolerance_db: float = DEFAULT_TOLERANCE_DB,
     listed: int = 10,
@@ -94,6 +96,7 @@ def compare_models(
         a: the original.
         b: the other, such as what a converter or quantizer made of it.
         data: samples for A; without, random inputs.
+        preparation: how a recipe says that files are prepared (`Recipe.preparation`).
         samples: how many of them are run.
         tolerance_db: SQNR from which two tensors are equal within rounding.
         listed: how many of the worst nodes are given.
@@ -113,7 +116,7 @@ def compare_models(
     if data is None:
         taken = _made_up(sessions[0], loaded[0], samples, seed, str(a))
     else:
-        taken = _samples(sessions[0], data, samples)
+        taken = _samples(sessions[0], data, samples, preparation or {})
     common = _common_outputs(sessions, (str(a), str(b)))
     inputs, missing = _inputs(sessions)
     views = tuple(
@@ -168,8 +171,8 @@ def _made_up(session: Session, model: ir.Model, number: int, seed: int, source: 
         raise DataError(f"{source}: {str(error).replace('--evaluation', '--data')}") from error
 
 
-def _samples(session: Session, data: Data, number: int) -> Samples:
-    found = load_samples(data, session.inputs)
+def _samples(session: Session, data: Data, number: int, preparation: Mapping[str, Any]) -> Samples:
+    found = load_prepared(data, session.inputs, preparation)
     taken = found.take(range(min(number, len(found))))
     require_runnable(session, taken)
     return taken

@@ -6,7 +6,7 @@ state on samples held out of training, and the judge's last word on others.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnxpress import model_file
 from onnxpress.data import Data
+from onnxpress.distillation.by_blocks import BlockResult, reconstructed
 from onnxpress.distillation.checking import Comparison
 from onnxpress.distillation.matching import Pair, matched, sample_sets
 from onnxpress.distillation.parameters import write_back
@@ -47,6 +48,7 @@ class Distilled:
         parameters: names of what was trained.
         left: why other weights were not, by name.
         missing: nodes without a gradient, and why.
+        blocks: what became of those that were trained alone first, in order.
         comparisons: gradients against finite differences.
         samples: to train with, to choose by, to judge on.
         made_up: mixtures of samples that were trained with besides.
@@ -65,6 +67,7 @@ class Distilled:
     parameters: tuple[str, ...]
     left: Mapping[str, str]
     missing: Mapping[str, str]
+    blocks: tuple[BlockResult, ...]
     comparisons: tuple[Comparison, ...]
     samples: tuple[int, int, int]
     made_up: int
@@ -81,6 +84,7 @@ def distill(
     evaluation: Data | None = None,
     budget: Budget | None = None,
     steps: int = 1000,
+    block_steps: int = 0,
     time_limit: float | None = None,
     learning_rate: float = 0.005,
     temperature: float = 2.0,
@@ -99,8 +103,9 @@ def distill(
         calibration: samples to train with; a fifth of them chooses the best state.
         evaluation: samples to judge on; without, a quarter of the others.
         budget: what the judge is asked for.
-        steps: at most.
-        time_limit: seconds for training, or `None`.
+        steps: at most, of the whole.
+        block_steps: for each block before, alone; 0: blocks are not trained.
+        time_limit: seconds for training, or `None`; blocks have half of them.
         learning_rate: of the first steps, relative to the size of each weight.
         temperature: T of class scores.
         seed: of the split and of the order of the samples.
@@ -125,20 +130,27 @@ def distill(
     progress(Progress("asking the teacher", fraction=0.02))
     evaluator = Evaluator(pair.teacher, sets[2], budget or Budget(), model=pair.teacher_model)
     before = evaluator.measure(pair.student)
+    half = None if time_limit is None or not block_steps else time_limit / 2
+    blocks: tuple[BlockResult, ...] = ()
+    if block_steps:
+        each = Schedule(block_steps, learning_rate, half, seed)
+        pair, blocks = reconstructed(
+            pair, sets[:2], each, threads=threads, progress=part(progress, 0.04, 0.08), stop=stop
+        )
     progress(Progress("deriving gradients", fraction=0.04))
     problem = pose(
         pair, *sets[:2], evaluator.readings, temperature=temperature, seed=seed, threads=threads
     )
     progress(Progress("comparing gradients with finite differences", fraction=0.06))
     comparisons = problem.compared()
-    schedule = Schedule(steps, learning_rate, time_limit, seed)
+    schedule = Schedule(steps, learning_rate, half or time_limit, seed)
     kept = None if state is None else Path(state)
     told = part(progress, 0.08, 0.96)
     trained = train(problem, schedule, progress=told, stop=stop, state=kept)
     progress(Progress("judging", fraction=0.96))
     model = write_back(pair.student_model, problem.parameters, trained.values)
     candidate = Session(model, threads=threads, name="the trained student")
-    why_not = _why_not(evaluator, trained, before, candidate)
+    why_not = _why_not(evaluator, trained, blocks, before, candidate)
     judged = pair.student if why_not else candidate
     return Distilled(
         model=_as_it_was(student, pair, anew) if why_not else model,
@@ -151,6 +163,7 @@ def distill(
         parameters=tuple(problem.parameters),
         left=problem.left,
         missing=problem.missing,
+        blocks=blocks,
         comparisons=tuple(comparisons),
         samples=(len(sets[0]), len(sets[1]), len(sets[2])),
         made_up=problem.made_up,
@@ -166,10 +179,15 @@ def _as_it_was(student: str | Path, pair: Pair, anew: int | None) -> ir.Model:
 
 
 def _why_not(
-    evaluator: Evaluator, trained: Trained, before: Measurement, candidate: Session
+    evaluator: Evaluator,
+    trained: Trained,
+    blocks: Sequence[BlockResult],
+    before: Measurement,
+    candidate: Session,
 ) -> str:
     """Why the trained student is not taken; empty where it is better."""
-    if not trained.best < trained.before:
+    gained = any(block.after < block.before for block in blocks)
+    if not trained.best < trained.before and not gained:
         return (
             f"no state was better than the student as it is (loss {trained.before:.4g} on "
             f"samples held out of training; {trained.ended})"

@@ -18,7 +18,7 @@ from onnxpress.judge import Reading
 from onnxpress.judge.kinds import Kind
 from onnxpress.runtime import Array
 
-__all__ = ["LOSS", "Target", "add_loss", "targets_of"]
+__all__ = ["LOSS", "Target", "add_loss", "spread_of", "targets_of"]
 
 LOSS = "distill_loss"
 _SCORES = (Kind.CLASSIFICATION, Kind.SEQUENCE, Kind.SEGMENTATION)
@@ -69,13 +69,18 @@ def targets_of(
             continue
         scores = reading.kind in _SCORES and reading.form in ("logits", "probabilities")
         axis = reading.axis if scores else None
-        weight = _weight(examples, None if scores else reading.axis)
+        weight = _weights(examples, None if scores else reading.axis)
         probabilities = reading.form == "probabilities"
         found.append(Target(name, f"distill_target_{name}", axis, probabilities, weight))
     return found
 
 
-def _weight(examples: Sequence[Array], axis: int | None) -> Array:
+def spread_of(examples: Sequence[Array]) -> Array:
+    """One over the variance of tensors, which weighs squared differences from them; `[]`."""
+    return _weights(examples, None)
+
+
+def _weights(examples: Sequence[Array], axis: int | None) -> Array:
     """One over the variance of each channel, or of all; [] or [.., channels, ..] of float32."""
     rank = examples[0].ndim
     if axis is None or rank <= axis:
@@ -83,7 +88,7 @@ def _weight(examples: Sequence[Array], axis: int | None) -> Array:
         return np.asarray(1 / max(values.var(), 1e-12), np.float32)
     channels = [np.moveaxis(e, axis, 0).reshape(e.shape[axis], -1) for e in examples]
     if len({len(channel) for channel in channels}) > 1:
-        return _weight(examples, None)
+        return _weights(examples, None)
     variance = np.concatenate(channels, axis=1).astype(np.float64).var(axis=1)
     floor = max(float(variance.max()) * _QUIET, 1e-12)
     column = [-1 if other == axis % rank else 1 for other in range(rank)]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
+from onnxpress.distillation.lookups import encoded, looked_up, rounded_levels
 from onnxpress.distillation.plain import without_packed_products
 from onnxpress.distillation.rounded import INTEGERS, Parameter, in_float, mask_of
 from onnxpress.graph import Names, attribute, constant, is_constant, is_standard
@@ -70,11 +71,22 @@ def trainable(student: ir.Model) -> Trainable:
     names = Names(model)
     parameters: dict[str, Parameter] = {}
     left: dict[str, str] = {}
+    for lookup in looked_up(model):
+        shadow = rounded_levels(names, graph, lookup)
+        parameters[shadow.name or ""] = Parameter(
+            shadow.name or "",
+            lookup.planes[0].name,
+            lookup.levels,
+            None,
+            np.ones((), np.float32),
+            np.zeros((), np.float32),
+            planes=lookup.planes,
+        )
     behind, varying = _behind_layers(graph), _varying(graph)
-    rounds = any(node.op_type == "QuantizeLinear" for node in graph)
+    rounds = bool(parameters) or any(node.op_type == "QuantizeLinear" for node in graph)
     for value in list(graph.initializers.values()):
         name = value.name or ""
-        if not is_constant(value) or not value.uses():
+        if not is_constant(value) or not value.uses() or name in parameters:
             continue
         if any(node.graph is not graph for node, _ in value.uses()):
             if _is_weight(value):
@@ -177,6 +189,10 @@ def write_values(
     """Put trained values in their places; the model is changed."""
     for name, array in values.items():
         parameter = parameters[name]
+        if parameter.planes:
+            for plane, stored in encoded(parameter.planes, array).items():
+                model.graph.initializers[plane].const_value = ir.Tensor(stored, name=plane)
+            continue
         if parameter.scale_from in values and parameter.scale is not None:
             scale = values[parameter.scale_from].reshape(parameter.scale.shape)
             parameter = replace(parameter, scale=scale)

@@ -23,7 +23,7 @@ from onnxpress.graph import standard_opset
 from onnxpress.judge import Reading
 from onnxpress.runtime import EXACT, Array, Feed, Session
 
-__all__ = ["Problem", "derive", "pose"]
+__all__ = ["Problem", "derive", "pose", "posed"]
 
 _OPSET, _LEAST_OPSET = 18, 13
 _BATCH = 32
@@ -118,12 +118,51 @@ def pose(
     targets = targets_of(readings, answers[: len(training)])
     if not targets:
         raise ModelError("the teacher has no output of real numbers to be followed [M009]")
-    copy, derived, scoring = derive(pair.student_model, targets, temperature, only)
+    together = takes_several((pair.teacher, pair.student), training.feeds)
+    problem = posed(
+        pair.student_model,
+        targets,
+        feeds,
+        answers,
+        temperature,
+        threads,
+        together=together,
+        only=only,
+    )
+    return replace(problem, made_up=len(made_up))
+
+
+def posed(
+    student: ir.Model,
+    targets: Sequence[Target],
+    feeds: tuple[tuple[Feed, ...], tuple[Feed, ...]],
+    answers: Sequence[Mapping[str, Array]],
+    temperature: float,
+    threads: int,
+    *,
+    together: bool,
+    only: Collection[str] | None = None,
+) -> Problem:
+    """As `pose`, of answers that are known.
+
+    Args:
+        student: a model, or a part of one.
+        targets: what its outputs are held to.
+        feeds: to train with, and to choose by.
+        answers: to those of both, in order.
+        temperature: T of class scores.
+        threads: of onnxruntime.
+        together: whether samples are laid together.
+        only: initializers of the student that are trained; `None`: all that can be.
+
+    Raises:
+        ModelError: nothing of the student can be trained.
+    """
+    copy, derived, scoring = derive(student, targets, temperature, only)
     left = {**copy.left, **derived.untrained}
     if not derived.gradients:
         reasons = sorted(set(left.values())) or ["no weight was found"]
         raise ModelError(f"nothing of the student can be trained: {'; '.join(reasons)} [M009]")
-    together = takes_several((pair.teacher, pair.student), training.feeds)
     return Problem(
         Session(derived.model, threads=threads, config=EXACT, name="the training graph"),
         Session(scoring, threads=threads, config=EXACT, name="the training graph"),
@@ -134,7 +173,7 @@ def pose(
         left,
         derived.missing,
         copy.rounds,
-        len(made_up),
+        made_up=0,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxpress.distillation.lookups import Plane
 from onnxpress.graph import (
     Names,
     add_initializer,
@@ -50,6 +51,7 @@ class Parameter:
         dtype: of what is stored.
         scale_from: name of the parameter that is their scale, where it is trained too.
         least: what values must not fall below, or `None`.
+        planes: of codes that a table expands, where values are levels of such.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Parameter:
     dtype: ir.DataType = ir.DataType.FLOAT
     scale_from: str = ""
     least: Floats | None = None
+    planes: tuple[Plane, ...] = ()
 
     @property
     def size(self) -> Floats:

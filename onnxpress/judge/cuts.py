@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from onnxpress.enumeration import few
 from onnxpress.judge.kinds import Form, Kind, Reading
 from onnxpress.judge.slices import Group, SliceReference, in_unit, rows_along
 from onnxpress.runtime import Array
@@ -227,7 +228,4 @@ def _groups(reading: Reading, variance: Floats, decades: int = 1) -> tuple[Group
 
 
 def _listed(members: npt.NDArray[np.intp]) -> str:
-    first = ", ".join(str(index) for index in members[:3])
-    if len(members) == 1:
-        return f"slice {first}"
-    return f"slices {first}" + (f" and {len(members) - 3} more" if len(members) > 3 else "")
+    return f"slice{'s' if len(members) > 1 else ''} {few(members, 3)}"

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxpress.data import Samples
+from onnxpress.enumeration import few
 from onnxpress.judge.detections import decoded
 from onnxpress.judge.kinds import Kind, Reading
 from onnxpress.judge.metrics import Metric, metrics_of
@@ -199,14 +200,11 @@ def _objects(readings: Sequence[Reading], answers: Answers) -> str:
     objects = decoded(readings, answers)
     if not len(objects):
         return "no object"
-    best = ", ".join(
+    best = [
         f"class {label} ({score:.0%})"
-        for label, score in zip(
-            objects.labels[:_NAMED].tolist(), objects.scores[:_NAMED].tolist(), strict=True
-        )
-    )
-    more = f" and {len(objects) - _NAMED} more" if len(objects) > _NAMED else ""
-    return f"{len(objects)} object{'s' if len(objects) != 1 else ''}: {best}{more}"
+        for label, score in zip(objects.labels.tolist(), objects.scores.tolist(), strict=True)
+    ]
+    return f"{len(objects)} object{'s' if len(objects) != 1 else ''}: {few(best, _NAMED)}"
 
 
 def _in_words(reading: Reading, output: Array, reference: Array) -> str:
@@ -259,6 +257,4 @@ def _exclusive(reading: Reading, values: npt.NDArray[np.generic]) -> bool:
 def _listed(noun: str, numbers: Sequence[int]) -> str:
     if not numbers:
         return f"no {noun}"
-    more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
-    many = "s" if len(numbers) > 1 else ""
-    return f"{noun}{many} {', '.join(map(str, numbers[:_NAMED]))}{more}"
+    return f"{noun}{'s' if len(numbers) > 1 else ''} {few(numbers, _NAMED)}"

@@ -2,6 +2,7 @@
 
 import onnx_ir as ir
 
+from onnxpress.enumeration import few
 from onnxpress.graph import node_label
 
 __all__ = ["drawn_by"]
@@ -24,5 +25,4 @@ def drawn_by(model: ir.Model | None) -> str:
     """The nodes that draw without a seed, in brackets."""
     nodes = [] if model is None else [n for n in model.graph.all_nodes() if n.op_type in _DRAWING]
     names = [node_label(node) for node in nodes if "seed" not in node.attributes]
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return f" ({', '.join(names[:_MOST_NAMED])}{more})" if names else ""
+    return f" ({few(names, _MOST_NAMED)})" if names else ""

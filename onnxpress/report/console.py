@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from onnxpress.enumeration import few
 from onnxpress.report import columns, difference, rows
 from onnxpress.report.columns import Column, Document
 from onnxpress.report.printing import (
@@ -83,14 +84,20 @@ def result_line(report: Document) -> str:
     return ", ".join(parts)
 
 
-def print_validation(validation: Document, console: Console) -> None:
-    """Print what `onnxpress validate` found."""
+def print_validation(
+    validation: Document, console: Console, sizes: tuple[int, int] | None = None
+) -> None:
+    """Print what `onnxpress validate` found; `sizes`: bytes of the original and of the model."""
     print_readings(validation["readings"], console)
     _print_verdict(validation, console, within=validation["within_budget"])
     print_all("not met", validation["problems"], console, style="red")
     if not validation["within_budget"] and not validation["problems"]:
         print_all("not met", [unmet_budget(validation)], console, style="red")
-    _print_closing(None, validation, console)
+    size = None
+    if sizes is not None:
+        before, after = sizes
+        size = {"size": {"original_bytes": before, "bytes": after, "ratio": before / after}}
+    _print_closing(size, validation, console)
     outputs = columns.output_rows({**validation, "modes": {}})
     if len(outputs) > 1:
         told = [column for column in columns.OUTPUT_COLUMNS if column.key != "options"]
@@ -154,6 +161,7 @@ def print_doctor(found: Mapping[str, Any], console: Console) -> None:
         ("packages", ", ".join(f"{name} {v}" for name, v in found["versions"].items())),
         ("processor", processor),
         ("HTML report", found["html_report"]),
+        *((f"reads {kind}", state) for kind, state in found["readers"].items()),
     ]
     print_table("this machine", ("what", "found"), lines, console)
     providers = [(e["provider"], e["state"], e["detail"]) for e in found["providers"]]
@@ -206,8 +214,7 @@ def _print_left(stages: Sequence[Document], console: Console) -> None:
     most = sorted(reasons.values(), key=lambda item: -len(item[1]))
     shown = some(most, _SHOWN_REASONS)
     for reason, sites in shown:
-        named = sites[0] + (f" and {len(sites) - 1} more" if len(sites) > 1 else "")
-        print_text(f"  {named}: {reason}", console)
+        print_text(f"  {few(sites)}: {reason}", console)
     if len(most) > len(shown):
         more = counted(len(most) - len(shown), "more reason")
         print_text(f"  and {more}; -v lists all", console)

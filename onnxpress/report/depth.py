@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from onnxpress.enumeration import few
 from onnxpress.report.axes import LEFT, NARROW, RIGHT, TOP, WIDE, Axis, Ticks
 from onnxpress.report.columns import Document
 from onnxpress.report.layer_columns import percent, size_text
@@ -64,8 +65,7 @@ def _grouped(layers: Sequence[Document], most: int) -> list[list[Document]]:
 
 
 def _named(group: Sequence[Document]) -> str:
-    more = f" and {len(group) - 1} more" if len(group) > 1 else ""
-    return f"{group[0]['layer']}{more}"
+    return few(row["layer"] for row in group)
 
 
 def _error_strip(

@@ -5,10 +5,11 @@ Noise over signal is `null` where it is infinite; its dB are `null` there and wh
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from onnxpress.difference import Difference, Parting, TensorError
+from onnxpress.enumeration import few
 from onnxpress.judge import OutputFidelity
 from onnxpress.report.columns import Column, Document, as_document, number_or_none
 from onnxpress.report.text import counted, file_name, megabytes
@@ -270,7 +271,7 @@ def remarks(found: Document) -> list[tuple[str, str]]:
     """Everything else, label and sentence."""
     lines = [("interface", problem) for problem in found["interface"]]
     if found["random"]:
-        names = _listed(found["random"])
+        names = few(found["random"], _NAMED)
         lines.append(
             ("random", f"the models draw random numbers in {names}; no node is blamed for that")
         )
@@ -285,11 +286,6 @@ def remarks(found: Document) -> list[tuple[str, str]]:
     return lines
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
-
-
 def _weights_in_words(weights: Mapping[str, Any]) -> str:
     kinds = ("renamed", "changed", "removed", "added")
     parts = [f"{weights['equal']} equal"]
@@ -301,7 +297,7 @@ def _weights_in_words(weights: Mapping[str, Any]) -> str:
     text = f"{', '.join(parts)}; {megabytes(weights['bytes'][0])} and "
     text += megabytes(weights["bytes"][1])
     changed = [f"{row['name']} ({row['sqnr_db']:.1f} dB)" for row in worst]
-    return f"{text}; most changed: {_listed(changed)}" if changed else text
+    return f"{text}; most changed: {few(changed, _NAMED)}" if changed else text
 
 
 def _tensors_in_words(found: Document) -> str:

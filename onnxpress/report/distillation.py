@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from onnxpress.distillation import Distilled
+from onnxpress.enumeration import few
 from onnxpress.judge import Measurement
 from onnxpress.report.columns import number_or_none
 from onnxpress.report.document import validation_document
@@ -61,6 +62,14 @@ def distillation_document(
                 for check in trained.checks
             ],
         },
+        "blocks": [
+            {
+                "end": block.end,
+                "loss_before": number_or_none(block.before),
+                "loss_best": number_or_none(block.after),
+            }
+            for block in found.blocks
+        ],
         "trained": list(found.parameters),
         "left": dict(found.left),
         "missing": dict(found.missing),
@@ -113,13 +122,16 @@ def print_distillation(
         label="distill",
         style="bold",
     )
+    if found["blocks"]:
+        better = sum(block["loss_best"] < block["loss_before"] for block in found["blocks"])
+        words = f"{better} of {counted(len(found['blocks']), 'block')} alone came nearer first"
+        print_text(words, console, label="blocks", style="bold")
     print_text("; ".join(training["targets"]), console, label="followed", style="bold")
     reasons: dict[str, list[str]] = {}
     for name, reason in found["left"].items():
         reasons.setdefault(reason, []).append(name)
     for reason, names in list(reasons.items())[:_SHOWN]:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        print_text(f"{names[0]}{more}: {reason}", console, label="not trained", style="yellow")
+        print_text(f"{few(names)}: {reason}", console, label="not trained", style="yellow")
     print_all("warning", found["warnings"], console, style="yellow")
     print_all("warning", found["validation"]["warnings"], console, style="yellow")
     if not found["better"]:

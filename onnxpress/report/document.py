@@ -35,6 +35,11 @@ FORMAT = 1
 _TRIED = 1000
 """Models of a search that are listed; a search measures a few hundred at most."""
 
+_TIME_OVER = "[L010]"
+_MORE_TIME = 4
+"""Times what a run has taken: what is proposed where that was too little."""
+_LEAST_LIMIT_S = 60
+
 
 def document(result: Result, command: Sequence[str] = ()) -> dict[str, Any]:
     """A result as JSON-ready data.
@@ -147,10 +152,24 @@ def provider_document(verdict: ProviderVerdict) -> dict[str, Any]:
 
 def _next(result: Result) -> str:
     """The step that would help most, in a sentence; empty where none is known."""
-    if result.recipe.calibration is not None:
+    if result.recipe.calibration is None:
+        left = ((s.pass_.name, skip.reason, 1) for s in result.stages for skip in s.left)
+        return opened_by_data(left)
+    hurried = [s.pass_.name for s in result.stages if _was_hurried(s)]
+    if hurried:
+        seconds = max(_LEAST_LIMIT_S, 10 * round(_MORE_TIME * result.seconds / 10))
+        return (
+            f"give more time, as --time-limit {seconds}: {', '.join(hurried)} had too little of it"
+        )
+    judgement = None if result.validation is None else result.validation.judgement
+    needed = None if judgement is None else judgement.samples_needed
+    if needed is None:
         return ""
-    left = ((s.pass_.name, skip.reason, 1) for s in result.stages for skip in s.left)
-    return opened_by_data(left)
+    return f"give --evaluation with about {needed:,} samples: they show whether the budget holds"
+
+
+def _was_hurried(stage: StageResult) -> bool:
+    return any(_TIME_OVER in text for text in (stage.note, *(skip.reason for skip in stage.left)))
 
 
 def _stages(stages: Sequence[StageResult], original_bytes: int) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
+from onnxpress.enumeration import few
 from onnxpress.report.printing import print_table, print_text
 from onnxpress.report.saying import some
 from onnxpress.report.text import counted, megabytes
@@ -22,8 +23,7 @@ def print_judged(judged: Mapping[str, str], console: Console) -> None:
         alike.setdefault(words, []).append(output)
     shown = some(list(alike.items()), _SHOWN_OUTPUTS)
     for words, names in shown:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        print_text(f"{names[0]}{more}: {words}", console, label="keeps", style="bold")
+        print_text(f"{few(names)}: {words}", console, label="keeps", style="bold")
     if len(alike) > len(shown):
         print_text(f"  and {len(alike) - len(shown)} more; -v lists all", console)
 

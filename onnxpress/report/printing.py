@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onnxpress.codes import once
 from onnxpress.report.saying import AMOUNT, Amount
 from onnxpress.report.text import printable
 
@@ -114,4 +115,4 @@ def print_command(words: Sequence[str], console: Console) -> None:
 def print_all(label: str, texts: Sequence[str], console: Console, *, style: str) -> None:
     """Print sentences with the same word before each."""
     for text in texts:
-        print_text(text.strip(" "), console, label=label, style=style)
+        print_text(once(text.strip(" ")), console, label=label, style=style)

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
+from onnxpress.enumeration import few
 from onnxpress.judge import Reading
 from onnxpress.report.printing import print_text
 from onnxpress.report.saying import some
@@ -31,7 +32,7 @@ def print_readings(readings: Sequence[Mapping[str, Any]], console: Console) -> N
         alike.setdefault(reading["words"], []).append(reading)
     shown = some(list(alike.items()), _SHOWN)
     for words, group in shown:
-        names = group[0]["output"] + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+        names = few(reading["output"] for reading in group)
         text = f"{names}: {words} ({group[0]['kind']}: {group[0]['why']})"
         print_text(text, console, label="reads", style="bold")
     if len(alike) > len(shown):

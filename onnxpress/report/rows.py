@@ -32,7 +32,7 @@ from onnxpress.validation import Validation
 __all__ = ["LINE_HEADINGS", "RESULT_ROWS", "VALIDATION_ROWS", "Line", "Row", "closing_lines"]
 
 T = TypeVar("T")
-_MODES = {"exact": "exact arithmetic"}
+_MODES = {"exact": "exact arithmetic", "x64quantprecision": "without saturation"}
 """Modes of integer kernels whose names say too little."""
 LINE_HEADINGS = ("", "original", "optimized", "")
 """Over a line's cells; without one, the cell is text."""
@@ -121,7 +121,8 @@ def _latency_lines(validation: Document) -> Iterator[Line]:
         return
     low, high = latency["quartiles"]
     before, after = latency["original_ms"], latency["ms"]
-    remark = f"{speed_in_words(latency['speedup'])} (quartiles {low:.2f} to {high:.2f}), 1 sample"
+    speed = speed_in_words(latency["speedup"], (low, high))
+    remark = f"{speed} (quartiles {low:.2f} to {high:.2f}), 1 sample"
     yield Line("latency", f"{before:.3g} ms", f"{after:.3g} ms", remark, (before, after))
 
 

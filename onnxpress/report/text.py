@@ -79,8 +79,10 @@ def size_in_words(ratio: float) -> str:
     return f"{ratio:.2f}x smaller" if ratio > 1 else f"{1 / ratio:.2f}x the size: larger"
 
 
-def speed_in_words(speedup: float) -> str:
-    """What original time / optimized time means."""
+def speed_in_words(speedup: float, quartiles: tuple[float, float] | None = None) -> str:
+    """What original time / optimized time means; no difference where its quartiles hold 1."""
+    if quartiles is not None and quartiles[0] < 1 < quartiles[1]:
+        return f"no clear difference: {speedup:.2f}x"
     if f"{speedup:.2f}" == "1.00":
         return "about the same speed"
     return f"{speedup:.2f}x faster" if speedup > 1 else f"{speedup:.2f}x the speed: slower"

@@ -2,6 +2,7 @@
 
 - `session`: a model that can be run, and the options that change what it computes.
 - `latency`: two sessions timed in turn.
+- `profile`: where the time of a run goes, node by node.
 - `operators`: what onnxruntime makes of a graph.
 - `threads`: as many for numpy's products, and one for its decompositions.
 """

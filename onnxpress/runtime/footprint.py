@@ -33,10 +33,13 @@ class Footprint:
         load_ms: to open a session, the median of some.
         peak_bytes: that loading it once and running it add to the process at most; `None` where
             the system does not say it.
+        held_bytes: of these, what is still held after the runs. A model whose weights are expanded
+            as it is loaded takes more for a moment than it keeps.
     """
 
     load_ms: float
     peak_bytes: int | None
+    held_bytes: int | None
 
 
 def footprint(model: Path, feed: Feed, threads: int) -> Footprint | None:
@@ -70,15 +73,23 @@ def measure(model: str, feed: str, threads: str) -> None:
     session = Session(Path(model), threads=int(threads))
     for _ in range(_RUNS):
         session.run(fed)
-    peak = _memory("VmHWM")
+    peak, after = _memory("VmHWM"), _memory("VmRSS")
     del session
     took = []
     for _ in range(_LOADS):
         started = time.perf_counter()
         Session(Path(model), threads=int(threads))
         took.append(1000 * (time.perf_counter() - started))
-    added = None if before is None or peak is None else max(peak - before, 0)
-    sys.stdout.write(json.dumps({"load_ms": statistics.median(took), "peak_bytes": added}) + "\n")
+    found = {
+        "load_ms": statistics.median(took),
+        "peak_bytes": _added(before, peak),
+        "held_bytes": _added(before, after),
+    }
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+def _added(before: int | None, after: int | None) -> int | None:
+    return None if before is None or after is None else max(after - before, 0)
 
 
 def _memory(key: str) -> int | None:

@@ -88,6 +88,7 @@ class Session:
         arena: bool = True,
         name: str = "the model",
         optimized_path: Path | None = None,
+        profile: Path | None = None,
     ) -> None:
         """Open a session.
 
@@ -101,6 +102,7 @@ class Session:
                 run needs.
             name: what messages call the model.
             optimized_path: where onnxruntime writes the graph it really runs.
+            profile: how the name of a file begins into which runs are profiled (`end_profile`).
 
         Raises:
             ModelError: onnxruntime cannot load it; the message is onnxruntime's own.
@@ -108,6 +110,8 @@ class Session:
         self._name = name
         self.model = model
         options = _options(threads, config, optimize, optimized_path, arena=arena)
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
         source: str | bytes
         if isinstance(model, Path):
             source = str(model)
@@ -143,6 +147,10 @@ class Session:
             "tensor(float)" if of_maps else value.type
             for of_maps, value in zip(maps, outputs, strict=True)
         )
+
+    def end_profile(self) -> Path:
+        """The file of the profile, with all runs so far; later runs are not in it."""
+        return Path(self._session.end_profiling())
 
     def run(
         self, feed: Feed, outputs: Sequence[str] | None = None, *, most_s: float | None = None

@@ -19,7 +19,7 @@ from onnxpress.search.measured import MeasuredTrials
 from onnxpress.search.sensitivity import hopeless
 from onnxpress.search.strategy import feasible, saved
 from onnxpress.search.trial import SearchOptions, Trial
-from onnxpress.search.worth import hardly_gains, told_how
+from onnxpress.search.worth import hardly_gains, noise_in_words, told_how
 from onnxpress.untreated import why_no_layer
 
 __all__ = ["PoolResult", "fit_stage", "search_stage"]
@@ -200,7 +200,7 @@ def _searched(
         pool,
         best.model,
         best.decisions,
-        (*left, *_restored(kept, best.decisions)),
+        (*left, *_restored(kept, best.decisions, hurried=options.out_of_time())),
         note or found.note or _short_of(pool, context, quota, best.decisions),
         best.measurement,
         best.latency,
@@ -296,7 +296,10 @@ def _short_of(
     )
 
 
-def _restored(proposals: Sequence[Proposal], decisions: Sequence[Decision]) -> list[Left]:
+def _restored(
+    proposals: Sequence[Proposal], decisions: Sequence[Decision], *, hurried: bool
+) -> list[Left]:
+    """What the choice that holds the budget leaves out, and why; `hurried`: time was over."""
     chosen = {decision.site: decision.candidate for decision in decisions}
     left = []
     for proposal in proposals:
@@ -304,8 +307,13 @@ def _restored(proposals: Sequence[Proposal], decisions: Sequence[Decision]) -> l
         if strongest.carried:
             continue
         if proposal.site not in chosen:
-            error = 100 * strongest.predicted_error
-            reason = f"taken back: it would add {error:.2g}% of noise to its output [L008]"
+            noise = noise_in_words(strongest.predicted_error)
+            reason = (
+                f"the time was over before a choice with it was found that keeps within the "
+                f"budget; it would add {noise} [L010]"
+                if hurried
+                else f"taken back: the budget held without it only; it would add {noise} [L008]"
+            )
             left.append(_skip(proposal, reason))
         elif proposal.limit is not None:
             left.append(_skip(proposal, proposal.limit))
@@ -320,4 +328,7 @@ def _why_nothing(context: Context, proposals: Sequence[Proposal], left: Sequence
     if not left:
         return "nothing was proposed [L023]"
     most = Counter(skip.reason for _, skip in left).most_common(2)
-    return "; ".join(f"{reason} ({count})" for reason, count in most)
+    return "; ".join(
+        reason if len(left) == 1 else f"{reason} ({count} {'site' if count == 1 else 'sites'})"
+        for reason, count in most
+    )

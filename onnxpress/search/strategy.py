@@ -286,11 +286,16 @@ def saved(decisions: Sequence[Decision]) -> tuple[int, float]:
 def choose(
     proposals: Sequence[Proposal], order: Order = _by_error, tolerance: float = float("inf")
 ) -> Choice:
-    """For each site its strongest candidate within the tolerance; carried ones always."""
-    decisions = []
+    """For each site its strongest candidate within the tolerance.
+
+    Carried ones are always taken where a neighbour changes kernels, and else have none to serve.
+    """
+    decisions: list[Decision] = []
     for proposal in proposals:
         for candidate in proposal.candidates:
             if candidate.carried or order(candidate) <= tolerance:
                 decisions.append(Decision(proposal.site, candidate))
                 break
+    if all(d.candidate.carried or d.candidate.keeps_kernels for d in decisions):
+        decisions = [d for d in decisions if not d.candidate.carried]
     return tuple(decisions)

@@ -7,10 +7,12 @@ from onnxpress.pool import Pool
 from onnxpress.search.trial import SearchOptions, Trial
 from onnxpress.settings import settings_of
 
-__all__ = ["hardly_gains", "told_how"]
+__all__ = ["hardly_gains", "noise_in_words", "told_how"]
 
 _HARDLY = 0.01
 """Of bytes, time or budget: what hardly counts."""
+_HARDLY_PERCENT = 0.001
+"""Of an output's power: below this a figure would be read wrong."""
 
 
 def told_how(pool: Pool) -> bool:
@@ -35,3 +37,13 @@ def hardly_gains(
     gained = 1 - model_file.weight_bytes(chosen.model) / max(before, 1)
     faster = chosen.latency is not None and chosen.latency.low > 1 + _HARDLY
     return gained < _HARDLY and not faster and evaluator.spent(chosen.measurement) > _HARDLY
+
+
+def noise_in_words(predicted_error: float) -> str:
+    """The power of an error over that of the output, in words."""
+    if predicted_error >= 1:
+        return "more noise to its output than there is signal"
+    percents = 100 * predicted_error
+    if percents < _HARDLY_PERCENT:
+        return "hardly any noise to its output"
+    return f"{percents:.2g}% of noise to its output"

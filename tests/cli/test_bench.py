@@ -9,7 +9,7 @@ import pytest
 from command_line import run
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxpress.cli.bench import _names
+from onnxpress.cli.bench import _expands, _names
 from onnxpress.runtime.footprint import footprint
 
 
@@ -26,6 +26,20 @@ def test_each_model_has_a_row_and_the_first_is_what_others_are_compared_with(mod
     assert [row["model"] for row in rows] == [str(cnn), str(mlp)]
     assert rows[0]["run_ms"] == rows[1]["first_ms"]
     assert all(isinstance(row["load_ms"], float) and row["load_ms"] > 0 for row in rows)
+
+
+def test_one_model_alone_is_compared_with_nothing(models: Path) -> None:
+    output = run("bench", models / "fashion_mlp.onnx").output
+    assert "times as fast" not in output
+    assert "fashion_mlp.onnx" in output
+
+
+def test_memory_that_was_given_back_is_told_apart() -> None:
+    first = {"peak_bytes": 127, "held_bytes": 98}
+    assert _expands({"peak_bytes": 186, "held_bytes": 82}, first)
+    assert not _expands({"peak_bytes": 186, "held_bytes": 180}, first)
+    assert not _expands({"peak_bytes": 100, "held_bytes": 20}, first)
+    assert not _expands({"peak_bytes": None, "held_bytes": None}, first)
 
 
 def test_memory_is_of_the_model_and_not_of_what_ran_before(tmp_path: Path) -> None:

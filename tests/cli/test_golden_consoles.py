@@ -33,7 +33,9 @@ CACHE = Path(__file__).parents[2] / "models" / ".cache"
 
 _FIGURE = re.compile(r"(?<![\w.])-?\d[\d.,]*(?=[\s%,;)x]|$)")
 _SPACES = re.compile(r"\s+")
-_SPEED = re.compile(r"(#x faster|#x the speed: slower|about the same speed)")
+_SPEED = re.compile(
+    r"(#x faster|#x the speed: slower|about the same speed|no clear difference: #x)"
+)
 _SLOWER = re.compile(r" warning slower than the original: .*?\[W001\] ")
 
 

@@ -49,6 +49,7 @@ def test_doctor_and_plain_tables_fit_80_columns(name: str) -> None:
         "versions": {name: name, "onnx": name},
         "processor": {name: True},
         "html_report": name,
+        "readers": {name: name},
         "providers": [entry, entry],
         "verdicts": [],
         "problems": [name],

@@ -13,6 +13,7 @@ import pytest
 from made_reports import HOSTILE, chain, large_document, rich_result
 from made_results import make_result
 
+from onnxpress.recipe import CalibrationSource
 from onnxpress.report.document import FORMAT, document
 from onnxpress.report.layer_rows import Origins
 from onnxpress.result import Result
@@ -50,6 +51,26 @@ def test_schema_refuses_an_undescribed_key(schema: Any) -> None:
 
 def test_format_is_the_one_of_the_schema(schema: Any) -> None:
     assert schema["properties"]["format"]["const"] == FORMAT == document(make_result())["format"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("left out: time was over before it began [L010]", "give more time, as --time-limit 80: "),
+        ("nothing would be saved [L023]", ""),
+    ],
+)
+def test_next_step_is_more_time_where_that_was_over(reason: str, said: str) -> None:
+    found = make_result()
+    told = CalibrationSource("photos", "0", held_out=True)
+    hurried = replace(
+        found,
+        stages=tuple(replace(stage, note=reason) for stage in found.stages[:1]),
+        recipe=replace(found.recipe, calibration=told),
+        seconds=20.0,
+    )
+    assert document(hurried)["next"].startswith(said)
+    assert bool(document(hurried)["next"]) == bool(said)
 
 
 def test_command_is_quoted_for_a_shell() -> None:

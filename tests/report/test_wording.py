@@ -43,6 +43,19 @@ def test_slower_is_not_called_faster(speedup: float, said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("quartiles", "said"),
+    [
+        ((0.97, 1.28), "no clear difference: 1.22x"),
+        ((1.01, 1.28), "1.22x faster"),
+    ],
+)
+def test_difference_that_rounds_do_not_agree_on_is_none(
+    quartiles: tuple[float, float], said: str
+) -> None:
+    assert speed_in_words(1.22, quartiles) == said
+
+
+@pytest.mark.parametrize(
     ("ratio", "said"),
     [
         (0.9, "1.11x the size: larger"),

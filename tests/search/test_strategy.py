@@ -206,6 +206,14 @@ def test_carried_operators_alone_are_no_choice() -> None:
     assert sites_of(found.trials[0].decisions) == {"add", "conv"}
 
 
+def test_carried_operators_are_left_out_where_no_neighbour_changes_kernels() -> None:
+    carried = site("add", candidate(0.1, carried=True))
+    stored = site("conv", candidate(0.1, keeps_kernels=True))
+    integer = site("gemm", candidate(0.1))
+    assert sites_of(choose([carried, stored])) == {"conv"}
+    assert sites_of(choose([carried, stored, integer])) == {"add", "conv", "gemm"}
+
+
 def test_what_carried_operators_lose_is_not_laid_on_the_sites() -> None:
     errors = {f"layer{n}": 5e-3 if n == 11 else 1e-7 for n in range(32)}
     carried = site("add", candidate(0.5, carried=True))

@@ -8,6 +8,7 @@ from generated import hold
 import onnxpress
 from onnxpress.data import Samples
 from onnxpress.runtime import Clock, Latency
+from onnxpress.search.worth import noise_in_words
 
 SHAPES = {"a": (64, 256), "b": (256, 16), "c": (64, 16384)}
 TEXT = """<ir_version: 8, opset_import: ["" : 17]>
@@ -53,3 +54,9 @@ def test_pruning_that_gains_no_bytes_and_no_sure_time_is_undone(
     (stage,) = (stage for stage in result.stages if stage.pass_.name == "prune")
     assert stage.decisions == () if undone else stage.decisions
     assert ("gains less than 1%" in stage.note) is undone
+
+
+def test_noise_is_said_without_powers_of_ten() -> None:
+    assert noise_in_words(2.9) == "more noise to its output than there is signal"
+    assert noise_in_words(0.00036) == "0.036% of noise to its output"
+    assert noise_in_words(1e-9) == "hardly any noise to its output"
