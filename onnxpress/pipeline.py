@@ -36,6 +36,7 @@ from onnxpress.recipe import Recipe, RecipeStage
 from onnxpress.request import DataArgument, Request, planned
 from onnxpress.result import Result, made_by_us, stamp
 from onnxpress.runtime import Clock, Session, compare_latency, numpy_threads
+from onnxpress.runtime.profile import LEAST_RUNS, OperatorTime, by_operator, profiled
 from onnxpress.search import Allowance, Goal, Journal, Objective, SearchOptions
 from onnxpress.shared_statistics import SharedStatistics
 from onnxpress.shedding import kept_small
@@ -276,6 +277,7 @@ def _run(request: Request) -> Result:
         disagreements=different,
         compared=compared,
         activations=activation_grids(final, statistics.tensors()),
+        operators=_operators(work, judge, best, started) if target.timed_here else (),
     )
 
 
@@ -286,17 +288,39 @@ def _different(
 
     Nothing where a model is so large that two sessions of it take too much memory.
     """
-    pair_s = (best.latency.reference_ms + best.latency.median_ms) / 1e3
-    took = time.monotonic() - started
-    left = math.inf if work.request.time_limit is None else work.request.time_limit - took
-    seconds = max(_COMPARING_S, min(_COMPARING_SHARE * took, left))
-    large = model_file.weight_bytes(best.model) > _COMPARED_BYTES
+    seconds, pair_s = _comparing(work, best, started)
     original = work.original.session
-    if original is None or large or pair_s > seconds or work.request.stop() or not best.lossy:
+    if original is None or pair_s > seconds or not best.lossy:
         return (), 0
     work.request.progress(Progress("looking for the samples that differ most", fraction=1.0))
     session = best.session or Session(best.model, threads=work.request.threads)
     return most_different(original, session, judge.samples, judge.readings, seconds=seconds)
+
+
+def _comparing(work: Run, best: Attempt, started: float) -> tuple[float, float]:
+    """Seconds in which old and new may be looked at once more, and what a run of both takes.
+
+    None where the user waits no longer, or two sessions more take too much memory.
+    """
+    if work.request.stop() or model_file.weight_bytes(best.model) > _COMPARED_BYTES:
+        return 0.0, math.inf
+    took = time.monotonic() - started
+    left = math.inf if work.request.time_limit is None else work.request.time_limit - took
+    seconds = max(_COMPARING_S, min(_COMPARING_SHARE * took, left))
+    return seconds, (best.latency.reference_ms + best.latency.median_ms) / 1e3
+
+
+def _operators(
+    work: Run, judge: Evaluator, best: Attempt, started: float
+) -> tuple[OperatorTime, ...]:
+    """Where the time of a run goes in old and new, where enough runs of both take little."""
+    seconds, pair_s = _comparing(work, best, started)
+    if LEAST_RUNS * pair_s > seconds:
+        return ()
+    work.request.progress(Progress("timing operators", fraction=1.0))
+    models = work.original.model, best.model
+    feed = judge.samples.feeds[0]
+    return by_operator(*profiled(models, feed, threads=work.request.threads, budget_s=seconds))
 
 
 def _deadlines(limit: float | None, started: float, judging_s: float) -> tuple[float, float]:

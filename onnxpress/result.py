@@ -18,6 +18,7 @@ from onnxpress.judge import Disagreement
 from onnxpress.output_file import FileSet
 from onnxpress.own_files import STAMP
 from onnxpress.recipe import Recipe
+from onnxpress.runtime.profile import OperatorTime
 from onnxpress.stage_result import StageResult
 from onnxpress.statistics import ActivationGrid
 from onnxpress.summary import Summary, summary_of
@@ -53,6 +54,7 @@ class Result:
         spent: share of the budget that the last judgement found spent; `None`: not measured.
         disagreements: samples of the last judgement on which old and new differ most.
         compared: how many samples these were looked for in.
+        operators: where the time of a run goes in the original and in the model.
         activations: those that lose most by being quantized, with the grid that was chosen.
     """
 
@@ -71,6 +73,7 @@ class Result:
     disagreements: tuple[Disagreement, ...] = ()
     compared: int = 0
     activations: tuple[ActivationGrid, ...] = ()
+    operators: tuple[OperatorTime, ...] = ()
 
     @property
     def layers(self) -> list[dict[str, Any]]:

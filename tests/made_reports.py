@@ -17,6 +17,7 @@ from onnxpress.report.columns import Document
 from onnxpress.report.document import document
 from onnxpress.report.html import write_html
 from onnxpress.result import Result
+from onnxpress.runtime.profile import OperatorTime
 from onnxpress.search import TriedModel
 from onnxpress.statistics import ActivationGrid
 
@@ -119,6 +120,7 @@ def rich_result(
         model=after,
         tried=tried,
         spent=0.4,
+        operators=(OperatorTime(name, (3, 4), (1.5, 0.25), (0.75, 0.5)),),
         activations=(ActivationGrid(name, -1.0, 2.0, (3, 9, 4), 8, 0.1, -0.5, 2.5, 0.01, 1e-3),),
         compared=64,
         disagreements=(

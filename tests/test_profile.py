@@ -10,7 +10,8 @@ import pytest
 from command_line import run
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxpress.runtime.profile import node_times, profiled
+import onnxpress
+from onnxpress.runtime.profile import NodeTime, by_operator, node_times, profiled
 
 
 def kernel(name: str, operator: str, start: int, microseconds: int) -> dict[str, Any]:
@@ -106,3 +107,31 @@ def test_the_console_says_which_take_the_time(models: Path) -> None:
     whole = run("bench", models / "fashion_cnn.onnx", "--profile", "-v").output
     assert "where the time goes, by node" not in whole
     assert "-v lists them" not in whole
+
+
+def test_operators_of_two_models_stand_side_by_side() -> None:
+    one = [NodeTime("a", "Conv", 3.0), NodeTime("b", "Conv", 1.0), NodeTime("c", "Relu", 4.0)]
+    other = [NodeTime("a", "QLinearConv", 0.5)]
+    rows = by_operator(one, other)
+    assert [(row.operator, row.nodes, row.ms, row.shares) for row in rows] == [
+        ("Conv", (2, 0), (4.0, 0.0), (0.5, 0.0)),
+        ("Relu", (1, 0), (4.0, 0.0), (0.5, 0.0)),
+        ("QLinearConv", (0, 1), (0.0, 0.5), (0.0, 1.0)),
+    ]
+
+
+def test_result_knows_where_time_and_activations_go(models: Path) -> None:
+    data = models / "fashion_calibration.npz"
+    with np.load(data) as archive:
+        few = {"image": archive["image"][:64]}
+    found = onnxpress.optimize(models / "fashion_cnn.onnx", calibration=few, passes=["quantize"])
+    shares = [sum(row.shares[side] for row in found.operators) for side in (0, 1)]
+    assert shares == pytest.approx([1, 1])
+    assert all(row.nodes != (0, 0) and max(row.ms) > 0 for row in found.operators)
+    quantized = {
+        node.inputs[0].name
+        for node in found.model.graph
+        if node.op_type == "QuantizeLinear" and node.inputs[0] is not None
+    }
+    assert {grid.tensor for grid in found.activations} <= quantized
+    assert len(found.activations) == min(8, len(quantized))

@@ -9,6 +9,7 @@ interrupted, the best so far written.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from onnxpress.model_file import save
 from onnxpress.output_file import FileSet, check_output
 from onnxpress.own_files import STAMP, require_own_model, require_report
 from onnxpress.report.distillation import distillation_document, print_distillation
+from onnxpress.report.distillation_page import write_distillation
+from onnxpress.report.html import require_html
 from onnxpress.report.printing import conclude, console_for
 from onnxpress.version import __version__
 
@@ -95,6 +98,7 @@ __all__ = ["command"]
     metavar="FILE",
     help="Written now and then and at Ctrl-C; the same command again goes on from it.",
 )
+@click.option("--report", type=PATH, metavar="FILE.html", help="Write an HTML report.")
 @force_option
 @json_option
 @threads_option
@@ -114,6 +118,7 @@ def command(
     seed: int,
     initialize: bool,
     state: Path | None,
+    report: Path | None,
     force: bool,
     json_path: str | None,
     threads: int,
@@ -123,14 +128,8 @@ def command(
     if calibration is None:
         raise UsageError("distill needs samples to train with: give --calibration DATA [U008]")
     target = output or student.with_suffix(".distilled.onnx")
-    _check(target, json_path, [teacher, student, calibration, evaluation])
-    if not force:
-        require_own_model(target)
-        if json_path not in (None, STANDARD_OUTPUT):
-            require_report(Path(str(json_path)))
-    if state is not None:
-        _check(state, None, [teacher, student, calibration, evaluation, target])
-        require_state(state)
+    inputs = (teacher, student, calibration, evaluation)
+    _check_all(inputs, target, json_path, report, state, force=force)
     asked = Budget(**budget)
     with interruptible() as interruption, progress_line() as progress:
         found = distill(
@@ -151,7 +150,12 @@ def command(
             progress=progress,
             stop=interruption,
         )
-    document = distillation_document(found)
+    document = distillation_document(
+        found,
+        teacher=str(teacher),
+        student=str(student),
+        command=["onnxpress", *sys.argv[1:]],
+    )
     found.model.metadata_props[STAMP] = __version__
     written = [str(target) + (" (in place of the one that was there)" if target.exists() else "")]
     with FileSet() as files:
@@ -159,6 +163,9 @@ def command(
         if json_path not in (None, STANDARD_OUTPUT):
             stage_json(document, Path(str(json_path)), files)
             written.append(str(json_path))
+        if report is not None:
+            write_distillation(document, report, files)
+            written.append(str(report))
     if json_path == STANDARD_OUTPUT:
         write_json(document, json_path)
     else:
@@ -171,7 +178,40 @@ def command(
         sys.exit(NOT_MET)
 
 
-def _check(target: Path, json_path: str | None, read: list[Path | str | None]) -> None:
+def _check_all(
+    inputs: Sequence[Path | str | None],
+    target: Path,
+    json_path: str | None,
+    report: Path | None,
+    state: Path | None,
+    *,
+    force: bool,
+) -> None:
+    """Refuse before any work whatever stands in the way of one of the outputs.
+
+    Raises:
+        OutputError: with which file it is.
+        UsageError: the report needs a package.
+    """
+    _check(target, json_path, inputs)
+    if report is not None:
+        require_html()
+        _check(report, json_path, [*inputs, target])
+        if report.resolve() == target.resolve():
+            raise OutputError(
+                f"{report}: --report would overwrite the model; give it another name [O001]"
+            )
+    if not force:
+        require_own_model(target)
+        for path in (report, None if json_path in (None, STANDARD_OUTPUT) else json_path):
+            if path is not None:
+                require_report(Path(path))
+    if state is not None:
+        _check(state, None, [*inputs, target, report])
+        require_state(state)
+
+
+def _check(target: Path, json_path: str | None, read: Sequence[Path | str | None]) -> None:
     """Refuse before any work what cannot be written, or would overwrite what is read.
 
     Raises:
@@ -183,5 +223,5 @@ def _check(target: Path, json_path: str | None, read: list[Path | str | None]) -
     check_json(json_path, [*read, target], can_force=True)
     if json_path is not None and Path(json_path).resolve() == target.resolve():
         raise OutputError(
-            f"{json_path}: --json would overwrite the model; give it another name [O001]"
+            f"{json_path}: --json would overwrite another result; give it another name [O001]"
         )

@@ -1,5 +1,6 @@
 """What `onnxpress distill` found, as plain data and on the console."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,16 +16,28 @@ from onnxpress.report.printing import add_column, new_table, print_all, print_te
 from onnxpress.report.text import counted, printable
 from onnxpress.version import __version__
 
-__all__ = ["distillation_document", "print_distillation"]
+__all__ = ["distillation_document", "figure_lines", "print_distillation"]
 
 _SHOWN = 4
 
 
-def distillation_document(found: Distilled) -> dict[str, Any]:
-    """A distillation as JSON-ready data."""
+def distillation_document(
+    found: Distilled, *, teacher: str = "", student: str = "", command: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A distillation as JSON-ready data.
+
+    Args:
+        found: what `distill` gave back.
+        teacher: what it is called.
+        student: likewise.
+        command: the command line that asked for it, where there was one.
+    """
     trained = found.trained
     return {
         "onnxpress": __version__,
+        "command": shlex.join(command),
+        "teacher": teacher,
+        "student": student,
         "better": found.better,
         "why_not": found.why_not,
         "seconds": round(found.seconds, 2),
@@ -95,7 +108,7 @@ def print_distillation(
     table = new_table()
     for heading in ("", "student", "trained", "teacher"):
         add_column(table, heading, number=bool(heading))
-    for line in _lines(found):
+    for line in figure_lines(found):
         table.add_row(*(Text(printable(cell)) for cell in line))
     console.print(table)
     training = found["training"]
@@ -132,7 +145,8 @@ def print_distillation(
         console.print(Text(f"wrote {printable(path)}"), soft_wrap=True)
 
 
-def _lines(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+def figure_lines(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Figures of student, trained student and teacher, in words."""
     before, after, training = found["before"], found["after"], found["training"]
     lines = [
         (

@@ -72,6 +72,15 @@ def document(result: Result, command: Sequence[str] = ()) -> dict[str, Any]:
         "forms": [] if origins is None else form_rows(result, origins, layers),
         "histograms": [] if origins is None else histograms(result, origins, layers),
         "activations": [asdict(grid) for grid in result.activations],
+        "operators": [
+            {
+                "operator": one.operator,
+                "nodes": list(one.nodes),
+                "ms": [float(f"{ms:.4g}") for ms in one.ms],
+                "shares": [round(share, 4) for share in one.shares],
+            }
+            for one in result.operators
+        ],
         "spectra": spectra(result),
         "regions": _regions(result),
         "compared": result.compared,

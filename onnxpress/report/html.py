@@ -32,6 +32,7 @@ from onnxpress.report.text import costly_layers, counted, stage_summary
 
 __all__ = ["require_html", "write_difference", "write_html"]
 
+_OPERATORS = 12
 _LAYER_ROWS = 1000
 """Of the layers' table; a page with ten thousand takes a second to open."""
 
@@ -89,6 +90,7 @@ def write_html(report: Document, path: Path, files: FileSet) -> None:
         spectra=spectrum_charts(report["spectra"]),
         masks=shown_masks,
         masks_left=masks_left,
+        operators=_operators(report["operators"]),
         regions=regions(report["regions"]),
         stages=[(stage, stage_summary(stage), _stage_tables(stage)) for stage in report["stages"]],
         costly=costly_layers(report["stages"]),
@@ -171,6 +173,30 @@ def _tried(report: Document) -> Table:
     if report["tried_in_all"] > len(numbered):
         summary = f"the first {len(numbered):,} of {report['tried_in_all']:,} models as a table"
     return table_of(TRIED_COLUMNS, numbered, summary, most=_LAYER_ROWS, searchable=True)
+
+
+def _operators(found: Sequence[Document]) -> Table | None:
+    """Where the time goes, those that take most first."""
+    if not found:
+        return None
+    pairs = ((what, f"{what}, optimized") for what in ("nodes", "ms", "share"))
+    headings = ("operator", *itertools.chain(*pairs))
+    styles = ["", *("number",) * 6]
+    rows_ = [
+        (
+            one["operator"],
+            *(f"{number:,}" for number in one["nodes"]),
+            *(f"{ms:.3g}" if ms else "" for ms in one["ms"]),
+            *(f"{100 * share:.1f}%" if share else "" for share in one["shares"]),
+        )
+        for one in found[:_OPERATORS]
+    ]
+    rest = f"{len(found) - _OPERATORS:,} more take less." if len(found) > _OPERATORS else ""
+    return Table(
+        tuple(map(Cell, headings, styles)),
+        tuple(TableRow(tuple(map(Cell, row, styles))) for row in rows_),
+        rest=rest,
+    )
 
 
 def _differing(report: Document) -> list[dict[str, Any]]:

@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from onnxpress.runtime.session import Feed, Session
 from onnxpress.temporary import temporary_folder
 
-__all__ = ["NodeTime", "node_times", "profiled"]
+__all__ = ["LEAST_RUNS", "NodeTime", "OperatorTime", "by_operator", "node_times", "profiled"]
 
 _WARM, _LEAST, _MOST = 2, 5, 100
 """Runs that are not counted; at least and at most of those that are."""
+LEAST_RUNS = _WARM + _LEAST
+"""Of each model, however long they take."""
 _KERNEL = "_kernel_time"
 
 
@@ -39,13 +43,43 @@ class NodeTime:
     ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class OperatorTime:
+    """What an operator takes in two models, as onnxruntime runs them.
+
+    Attributes:
+        operator: type.
+        nodes: how many there are in the first, and in the second.
+        ms: of all of them in one run, likewise.
+        shares: of the time of all nodes, likewise.
+    """
+
+    operator: str
+    nodes: tuple[int, int]
+    ms: tuple[float, float]
+    shares: tuple[float, float]
+
+
+def by_operator(one: Sequence[NodeTime], other: Sequence[NodeTime]) -> tuple[OperatorTime, ...]:
+    """Two profiles side by side, what takes most time in any of them first."""
+    sides = one, other
+    totals = [sum(node.ms for node in side) or 1.0 for side in sides]
+    found = []
+    for operator in sorted({node.operator for side in sides for node in side}):
+        own = [[node.ms for node in side if node.operator == operator] for side in sides]
+        (a, b), (all_a, all_b) = (sum(times) for times in own), totals
+        nodes = len(own[0]), len(own[1])
+        found.append(OperatorTime(operator, nodes, (a, b), (a / all_a, b / all_b)))
+    return tuple(sorted(found, key=lambda row: -max(row.ms)))
+
+
 def profiled(
-    models: Sequence[Path], feed: Feed, *, threads: int = 0, budget_s: float = 2.0
+    models: Sequence[Path | ir.Model], feed: Feed, *, threads: int = 0, budget_s: float = 2.0
 ) -> list[list[NodeTime]]:
     """The nodes of each model, those that take most time first; models are run in turn.
 
     Args:
-        models: files with the same inputs.
+        models: with the same inputs.
         feed: that they run on.
         threads: of onnxruntime; 0: all cores.
         budget_s: seconds for all models together, about.
@@ -55,8 +89,13 @@ def profiled(
     """
     with temporary_folder() as folder:
         sessions = [
-            Session(path, threads=threads, name=str(path), profile=folder / f"{number}")
-            for number, path in enumerate(models)
+            Session(
+                model,
+                threads=threads,
+                name=str(model) if isinstance(model, Path) else "the model",
+                profile=folder / f"{number}",
+            )
+            for number, model in enumerate(models)
         ]
         runs, started = 0, time.monotonic()
         while runs < _WARM + _LEAST or (

@@ -325,3 +325,26 @@ def test_models_of_a_fixed_batch_are_trained_sample_by_sample(
     document = json.loads(result.output)
     assert document["training"]["loss_best"] < document["training"]["loss_before"]
     assert Session(tmp_path / "out.onnx").inputs[0].shape == (1, 1, 28, 28)
+
+
+def test_report_is_a_page_of_the_document(arguments: list[object], tmp_path: Path) -> None:
+    page, document = tmp_path / "page.html", tmp_path / "found.json"
+    result = run(*arguments, "--report", page, "--json", document)
+    assert result.exit_code == 0, result.output
+    assert "page.html" in message(result)
+    text = page.read_text(encoding="utf-8")
+    found = json.loads(document.read_text(encoding="utf-8"))
+    assert '<p class="verdict good">Better: ' in text
+    assert "Loss over 60 steps" in text
+    assert found["trained"][0] in text
+    assert found["student"].endswith("student.onnx")
+
+
+def test_report_overwrites_no_other_file(arguments: list[object], tmp_path: Path) -> None:
+    for place in (tmp_path / "out.onnx", tmp_path / "evaluation.npz"):
+        result = run(*arguments, "--report", place)
+        assert result.exit_code == 2
+        assert message(result).startswith("error[O0")
+    letter = tmp_path / "letter.html"
+    letter.write_text("Dear reader")
+    assert message(run(*arguments, "--report", letter)).startswith("error[O004]: ")
