@@ -36,7 +36,9 @@ def test_what_samples_would_open_is_the_next_step(models: Path, tmp_path: Path) 
     data = ("--calibration", models / "fashion_calibration.npz")
     given = run("quantize", mlp, "-o", out, *data, "--form", "weight_only", "--json", "-")
     assert "to quantize" in json.loads(without.output)["next"]
-    assert json.loads(given.output)["next"] == ""
+    # With samples nothing is closed any more; more of them would prove more.
+    assert "opens" not in json.loads(given.output)["next"]
+    assert json.loads(given.output)["next"].startswith("give --evaluation with about ")
 
 
 def test_json_has_the_readings(models: Path) -> None:
