@@ -13,7 +13,7 @@ import click
 
 from onnxpress.cli.exit_status import NOT_MET
 from onnxpress.cli.json_output import check_json, write_json
-from onnxpress.cli.options import PATH, json_option, recipe_option, threads_option
+from onnxpress.cli.options import PATH, json_option, recipe_option, samples_option, threads_option
 from onnxpress.cli.progress import progress_line
 from onnxpress.cli.saying import saying_options
 from onnxpress.difference import DEFAULT_TOLERANCE_DB, compare_models
@@ -35,13 +35,7 @@ __all__ = ["command"]
     metavar="DATA",
     help="Samples for A, as --calibration of `optimize` takes them. Without: random inputs.",
 )
-@click.option(
-    "--samples",
-    type=click.IntRange(min=1),
-    default=16,
-    show_default=True,
-    help="How many of them are run.",
-)
+@samples_option
 @click.option(
     "--tolerance",
     type=float,

@@ -20,6 +20,7 @@ __all__ = [
     "overridable_option",
     "provider_options",
     "recipe_option",
+    "samples_option",
     "selection_options",
     "threads_option",
 ]
@@ -79,6 +80,15 @@ _calibration = click.option(
     "they are prepared, a folder of ONNX test data sets, module:function, or what another "
     "installed reader takes.",
 )
+
+samples_option = click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="How many of them are run.",
+)
+"""Of commands that look at the tensors of two models."""
 
 recipe_option = click.option(
     "--recipe",

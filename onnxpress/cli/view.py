@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from onnxpress import model_file
-from onnxpress.cli.options import PATH, threads_option
+from onnxpress.cli.options import PATH, samples_option, threads_option
 from onnxpress.cli.progress import progress_line
 from onnxpress.cli.saying import saying_options
 from onnxpress.cli.serving import serve
@@ -37,13 +37,7 @@ __all__ = ["command"]
     metavar="DATA",
     help="Samples for A, as --calibration of `optimize` takes them: errors are measured.",
 )
-@click.option(
-    "--samples",
-    type=click.IntRange(min=1),
-    default=16,
-    show_default=True,
-    help="How many of them are run.",
-)
+@samples_option
 @click.option(
     "-o",
     "--output",

@@ -34,7 +34,7 @@ from onnxpress.toml_places import read_toml
 
 __all__ = ["READER", "check_preparation", "load_prepared"]
 
-T = TypeVar("T", Texts, Table)
+T = TypeVar("T", Pictures, Texts, Sounds, Table)
 
 _Read = Callable[[Path, Mapping[str, Any], Sequence[InputSpec], Mapping[str, Array]], Samples]
 
@@ -87,38 +87,20 @@ def _rooted(table: Mapping[str, Any], file: Path) -> dict[str, Any]:
     }
 
 
-def _images(
-    path: Path,
-    table: Mapping[str, Any],
-    inputs: Sequence[InputSpec],
-    constants: Mapping[str, Array],
-) -> Samples:
-    own = dict(table)
-    processor = own.pop("preprocessor", None)
-    how = Pictures() if processor is None else said_by_processor(Path(processor))[0]
-    how = replace(how, **checked(Pictures, "images", own, kind="table"))
-    return read_images(path, how, inputs, constants)
-
-
-def _sounds(
-    path: Path,
-    table: Mapping[str, Any],
-    inputs: Sequence[InputSpec],
-    constants: Mapping[str, Array],
-) -> Samples:
-    own = dict(table)
-    said = own.pop("preprocessor", None)
-    how = (None if said is None else heard_by_extractor(Path(said))) or Sounds()
-    how = replace(how, **checked(Sounds, "sounds", own, kind="table"))
-    return read_sounds(path, how, inputs, constants)
-
-
 def _prepared(
     name: str,
     settings: type[T],
     read: Callable[[Path, T, Sequence[InputSpec], Mapping[str, Array]], Samples],
+    said_in: Callable[[Path], T] | None = None,
 ) -> _Read:
-    """A reader of files with its settings, from a table of that name."""
+    """A reader of files with its settings, from a table of that name.
+
+    Args:
+        name: of the table.
+        settings: their class.
+        read: what reads the files.
+        said_in: settings that a file of the transformers library states, which the table may name.
+    """
 
     def described(
         path: Path,
@@ -126,16 +108,22 @@ def _prepared(
         inputs: Sequence[InputSpec],
         constants: Mapping[str, Array],
     ) -> Samples:
-        how = settings(**checked(settings, name, table, kind="table"))
-        return read(path, how, inputs, constants)
+        own = dict(table)
+        file = None if said_in is None else own.pop("preprocessor", None)
+        chosen = checked(settings, name, own, kind="table")
+        if said_in is None or file is None:
+            return read(path, settings(**chosen), inputs, constants)
+        return read(path, replace(said_in(Path(file)), **chosen), inputs, constants)
 
     return described
 
 
 _KINDS: dict[str, _Read] = {
-    "images": _images,
+    "images": _prepared("images", Pictures, read_images, lambda file: said_by_processor(file)[0]),
     "texts": _prepared("texts", Texts, read_texts),
-    "sounds": _sounds,
+    "sounds": _prepared(
+        "sounds", Sounds, read_sounds, lambda file: heard_by_extractor(file) or Sounds()
+    ),
     "table": _prepared("table", Table, read_table),
 }
 
