@@ -14,6 +14,7 @@ from onnxpress.data.pictures import geometry_of
 from onnxpress.errors import ModelError
 from onnxpress.judge import Kind, Reading, read_outputs
 from onnxpress.recipe import samples_digest
+from onnxpress.report.pictures import fed_document
 from onnxpress.report.reading import reading_document
 from onnxpress.runtime import Array, InputSpec, Session
 
@@ -21,6 +22,8 @@ __all__ = ["look_at_samples"]
 
 _RUN = 32
 """Samples that are run: enough to tell a large difference, and seconds on any model."""
+_SHOWN = 3
+"""Samples, spread over all."""
 _SHAPES = 4
 _CLEARLY = 0.1
 """Of the share of right answers, or of the mean confidence, that one way of feeding beats another
@@ -40,7 +43,9 @@ def look_at_samples(
     evaluation: Data | None = None,
     preparation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Names, types, shapes and ranges of what is fed, how outputs are read, and what looks wrong.
+    """Names, types, shapes and ranges of what is fed, three samples, and what looks wrong.
+
+    How outputs are read is among it; the samples are pictures, sounds and texts where they can be.
 
     Args:
         model: the file.
@@ -79,9 +84,18 @@ def look_at_samples(
         "samples": len(samples),
         "inputs": [_input(spec, samples) for spec in session.inputs],
         "labels": _labels(samples),
+        "shown": [_shown(samples, index) for index in spread(len(samples), _SHOWN)],
         "readings": [reading_document(reading) for reading in readings.values()],
         "notes": notes,
         "problems": problems,
+    }
+
+
+def _shown(samples: Samples, index: int) -> dict[str, Any]:
+    return {
+        "sample": samples.place(index),
+        "text": samples.texts[index] if samples.texts else "",
+        "fed": fed_document(samples.feeds[index], samples.rates),
     }
 
 

@@ -1,5 +1,7 @@
 """What `onnxpress data` says of samples: what they are, and what looks wrong."""
 
+import base64
+import io
 import json
 from pathlib import Path
 
@@ -140,3 +142,43 @@ def test_folder_of_the_wrong_files_is_refused_with_what_is_taken(
     result = run("data", models / "fashion_cnn.onnx", tmp_path)
     assert result.exit_code == 2
     assert "a folder of pictures" in message(result)
+
+
+def test_three_samples_are_shown_as_pictures(models: Path, tmp_path: Path) -> None:
+    data, page = models / "fashion_calibration.npz", tmp_path / "data.html"
+    said = run("data", models / "fashion_cnn.onnx", data, "--report", page, "--json", "-").output
+    shown = json.loads(said)["shown"]
+    assert [one["sample"] for one in shown] == [0, 85, 170]
+    html = page.read_text(encoding="utf-8")
+    for one in shown:
+        (fed,) = one["fed"]
+        assert (fed["input"], fed["shape"]) == ("image", [1, 1, 28, 28])
+        head, _, body = fed["picture"].partition(",")
+        assert head == "data:image/png;base64"
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(body))).convert("L"))
+        with np.load(data) as archive:
+            image = archive["image"][one["sample"]].reshape(28, 28)
+        np.testing.assert_allclose(pixels / 255, image / image.max(), atol=0.003)
+        assert fed["picture"] in html
+    assert "Nothing looks wrong" in html
+
+
+def test_texts_are_shown_as_they_were_read(tmp_path: Path) -> None:
+    text = helper.make_tensor_value_info("text", TensorProto.STRING, ["n"])
+    out = helper.make_tensor_value_info("out", TensorProto.STRING, ["n"])
+    node = helper.make_node("Identity", ["text"], ["out"])
+    graph = helper.make_graph([node], "g", [text], [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    (tmp_path / "lines.txt").write_text("a bird <script>alert(1)</script>\nsings\n")
+    arguments = ("data", tmp_path / "m.onnx", tmp_path / "lines.txt")
+    page = tmp_path / "page.html"
+    told = run(*arguments, "--report", page)
+    assert told.exit_code == 0
+    assert "sample 1 'sings'" in told.output
+    html = page.read_text(encoding="utf-8")
+    assert "<script>alert" not in html
+    assert "a bird &lt;script&gt;" in html
+    page.write_text("mine")
+    assert "choose another name" in message(run(*arguments, "--report", page))
+    assert page.read_text() == "mine"

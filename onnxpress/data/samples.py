@@ -34,6 +34,7 @@ class Samples:
         rates: values a second of inputs that are fed recordings, by name.
         preparation: what prepares other files in the same way (`preparation`), where files were
             prepared; else empty.
+        texts: the line that each was made of, where they were lines of text; else empty.
     """
 
     feeds: tuple[Feed, ...]
@@ -44,6 +45,7 @@ class Samples:
     places: tuple[int, ...] = ()
     rates: Mapping[str, int] = field(default_factory=dict)
     preparation: Mapping[str, Any] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.feeds)
@@ -65,6 +67,7 @@ class Samples:
             source=source or self.source,
             groups=groups,
             places=places,
+            texts=tuple(self.texts[i] for i in chosen) if self.texts else (),
         )
 
     def place(self, index: int) -> int:

@@ -100,11 +100,19 @@ def read_texts(
     specs = [spec for spec in inputs if spec.name not in constants]
     if len(specs) == 1 and specs[0].dtype == "object":
         samples = assembled(_as_they_are(lines, specs[0]), inputs, constants, str(path), notes)
-        return replace(samples, preparation=preparation_of("texts", how, inputs, constants))
-    how = replace(how, tokenizer=str(_tokenizer_file(how, path)))
-    rows, note = _tokenized(lines, how, specs, path)
-    samples = assembled(rows, inputs, constants, str(path), [*notes, note])
-    return replace(samples, preparation=preparation_of("texts", how, inputs, constants))
+    else:
+        how = replace(how, tokenizer=str(_tokenizer_file(how, path)))
+        rows, note = _tokenized(lines, how, specs, path)
+        samples = assembled(rows, inputs, constants, str(path), [*notes, note])
+    kept = preparation_of("texts", how, inputs, constants)
+    # Of a batch of several there is no one line.
+    texts = tuple(_in_words(line) for line in lines) if len(samples) == len(lines) else ()
+    return replace(samples, preparation=kept, texts=texts)
+
+
+def _in_words(line: Line) -> str:
+    text, second, _ = line
+    return text if second is None else f"{text} | {second}"
 
 
 def _lines(file: Path, how: Texts, label: int | None) -> Iterator[Line]:
