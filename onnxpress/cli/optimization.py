@@ -120,7 +120,8 @@ def _optimize_for(
     """Optimize, write and print; whether the model is within the budget."""
     with progress_line() as progress:
         result = optimize(model, target=targets, progress=progress, **options)
-    found = document(result, ["onnxpress", *sys.argv[1:]])
+    figures = outputs.report is not None or outputs.json is not None
+    found = document(result, ["onnxpress", *sys.argv[1:]], figures=figures)
     earlier = outputs.model.exists()
     with FileSet() as files:
         written = result.stage(files, outputs.model, external_data=outputs.external_data)

@@ -41,12 +41,16 @@ _MORE_TIME = 4
 _LEAST_LIMIT_S = 60
 
 
-def document(result: Result, command: Sequence[str] = ()) -> dict[str, Any]:
+def document(
+    result: Result, command: Sequence[str] = (), *, figures: bool = True
+) -> dict[str, Any]:
     """A result as JSON-ready data.
 
     Args:
         result: of `optimize`.
         command: the command line that asked for it, where there was one.
+        figures: with what a page draws of weights and of the graph; a console shows none of it, and
+            it takes a second of a graph of 10,000 nodes.
     """
     validation = result.validation
     origins = Origins(result.stages[0].model) if result.stages else None
@@ -70,7 +74,7 @@ def document(result: Result, command: Sequence[str] = ()) -> dict[str, Any]:
         "spent": columns.number_or_none(result.spent),
         "layers": layers,
         "forms": [] if origins is None else form_rows(result, origins, layers),
-        "histograms": [] if origins is None else histograms(result, origins, layers),
+        "histograms": histograms(result, origins, layers) if figures and origins else [],
         "activations": [asdict(grid) for grid in result.activations],
         "operators": [
             {
@@ -81,8 +85,8 @@ def document(result: Result, command: Sequence[str] = ()) -> dict[str, Any]:
             }
             for one in result.operators
         ],
-        "spectra": spectra(result),
-        "regions": _regions(result),
+        "spectra": spectra(result) if figures else [],
+        "regions": _regions(result) if figures else [],
         "compared": result.compared,
         "disagreements": [_disagreement(one) for one in result.disagreements],
         "stages": _stages(result.stages, result.original_bytes),
