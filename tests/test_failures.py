@@ -183,7 +183,7 @@ def test_pass_asked_for_by_name_without_effect_is_exit_status_1(
         (["optimize", "{model}", "--passes", "qantize"], "did you mean 'quantize'"),
         (["optimize", "{model}", "--target", "phone"], "there is no target 'phone'"),
         (["optimize", "{model}", "--max-drop", "-3"], "expected a percentage"),
-        (["optimize", "{model}", "--metric", "acuracy"], "expected auto"),
+        (["optimize", "{model}", "--metric", "acuracy"], "there are: auto, accuracy"),
         (["optimize", "{model}", "--max-drop", "1"], "needs a task metric"),
         (["optimize", "{model}", "--metric", "accuracy"], "needs labels"),
         (["optimize", "{model}", "--calibration", "absent.npz"], "absent.npz"),
