@@ -171,6 +171,11 @@ def test_a_chosen_mixture_keeps_its_decibels_on_samples_that_did_not_choose(
     known = [original.run(feed)["y"] for feed in (*drawn(), *unseen)]
     if not all(np.isfinite(array).all() and np.abs(array).max() < 1e30 for array in known):
         return
+    for some in (known[: len(drawn())], known[len(drawn()) :]):
+        squares = np.square(np.concatenate(some), dtype=np.float64)
+        # Decibels of exp(exp(x)) are those of one number, which says nothing of the next.
+        if squares.max() > squares.sum() / 2:
+            return
     half, _ = chosen(model, drawn())
     assert emulated_db(half, original, unseen) > 45
 

@@ -74,25 +74,25 @@ def test_taken_port_is_an_error_of_the_command(models: Path) -> None:
 
 def test_interrupt_ends_it_quietly(models: Path) -> None:
     command = [sys.executable, "-m", "onnxpress", "view", str(models / "fashion_mlp.onnx")]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*command, "--no-browser"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    try:
-        assert process.stdout.readline() == "8 nodes, without those that compute constants.\n"
-        found = re.fullmatch(
-            r"http://127\.0\.0\.1:(\d+)/  \(Ctrl-C ends it\)\n", process.stdout.readline()
-        )
-        assert found is not None
-        status, page = answer(int(found[1]))
-        process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "8 nodes, without those that compute constants.\n"
+            found = re.fullmatch(
+                r"http://127\.0\.0\.1:(\d+)/  \(Ctrl-C ends it\)\n", process.stdout.readline()
+            )
+            assert found is not None
+            status, page = answer(int(found[1]))
+            process.send_signal(signal.SIGINT)
+            rest, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert status == 200
     assert "<title>onnxpress: fashion_mlp.onnx</title>" in page
     assert (process.returncode, rest.strip(), errors) == (0, "", "")
