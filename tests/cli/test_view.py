@@ -73,7 +73,12 @@ def test_taken_port_is_an_error_of_the_command(models: Path) -> None:
 
 
 def test_interrupt_ends_it_quietly(models: Path) -> None:
-    command = [sys.executable, "-m", "onnxpress", "view", str(models / "fashion_mlp.onnx")]
+    # A shell starts what runs in the background with interrupts ignored; children inherit that.
+    heeding = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from onnxpress.cli import main; main()"
+    )
+    command = [sys.executable, "-c", heeding, "view", str(models / "fashion_mlp.onnx")]
     with subprocess.Popen(
         [*command, "--no-browser"],
         stdout=subprocess.PIPE,
