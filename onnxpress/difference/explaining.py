@@ -141,14 +141,24 @@ def constants_changed(one: ir.Node, other: ir.Node) -> Iterator[str]:
 
 
 def _equal(before: np.ndarray, after: np.ndarray) -> bool:
-    power = float(np.mean(np.square(before.astype(np.float64)))) if before.size else 0.0
-    return _noise(before, after) <= _NEGLIGIBLE * power
+    noise = _noise(before, after)
+    return noise == 0 or noise <= _NEGLIGIBLE * _power(before)
+
+
+def _power(array: np.ndarray) -> float:
+    """Of its finite numbers."""
+    finite = array[np.isfinite(array)].astype(np.float64)
+    return float(np.mean(np.square(finite))) if finite.size else 0.0
 
 
 def _noise(before: np.ndarray, after: np.ndarray) -> float:
     if not before.size:
         return 0.0
-    difference = before.astype(np.float64) - after.astype(np.float64)
+    wide, other = before.astype(np.float64), after.astype(np.float64)
+    # A mask of -inf is the same as itself.
+    with np.errstate(invalid="ignore"):
+        same = (wide == other) | (np.isnan(wide) & np.isnan(other))
+        difference = np.where(same, 0.0, wide - other)
     return float(np.mean(np.square(difference)))
 
 
@@ -157,7 +167,7 @@ def _change(before: np.ndarray, after: np.ndarray) -> str:
         return f"{before.item():.6g} became {after.item():.6g}"
     noise = _noise(before, after)
     if not math.isfinite(noise):
-        return "is not finite in B"
-    power = float(np.mean(np.square(before.astype(np.float64))))
+        return "has other places that are not finite"
+    power = _power(before)
     decibels = 10 * math.log10(power / noise) if power else -math.inf
     return f"{list(before.shape)} differs ({decibels:.1f} dB)"

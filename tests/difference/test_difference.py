@@ -11,6 +11,7 @@ from planted import plant, renamed
 
 from onnxpress import model_file
 from onnxpress.difference import Difference, compare_models
+from onnxpress.difference.explaining import constants_changed
 from onnxpress.difference.weights import constant_array
 from onnxpress.errors import UsageError
 from onnxpress.runtime import Array
@@ -296,3 +297,16 @@ def test_value_that_is_not_finite_is_blamed_on_its_node(tmp_path: Path, tensor: 
     found = compared(tmp_path, model, plant(model, "weight NaN", tensor).model)
     assert worst(found) == tensor
     assert found.worst[0].error.adds == np.inf
+
+
+def test_constants_with_infinities_are_compared_by_their_finite_numbers() -> None:
+    def masked(*values: float) -> ir.Node:
+        tensor = ir.tensor(np.array(values, np.float32), name="mask")
+        mask = ir.Value(name="mask", const_value=tensor)
+        return ir.node("Add", [ir.Value(name="x"), mask])
+
+    inf = float("inf")
+    same, moved, lost = masked(0, 1, -inf), masked(0, 1.5, -inf), masked(0, 1, 0)
+    assert list(constants_changed(same, masked(0, 1, -inf))) == []
+    assert list(constants_changed(same, moved)) == ["mask [3] differs (7.8 dB)"]
+    assert list(constants_changed(same, lost)) == ["mask has other places that are not finite"]
