@@ -1,6 +1,6 @@
 """Samples from recordings: the signal itself or its log-mel features, at one rate, one channel."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +9,7 @@ import numpy as np
 from annotated_types import Gt
 
 from onnxpress.data.features import Kind, Mel, Window, log_mel, standardized
-from onnxpress.data.files import MOST, assembled, has_files, listed, readable
+from onnxpress.data.files import MOST, Row, assembled, has_files, listed, readable
 from onnxpress.data.preparation import preparation_of
 from onnxpress.data.preprocessor import beside, said_in
 from onnxpress.data.reader import Reader, path_of
@@ -27,6 +27,8 @@ Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 _RATE = 16_000
 """Of speech models, nearly all of them."""
 _USUAL_BANDS = 80
+_MOST_PIECES = 8
+"""Of one recording: more of one voice say little that is new."""
 _FLOATS = ("float32", "float16", "float64")
 
 
@@ -41,6 +43,11 @@ class Sounds:
     rate: Annotated[int, Gt(0)] | None = setting(None, "Samples a second; without: 16,000.")
     seconds: Annotated[float, Gt(0)] | None = setting(
         None, "Cut or filled to this; without: as the model fixes it, else as each is."
+    )
+    pieces: Annotated[int, Gt(0)] | None = setting(
+        None,
+        "Of each recording at most, evenly spread, where the length of the signal is fixed; "
+        "without: 1 where recordings have classes, else 8.",
     )
     place: Literal["start", "end"] = setting("start", "Where a short one lies amid silence.")
     scale: Annotated[float, Gt(0)] = setting(1.0, "What values of -1 to 1 are multiplied by.")
@@ -110,10 +117,16 @@ def read_sounds(
     what = "one channel" if how.features == "signal" else f"{how.features} features of one channel"
     note = f"{path}: recordings are fed as {what} of {rate:,} values a second{by}"
     notes = [note, *found.notes]
-    prepare = _as_signal if how.features == "signal" else _as_features
-    arrays = readable(found, lambda file: prepare(file, how, spec, shape), notes)
-    rows = (({spec.name: array}, label) for array, label in arrays)
-    samples = assembled(rows, inputs, constants, str(path), notes)
+    most = how.pieces or (_MOST_PIECES if found.labels is None else 1)
+    if how.features == "signal":
+        arrays = readable(found, lambda file: _as_signals(file, how, spec, shape, most), notes)
+    else:
+        arrays = readable(found, lambda file: [_as_features(file, how, spec, shape)], notes)
+    sources: list[int] = []
+    samples = assembled(_rows(arrays, spec.name, sources), inputs, constants, str(path), notes)
+    if len(samples) == len(sources) > len(set(sources)):
+        # Pieces of one recording stay on one side when samples are divided.
+        samples = replace(samples, groups=np.asarray(sources, np.int64))
     kept = preparation_of("sounds", how, inputs, constants, rate=rate, classes=found.classes)
     rates = {spec.name: rate} if how.features == "signal" else {}
     return replace(samples, preparation=kept, rates=rates)
@@ -163,10 +176,31 @@ def _feature_axes(spec: InputSpec, how: Sounds) -> tuple[int, ...] | None:
     return tuple(_BANDS if axis == bands else _TIME if axis in wide else 1 for axis in range(rank))
 
 
-def _as_signal(file: Path, how: Sounds, spec: InputSpec, axes: tuple[int, ...]) -> Array:
-    signal = _cut(_signal(file, how.rate or _RATE), how, _fixed(spec, axes, _TIME))
-    if how.standardize:
-        signal = standardized(signal)
+def _rows(
+    recordings: Iterable[tuple[list[Array], int | None]], name: str, sources: list[int]
+) -> Iterator[Row]:
+    """Each piece of each recording; `sources` gets the number of the recording of each."""
+    for number, (pieces, label) in enumerate(recordings):
+        for piece in pieces:
+            sources.append(number)
+            yield {name: piece}, label
+
+
+def _as_signals(
+    file: Path, how: Sounds, spec: InputSpec, axes: tuple[int, ...], most: int
+) -> list[Array]:
+    """A recording in as many pieces as fit, from its start to its end."""
+    whole = _signal(file, how.rate or _RATE)
+    count = _count(how, _fixed(spec, axes, _TIME))
+    fitting = 1 if count is None else max(1, min(most, len(whole) // count))
+    if count is None or fitting == 1:
+        return [_as_signal(_cut(whole, how, count), how, spec, axes)]
+    starts = np.linspace(0, len(whole) - count, fitting).astype(int).tolist()
+    return [_as_signal(whole[start : start + count], how, spec, axes) for start in starts]
+
+
+def _as_signal(given: Floats, how: Sounds, spec: InputSpec, axes: tuple[int, ...]) -> Array:
+    signal = standardized(given) if how.standardize else given
     values = (signal * np.float32(how.scale) - np.float32(how.mean)) / np.float32(how.deviation)
     if spec.dtype == "int16":
         values = np.clip(np.rint(values * 32767), -32768, 32767)
@@ -179,7 +213,7 @@ def _as_features(file: Path, how: Sounds, spec: InputSpec, axes: tuple[int, ...]
     mel = Mel(how.features, how.rate or _RATE, bands, how.window)
     # Whisper fills up the signal, which is silence in its features; Kaldi's users the features.
     count = frames * mel.hop if how.features == "log-mel" and frames else None
-    signal = _cut(_signal(file, mel.rate), how, count)
+    signal = _cut(_signal(file, mel.rate), how, _count(how, count))
     if len(signal) < mel.length:
         raise DataError(
             f"{file}: is shorter than one frame of {mel.length} values; remove it, or state "
@@ -201,10 +235,15 @@ def _fixed(spec: InputSpec, axes: tuple[int, ...], what: int) -> int | None:
     return size if isinstance(size, int) and size > 0 else None
 
 
+def _count(how: Sounds, fixed: int | None) -> int | None:
+    """As many values as the model fixes, else as long as is asked for."""
+    if fixed is None and how.seconds is not None:
+        return round(how.seconds * (how.rate or _RATE))
+    return fixed
+
+
 def _cut(signal: Floats, how: Sounds, count: int | None) -> Floats:
-    """To as many values, or as long as is asked for, filled up with silence."""
-    if count is None and how.seconds is not None:
-        count = round(how.seconds * (how.rate or _RATE))
+    """To as many values, filled up with silence; `None`: as it is."""
     if count is None:
         return signal
     signal = signal[:count]

@@ -93,3 +93,39 @@ def test_empty_recording_is_named(tmp_path: Path) -> None:
     tone(tmp_path / "a.wav", seconds=0)
     with pytest.raises(DataError, match=r"a\.wav: is empty"):
         load_samples(tmp_path, [ANY])
+
+
+def ramp(file: Path, count: int) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(file, np.arange(count) / count, 16_000, subtype="FLOAT")
+
+
+def test_long_recordings_are_cut_into_pieces_that_stay_together(tmp_path: Path) -> None:
+    ramp(tmp_path / "a.wav", 5300)
+    ramp(tmp_path / "b.wav", 900)
+    ramp(tmp_path / "c.wav", 20_000)
+    samples = load_samples(tmp_path, [InputSpec("x", "float32", ("n", 512))])
+    firsts = [
+        round(float(feed["x"][0, 0]) * size)
+        for feed, size in zip(samples.feeds, [*[5300] * 8, 900, *[20_000] * 8], strict=True)
+    ]
+    # 5300 values hold ten windows of 512, of which eight are taken; 900 hold one.
+    assert firsts[:9] == [0, 684, 1368, 2052, 2736, 3420, 4104, 4788, 0]
+    assert firsts[-1] == 20_000 - 512
+    assert samples.groups is not None
+    assert samples.groups.tolist() == [*[0] * 8, 1, *[2] * 8]
+    for part in samples.parts((0.5, 0.5), 0):
+        assert part.groups is not None
+    left, right = samples.parts((0.5, 0.5), 0)
+    assert left.groups is not None
+    assert right.groups is not None
+    assert not set(left.groups.tolist()) & set(right.groups.tolist())
+
+
+def test_recordings_with_classes_are_one_piece_unless_more_are_asked_for(tmp_path: Path) -> None:
+    for name in ("yes", "no"):
+        ramp(tmp_path / name / "a.wav", 2048)
+    spec = InputSpec("x", "float32", ("n", 512))
+    assert len(load_samples(tmp_path, [spec])) == 2
+    (tmp_path / "d.toml").write_text('[sounds]\npath = "."\npieces = 3\n')
+    assert len(load_samples(tmp_path / "d.toml", [spec])) == 6
