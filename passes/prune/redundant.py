@@ -8,6 +8,7 @@ other's weights.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,8 @@ _KEEPS_SIGN = _MOVES | _POOLS | {"Add", "Mul"}
 _SAME = 1e-6
 """Relative; a factor between two rows is known no better in float32."""
 
+_CHUNK = 1_000_000
+"""Numbers in double precision: all at once would take many times the weight."""
 _COPIED_BYTES = 256_000_000
 """Of a group's constants, which are then put in the order of its units; it is many times faster."""
 
@@ -63,11 +66,10 @@ def find_redundant(layout: Layout, group: Group, layers: Sequence[Layer]) -> Red
     """What may go of a group that is not blocked."""
     sizes = [layout.constants[name].const_value for name, _ in group.constants]
     copied = sum(tensor.nbytes for tensor in sizes if tensor is not None) < _COPIED_BYTES
-    columns = [
-        _of_units(layout, group, name, axis, copied=copied) for name, axis in group.constants
-    ]
-    making = [values for values, reading in columns if not reading]
-    reading = [values for values, reading in columns if reading]
+    columns = [_columns(layout, group, name, axis, copied=copied) for name, axis in group.constants]
+    making = [one.part for one in columns if not one.reads]
+    reading = [one.part for one in columns if one.reads]
+    chunks = _chunks(len(group.units), columns)
     names = {name for name, _ in group.constants}
     # Whether the constants that read the units are all there is to know of how they are used.
     weighted = not (
@@ -77,36 +79,69 @@ def find_redundant(layout: Layout, group: Group, layers: Sequence[Layer]) -> Red
     )
     zero = layout.arrives_as_zero(group)
     never = _never_positive(layout, group, layers) if zero else set()
-    dead = [
-        unit
-        for unit in range(len(group.units))
-        if (zero and not any(part(unit).any() for part in making))
-        or unit in never
-        or (weighted and reading and not any(part(unit).any() for part in reading))
-    ]
+    idle = np.zeros(len(group.units), bool)
+    idle[sorted(never)] = True
+    for some in chunks:
+        if zero:
+            idle[some] |= ~_any(making, some)
+        if weighted and reading:
+            idle[some] |= ~_any(reading, some)
+    dead = np.flatnonzero(idle).tolist()
     if len(dead) == len(group.units):
         dead = dead[1:]
     copies: list[tuple[int, int, float]] = []
     if weighted and reading:
         scaled = _is_homogeneous(layout, group)
         first: dict[bytes, tuple[int, float]] = {}
-        for unit in range(len(group.units)):
-            if unit in dead:
-                continue
-            made = np.concatenate([part(unit) for part in making])
-            norm = float(np.linalg.norm(made)) if scaled else 1.0
-            key = (np.round(made / norm / _SAME) if scaled else made) + 0.0
-            digest = hashlib.blake2b(key.data, digest_size=16).digest()
-            place, other = first.setdefault(digest, (unit, norm))
-            if place != unit:
-                copies.append((unit, place, norm / other))
+        gone = set(dead)
+        for some in chunks:
+            made = np.concatenate([part(some) for part in making], axis=1)
+            norms = np.linalg.norm(made, axis=1) if scaled else np.ones(len(made))
+            # Of dead ones it may be 0.
+            divisors = np.where(norms > 0, norms, 1.0)[:, None]
+            keys = (np.round(made / divisors / _SAME) if scaled else made) + 0.0
+            for unit, key, norm in zip(range(some.start, some.stop), keys, norms, strict=True):
+                if unit in gone:
+                    continue
+                digest = hashlib.blake2b(np.ascontiguousarray(key).data, digest_size=16).digest()
+                place, other = first.setdefault(digest, (unit, float(norm)))
+                if place != unit:
+                    copies.append((unit, place, float(norm) / other))
     return Redundancy(tuple(dead), tuple(copies))
 
 
-def _of_units(
-    layout: Layout, group: Group, name: str, axis: int, *, copied: bool
-) -> tuple[Callable[[int], Float64], bool]:
-    """What gives a unit's part of a constant, and whether the constant reads the units."""
+@dataclass(frozen=True)
+class _Columns:
+    """A constant along the axis of a group's units.
+
+    Attributes:
+        part: `[units, numbers of each]` of some units in turn, in double precision.
+        reads: whether the constant reads the units.
+        numbers: of each unit; 0: units have different numbers, and are asked for one at a time.
+    """
+
+    part: Callable[[slice], Float64]
+    reads: bool
+    numbers: int
+
+
+def _chunks(units: int, columns: Sequence[_Columns]) -> list[slice]:
+    """As many units at a time as take few bytes in double precision."""
+    numbers = [one.numbers for one in columns]
+    step = max(1, _CHUNK // max(sum(numbers), 1)) if all(numbers) else 1
+    return [slice(start, min(start + step, units)) for start in range(0, units, step)]
+
+
+def _any(parts: Sequence[Callable[[slice], Float64]], some: slice) -> npt.NDArray[np.bool_]:
+    """Whether any of some units' numbers is not zero; none is where there are no constants."""
+    found = np.zeros(some.stop - some.start, bool)
+    for part in parts:
+        found |= part(some).any(axis=1)
+    return found
+
+
+def _columns(layout: Layout, group: Group, name: str, axis: int, *, copied: bool) -> _Columns:
+    """Of a constant; with `copied` in the order of the units, which is many times faster."""
     value = layout.constants[name]
     assert value.const_value is not None
     array = np.moveaxis(value.const_value.numpy(), axis, 0)
@@ -118,12 +153,18 @@ def _of_units(
     starts = np.searchsorted(roots[order], units, "left")
     ends = np.searchsorted(roots[order], units, "right")
 
-    def part(unit: int) -> Float64:
-        # Of one unit at a time: all in double precision would take many times the weight.
-        own = array[order[starts[unit] : ends[unit]]]
-        return own.reshape(-1).astype(np.float64)
+    counts = set((ends - starts).tolist())
+    alike = counts.pop() if len(counts) == 1 else 0
 
-    return part, layout.reads(value, axis)
+    def part(some: slice) -> Float64:
+        if alike:
+            places = order[starts[some][:, None] + np.arange(alike)]
+        else:
+            places = order[starts[some][0] : ends[some][0]][None]
+        own = array[places]
+        return own.reshape(len(places), -1).astype(np.float64)
+
+    return _Columns(part, layout.reads(value, axis), alike * math.prod(array.shape[1:]))
 
 
 def merge_copies(
