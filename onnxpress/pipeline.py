@@ -173,7 +173,7 @@ def run(request: Request) -> Result:
     """As `optimize`, for what stands in a request."""
     with numpy_threads(request.threads):
         found = _run(request)
-    request.progress(Progress("done", fraction=1.0))
+        request.progress(Progress("done", fraction=1.0))
     return found
 
 
