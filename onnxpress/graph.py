@@ -41,6 +41,19 @@ def attribute(node: ir.Node, name: str, default: int) -> int:
     return default if found is None or found.is_ref() else found.as_int()
 
 
+RANDOM_OPERATORS = frozenset(
+    [
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    ]
+)
+"""Operators that draw other numbers in every run, unless they are given a seed."""
+
+
 def bodies(node: ir.Node) -> list[ir.Graph]:
     """The graphs inside an If, Loop or Scan."""
     found = (value for value in node.attributes.values() if not value.is_ref())
@@ -159,6 +172,17 @@ def prepend(graph: ir.Graph, nodes: list[ir.Node]) -> None:
         graph.insert_before(graph[0], nodes)
     else:
         graph.extend(nodes)
+
+
+def replace_initializer(
+    graph: ir.Graph, value: ir.Value, nodes: list[ir.Node], result: ir.Value
+) -> None:
+    """Let nodes compute a constant of the graph from now on; what they give takes its name."""
+    name = value.name or ""
+    prepend(graph, nodes)
+    ir.convenience.replace_all_uses_with(value, result)
+    del graph.initializers[name]
+    result.name = name
 
 
 def insert_behind(graph: ir.Graph, value: ir.Value, nodes: list[ir.Node]) -> None:

@@ -11,21 +11,11 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from onnxpress.graph import is_standard
+from onnxpress.graph import RANDOM_OPERATORS, bodies, is_standard
 
 __all__ = ["loaded_bytes"]
 
 _KEPT = frozenset({"DequantizeLinear"})
-_DRAWN = frozenset(
-    {
-        "Bernoulli",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-    }
-)
 
 
 def loaded_bytes(model: ir.Model) -> Iterator[tuple[str, int]]:
@@ -52,12 +42,7 @@ def loaded_bytes(model: ir.Model) -> Iterator[tuple[str, int]]:
 
 def _folds(node: ir.Node) -> bool:
     """Whether a runtime computes it once, if all that it reads is constant."""
-    bodies = any(
-        attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-        for attribute in node.attributes.values()
-        if isinstance(attribute, ir.Attr)
-    )
-    return is_standard(node) and node.op_type not in _KEPT | _DRAWN and not bodies
+    return is_standard(node) and node.op_type not in _KEPT | RANDOM_OPERATORS and not bodies(node)
 
 
 def _gone(node: ir.Node, sizes: dict[ir.Value, int]) -> bool:

@@ -4,21 +4,11 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from onnxpress.graph import bodies, is_standard
+from onnxpress.graph import RANDOM_OPERATORS, bodies, is_standard
 
 __all__ = ["constant_values", "node_weights", "reads"]
 
-_RANDOM = frozenset(
-    {
-        "Bernoulli",
-        "Dropout",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-    }
-)
+_RANDOM = RANDOM_OPERATORS | {"Dropout"}
 """Operators that give something else each time they run; they must run once."""
 
 

@@ -6,11 +6,10 @@ import click
 
 from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.options import PATH, json_option, recipe_option
+from onnxpress.cli.pages import check_page
 from onnxpress.cli.progress import progress_line
 from onnxpress.cli.saying import saying_options
 from onnxpress.feeding import look_at_samples
-from onnxpress.output_file import check_output
-from onnxpress.own_files import require_report
 from onnxpress.recipe import Recipe
 from onnxpress.report.data_page import (
     INPUT_HEADINGS,
@@ -19,7 +18,6 @@ from onnxpress.report.data_page import (
     sample_line,
     write_data,
 )
-from onnxpress.report.html import require_html
 from onnxpress.report.printing import conclude, console_for, print_table, print_text
 from onnxpress.report.reading import print_readings
 
@@ -52,11 +50,7 @@ def command(
 ) -> None:
     """Print names, shapes and ranges, how the outputs are read, and what looks wrong."""
     check_json(json_path, [model, data, evaluation, recipe])
-    if report is not None:
-        require_html()
-        for source in (model, Path(data), recipe):
-            check_output(report, source=source if source is not None and source.exists() else None)
-        require_report(report, can_force=False)
+    check_page(report, (model, data, recipe))
     how = None if recipe is None else Recipe.load(recipe).preparation
     with progress_line():
         found = look_at_samples(model, data, evaluation=evaluation, preparation=how)

@@ -14,14 +14,14 @@ import click
 from onnxpress.cli.exit_status import NOT_MET
 from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.options import PATH, json_option, recipe_option, samples_option, threads_option
+from onnxpress.cli.pages import check_page
 from onnxpress.cli.progress import progress_line
 from onnxpress.cli.saying import saying_options
 from onnxpress.difference import DEFAULT_TOLERANCE_DB, compare_models
-from onnxpress.output_file import check_output
 from onnxpress.recipe import Recipe
 from onnxpress.report.console import print_difference
 from onnxpress.report.difference import difference_document, verdict
-from onnxpress.report.html import require_html, write_difference
+from onnxpress.report.html import write_difference
 from onnxpress.report.printing import conclude, console_for
 
 __all__ = ["command"]
@@ -72,10 +72,7 @@ def command(
     threads: int,
 ) -> None:
     """Print what was found; exit status 1 where the models differ."""
-    if report is not None:
-        require_html()
-        for file in (a, b):
-            check_output(report, source=file if file.exists() else None)
+    check_page(report, (a, b, data, recipe))
     check_json(json_path, [a, b, data, recipe])
     with progress_line() as progress:
         found = compare_models(

@@ -11,14 +11,14 @@ import click
 
 from onnxpress import model_file
 from onnxpress.cli.options import PATH, samples_option, threads_option
+from onnxpress.cli.pages import check_page
 from onnxpress.cli.progress import progress_line
 from onnxpress.cli.saying import saying_options
 from onnxpress.cli.serving import serve
 from onnxpress.difference import DEFAULT_TOLERANCE_DB, compare_models
 from onnxpress.drawing.viewing import view_document
 from onnxpress.errors import UsageError
-from onnxpress.output_file import check_output, replace_file
-from onnxpress.own_files import require_report
+from onnxpress.output_file import replace_file
 from onnxpress.progress import Progress
 from onnxpress.report.html import require_html
 from onnxpress.report.printing import conclude, console_for, print_text
@@ -70,10 +70,7 @@ def command(
     if data is not None and b is None:
         raise UsageError("--data measures how far B is from A: give a second model [U008]")
     files = [a] if b is None else [a, b]
-    if output is not None:
-        for file in files:
-            check_output(output, source=file if file.exists() else None)
-        require_report(output, can_force=False)
+    check_page(output, [*files, data])
     with progress_line() as progress:
         progress(Progress("reading"))
         models = [model_file.load(file) for file in files]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.conversion.shares import Answers, answers, decibels, left_out
-from onnxpress.graph import Names, add_initializer, prepend, standard_opset
+from onnxpress.graph import Names, add_initializer, replace_initializer, standard_opset
 from onnxpress.runtime import Feed, Session
 
 __all__ = ["AIM_DB", "Stored", "chosen_storage", "stored_in_half"]
@@ -188,7 +188,4 @@ def _write(names: Names, graph: ir.Graph, value: ir.Value, array: _Halves, expon
     whole = nodes[-1].outputs[0]
     for node in nodes:
         node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
-    ir.convenience.replace_all_uses_with(value, whole)
-    del graph.initializers[name]
-    whole.name = name
-    prepend(graph, nodes)
+    replace_initializer(graph, value, nodes, whole)

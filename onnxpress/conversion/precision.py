@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from onnxpress.conversion.half_schemas import half_parameters
-from onnxpress.graph import is_standard, standard_opset
+from onnxpress.graph import RANDOM_OPERATORS, is_standard, standard_opset
 
 __all__ = ["GAINS", "Flow", "Place", "Slot", "Unit", "flow_of"]
 
@@ -27,8 +27,8 @@ GAINS = frozenset(
 """Operators that half makes faster: they are in float32 only where they must be."""
 _NOT_HALF = frozenset(
     [
-        *("RandomUniformLike", "RandomNormal", "RandomNormalLike", "RandomUniform", "Bernoulli"),
-        *("Multinomial", "EyeLike", "HannWindow", "HammingWindow", "BlackmanWindow"),
+        *RANDOM_OPERATORS,
+        *("EyeLike", "HannWindow", "HammingWindow", "BlackmanWindow"),
         *("MelWeightMatrix", "SequenceEmpty", "ImageDecoder", "BitCast"),
         # onnxruntime's float16.DEFAULT_OP_BLOCK_LIST: no half kernels on one provider or another.
         *("TopK", "RoiAlign", "Range", "CumSum", "Min", "Max", "Upsample", "NonMaxSuppression"),

@@ -13,14 +13,10 @@ from onnx_ir.passes.common import InlinePass, ShapeInferencePass
 
 from onnxpress.difference.quantized import show_real_values
 from onnxpress.errors import ModelError
-from onnxpress.graph import Names, bodies, is_standard, name_nodes_apart
+from onnxpress.graph import RANDOM_OPERATORS, Names, bodies, is_standard, name_nodes_apart
 
 __all__ = ["Tensor", "Tensors", "prepared", "random_nodes", "stretch", "tensors_of"]
 
-_RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-    | {"Multinomial", "Bernoulli"}
-)
 _REPEATED = ("Loop", "Scan")
 
 
@@ -152,7 +148,7 @@ def _handed_on(node: ir.Node, index: int, found: Mapping[str, Tensor]) -> tuple[
 
 
 def _is_random(node: ir.Node) -> bool:
-    return is_standard(node) and node.op_type in _RANDOM
+    return is_standard(node) and node.op_type in RANDOM_OPERATORS
 
 
 def random_nodes(model: ir.Model) -> list[ir.Node]:

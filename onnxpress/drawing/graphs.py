@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from onnxpress.graph import bodies, is_standard
+from onnxpress.graph import RANDOM_OPERATORS, bodies, is_standard
 
 __all__ = ["Box", "Constant", "Net", "Picture", "pictures_of", "root", "with_shapes"]
 
-_DRAWN_AT_RANDOM = ("RandomNormal", "RandomUniform", "Multinomial", "Bernoulli", "Dropout")
+_DRAWN_AT_RANDOM = RANDOM_OPERATORS | {"Dropout"}
 _COPIES = ("Identity", "Cast", "Dropout")
 
 
@@ -173,7 +173,7 @@ class _Reader:
 
 
 def _is_constant(node: ir.Node, constants: set[ir.Value]) -> bool:
-    if bodies(node) or (is_standard(node) and node.op_type.startswith(_DRAWN_AT_RANDOM)):
+    if bodies(node) or (is_standard(node) and node.op_type in _DRAWN_AT_RANDOM):
         return False
     if any(attribute.is_ref() for attribute in node.attributes.values()):
         return False

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from pathlib import Path
 
+from onnxpress.enumeration import few
 from onnxpress.output_file import FileSet
 from onnxpress.report import columns
 from onnxpress.report.columns import Document
@@ -76,8 +77,4 @@ def _left(left: Document) -> list[tuple[str, str]]:
     reasons: dict[str, list[str]] = defaultdict(list)
     for name, reason in left.items():
         reasons[reason].append(name)
-    rows = []
-    for reason, names in reasons.items():
-        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-        rows.append((reason, f"{', '.join(names[:_NAMED])}{more}"))
-    return rows
+    return [(reason, few(names, _NAMED)) for reason, names in reasons.items()]

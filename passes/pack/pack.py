@@ -19,7 +19,7 @@ import onnx_ir as ir
 from annotated_types import Interval
 
 from onnxpress.contract import Candidate, Context, Decision, Pass, Proposal, Skip, Stage, setting
-from onnxpress.graph import Names, add_initializer, constant, standard_opset
+from onnxpress.graph import Names, add_initializer, constant, replace_initializer, standard_opset
 from onnxpress.pieces import pieces
 
 __all__ = ["Pack"]
@@ -129,7 +129,4 @@ def _expand(names: Names, graph: ir.Graph, name: str) -> None:
     shape = add_initializer(names, graph, f"{name}_shape", np.asarray(array.shape, np.int64))
     expanded = node("Reshape", [found, shape])
     expanded.type, expanded.shape = weight.type, ir.Shape(array.shape)
-    ir.convenience.replace_all_uses_with(weight, expanded)
-    del graph.initializers[name]
-    expanded.name = name
-    graph.insert_before(graph[0], nodes)
+    replace_initializer(graph, weight, nodes, expanded)

@@ -23,7 +23,7 @@ from onnxpress.graph import (
     add_initializer,
     attribute,
     drop_unused,
-    prepend,
+    replace_initializer,
     standard_opset,
     take_over,
 )
@@ -125,10 +125,7 @@ def _write_dequantize(context: Context, weight: Layer | StoredWeight, low: LowBi
     node.name = names.free(f"{name}_DequantizeLinear")
     output = node.outputs[0]
     output.type, output.shape = value.type, value.shape
-    prepend(home, [node])
-    ir.convenience.replace_all_uses_with(value, output)
-    del home.initializers[name]
-    output.name = name
+    replace_initializer(home, value, [node], output)
     context.model.ir_version = max(context.model.ir_version or 0, _BLOCKED_IR_VERSION)
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.contract import Context
-from onnxpress.graph import Names, add_initializer, prepend, standard_opset
+from onnxpress.graph import Names, add_initializer, prepend, replace_initializer, standard_opset
 from onnxpress.passes.quantize.low_bits import LowBitForm, LowBits, OftenRows
 from onnxpress.passes.quantize.packing import packed, planes, table, table_bytes
 from onnxpress.passes.quantize.weights import QuantizedWeight
@@ -132,18 +132,14 @@ def write_low_bits(context: Context, weight: ir.Value, home: ir.Graph, low: LowB
     assert weight.shape is not None
     # onnxruntime's CPU provider has no Mul for half types, so it would not fold one when it loads.
     dtype = ir.DataType.FLOAT if kind in _HALVES else kind
-    name = weight.name or ""
-    write = _Nodes(context.names, context.model.graph, name)
+    write = _Nodes(context.names, context.model.graph, weight.name or "")
     value = _numbers(write, low, weight.shape.numpy(), dtype, standard_opset(context.model))
     if low.often is not None:
         value = _often(write, value, low.often, dtype)
     if dtype != kind:
         value = write.cast(value, kind)
     value.type, value.shape = ir.TensorType(kind), weight.shape
-    prepend(home, write.made)
-    ir.convenience.replace_all_uses_with(weight, value)
-    del home.initializers[name]
-    value.name = name
+    replace_initializer(home, weight, write.made, value)
 
 
 def write_packed_integers(

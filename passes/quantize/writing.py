@@ -13,7 +13,7 @@ from onnxpress.graph import (
     add_initializer,
     drop_unused,
     insert_behind,
-    prepend,
+    replace_initializer,
     take_over,
 )
 from onnxpress.layers import Layer, to_matrix
@@ -215,11 +215,7 @@ def _expand(
         node.outputs[0].name = context.names.free(f"{name}_{suffix.lower()}")
         node.outputs[0].type = ir.TensorType(kind if suffix == "Half" else dtype)
         node.outputs[0].shape = ir.Shape(values.shape)
-    prepend(home, nodes)
-    result = nodes[-1].outputs[0]
-    ir.convenience.replace_all_uses_with(weight, result)
-    del home.initializers[name]
-    result.name = name
+    replace_initializer(home, weight, nodes, nodes[-1].outputs[0])
 
 
 def _dequantize(

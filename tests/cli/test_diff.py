@@ -102,3 +102,17 @@ def test_report_into_a_missing_folder_is_refused_before_any_work(
     result = run("diff", path, path, "--report", tmp_path / "absent" / "page.html")
     assert result.exit_code == 2
     assert "does not exist" in message(result)
+
+
+def test_report_over_what_is_no_page_or_is_read_is_refused(models: Path, tmp_path: Path) -> None:
+    path, notes = models / "fashion_mlp.onnx", tmp_path / "notes.txt"
+    notes.write_text("mine")
+    result = run("diff", path, path, "--report", notes)
+    assert result.exit_code == 2
+    assert "choose another name" in message(result)
+    assert notes.read_text() == "mine"
+    data = tmp_path / "data.npz"
+    data.write_bytes((models / "fashion_calibration.npz").read_bytes())
+    before = data.read_bytes()
+    assert run("diff", path, path, "--data", data, "--report", data).exit_code == 2
+    assert data.read_bytes() == before
