@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from command_line import message, run
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
@@ -165,17 +165,14 @@ def test_any_choice_gives_a_model_that_loads_without_idle_casts(
 def test_a_chosen_mixture_keeps_its_decibels_on_samples_that_did_not_choose(
     layers: list[str],
 ) -> None:
+    # How far exp(exp(x)) reaches, no few samples show: figures of some say nothing of the next.
+    assume(layers.count("Exp") < 2)
     model = chain(layers)
     original = Session(model)
     unseen = drawn(seed=11)
     known = [original.run(feed)["y"] for feed in (*drawn(), *unseen)]
     if not all(np.isfinite(array).all() and np.abs(array).max() < 1e30 for array in known):
         return
-    for some in (known[: len(drawn())], known[len(drawn()) :]):
-        squares = np.square(np.concatenate(some), dtype=np.float64)
-        # Decibels of exp(exp(x)) are those of one number, which says nothing of the next.
-        if squares.max() > squares.sum() / 2:
-            return
     half, _ = chosen(model, drawn())
     assert emulated_db(half, original, unseen) > 45
 
