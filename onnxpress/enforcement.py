@@ -28,7 +28,7 @@ from onnxpress.contract import (
     TimingSubgraph,
 )
 from onnxpress.errors import OnnxpressError, OutputError, PassError, RecipeError, UsageError
-from onnxpress.graph import Names, name_nodes_apart
+from onnxpress.graph import Names, graphs_of, name_nodes_apart
 from onnxpress.guard import difference, read_only, snapshot
 from onnxpress.memory import collected_rarely
 from onnxpress.statistics import Observations
@@ -188,7 +188,7 @@ def _touched(context: Context, model: ir.Model) -> str | None:
     """A layer that is kept and whose weight is not as it was in the rewritten model."""
     if not context.kept:
         return None
-    graphs = (model.graph, *model.graph.subgraphs())
+    graphs = graphs_of(model.graph)
     left = {id(v.const_value) for graph in graphs for v in graph.initializers.values()}
     for layer in context.weights:
         if layer.name in context.kept and id(layer.weight.const_value) not in left:

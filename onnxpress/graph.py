@@ -13,6 +13,7 @@ __all__ = [
     "bodies",
     "constant",
     "drop_unused",
+    "graphs_of",
     "insert_behind",
     "is_constant",
     "is_standard",
@@ -60,6 +61,23 @@ def bodies(node: ir.Node) -> list[ir.Graph]:
     return [value.as_graph() for value in found if value.type == ir.AttributeType.GRAPH]
 
 
+def graphs_of(graph: ir.Graph) -> list[ir.Graph]:
+    """A graph and the bodies of its nodes at any depth, in the order of the nodes.
+
+    As onnx-ir's `subgraphs`, which takes ten times as long: it makes an iterator for each node.
+    """
+    found = [graph]
+    for node in graph:
+        for attribute in node.attributes.data.values():
+            if attribute.is_ref():
+                continue
+            if attribute.type == ir.AttributeType.GRAPH:
+                found += graphs_of(attribute.as_graph())
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                found += (one for body in attribute.as_graphs() for one in graphs_of(body))
+    return list(dict.fromkeys(found))
+
+
 def node_label(node: ir.Node) -> str:
     """How messages name a node."""
     return f"{node.op_type} {node.name!r}" if node.name else node.op_type
@@ -102,7 +120,7 @@ class Names:
         root = model.graph if isinstance(model, ir.Model) else model
         self._taken: set[str] = set()
         self.root = root
-        for graph in (root, *root.subgraphs()):
+        for graph in graphs_of(root):
             self._taken.update(value.name or "" for value in graph.inputs)
             self._taken.update(graph.initializers)
             for node in graph:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from onnxpress.graph import graphs_of
+
 __all__ = ["Snapshot", "difference", "read_only", "snapshot"]
 
 
@@ -42,7 +44,7 @@ def _array(tensor: object) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]] 
 
 
 def _tensors(model: ir.Model) -> Iterator[object]:
-    for graph in (model.graph, *model.graph.subgraphs()):
+    for graph in graphs_of(model.graph):
         for value in graph.initializers.values():
             yield value.const_value
         for node in graph:
@@ -60,7 +62,7 @@ def snapshot(model: ir.Model) -> Snapshot:
         ("the opset", tuple(sorted(model.graph.opset_imports.items()))),
         ("the metadata", tuple(sorted(model.metadata_props.items()))),
     ]
-    for graph in (model.graph, *model.graph.subgraphs()):
+    for graph in graphs_of(model.graph):
         ends = tuple((v, v.name, v.type, _dims(v)) for v in (*graph.inputs, *graph.outputs))
         found.append((graph.name or "the graph", (graph, ends)))
         for name, value in graph.initializers.items():

@@ -34,6 +34,8 @@ _EXAMPLES = 16
 _UNASKED = "onnxruntime cannot load the model, so nothing could be measured [L024]"
 _READ_BYTES = 500_000_000
 """Of weights: they are not read where there are more, and onnxruntime is shown the graph alone."""
+_GRAPH_ALONE_BYTES = 32_000_000
+"""Of weights, from which on onnxruntime is shown the graph alone first."""
 _UNREAD = (
     f"its weights are over {_READ_BYTES / 1e6:.0f} MB and were not read: what is said of them "
     "follows from their shapes, and NaN, zeros and copies among them were not looked for [W012]"
@@ -62,11 +64,14 @@ def inspect_model(
         DataError: the samples do not fit.
     """
     file = Path(path)
-    original, note = settle_weights(model_file.load(file), overridable)
+    loaded = model_file.load(file)
+    original, note = settle_weights(loaded, overridable)
     chosen = load_target(target)
     passes, problems = registry.default_passes()
-    large = model_file.weight_bytes(original) > _READ_BYTES
-    nothing, refusal = nothing_to_compress(original), _refusal(file, original, large=large)
+    weights_bytes = model_file.weight_bytes(original)
+    large = weights_bytes > _READ_BYTES
+    nothing = nothing_to_compress(original)
+    refusal = _refusal(file, original, weights_bytes)
     model = original if nothing or refusal else simplified(original, passes, chosen)
     lossy = [] if nothing else [p for p in passes if p.stage.loses]
     found = (
@@ -82,7 +87,7 @@ def inspect_model(
     unrun = "" if data is None else _too_large_to_run(original)
     largest = sorted(weights, key=lambda layer: -layer.nbytes)[:10]
     readings = _readings(file, original, None if unrun else data)
-    nbytes = model_file.size_bytes(file)
+    nbytes = model_file.file_bytes(loaded)
     return {
         "source": str(file),
         "target": chosen.name,
@@ -124,13 +129,21 @@ def inspect_model(
     }
 
 
-def _refusal(file: Path, model: ir.Model, *, large: bool) -> str:
+def _refusal(file: Path, model: ir.Model, nbytes: int) -> str:
     """Why onnxruntime does not load the model; empty where it does.
 
     Passes are asked about nothing else: nobody has checked the rest of what stands in such a file.
+
+    Args:
+        file: of the model.
+        model: that was read.
+        nbytes: of its weights. A session of the graph alone takes a while for each node, one of the
+            file for each byte; that one judges where the graph alone is refused.
     """
-    if large:
-        return structural_refusal(model, name=str(file)) or ""
+    if nbytes > _GRAPH_ALONE_BYTES:
+        refusal = structural_refusal(model, name=str(file)) or ""
+        if not refusal or nbytes > _READ_BYTES:
+            return refusal
     try:
         Session(file, threads=1, optimize=False, name=str(file))
     except ModelError as error:

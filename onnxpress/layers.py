@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.graph import attribute, is_constant, is_standard, node_label
+from onnxpress.graph import attribute, graphs_of, is_constant, is_standard, node_label
 from onnxpress.recurrent import (
     HIDDEN_WEIGHT,
     INPUT_WEIGHT,
@@ -257,9 +257,8 @@ def _sizes(value: ir.Value) -> list[int]:
 
 
 def _graphs(model: ir.Model) -> Iterator[tuple[ir.Graph, bool]]:
-    yield model.graph, False
-    for graph in model.graph.subgraphs():
-        yield graph, True
+    for graph in graphs_of(model.graph):
+        yield graph, graph is not model.graph
 
 
 def find_layers(model: ir.Model) -> list[Layer]:

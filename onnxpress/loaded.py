@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from onnxpress.graph import RANDOM_OPERATORS, bodies, is_standard
+from onnxpress.graph import RANDOM_OPERATORS, bodies, graphs_of, is_standard
 
 __all__ = ["loaded_bytes"]
 
@@ -24,7 +24,7 @@ def loaded_bytes(model: ir.Model) -> Iterator[tuple[str, int]]:
     One whose shape is not known counts with the bytes of what it is computed from.
     """
     sizes: dict[ir.Value, int] = {}
-    for graph in (model.graph, *model.graph.subgraphs()):
+    for graph in graphs_of(model.graph):
         for value in graph.initializers.values():
             if value.const_value is not None:
                 sizes[value] = value.const_value.nbytes

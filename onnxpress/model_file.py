@@ -3,11 +3,15 @@
 A model is read through onnx-ir, which maps external data instead of copying it.
 """
 
+import contextlib
 import hashlib
 import logging
+import math
 import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
@@ -23,6 +27,7 @@ from onnxpress.external_data import (
     without_data,
 )
 from onnxpress.foreign import what_it_is
+from onnxpress.graph import graphs_of
 from onnxpress.inlining import in_memory, is_in_memory, read_from, with_own_attributes
 from onnxpress.mapped import map_tensors, placed
 from onnxpress.output_file import FileSet, check_output, place_of
@@ -33,6 +38,7 @@ from onnxpress.streaming import whole_bytes, write_whole
 
 __all__ = [
     "digest",
+    "file_bytes",
     "load",
     "referring",
     "save",
@@ -49,6 +55,10 @@ PROTOBUF_LIMIT_BYTES = 2_000_000_000
 
 _UNPACKED_BYTES = 256_000_000
 """Of weights that are held as arrays beside the message that they were read from."""
+_LARGE_ELEMENTS = 16_384
+"""Of a weight that is not copied to be checked."""
+_FILE_BYTES = "onnxpress.file_bytes"
+"""In the model's `meta`."""
 _FIRST_WITH_CONSTANTS = 4
 """The IR version from which on initializers need not be inputs."""
 
@@ -66,7 +76,9 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     file = Path(path)
     proto = _parsed(file)
     require_sound(proto, file)
+    beside = referred(proto)
     base = locate(proto, file) if has_external(proto) else None
+    nbytes = _on_disk(file, beside)
     # onnxruntime loads files of IR 3 whose weights are no inputs, which that version forbids.
     by_path = base is None and proto.ir_version >= _FIRST_WITH_CONSTANTS
     try:
@@ -75,7 +87,9 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
             sorted_model = from_proto(proto)
             sorted_model.graph.sort()
             proto = to_proto(sorted_model)
-        onnx.checker.check_model(str(file) if by_path else _to_be_checked(proto))
+        with _taken_out(proto, file.stat().st_size) as taken:
+            by_path = by_path and not taken
+            onnx.checker.check_model(str(file) if by_path else _to_be_checked(proto))
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"{file}: the ONNX checker refuses it: {brief(error)}; export the model again [M003]"
@@ -84,7 +98,8 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
         model = from_proto(proto)
         ir.external_data.set_base_dir(model.graph, base or file.parent)
         map_tensors(model)
-        _unpack(model)
+        _unpack(model, taken)
+        model.meta[_FILE_BYTES] = nbytes
     except OSError as error:
         raise ModelError(
             f"{file}: its weights cannot be mapped into memory: {error} [M004]"
@@ -101,27 +116,62 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     return model
 
 
-def _unpack(model: ir.Model) -> None:
+@contextlib.contextmanager
+def _taken_out(proto: onnx.ModelProto, nbytes: int) -> Iterator[dict[str, bytes]]:
+    """Large weights of a model of moderate size by name, which the message is left without.
+
+    The checker would copy them and look at no number; a tensor of protobuf copies all its bytes
+    whenever it is looked at. While it is checked their dimensions say that they are empty.
+
+    Args:
+        proto: sound (`require_sound`), which the checker is not needed for then.
+        nbytes: of its file.
+    """
+    taken: dict[str, bytes] = {}
+    dims: list[tuple[onnx.TensorProto, list[int]]] = []
+    if nbytes <= _UNPACKED_BYTES:
+        for tensor in proto.graph.initializer:
+            kind = ir.DataType(tensor.data_type)
+            if math.prod(tensor.dims) < _LARGE_ELEMENTS or not tensor.HasField("raw_data"):
+                continue
+            if kind.bitwidth >= 8 and tensor.name not in taken:
+                taken[tensor.name] = tensor.raw_data
+                dims.append((tensor, list(tensor.dims)))
+                tensor.ClearField("raw_data")
+                tensor.dims[:] = [0]
+    yield taken
+    for tensor, shape in dims:
+        tensor.dims[:] = shape
+
+
+def _unpack(model: ir.Model, taken: Mapping[str, bytes]) -> None:
     """Hold the weights of a model of moderate size as arrays, in place.
 
-    A tensor of protobuf copies all its bytes whenever it is looked at.
+    Args:
+        model: as it was read.
+        taken: numbers of initializers of the main graph that are not in it, by name.
     """
-    if weight_bytes(model) > _UNPACKED_BYTES:
-        return
+    moderate = weight_bytes(model) <= _UNPACKED_BYTES
     for graph in model.graphs():
-        for value in graph.initializers.values():
+        for name, value in graph.initializers.items():
             tensor = value.const_value
             if not isinstance(tensor, ir.TensorProtoTensor) or tensor.dtype.bitwidth < 8:
                 continue
-            if tensor.raw.HasField("raw_data"):
-                value.const_value = ir.Tensor(
-                    tensor.numpy(),
-                    dtype=tensor.dtype,
-                    shape=tensor.shape,
-                    name=tensor.name,
-                    doc_string=tensor.doc_string,
-                    metadata_props=dict(tensor.metadata_props),
-                )
+            if graph is model.graph and name in taken:
+                kind = np.dtype(tensor.dtype.numpy()).newbyteorder("<")
+                array = np.frombuffer(taken[name], kind).reshape(tensor.shape.numpy())
+            elif moderate and tensor.raw.HasField("raw_data"):
+                array = tensor.numpy()
+            else:
+                continue
+            value.const_value = ir.Tensor(
+                array,
+                dtype=tensor.dtype,
+                shape=tensor.shape,
+                name=tensor.name,
+                doc_string=tensor.doc_string,
+                metadata_props=dict(tensor.metadata_props),
+            )
 
 
 def _to_be_checked(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -195,14 +245,15 @@ def _own_names(graph: onnx.GraphProto) -> set[str]:
 def weight_bytes(model: ir.Model) -> int:
     """Bytes of all initializers and constants, those of subgraphs and functions included."""
     total = 0
-    for graph in model.graphs():
+    for graph in graphs_of(model.graph):
         total += sum(
             value.const_value.nbytes
             for value in graph.initializers.values()
             if value.const_value is not None
         )
+        # `as_tensor` looks at every property of a tensor to see whether it is one.
         total += sum(
-            attribute.as_tensor().nbytes
+            int(attribute.value.nbytes)
             for node in graph
             for attribute in node.attributes.values()
             if not attribute.is_ref() and attribute.type == ir.AttributeType.TENSOR
@@ -210,15 +261,24 @@ def weight_bytes(model: ir.Model) -> int:
     return total
 
 
+def file_bytes(model: ir.Model) -> int:
+    """Bytes on disk, external data included, of the file that a model was read from (`load`)."""
+    found = model.meta[_FILE_BYTES]
+    assert isinstance(found, int)
+    return found
+
+
 def size_bytes(path: Path) -> int:
     """Bytes a model takes on disk, its external data included."""
-    total = path.stat().st_size
     try:
-        proto = onnx.load(path, load_external_data=False)
+        return _on_disk(path, referred(onnx.load(path, load_external_data=False)))
     except DecodeError:
-        return total
-    locations = sorted(referred(proto))
-    return total + sum((path.parent / location).stat().st_size for location in locations)
+        return path.stat().st_size
+
+
+def _on_disk(file: Path, beside: Iterable[str]) -> int:
+    paths = [file, *(file.parent / location for location in beside)]
+    return sum(path.stat().st_size for path in paths)
 
 
 def digest(path: str | os.PathLike[str]) -> str:

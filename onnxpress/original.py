@@ -122,7 +122,7 @@ def read(request: Request) -> Original:
         return Original(given, "a model in memory", digest, len(content))
     path = Path(given)
     loaded = model_file.load(path)
-    return Original(loaded, str(path), model_file.digest(path), model_file.size_bytes(path))
+    return Original(loaded, str(path), model_file.digest(path), model_file.file_bytes(loaded))
 
 
 def settled(original: Original, overridable: bool | None) -> Original:  # noqa: FBT001 - of a recipe

@@ -11,6 +11,7 @@ from onnxpress import model_file
 from onnxpress.contract import Context, Decision, Pass, Skip, Stage
 from onnxpress.distillation.teaching import Teacher
 from onnxpress.errors import PassError, RecipeError, nearest
+from onnxpress.graph import graphs_of
 from onnxpress.original import Latest, Run
 from onnxpress.pool import Observe, Pool
 from onnxpress.progress import Progress, part
@@ -236,7 +237,7 @@ def _require_sites(context: Context, decisions: Sequence[Decision], pool: Pool) 
     Raises:
         RecipeError: a site is neither a layer, tensor or node nor offered by the pass.
     """
-    graphs = (context.model.graph, *context.model.graph.subgraphs())
+    graphs = graphs_of(context.model.graph)
     known = {layer.name for layer in context.layers}
     for graph in graphs:
         known.update(graph.initializers)

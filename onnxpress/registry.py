@@ -55,7 +55,10 @@ COMMANDS = (
 _CONFIGURATIONS = (Path("onnxpress.toml"), Path("~/.config/onnxpress/config.toml"))
 
 
-def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+Entries = Mapping[str, importlib.metadata.EntryPoint]
+
+
+def _entry_points() -> Entries:
     """Of every pass, by name.
 
     Raises:
@@ -111,9 +114,10 @@ def default_passes() -> "tuple[list[Pass], list[str]]":
     """
     found: list[Pass] = []
     problems: list[str] = []
+    entries = _entry_points()
     for name in default_names():
         try:
-            found.append(create(name))
+            found.append(create(name, entries=entries))
         except UsageError as error:
             problems.append(f"left out: {error}")
     return found, problems
@@ -144,13 +148,17 @@ def describe(name: str) -> str:
     return first_line(_entry_points()[name].module)
 
 
-def load(name: str) -> "type[Pass]":
+def load(name: str, entries: Entries | None = None) -> "type[Pass]":
     """The class of a pass.
+
+    Args:
+        name: of the pass.
+        entries: what is installed, where that was looked up: it takes some milliseconds.
 
     Raises:
         UsageError: no such pass is installed, or its package cannot be imported.
     """
-    entries = _entry_points()
+    entries = _entry_points() if entries is None else entries
     if name not in entries:
         raise UsageError(
             f"there is no pass {name!r}{nearest(name, list(entries))} "
@@ -178,13 +186,20 @@ def load(name: str) -> "type[Pass]":
     return loaded
 
 
-def create(name: str, options: Mapping[str, Any] | None = None) -> "Pass":
+def create(
+    name: str, options: Mapping[str, Any] | None = None, entries: Entries | None = None
+) -> "Pass":
     """A pass with the given settings.
+
+    Args:
+        name: of the pass.
+        options: its settings.
+        entries: as in `load`.
 
     Raises:
         UsageError: an unknown pass or setting, or a value of the wrong type or range.
     """
-    pass_class = load(name)
+    pass_class = load(name, entries)
     try:
         return pass_class(**checked(pass_class, name, options or {}))
     except TypeError as error:

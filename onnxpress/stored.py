@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxpress.graph import bodies, is_standard
+from onnxpress.graph import bodies, graphs_of, is_standard
 from onnxpress.layers import FLOAT_TYPES, Layer, Use, find_layers
 from onnxpress.recurrent import BIAS, is_recurrent
 from onnxpress.scale_axes import Axes, final_uses, is_known_domain, preferred_axes
@@ -103,7 +103,7 @@ def find_stored(model: ir.Model, layers: Collection[Layer] | None = None) -> lis
     order = {id(node): place for place, node in enumerate(model.graph.all_nodes())}
     fixed = _fixed(model)
     found: list[StoredWeight] = []
-    for graph in (model.graph, *model.graph.subgraphs()):
+    for graph in graphs_of(model.graph):
         for value in graph.initializers.values():
             tensor = value.const_value
             if tensor is None or value.dtype not in FLOAT_TYPES or tensor.nbytes < LEAST_BYTES:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from onnxpress.beyond_ir import ML_DOMAIN, bytes_in_attributes
 from onnxpress.enumeration import few
-from onnxpress.graph import constant, is_constant, is_standard, static_shape
+from onnxpress.graph import constant, graphs_of, is_constant, is_standard, static_shape
 from onnxpress.layers import FLOAT_TYPES, find_layers
 from onnxpress.model_file import weight_bytes
 from onnxpress.pieces import pieces
@@ -124,7 +124,7 @@ def odd_numbers(model: ir.Model) -> str:
     A tensor of one number beside infinities is a mask, and no matter.
     """
     found = []
-    for graph in (model.graph, *model.graph.subgraphs()):
+    for graph in graphs_of(model.graph):
         for name, value in graph.initializers.items():
             counted = _counted(constant(value)) if value.dtype in FLOAT_TYPES else ""
             if counted:

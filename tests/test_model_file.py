@@ -172,3 +172,49 @@ def test_full_disk_leaves_the_old_file_whole(
         model_file.save(model_file.load(linear_model), target)
     assert target.read_bytes() == b"good old file"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["linear.onnx", "out.onnx"]
+
+
+LARGE = (200, 100)
+"""More elements than a weight has that is copied to be checked."""
+
+
+@pytest.mark.parametrize(
+    "kind", ["FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "INT64", "UINT8", "INT4"]
+)
+@pytest.mark.parametrize("raw", [True, False])
+def test_large_weights_are_read_as_onnx_reads_them(tmp_path: Path, *, kind: str, raw: bool) -> None:
+    values = np.random.default_rng(0).integers(0, 7, LARGE).astype(np.float32)
+    number = getattr(onnx.TensorProto, kind)
+    weight = onnx.helper.make_tensor("w", number, LARGE, values.reshape(-1))
+    if raw:
+        exact = onnx.numpy_helper.to_array(weight)
+        weight = onnx.numpy_helper.from_array(exact, "w")
+    ends = [onnx.helper.make_tensor_value_info("y", number, LARGE)]
+    node = onnx.helper.make_node("Identity", ["w"], ["y"])
+    path, graph = tmp_path / "w.onnx", onnx.helper.make_graph([node], "g", [], ends, [weight])
+    onnx.save(onnx.helper.make_model(graph), path)
+    model = model_file.load(path)
+    tensor = model.graph.initializers["w"].const_value
+    assert tensor is not None
+    np.testing.assert_array_equal(tensor.numpy().astype(np.float32), values)
+    written = onnx.load_from_string(model_file.to_bytes(model)).graph.initializer[0]
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(written).astype(np.float32), values)
+
+
+def test_checker_sees_what_is_wrong_beside_large_weights(tmp_path: Path) -> None:
+    values = np.zeros(LARGE, np.float32)
+    weights = [onnx.numpy_helper.from_array(values, name) for name in ("w", "w")]
+    ends = [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, LARGE)]
+    node = onnx.helper.make_node("Identity", ["w"], ["y"])
+    path, graph = tmp_path / "w.onnx", onnx.helper.make_graph([node], "g", [], ends, weights)
+    onnx.save(onnx.helper.make_model(graph), path)
+    with pytest.raises(ModelError, match=r"w\.onnx: the ONNX checker refuses it"):
+        model_file.load(path)
+
+
+def test_bytes_of_a_file_count_the_data_beside_it(tmp_path: Path, linear_model: Path) -> None:
+    target = tmp_path / "big.onnx"
+    model_file.save(model_file.load(linear_model), target, external_data=True)
+    whole = sum(path.stat().st_size for path in tmp_path.glob("big.onnx*"))
+    assert model_file.file_bytes(model_file.load(target)) == whole == model_file.size_bytes(target)
+    assert model_file.file_bytes(model_file.load(linear_model)) == linear_model.stat().st_size

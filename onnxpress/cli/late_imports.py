@@ -3,6 +3,8 @@
 onnx_ir imports sympy for arithmetic on symbolic dimensions, which is half of the time that it takes
 to load, a quarter of `onnxpress inspect` and 34 MB; of our passes none computes with symbolic
 dimensions, and onnx_ir itself does so only when a dimension is added or compared as an expression.
+onnxscript imports the reference implementation of every operator, of which folding needs those that
+it meets constants of.
 """
 
 import sys
@@ -14,7 +16,7 @@ from types import ModuleType
 
 __all__ = ["load_late"]
 
-_LATE = frozenset({"sympy", "onnx_ir._symbolic_shapes"})
+_LATE = frozenset({"sympy", "onnx_ir._symbolic_shapes", "onnx.reference.ops"})
 """The second one uses the first while it is imported."""
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress.graph import Names, bodies, insert_behind
+from onnxpress.graph import Names, bodies, graphs_of, insert_behind
 
 __all__ = ["emulated"]
 
@@ -35,7 +35,7 @@ def emulated(model: ir.Model) -> ir.Model:
     """
     copy = model.clone()
     names = Names(copy)
-    graphs = (copy.graph, *copy.graph.subgraphs())
+    graphs = graphs_of(copy.graph)
     main = {id(value) for value in copy.graph.inputs}
     rounded = [value for graph in graphs for node in graph for value in _to_round(node)]
     for graph in graphs:

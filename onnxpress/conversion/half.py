@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxpress.beyond_ir import from_proto, to_proto
 from onnxpress.conversion.precision import Flow, Place, Slot, Unit, flow_of
 from onnxpress.errors import ModelError, brief
-from onnxpress.graph import Names, add_initializer, insert_behind, name_nodes_apart
+from onnxpress.graph import Names, add_initializer, graphs_of, insert_behind, name_nodes_apart
 from onnxpress.model_file import PROTOBUF_LIMIT_BYTES, weight_bytes
 
 __all__ = [
@@ -69,7 +69,7 @@ def prepared(model: ir.Model) -> ir.Model:
     copy = model.clone()
     name_nodes_apart(copy)
     copy = from_proto(_inferred(to_proto(copy)))
-    for graph in (copy.graph, *copy.graph.subgraphs()):
+    for graph in graphs_of(copy.graph):
         for node in list(graph):
             if node.op_type == "Constant" and not node.outputs[0].is_graph_output():
                 _as_initializer(graph, node)
@@ -126,14 +126,14 @@ def to_half(model: ir.Model, narrow: Collection[tuple[str, int]]) -> ir.Model:
     chosen = {unit for unit in flow.units if key_of(unit) in narrow}
     for value, giver in flow.givers.items():
         _cast(names, flow, value, giver if giver in chosen else None, chosen)
-    for graph in (half.graph, *half.graph.subgraphs()):
+    for graph in graphs_of(half.graph):
         for value in list(graph.initializers.values()):
             if value not in flow.givers:
                 _store(names, flow, graph, value, chosen)
     for unit in chosen:
         if isinstance(unit, ir.Node):
             _give_half(unit)
-    for graph in (half.graph, *half.graph.subgraphs()):
+    for graph in graphs_of(half.graph):
         _drop_round_trips(graph)
     return half
 

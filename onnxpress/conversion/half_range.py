@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.conversion.precision import Flow, Slot, Unit
-from onnxpress.graph import is_standard
+from onnxpress.graph import graphs_of, is_standard
 
 __all__ = ["LARGEST", "MARGIN", "SMALLEST", "Magnitudes", "too_wide"]
 
@@ -75,7 +75,7 @@ def too_wide(model: ir.Model, flow: Flow, found: Magnitudes) -> dict[Unit, str]:
 
 def _values(model: ir.Model, found: Magnitudes) -> Iterator[tuple[ir.Value, str]]:
     """Tensors that do not fit, and why."""
-    graphs = (model.graph, *model.graph.subgraphs())
+    graphs = graphs_of(model.graph)
     values = [
         *(value for graph in graphs for value in (*graph.inputs, *graph.initializers.values())),
         *(output for graph in graphs for node in graph for output in node.outputs),

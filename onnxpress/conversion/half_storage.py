@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.conversion.shares import Answers, answers, decibels, left_out
-from onnxpress.graph import Names, add_initializer, replace_initializer, standard_opset
+from onnxpress.graph import Names, add_initializer, graphs_of, replace_initializer, standard_opset
 from onnxpress.runtime import Feed, Session
 
 __all__ = ["AIM_DB", "Stored", "chosen_storage", "stored_in_half"]
@@ -64,7 +64,7 @@ def stored_in_half(
     copy = model.clone()
     names, found = Names(copy), []
     can_be_bfloat16 = standard_opset(copy) >= _BFLOAT16_OPSET
-    for graph in (copy.graph, *copy.graph.subgraphs()):
+    for graph in graphs_of(copy.graph):
         for value in list(graph.initializers.values()):
             tensor = value.const_value
             if (
@@ -115,7 +115,7 @@ def chosen_storage(
 
 
 def _tensors(model: ir.Model) -> dict[str, ir.TensorProtocol]:
-    graphs = (model.graph, *model.graph.subgraphs())
+    graphs = graphs_of(model.graph)
     return {
         value.name or "": value.const_value
         for graph in graphs

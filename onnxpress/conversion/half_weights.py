@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.conversion.half_storage import stored_in_half
+from onnxpress.graph import graphs_of
 
 __all__ = ["stored_again", "with_float_weights"]
 
@@ -23,7 +24,7 @@ def with_float_weights(model: ir.Model) -> ir.Model:
         return model
     copy = model.clone()
     copy.graph.meta[_MARK] = True
-    for graph in (copy.graph, *copy.graph.subgraphs()):
+    for graph in graphs_of(copy.graph):
         for node in [node for node in graph if _unpacks(node)]:
             _unpack(graph, node)
     return copy

@@ -7,7 +7,7 @@ which can be compared with the original's. Operators: QLinear* of ONNX and of on
 
 import onnx_ir as ir
 
-from onnxpress.graph import Names
+from onnxpress.graph import Names, graphs_of
 
 __all__ = ["show_real_values"]
 
@@ -32,7 +32,7 @@ _SUFFIX = "_quantized"
 def show_real_values(model: ir.Model) -> None:
     """Insert the pairs of nodes behind every integer operator, bodies included."""
     names = Names(model)
-    for graph in (model.graph, *model.graph.subgraphs()):
+    for graph in graphs_of(model.graph):
         for node in list(graph):
             at = _SCALE_AT.get(node.op_type)
             value = node.outputs[0] if node.outputs else None

@@ -13,7 +13,14 @@ from onnx_ir.passes.common import InlinePass, ShapeInferencePass
 
 from onnxpress.difference.quantized import show_real_values
 from onnxpress.errors import ModelError
-from onnxpress.graph import RANDOM_OPERATORS, Names, bodies, is_standard, name_nodes_apart
+from onnxpress.graph import (
+    RANDOM_OPERATORS,
+    Names,
+    bodies,
+    graphs_of,
+    is_standard,
+    name_nodes_apart,
+)
 
 __all__ = ["Tensor", "Tensors", "prepared", "random_nodes", "stretch", "tensors_of"]
 
@@ -95,7 +102,7 @@ def prepared(model: ir.Model, source: str) -> ir.Model:
 def _name_values_apart(model: ir.Model) -> None:
     """Bodies beside each other may use a name twice; the later ones get a number behind it."""
     free, taken = Names(model), set()
-    for graph in (model.graph, *model.graph.subgraphs()):
+    for graph in graphs_of(model.graph):
         for value in (*graph.inputs, *(out for node in graph for out in node.outputs)):
             if not value.name:
                 continue

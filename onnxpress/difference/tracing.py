@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.difference.tensors import Tensor, Tensors
-from onnxpress.graph import Names, bodies
+from onnxpress.graph import Names, bodies, graphs_of
 from onnxpress.runtime import Array, Feed
 from onnxpress.statistics.exposing import Observer
 
@@ -142,7 +142,7 @@ def _read_in_bodies(tensor: Tensor, tensors: Tensors) -> list[str]:
 def _replace(
     model: ir.Model, stand_ins: Mapping[str, str], given: Mapping[str, np.dtype[np.generic]]
 ) -> None:
-    graphs = [model.graph, *model.graph.subgraphs()]
+    graphs = graphs_of(model.graph)
     values = {out.name: out for graph in graphs for node in graph for out in node.outputs}
     for name, stand_in in stand_ins.items():
         kind = ir.TensorType(ir.DataType.from_numpy(given[name]))

@@ -7,7 +7,7 @@ Gradients in half are 0 or infinite. Names stay, so that what was trained is sto
 import numpy as np
 import onnx_ir as ir
 
-from onnxpress.graph import Names, add_initializer, attribute
+from onnxpress.graph import Names, add_initializer, attribute, graphs_of
 
 __all__ = ["without_half", "without_packed_products"]
 
@@ -19,7 +19,7 @@ def without_half(model: ir.Model) -> ir.Model:
 
     Inputs keep their type and are cast; outputs are float32.
     """
-    graphs = (model.graph, *model.graph.subgraphs())
+    graphs = graphs_of(model.graph)
     values = [value for graph in graphs for value in graph.initializers.values()]
     values += [value for node in model.graph.all_nodes() for value in node.outputs]
     if not any(value.dtype == _HALF for value in (*values, *model.graph.inputs)):
@@ -29,7 +29,7 @@ def without_half(model: ir.Model) -> ir.Model:
     for value in clone.graph.inputs:
         if value.dtype == _HALF and not value.is_initializer():
             _cast(names, clone.graph, value)
-    for graph in (clone.graph, *clone.graph.subgraphs()):
+    for graph in graphs_of(clone.graph):
         for value in graph.initializers.values():
             _widen_constant(value)
         for value in graph.inputs:

@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxpress.graph import graphs_of
 from onnxpress.layers import Layer, find_layers, multiply_adds
 from onnxpress.result import Result
 from onnxpress.stored import StoredWeight, beside, find_stored
@@ -30,7 +31,7 @@ class Origins:
         self.weights: tuple[Layer | StoredWeight, ...] = beside(layers, find_stored(model, layers))
         self.names = frozenset(weight.name for weight in self.weights)
         self._known: Collection[str] = {
-            name for graph in (model.graph, *model.graph.subgraphs()) for name in graph.initializers
+            name for graph in graphs_of(model.graph) for name in graph.initializers
         }
 
     def of(self, name: str) -> str | None:
@@ -106,7 +107,7 @@ def _bytes_after(model: ir.Model, origins: Origins) -> dict[str, int]:
 
 
 def _sizes(model: ir.Model) -> Iterator[tuple[str, int]]:
-    for graph in (model.graph, *model.graph.subgraphs()):
+    for graph in graphs_of(model.graph):
         for name, value in graph.initializers.items():
             if value.const_value is not None:
                 yield name, value.const_value.nbytes

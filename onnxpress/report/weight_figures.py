@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxpress.contract import Parameter
+from onnxpress.graph import graphs_of
 from onnxpress.layers import Layer, to_matrix
 from onnxpress.report.layer_rows import Origins
 from onnxpress.result import Result
@@ -76,7 +77,7 @@ def _grids(model: ir.Model, names: set[str]) -> dict[str, dict[str, Any]]:
     Integers and their scales are called after the weight: `NAME_quantized`, `NAME_scale`.
     """
     constants: dict[str, ir.Value] = {}
-    for graph in (model.graph, *model.graph.subgraphs()):
+    for graph in graphs_of(model.graph):
         constants.update(graph.initializers)
     found: dict[str, dict[str, Any]] = {}
     for name in sorted(names):

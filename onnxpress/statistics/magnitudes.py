@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from onnxpress.conversion.half_range import Magnitudes
 from onnxpress.data import Samples
-from onnxpress.graph import attribute, constant
+from onnxpress.graph import attribute, constant, graphs_of
 from onnxpress.runtime import Array
 from onnxpress.statistics.collector import RUN_BYTES, chunks_of
 from onnxpress.statistics.exposing import Observer, observable
@@ -40,7 +40,7 @@ def observe_magnitudes(
     can = observable(model)
     readers = {
         value.name: [use.node for use in value.uses() if use.idx == 0]
-        for graph in (model.graph, *model.graph.subgraphs())
+        for graph in graphs_of(model.graph)
         for value in (*graph.inputs, *(output for node in graph for output in node.outputs))
         if value.name in can and value.dtype in (None, ir.DataType.FLOAT)
     }

@@ -55,10 +55,12 @@ class Layout:
         counts = collections.Counter(value.name for value in coupling.constants)
         shared = {name for name, count in counts.items() if count > 1}
         self.sides: dict[str, Side] = {layer.name: self._side(layer) for layer in layers}
+        otherwise = [layer for layer in layers if layer.other_uses]
         self.groups: Mapping[str, Group] = {
-            group.name: self._unless_unpredictable(_unless_shared(group, shared), layers)
+            group.name: self._unless_unpredictable(_unless_shared(group, shared), otherwise)
             for group in coupling.groups({**produced, **rest})
         }
+        self._names = list(self.groups)
 
     def _side(self, layer: Layer) -> Side:
         axes = self.reader.axes(layer.weight)
@@ -90,14 +92,14 @@ class Layout:
         return nothing
 
     def _unless_unpredictable(self, group: Group, layers: Collection[Layer]) -> Group:
-        """Blocked where a layer's weight is read in another way, of which nothing is observed.
+        """Blocked where it meets layers whose weight is read in another way too, unobserved.
 
         A tied embedding is one: the last layer reads its table through a Transpose.
         """
         units = np.asarray(group.units)
         for layer in layers:
             axes = (self.sides[layer.name].inputs, self.sides[layer.name].outputs)
-            if layer.other_uses and any(np.isin(axis, units).any() for axis in axes):
+            if any(np.isin(axis, units).any() for axis in axes):
                 return replace(group, blocked=group.blocked or f"{layer.name}: {layer.unsafe}")
         return group
 
@@ -113,8 +115,7 @@ class Layout:
     def _groups_of(self, axis: Atoms) -> list[str]:
         """The groups whose units are along an axis."""
         known = axis[(axis >= 0) & (axis < len(self._group_of_unit))]
-        names = list(self.groups)
-        return [names[n] for n in np.unique(self._group_of_unit[known]).tolist() if n >= 0]
+        return [self._names[n] for n in np.unique(self._group_of_unit[known]).tolist() if n >= 0]
 
     @functools.cached_property
     def _neighbours(self) -> dict[str, tuple[list[str], list[str]]]:

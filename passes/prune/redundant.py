@@ -62,8 +62,14 @@ class Redundancy:
         return sorted({*self.dead, *(unit for unit, _, _ in self.copies)})
 
 
-def find_redundant(layout: Layout, group: Group, layers: Sequence[Layer]) -> Redundancy:
-    """What may go of a group that is not blocked."""
+def find_redundant(layout: Layout, group: Group, layers: Mapping[str, Layer]) -> Redundancy:
+    """What may go of a group that is not blocked.
+
+    Args:
+        layout: of the model.
+        group: in it.
+        layers: of the model, by name.
+    """
     sizes = [layout.constants[name].const_value for name, _ in group.constants]
     copied = sum(tensor.nbytes for tensor in sizes if tensor is not None) < _COPIED_BYTES
     columns = [_columns(layout, group, name, axis, copied=copied) for name, axis in group.constants]
@@ -75,7 +81,7 @@ def find_redundant(layout: Layout, group: Group, layers: Sequence[Layer]) -> Red
     weighted = not (
         layout.summed_unweighted(group)
         or layout.runs_on_all(group)
-        or any(layer.unsafe or len(layer.uses) > 1 for layer in layers if layer.name in names)
+        or any(layers[name].unsafe or len(layers[name].uses) > 1 for name in names & layers.keys())
     )
     zero = layout.arrives_as_zero(group)
     never = _never_positive(layout, group, layers) if zero else set()
@@ -197,12 +203,12 @@ def merge_copies(
         value.const_value = tensor if value.graph is None else kept(value.graph, tensor)
 
 
-def _never_positive(layout: Layout, group: Group, layers: Sequence[Layer]) -> set[int]:
+def _never_positive(layout: Layout, group: Group, layers: Mapping[str, Layer]) -> set[int]:
     """Units whose only maker is read by a Relu alone and cannot give it more than zero."""
     makers = layout.makers(group)
     if len(makers) != 1:
         return set()
-    layer = next(layer for layer in layers if layer.name == makers[0])
+    layer = layers[makers[0]]
     users = [user for user, _ in layer.node.outputs[0].uses()]
     plain = layer.op_type in ("Conv", "Gemm") and len(layer.uses) == 1
     plain = plain and layer.unsafe is None and not is_scaled_gemm(layer.node)

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from onnxpress.bias import shift_bias, takes_bias
 from onnxpress.contract import Context, Layer, LayerStatistics, memoised, memoised_of_model
-from onnxpress.graph import constant
+from onnxpress.graph import constant, graphs_of
 from onnxpress.layers import find_layers
 from onnxpress.passes.prune.blocks import Block, find_blocks
 from onnxpress.passes.prune.coupling import Group
@@ -60,12 +60,12 @@ def blocks_of(context: Context) -> list[Block]:
 def redundancy_of(context: Context, group: str) -> Redundancy:
     """What a group of it holds twice or for nothing."""
     layout = layout_of(context)
-    return find_redundant(layout, layout.groups[group], list(_layers(context).values()))
+    return find_redundant(layout, layout.groups[group], _layers(context))
 
 
 def constants_of(model: ir.Model) -> dict[str, ir.Value]:
     """Initializers of a model and its bodies, by name."""
-    graphs = [model.graph, *model.graph.subgraphs()]
+    graphs = graphs_of(model.graph)
     return {name: value for graph in graphs for name, value in graph.initializers.items()}
 
 
