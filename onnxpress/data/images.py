@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxpress.data.files import Row, assembled, has_files, listed, readable
+from onnxpress.data.metadata import said_by_metadata
 from onnxpress.data.pictures import (
     Geometry,
     Interpolation,
@@ -65,7 +66,8 @@ def read_images(
     Args:
         path: of the folder.
         how: they are prepared; `None`: as `preprocessor_config.json` in the folder or beside it
-            says, else scaled to 0…1 and nothing more, which is noted.
+            says, else as the model's own metadata say, else scaled to 0…1 and nothing more, which
+            is noted.
         inputs: of the model.
         constants: what its other inputs are fed.
 
@@ -75,10 +77,11 @@ def read_images(
     """
     notes: list[str] = []
     if how is None:
-        stated = beside(path)
-        how, ignored = (Pictures(), []) if stated is None else said_by_processor(stated)
-        spec, geometry = _input(inputs, constants, how, path)
-        notes.append(_assumption(path, how.in_words(spec), stated, ignored))
+        spec, geometry = _input(inputs, constants, Pictures(), path)
+        stated, own = beside(path), said_by_metadata(spec.metadata, geometry)
+        how, ignored = (own or Pictures(), []) if stated is None else said_by_processor(stated)
+        said = "the model's metadata" if stated is None and own is not None else stated
+        notes.append(_assumption(path, how.in_words(spec), said, ignored))
     else:
         spec, geometry = _input(inputs, constants, how, path)
     found = listed(path, _SUFFIXES, _WHAT, how.most, how.classes, labelled=how.labels)
@@ -159,7 +162,9 @@ def _in_8_bits(picture: "Image", file: Path) -> "Image":
     return picture
 
 
-def _assumption(path: Path, prepared: str, stated: Path | None, ignored: Sequence[str]) -> str:
+def _assumption(
+    path: Path, prepared: str, stated: Path | str | None, ignored: Sequence[str]
+) -> str:
     if stated is None:
         return (
             f"{path}: nothing says how pictures are prepared, so they are fed as {prepared}; if "
@@ -167,7 +172,8 @@ def _assumption(path: Path, prepared: str, stated: Path | None, ignored: Sequenc
             "description [A007]"
         )
     left = f"; not carried out: {', '.join(ignored)}" if ignored else ""
-    return f"{path}: pictures are prepared as {stated} says: {prepared}{left}"
+    say = "say" if isinstance(stated, str) else "says"
+    return f"{path}: pictures are prepared as {stated} {say}: {prepared}{left}"
 
 
 def said_by_processor(file: Path) -> tuple[Pictures, list[str]]:

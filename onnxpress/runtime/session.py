@@ -7,7 +7,7 @@ The options that change what a quantized file computes on x86-64 are named here 
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -58,11 +58,16 @@ _NUMPY_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """A model input: its name, NumPy type name and shape (`None` or a name: dynamic)."""
+    """A model input: its name, NumPy type name and shape (`None` or a name: dynamic).
+
+    Attributes:
+        metadata: what the model's file says of itself, for who prepares samples for it.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | str | None, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def __str__(self) -> str:
         dims = ", ".join("?" if dim is None else str(dim) for dim in self.shape)
@@ -134,8 +139,14 @@ class Session:
                 f"{name}: onnxruntime {ort.__version__} cannot load it: {brief(error)} [M006]"
             ) from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        metadata = self._session.get_modelmeta().custom_metadata_map
         self.inputs = tuple(
-            InputSpec(value.name, _NUMPY_TYPES.get(value.type, value.type), tuple(value.shape))
+            InputSpec(
+                value.name,
+                _NUMPY_TYPES.get(value.type, value.type),
+                tuple(value.shape),
+                metadata,
+            )
             for value in inputs
         )
         self.output_names = tuple(value.name for value in outputs)

@@ -314,3 +314,53 @@ def test_wrong_description_is_refused(tmp_path: Path, text: str, expected: str) 
 def test_setting_of_a_wrong_type_is_refused() -> None:
     with pytest.raises(UsageError, match="fill is 300"):
         Pictures(fill=300)
+
+
+DETECTOR = {"author": "Ultralytics", "task": "detect", "imgsz": "[320, 320]", "stride": "32"}
+OPEN = ("batch", 3, "height", "width")
+
+
+@pytest.mark.parametrize("size", [(640, 480), (333, 500), (31, 17)])
+def test_detector_of_ultralytics_is_fed_its_letterbox(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    picture(tmp_path / "a.png", size)
+    samples = load_samples(tmp_path, [InputSpec("images", "float32", OPEN, DETECTOR)])
+    (feed,) = samples.feeds
+    assert feed["images"].shape == (1, 3, 320, 320)
+    # As its LetterBox computes where the picture lies.
+    ratio = min(320 / size[0], 320 / size[1])
+    across, down = round(size[0] * ratio), round(size[1] * ratio)
+    left, top = round((320 - across) / 2 - 0.1), round((320 - down) / 2 - 0.1)
+    expected = np.full((320, 320), np.float32(114 / 255))
+    expected[top : top + down, left : left + across] = 1.0
+    np.testing.assert_allclose(feed["images"][0, 0], expected, atol=1e-6)
+    assert any("as the model's metadata say: RGB, pad, 0 to 1" in note for note in samples.notes)
+    assert samples.preparation["images"]["fit"] == "pad"
+
+
+def test_fixed_sizes_and_tasks_say_more_than_the_size_in_the_metadata(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", (64, 32))
+    fixed = InputSpec("images", "float32", (1, 3, 16, 24), DETECTOR)
+    (feed,) = load_samples(tmp_path, [fixed]).feeds
+    assert feed["images"].shape == (1, 3, 16, 24)
+    classifier = InputSpec("images", "float32", OPEN, {**DETECTOR, "task": "classify"})
+    (feed,) = load_samples(tmp_path, [classifier]).feeds
+    assert feed["images"].shape == (1, 3, 320, 320)
+    np.testing.assert_allclose(feed["images"][0, 0], 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("imgsz", ["", "large", "[0, 2]", "[1]", '{"a": 1}', "[1.5, 2]", "null"])
+def test_metadata_that_say_nothing_are_as_none(tmp_path: Path, imgsz: str) -> None:
+    picture(tmp_path / "a.png")
+    spec = InputSpec("image", "float32", ("batch", 3, 4, 6), {**DETECTOR, "imgsz": imgsz})
+    samples = load_samples(tmp_path, [spec])
+    assert any("nothing says how pictures are prepared" in note for note in samples.notes)
+
+
+def test_what_lies_beside_the_pictures_goes_before_metadata(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", (64, 32))
+    said = {"size": {"height": 8, "width": 8}, "do_resize": True}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said), encoding="utf-8")
+    (feed,) = load_samples(tmp_path, [InputSpec("images", "float32", OPEN, DETECTOR)]).feeds
+    assert feed["images"].shape == (1, 3, 8, 8)
