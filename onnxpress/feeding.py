@@ -76,7 +76,7 @@ def look_at_samples(
     if evaluation is not None:
         others = load_prepared(evaluation, session.inputs, preparation or {})
         require_runnable(session, others)
-        notes += [note for note in others.notes if note not in notes]
+        notes += others.assumed_beside(samples)
         problems += _shared(samples, contents, others)
     return {
         "model": str(file),

@@ -247,7 +247,7 @@ def _run(request: Request) -> Result:
     )
     said = [reason for reason in reasons if reason]
     if sets.calibration is not None:
-        said += [note for note in sets.calibration.notes if note not in sets.evaluation.notes]
+        said += sets.calibration.assumed_beside(sets.evaluation)
     if request.stop():
         said.append("the search was stopped: this is the best that was found until then [L019]")
     warnings = (*validation.warnings, *said, *notes, *plan.problems, *_faults(best.stages, request))

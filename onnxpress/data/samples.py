@@ -74,6 +74,12 @@ class Samples:
         """Where a sample stood in what was read."""
         return self.places[index] if self.places else index
 
+    def assumed_beside(self, others: "Samples") -> list[str]:
+        """The notes that do not stand among those of other samples too, but for where they lie."""
+        known = {*others.notes, *(n.removeprefix(f"{others.source}: ") for n in others.notes)}
+        own = f"{self.source}: "
+        return [n for n in self.notes if not known & {n, n.removeprefix(own)}]
+
     def hold_out(self, share: float, seed: int) -> tuple["Samples", "Samples"]:
         """Split at random into (kept, held out), by whole groups.
 

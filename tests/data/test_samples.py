@@ -1,5 +1,6 @@
 """Holding samples out, and making some up."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +116,13 @@ def test_data_that_does_not_run_is_refused_with_the_reason(linear_model: Path) -
     wrong = Samples(({"x": np.zeros((1, 3), np.float32)},), None, "a test")
     with pytest.raises(DataError, match="a test: the first sample does not run"):
         require_runnable(Session(linear_model), wrong)
+
+
+def test_what_was_assumed_of_both_is_said_once() -> None:
+    array = {"x": np.zeros((1, 2), np.float32)}
+    notes = ("a: fed as RGB", "a: 3 of 9 files are read")
+    one = Samples((array,), None, "a", notes=notes)
+    other = Samples((array,), None, "b", notes=("b: fed as RGB", "b: 2 of 9 files are read"))
+    assert one.assumed_beside(other) == ["a: 3 of 9 files are read"]
+    assert one.assumed_beside(replace(other, source="a (held out)", notes=notes)) == []
+    assert one.assumed_beside(replace(other, notes=())) == list(notes)
