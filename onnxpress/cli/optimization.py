@@ -12,6 +12,7 @@ from onnxpress.cli.interruption import interruptible
 from onnxpress.cli.json_output import STANDARD_OUTPUT, stage_json, write_json
 from onnxpress.cli.outputs import Outputs
 from onnxpress.cli.progress import progress_line
+from onnxpress.constraints import Constraints
 from onnxpress.conversion import Conversion
 from onnxpress.judge import Budget
 from onnxpress.output_file import FileSet
@@ -101,7 +102,15 @@ def _asked(model: Path, targets: tuple[str, ...], options: Mapping[str, Any]) ->
     rest = dict(options)
     budget = Budget(**{field.name: rest.pop(field.name) for field in fields(Budget)})
     conversion = Conversion(rest.pop("fix_shapes"), rest.pop("float16"), rest.pop("opset"))
-    return Request(model, target=targets, budget=budget, conversion=conversion, **rest)
+    constraints = Constraints.of(*(rest.pop(field.name) for field in fields(Constraints)))
+    return Request(
+        model,
+        target=targets,
+        budget=budget,
+        conversion=conversion,
+        constraints=constraints,
+        **rest,
+    )
 
 
 def _check(
