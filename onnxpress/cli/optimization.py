@@ -27,7 +27,7 @@ from onnxpress.report.text import megabytes
 from onnxpress.request import Request
 from onnxpress.targets import load_target
 
-__all__ = ["optimize_and_write"]
+__all__ = ["asked", "optimize_and_write"]
 
 
 def optimize_and_write(
@@ -89,7 +89,7 @@ def _preview_for(
     model: Path, targets: tuple[str, ...], outputs: Outputs, options: dict[str, Any]
 ) -> None:
     """Print what would be tried; a document goes to standard output or into a file."""
-    found = preview(_asked(model, targets, options))
+    found = preview(asked(model, targets, options))
     if write_json(found, outputs.json):
         files = [str(path) for path in outputs.written(load_target("+".join(targets)))]
         sizes = found["size"]["original_bytes"], found["size"]["predicted_bytes"]
@@ -97,7 +97,7 @@ def _preview_for(
         print_preview(found, would_write=files, console=console_for())
 
 
-def _asked(model: Path, targets: tuple[str, ...], options: Mapping[str, Any]) -> Request:
+def asked(model: Path, targets: tuple[str, ...], options: Mapping[str, Any]) -> Request:
     """The options of `onnxpress.optimize` as it puts them together."""
     rest = dict(options)
     budget = Budget(**{field.name: rest.pop(field.name) for field in fields(Budget)})
