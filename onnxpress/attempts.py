@@ -19,7 +19,7 @@ nothing is lost. Each look at the untouched samples makes the bounds of the next
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -39,7 +39,19 @@ from onnxpress.stages import LEFT_OUT, NO_TIME, STOPPED, Variant, run_stages
 from onnxpress.statistics.magnitudes import observe_magnitudes
 from onnxpress.validation import Validation, check_model
 
-__all__ = ["Attempt", "best_attempt", "judged_attempt", "seen_share"]
+__all__ = [
+    "Attempt",
+    "attempt_of",
+    "best_attempt",
+    "explained",
+    "fitted_again",
+    "followed_ways",
+    "judged",
+    "judged_attempt",
+    "part_of_run",
+    "seen_share",
+    "too_slow",
+]
 
 _COMPARED = 2
 """Samples on which a change of form alone is compared with the model before it."""
@@ -86,7 +98,10 @@ class Attempt:
 
 
 def judged_attempt(
-    run: Run, judge: Evaluator, again: float = math.inf
+    run: Run,
+    judge: Evaluator,
+    again: float = math.inf,
+    choose: Callable[[Run, float], Attempt] | None = None,
 ) -> tuple[Attempt, Validation]:
     """The best attempt that holds on untouched samples, and what was found there.
 
@@ -95,13 +110,15 @@ def judged_attempt(
         judge: on those samples; the run's own evaluator where there are too few to keep some back.
         again: deadline of a choice that is made again, on the monotonic clock. When it is over,
             what was measured for the first one serves.
+        choose: an attempt with a share of the budget; `None`: the best.
     """
+    choose = choose or best_attempt
     searched = any(stage.decisions is None for stage in run.recipe.stages)
     apart = judge is not run.evaluator
     said: list[str] = []
-    share, attempt = 1.0, best_attempt(_within(run, 0.0, _CHOSEN))
+    share, attempt = 1.0, choose(part_of_run(run, 0.0, _CHOSEN), 1.0)
     while True:
-        validation = _judged(run, judge, attempt)
+        validation = judged(run, judge, attempt)
         if validation.within_budget or not (searched and apart and attempt.lossy):
             break
         reason = judge.broken(validation.measurement)
@@ -119,10 +136,10 @@ def judged_attempt(
             judge.looks, share = _LOOKS, max(share, _LEAST_SHARE)
             rest = f"what is written spent {share:.0%} of the budget, on rounded weights alone"
             last = Variant(_early(run), kernel_preserving_only=True, share=share)
-            attempt = _attempt(run, last)
+            attempt = attempt_of(run, last)
         else:
             rest = f"what is written was chosen with {share:.0%} of the budget"
-            attempt = best_attempt(run, share)
+            attempt = choose(run, share)
         said.append(f"a first choice broke the budget ({reason}): {rest} [W007]")
     if not apart:
         number = len(judge.samples)
@@ -151,7 +168,8 @@ def seen_share(chosen: Measurement, judged: Measurement) -> float:
     return float(10 ** (-gap / 10))
 
 
-def _judged(run: Run, judge: Evaluator, attempt: Attempt) -> Validation:
+def judged(run: Run, judge: Evaluator, attempt: Attempt) -> Validation:
+    """What untouched samples say of an attempt; where a speed was asked for, it is timed anew."""
     session = run.original.session
     assert session is not None
     run.options.progress(Progress("judging on untouched samples", fraction=_CHOSEN))
@@ -160,7 +178,8 @@ def _judged(run: Run, judge: Evaluator, attempt: Attempt) -> Validation:
         session,
         attempt.session or attempt.model,
         threads=run.request.threads,
-        latency=attempt.latency,
+        # What chose by the clock is not judged by the same rounds.
+        latency=None if run.recipe.constraints.timed else attempt.latency,
         clock=run.request.clock,
     )
 
@@ -168,10 +187,10 @@ def _judged(run: Run, judge: Evaluator, attempt: Attempt) -> Validation:
 def best_attempt(run: Run, share: float = 1.0) -> Attempt:
     """The best of all ways to follow the plan, with a share of the budget."""
     if share == 0:
-        return _attempt(run, Variant(lossless_only=True))
+        return attempt_of(run, Variant(lossless_only=True))
     objective = run.options.objective
-    tries = _followed(_within(run, 0.0, _ROUGH), share)
-    run = _within(run, _ROUGH, 1.0)
+    tries = followed_ways(part_of_run(run, 0.0, _ROUGH), share)
+    run = part_of_run(run, _ROUGH, 1.0)
 
     def order(found: tuple[Variant, Attempt]) -> tuple[bool, float]:
         # A broken budget is worse than anything.
@@ -180,17 +199,14 @@ def best_attempt(run: Run, share: float = 1.0) -> Attempt:
         return not attempt.within, objective.cost(size, attempt.latency.median_ms)
 
     variant, best = min(tries, key=order)
-    slower = not objective.accepts_slower and best.latency.high < 1
-    half = run.recipe.conversion.float16 != "no"
-    searched = any(stage.decisions is None for stage in run.recipe.stages)
-    if slower and searched and not half and _changes_kernels(best.stages):
+    if too_slow(run, best):
         run.options.progress(Progress("slower than the original: only forms that keep the kernels"))
-        return _attempt(run, Variant(kernel_preserving_only=True, share=share))
-    if variant.rough and _refines(best.stages):
-        best = _fitted(run, variant, best)
+        return attempt_of(run, Variant(kernel_preserving_only=True, share=share))
+    if variant.rough:
+        best = fitted_again(run, variant, best)
     if _trains(run):
         best = min(best, _further(run, variant, best), key=lambda one: order((variant, one)))
-    return _explained(run, best, tries[0][1]) if variant.skipped else best
+    return explained(run, best, tries[0][1]) if variant.skipped else best
 
 
 def _further(run: Run, variant: Variant, best: Attempt) -> Attempt:
@@ -205,7 +221,7 @@ def _further(run: Run, variant: Variant, best: Attempt) -> Attempt:
     if not searched or run.options.out_of_time():
         return best
     run.options.progress(Progress("beyond the budget, as training may bring it back"))
-    return _attempt(run, replace(variant, share=variant.share * _BEYOND, rough=False))
+    return attempt_of(run, replace(variant, share=variant.share * _BEYOND, rough=False))
 
 
 def _trains(run: Run) -> bool:
@@ -216,30 +232,44 @@ def _trains(run: Run) -> bool:
     )
 
 
-def _followed(run: Run, share: float) -> list[tuple[Variant, Attempt]]:
-    """The ways to follow the plan, and what came of them; first the one with most passes."""
+def too_slow(run: Run, attempt: Attempt) -> bool:
+    """Whether other kernels made a model slower, which the goal does not accept, by a search."""
+    half = run.recipe.conversion.float16 != "no"
+    searched = any(stage.decisions is None for stage in run.recipe.stages)
+    slower = not run.options.objective.accepts_slower and attempt.latency.high < 1
+    return slower and searched and not half and _changes_kernels(attempt.stages)
+
+
+def followed_ways(run: Run, share: float, *, rough: bool = False) -> list[tuple[Variant, Attempt]]:
+    """The ways to follow the plan, and what came of them; first the one with most passes.
+
+    Args:
+        run: the plan.
+        share: of the budget.
+        rough: also where there is but one way, it is not fitted again.
+    """
     early = _early(run)
     if not early:
-        only = Variant(share=share)
-        return [(only, _attempt(run, only))]
+        only = Variant(share=share, rough=rough)
+        return [(only, attempt_of(run, only))]
     # Only one of two ways is fitted again, which is settled later.
     started = time.monotonic()
     last = Variant(early, share=share, rough=True)
-    alone = _attempt(_within(run, 0.0, _ALONE), last)
+    alone = attempt_of(part_of_run(run, 0.0, _ALONE), last)
     took = time.monotonic() - started
     if run.options.out_of_time() or run.options.left_s <= took:
         return [(last, alone)]
     whole = Variant(share=share, rough=True, alone=alone.stages, kept_s=took)
-    return [(whole, _attempt(_within(run, _ALONE, 1.0), whole)), (last, alone)]
+    return [(whole, attempt_of(part_of_run(run, _ALONE, 1.0), whole)), (last, alone)]
 
 
-def _within(run: Run, start: float, end: float) -> Run:
+def part_of_run(run: Run, start: float, end: float) -> Run:
     """The same, as a part of the whole for who is told."""
     tell = part(run.options.progress, start, end)
     return replace(run, options=replace(run.options, progress=tell))
 
 
-def _explained(run: Run, best: Attempt, whole: Attempt) -> Attempt:
+def explained(run: Run, best: Attempt, whole: Attempt) -> Attempt:
     """An attempt without early passes, with why each of them was left out, where that was not it.
 
     Args:
@@ -262,18 +292,18 @@ def _explained(run: Run, best: Attempt, whole: Attempt) -> Attempt:
     return replace(best, stages=tuple(stages))
 
 
-def _fitted(run: Run, variant: Variant, best: Attempt) -> Attempt:
+def fitted_again(run: Run, variant: Variant, best: Attempt) -> Attempt:
     """A rough attempt with its layers fitted again, where that is nearer and there is time."""
-    if run.options.out_of_time():
+    if run.options.out_of_time() or not _refines(best.stages):
         return best
     again = replace(variant, rough=False, taken=best.stages)
-    found = _attempt(run, again, best.latency)
+    found = attempt_of(run, again, best.latency)
     noise = run.evaluator.noise
     nearer = noise(found.measurement) <= noise(best.measurement)
     return found if nearer and (found.within or not best.within) else best
 
 
-def _attempt(run: Run, variant: Variant, timed: Latency | None = None) -> Attempt:
+def attempt_of(run: Run, variant: Variant, timed: Latency | None = None) -> Attempt:
     """Run the stages, measure and time what comes out, where its time is not known."""
     model, stages = run_stages(run, variant)
     evaluator = run.evaluator

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from onnxpress import model_file
+from onnxpress.constraints import Constraints, Requirement
 from onnxpress.errors import UsageError
 from onnxpress.judge import Budget
-from onnxpress.memory import bytes_of
 from onnxpress.pipeline import optimize
 from onnxpress.progress import Progress, Tell, followed, part, unheard
 from onnxpress.recipe import Recipe
@@ -18,27 +17,10 @@ from onnxpress.runtime import Clock, compare_latency
 from onnxpress.temporary import temporary_folder
 from onnxpress.validation import Validation, validate
 
-__all__ = ["Requirement", "check"]
+__all__ = ["check"]
 
 _MADE = 0.7
 """Of the time, usually: until a recipe was followed."""
-
-
-@dataclass(frozen=True)
-class Requirement:
-    """One thing that was agreed on.
-
-    Attributes:
-        name: of it: `size`, `budget` or `speedup`.
-        wanted: in words.
-        found: in words.
-        met: whether it holds.
-    """
-
-    name: str
-    wanted: str
-    found: str
-    met: bool
 
 
 def check(
@@ -79,7 +61,7 @@ def check(
         raise UsageError(
             "give either --recipe, to make the model anew, or --optimized, a file [U008]"
         )
-    most = None if max_size is None else bytes_of(max_size, "max size")
+    constraints = Constraints.of(max_size, min_speedup, None)
     budget = budget or Budget()
     progress = followed(progress)
     preparation: Mapping[str, Any] = {}
@@ -113,15 +95,8 @@ def check(
             progress=part(progress, _MADE if recipe else 0.0, 1.0),
         )
         size = model_file.size_bytes(made)
-    requirements = [
-        Requirement("budget", found.budget, _judged(found), found.within_budget),
-    ]
-    if most is not None:
-        wanted, have = f"at most {most:,} bytes", f"{size:,} bytes"
-        requirements.append(Requirement("size", wanted, have, size <= most))
-    if min_speedup is not None:
-        requirements.append(_speed(found, min_speedup))
-    return requirements
+    budget_held = Requirement("budget", found.budget, _judged(found), found.within_budget)
+    return [budget_held, *constraints.requirements(size, found.latency)]
 
 
 def _judged(found: Validation) -> str:
@@ -138,12 +113,3 @@ def _judged(found: Validation) -> str:
     if math.isfinite(measured.worst_sqnr_db):
         parts.append(f"SQNR {measured.worst_sqnr_db:.1f} dB")
     return f"{', '.join(parts) or 'identical'}, {measured.samples} samples"
-
-
-def _speed(found: Validation, wanted: float) -> Requirement:
-    latency = found.latency
-    have = (
-        f"{latency.speedup:.2f} times as fast (quartiles {latency.low:.2f} to {latency.high:.2f})"
-    )
-    met = latency.speedup >= wanted
-    return Requirement("speedup", f"at least {wanted:g} times as fast", have, met)

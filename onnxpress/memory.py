@@ -49,7 +49,7 @@ def memory_budget(asked: str | int | None) -> int:
     return bytes_of(asked, "max memory")
 
 
-def bytes_of(asked: str | int, name: str) -> int:
+def bytes_of(asked: str | float, name: str) -> int:
     """A size in bytes.
 
     Args:

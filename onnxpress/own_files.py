@@ -13,13 +13,21 @@ import onnx
 
 from onnxpress.errors import OutputError
 
-__all__ = ["STAMP", "require_own_model", "require_report", "was_written_by_us"]
+__all__ = [
+    "STAMP",
+    "require_marked",
+    "require_own_model",
+    "require_report",
+    "was_written_by_us",
+]
 
 STAMP = "onnxpress.version"
 """The metadata that every model has which we write."""
 _METADATA = onnx.ModelProto.METADATA_PROPS_FIELD_NUMBER
 _VARINT, _EIGHT_BYTES, _DELIMITED, _FOUR_BYTES = 0, 1, 2, 5
 """Protobuf's wire types."""
+_BEGINNING = 1000
+"""Bytes of a text that hold our mark."""
 _LONGEST = 1 << 16
 """Bytes of an entry of metadata that can be ours."""
 
@@ -47,6 +55,24 @@ def require_report(path: Path, *, can_force: bool = True) -> None:
     if path.is_file() and not (_is_object(path) or _is_page(path)):
         rest = "choose another name, or --force" if can_force else "choose another name"
         raise _not_ours(path, "no report", rest)
+
+
+def require_marked(path: Path, mark: str) -> None:
+    """Refuse to replace a text that does not begin with our mark.
+
+    Args:
+        path: where a text is to be written.
+        mark: in its first lines, where onnxpress wrote it.
+
+    Raises:
+        OutputError: another file is there.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        begins = file.read(_BEGINNING)
+    if mark.encode() not in begins:
+        raise _not_ours(path, "no earlier result of onnxpress", "choose another name, or --force")
 
 
 def _not_ours(path: Path, what: str, rest: str) -> OutputError:

@@ -31,6 +31,7 @@ from typing import Any
 import tomli_w
 
 from onnxpress import registry
+from onnxpress.constraints import NO_CONSTRAINTS, Constraints
 from onnxpress.contract import Candidate, Decision, Pass
 from onnxpress.conversion import Conversion
 from onnxpress.data import Samples, check_preparation
@@ -52,11 +53,13 @@ _KEYS = (
     "calibration",
     "preprocessing",
     "conversion",
+    "constraints",
     "layers",
     "pass",
 )
 _CALIBRATION_KEYS = ("source", "digest", "held_out", "observed")
 _CONVERSION_KEYS = ("shapes", "float16", "opset")
+_CONSTRAINT_KEYS = ("max_size", "min_speedup", "max_latency")
 _DECISION_KEYS = ("site", "family", "members", "refined", "keeps_kernels", "parameters")
 
 
@@ -101,6 +104,7 @@ class Recipe:
         overridable: whether callers may override weights that are inputs too; `None`: by the
             version of the file.
         preparation: how files were prepared that became samples (`Samples.preparation`).
+        constraints: what the model has to reach.
     """
 
     stages: tuple[RecipeStage, ...]
@@ -112,6 +116,7 @@ class Recipe:
     selection: Selection = NOTHING_SELECTED
     overridable: bool | None = None
     preparation: Mapping[str, Any] = field(default_factory=dict)
+    constraints: Constraints = NO_CONSTRAINTS
 
     @property
     def digest(self) -> str:
@@ -141,6 +146,8 @@ class Recipe:
                 "float16": self.conversion.float16,
                 "opset": self.conversion.opset,
             }
+        if self.constraints:
+            table["constraints"] = self.constraints.table()
         if self.selection:
             table["layers"] = self.selection.to_table()
         table["pass"] = [_stage_table(stage) for stage in self.stages]
@@ -191,6 +198,7 @@ class Recipe:
             ),
             root.value("overridable", bool, None),
             _preparation(root),
+            _constraints(root.table("constraints")),
         )
 
     @classmethod
@@ -279,6 +287,22 @@ def _conversion(entry: Entries | None) -> Conversion:
         return Conversion(shapes, half, opset)
     except UsageError as error:
         wrong = next((key for key in _CONVERSION_KEYS if key in str(error)), "")
+        raise entry.error(wrong, str(error)) from error
+
+
+def _constraints(entry: Entries | None) -> Constraints:
+    if entry is None:
+        return NO_CONSTRAINTS
+    entry.known(_CONSTRAINT_KEYS)
+    given = {key: entry.table_itself.get(key) for key in _CONSTRAINT_KEYS}
+    for key, value in given.items():
+        kinds = (int, float) if key == "min_speedup" else (int, float, str)
+        if value is not None and (type(value) not in kinds):
+            raise entry.error(key, f"{key} is {value!r}; expected a number")
+    try:
+        return Constraints.of(**given)
+    except UsageError as error:
+        wrong = next((key for key in given if key.replace("_", " ") in str(error)), "")
         raise entry.error(wrong, str(error)) from error
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxpress import registry
+from onnxpress.constraints import NO_CONSTRAINTS, Constraints
 from onnxpress.contract import Pass, Stage
 from onnxpress.conversion import Conversion, require_half
 from onnxpress.data import Data
@@ -57,6 +58,7 @@ class Request:
         exclude: as `keep`; `PASS:…` from one pass.
         overridable: whether callers may override weights that are inputs too; `None`: by the
             version of the file.
+        constraints: what has to be reached, with as little lost as can be.
     """
 
     model: str | os.PathLike[str] | ir.Model
@@ -80,6 +82,7 @@ class Request:
     overridable: bool | None = None
     stop: Callable[[], bool] = lambda: False
     max_memory: int | str | None = None
+    constraints: Constraints = NO_CONSTRAINTS
 
     def __post_init__(self) -> None:
         """Refuse before any work what means nothing.
@@ -96,6 +99,11 @@ class Request:
         if self.recipe is not None and self.conversion != Conversion():
             raise UsageError(
                 "give either a recipe or shapes, half precision and opset: it has its own [U008]"
+            )
+        if self.constraints.timed and self.goal == "size":
+            raise UsageError(
+                "the goal size accepts a slower model, and min speedup or max latency ask for a "
+                "faster one: leave the goal out [U008]"
             )
         self.providers.check()
         if self.max_memory is not None:
@@ -147,7 +155,8 @@ def planned(request: Request, digest: str) -> Plan:
         digest: SHA-256 of the model.
 
     Raises:
-        UsageError: a pass does not exist or contradicts another, or the target takes no half types.
+        UsageError: a pass does not exist or contradicts another, or the target takes no half types,
+            or a speed is asked for that cannot be timed here.
         RecipeError: the recipe was made for another model.
     """
     if request.recipe is not None:
@@ -162,9 +171,15 @@ def planned(request: Request, digest: str) -> Plan:
             )
         selection = recipe.selection.joined(request.selection)
         overridable = recipe.overridable if request.overridable is None else request.overridable
-        return Plan(
-            replace(recipe, model_sha256=digest, selection=selection, overridable=overridable)
+        recipe = replace(
+            recipe,
+            model_sha256=digest,
+            selection=selection,
+            overridable=overridable,
+            constraints=request.constraints.or_else(recipe.constraints),
         )
+        _require_timed(recipe)
+        return Plan(recipe)
     require_half(request.conversion, load_target("+".join(request.target)))
     chosen, problems = _chosen(request)
     aimed = [pass_.aimed_at(request.goal) for pass_ in chosen]
@@ -180,8 +195,20 @@ def planned(request: Request, digest: str) -> Plan:
         request.conversion,
         request.selection,
         request.overridable,
+        constraints=request.constraints,
     )
+    _require_timed(recipe)
     return Plan(recipe, tuple(problems))
+
+
+def _require_timed(recipe: Recipe) -> None:
+    """Refuse to ask for a speed that this machine's clock says nothing of."""
+    target = load_target(recipe.target)
+    if recipe.constraints.timed and not target.timed_here:
+        raise UsageError(
+            f"min speedup and max latency are about this machine, and {target.name} runs "
+            "elsewhere: ask for a size, or time the result there (docs/bench.md) [U008]"
+        )
 
 
 def _chosen(request: Request) -> tuple[list[Pass], list[str]]:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from onnxpress import model_file
 from onnxpress.codes import split
+from onnxpress.constraints import Requirement
 from onnxpress.conversion import write_ort
 from onnxpress.errors import OutputError
 from onnxpress.judge import Disagreement
@@ -56,6 +57,7 @@ class Result:
         compared: how many samples these were looked for in.
         operators: where the time of a run goes in the original and in the model.
         activations: those that lose most by being quantized, with the grid that was chosen.
+        requirements: what became of `max_size`, `min_speedup` and `max_latency`.
     """
 
     model: ir.Model
@@ -74,6 +76,7 @@ class Result:
     compared: int = 0
     activations: tuple[ActivationGrid, ...] = ()
     operators: tuple[OperatorTime, ...] = ()
+    requirements: tuple[Requirement, ...] = ()
 
     @property
     def layers(self) -> list[dict[str, Any]]:

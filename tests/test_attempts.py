@@ -140,7 +140,7 @@ def tried(
         latency = timed or Latency(1.0, 1.0, 1.0, 1.0, 1.0)
         return Attempt(model, stages, within=True, measurement=measurement, latency=latency)
 
-    monkeypatch.setattr("onnxpress.attempts._attempt", attempt)
+    monkeypatch.setattr("onnxpress.attempts.attempt_of", attempt)
     given = best_attempt(a_run(options))
     return [*asked, (given.measurement.samples > 0,)]
 
@@ -311,8 +311,8 @@ def test_a_choice_that_broke_is_made_again_by_what_is_known_when_time_is_over(
         return Validation(len(asked) == 3, "1 point", measured(), {}, latency, {})
 
     monkeypatch.setattr("onnxpress.attempts.best_attempt", best)
-    monkeypatch.setattr("onnxpress.attempts._attempt", weights_alone)
-    monkeypatch.setattr("onnxpress.attempts._judged", validated)
+    monkeypatch.setattr("onnxpress.attempts.attempt_of", weights_alone)
+    monkeypatch.setattr("onnxpress.attempts.judged", validated)
     judge = SimpleNamespace(broken=lambda _: "3 points are lost", spent=lambda _: 2.0, looks=1)
     run = a_run(SearchOptions(deadline=-2.0))
     judged_attempt(run, cast("Evaluator", judge), again=-1.0)

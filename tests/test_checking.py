@@ -8,7 +8,8 @@ from clocks import TableClock
 from command_line import message, run
 
 from onnxpress import optimize
-from onnxpress.checking import Requirement, check
+from onnxpress.checking import check
+from onnxpress.constraints import Requirement
 from onnxpress.errors import UsageError
 from onnxpress.model_file import size_bytes, weight_bytes
 from onnxpress.passes.quantize import Quantize

@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from onnxpress.checking import Requirement, check
+from onnxpress.checking import check
 from onnxpress.cli.choice import Choice
 from onnxpress.cli.exit_status import NOT_MET
 from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.options import PATH, json_option, judging_options, threads_option
 from onnxpress.cli.progress import progress_line
 from onnxpress.cli.saying import saying_options
+from onnxpress.constraints import Requirement
 from onnxpress.judge import Budget
 from onnxpress.report.printing import conclude, console_for, print_table
 from onnxpress.report.text import printable

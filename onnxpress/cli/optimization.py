@@ -12,6 +12,7 @@ from onnxpress.cli.interruption import interruptible
 from onnxpress.cli.json_output import STANDARD_OUTPUT, stage_json, write_json
 from onnxpress.cli.outputs import Outputs
 from onnxpress.cli.progress import progress_line
+from onnxpress.constraints import Constraints
 from onnxpress.conversion import Conversion
 from onnxpress.judge import Budget
 from onnxpress.output_file import FileSet
@@ -26,7 +27,7 @@ from onnxpress.report.text import megabytes
 from onnxpress.request import Request
 from onnxpress.targets import load_target
 
-__all__ = ["optimize_and_write"]
+__all__ = ["asked", "optimize_and_write"]
 
 
 def optimize_and_write(
@@ -88,7 +89,7 @@ def _preview_for(
     model: Path, targets: tuple[str, ...], outputs: Outputs, options: dict[str, Any]
 ) -> None:
     """Print what would be tried; a document goes to standard output or into a file."""
-    found = preview(_asked(model, targets, options))
+    found = preview(asked(model, targets, options))
     if write_json(found, outputs.json):
         files = [str(path) for path in outputs.written(load_target("+".join(targets)))]
         sizes = found["size"]["original_bytes"], found["size"]["predicted_bytes"]
@@ -96,12 +97,20 @@ def _preview_for(
         print_preview(found, would_write=files, console=console_for())
 
 
-def _asked(model: Path, targets: tuple[str, ...], options: Mapping[str, Any]) -> Request:
+def asked(model: Path, targets: tuple[str, ...], options: Mapping[str, Any]) -> Request:
     """The options of `onnxpress.optimize` as it puts them together."""
     rest = dict(options)
     budget = Budget(**{field.name: rest.pop(field.name) for field in fields(Budget)})
     conversion = Conversion(rest.pop("fix_shapes"), rest.pop("float16"), rest.pop("opset"))
-    return Request(model, target=targets, budget=budget, conversion=conversion, **rest)
+    constraints = Constraints.of(*(rest.pop(field.name) for field in fields(Constraints)))
+    return Request(
+        model,
+        target=targets,
+        budget=budget,
+        conversion=conversion,
+        constraints=constraints,
+        **rest,
+    )
 
 
 def _check(

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from onnxpress.cli import completion
+from onnxpress.cli.frontier import explore_and_write
 from onnxpress.cli.optimization import optimize_and_write
 from onnxpress.cli.options import (
     PATH,
@@ -23,6 +24,14 @@ from onnxpress.providers import ProviderOptions
 __all__ = ["command"]
 
 
+_OF_ONE_MODEL = {
+    "--out": "output",
+    "--report": "report",
+    "--per-target": "per_target",
+    "--dry-run": "dry_run",
+}
+
+
 @click.command("optimize", help=__doc__)
 @click.argument("model", type=PATH)
 @data_options
@@ -38,6 +47,13 @@ __all__ = ["command"]
 @click.option(
     "--recipe", type=PATH, metavar="FILE.toml", help="Repeat these decisions, without a search."
 )
+@click.option(
+    "--frontier",
+    type=PATH,
+    metavar="DIR",
+    help="Several models instead of one, from nothing lost to all of the budget, none beaten by "
+    "another: files, a table, a plot and JSON into this folder.",
+)
 @provider_options
 @threads_option
 @saying_options
@@ -46,6 +62,7 @@ def command(
     *,
     passes: str | None,
     recipe: Path | None,
+    frontier: Path | None,
     ep: tuple[str, ...],
     require_ep: tuple[str, ...],
     ep_config: Path | None,
@@ -57,4 +74,13 @@ def command(
     if names is not None and not names:
         raise UsageError("--passes names none; see `onnxpress passes` [U008]")
     providers = ProviderOptions(ep, require_ep, ep_config, ep_time_limit)
-    optimize_and_write(model, passes=names, recipe=recipe, providers=providers, **options)
+    options |= {"passes": names, "recipe": recipe, "providers": providers}
+    if frontier is None:
+        optimize_and_write(model, **options)
+        return
+    for option, name in _OF_ONE_MODEL.items():
+        if options.pop(name):
+            raise UsageError(
+                f"--frontier writes several models into its folder: leave {option} out [U008]"
+            )
+    explore_and_write(model, frontier, **options)

@@ -207,8 +207,29 @@ overridable_option = click.option(
     help="Whether callers may override weights that are inputs too. Without: from IR version 4 on.",
 )
 
+constraint_options = _together(
+    click.option(
+        "--max-size",
+        metavar="SIZE",
+        help="Lose as little as possible while the file gets as small, as 4MB; together with "
+        "--max-drop or --min-sqnr only within these.",
+    ),
+    click.option(
+        "--min-speedup",
+        type=float,
+        metavar="TIMES",
+        help="The same, while it runs so many times as fast as MODEL on this machine, as 2.",
+    ),
+    click.option(
+        "--max-latency",
+        metavar="TIME",
+        help="The same, while a run takes so long at most on this machine, as 8ms.",
+    ),
+)
+
 goal_options = _together(
     overridable_option,
+    constraint_options,
     click.option(
         "--goal",
         type=Choice(["balanced", "latency", "size"]),

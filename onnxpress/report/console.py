@@ -50,6 +50,10 @@ def print_result(report: Document, *, written: Sequence[str], console: Console) 
     if validation is not None:
         print_readings(validation["readings"], console)
         _print_verdict(validation, console, within=report["within_budget"])
+    reached = [
+        f"{r['name']} {r['wanted']}: {r['found']}" for r in report["requirements"] if r["met"]
+    ]
+    print_all("reached", reached, console, style="green")
     print_all("not met", report["problems"], console, style="red")
     _print_closing(report, validation, console)
     if validation is not None:

@@ -72,6 +72,8 @@ def document(
         "tried": [_tried(one) for one in result.tried[:_TRIED]],
         "tried_in_all": len(result.tried),
         "spent": columns.number_or_none(result.spent),
+        "constraints": result.recipe.constraints.table(),
+        "requirements": [asdict(requirement) for requirement in result.requirements],
         "layers": layers,
         "forms": [] if origins is None else form_rows(result, origins, layers),
         "histograms": histograms(result, origins, layers) if figures and origins else [],

@@ -27,6 +27,7 @@ COMMANDS = {
     "bench": "bench MODEL OUT --data DATA",
     "diff": "diff MODEL OUT --data DATA",
     "data": "data MODEL DATA",
+    "frontier": "optimize MODEL --goal size --frontier pressed",
     "data of others": "data MODEL OTHER",
 }
 CACHE = Path(__file__).parents[2] / "models" / ".cache"

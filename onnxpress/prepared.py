@@ -1,0 +1,158 @@
+"""What is ready before a search: the model opened, its samples, who chooses and who judges."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from onnxpress import model_file
+from onnxpress.contract import Stage
+from onnxpress.errors import NoSamplesError
+from onnxpress.judge import Budget, Evaluator
+from onnxpress.lossless_stage import require_selected
+from onnxpress.memory import memory_budget
+from onnxpress.needed_memory import needed_bytes
+from onnxpress.original import Original, Run, SampleSets, load_sets, opened, read, settled
+from onnxpress.oversized import without_room
+from onnxpress.progress import Progress, part
+from onnxpress.request import Plan, Request, planned
+from onnxpress.result import Result
+from onnxpress.search import Allowance, Journal, Objective, SearchOptions
+from onnxpress.shared_statistics import SharedStatistics
+from onnxpress.stage_result import StageResult
+from onnxpress.targets import load_target
+from onnxpress.unmeasured import unchanged, without_runtime, without_samples
+
+__all__ = ["SEARCHING", "Prepared", "prepared", "without_effect"]
+
+SEARCHING = 0.05, 0.98
+"""Of a run, usually: before, the model is read and made simpler; behind, it runs elsewhere."""
+_AGAIN = 0.1
+"""Of a limit, for a second choice; where the first one holds it is not used."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a search needs.
+
+    Attributes:
+        work: the plan, the original, and what every stage needs.
+        plan: with what was left out of it.
+        sets: samples by what they are for.
+        judge: on samples that no choice sees; the evaluator of the search where there are too few.
+        started: when the run began, by the monotonic clock.
+        again: when a choice that is made again has to end, by the same.
+    """
+
+    work: Run
+    plan: Plan
+    sets: SampleSets
+    judge: Evaluator
+    started: float
+    again: float
+
+
+def prepared(request: Request) -> Prepared | Result:
+    """All that comes before a search; a result where nothing is searched or measured as a whole.
+
+    Raises:
+        OnnxpressError: the input cannot be used.
+    """
+    started = time.monotonic()
+    request.progress(Progress("reading", fraction=0.0))
+    given = read(request)
+    plan = planned(request, given.digest)
+    given = settled(given, plan.recipe.overridable)
+    target = load_target(plan.recipe.target)
+    same = unchanged(given, plan.recipe, started)
+    if same is not None:
+        return _strict(same, request)
+    most_bytes = memory_budget(request.max_memory)
+    if needed_bytes(given.model) > most_bytes:
+        return _strict(without_room(given, plan, request, most_bytes, started), request)
+    require_selected(plan.recipe, given.model, target)
+    request.progress(Progress("simplifying"))
+    original = opened(given, plan.recipe, request.threads)
+    if original.session is None:
+        return without_runtime(original, plan.recipe, started)
+    try:
+        sets = load_sets(request, original, plan.recipe)
+    except NoSamplesError as error:
+        if request.named and any(stage.pass_.stage.loses for stage in plan.recipe.stages):
+            raise
+        return without_samples(original, plan.recipe, started, str(error))
+    evaluator = Evaluator(original.session, sets.selection, request.budget, model=original.model)
+    ready = time.monotonic()
+    judge = _judge(original, sets, request.budget, evaluator)
+    judging_s = time.monotonic() - ready
+    first, again = _deadlines(request.time_limit, started, judging_s)
+    options = SearchOptions(
+        request.objective if target.timed_here else Objective("size"),
+        named=request.named,
+        calibration=sets.calibration,
+        threads=request.threads,
+        deadline=first,
+        stop=request.stop,
+        clock=request.clock,
+        progress=part(request.progress, *SEARCHING),
+        explaining=Allowance(started),
+        journal=Journal(model_file.weight_bytes(original.model), request.objective),
+    )
+    told = plan.recipe.calibration
+    statistics = SharedStatistics(
+        sets.calibration, most=told.observed if told else None, threads=request.threads
+    )
+    work = Run(
+        request, plan.recipe, original, target, sets.calibration, evaluator, options, statistics
+    )
+    return Prepared(work, plan, sets, judge, started, again)
+
+
+def _deadlines(limit: float | None, started: float, judging_s: float) -> tuple[float, float]:
+    """When a first choice has to end, and one that is made again as the first broke the budget.
+
+    What is judged takes about as long as the original took on the same samples. A choice that is
+    made again knows what the first one measured. The first has half of the time at least.
+    """
+    if limit is None:
+        return math.inf, math.inf
+    end = started + limit
+    kept = 2 * judging_s + _AGAIN * limit
+    return end - min(kept, limit / 2), end - min(judging_s, limit / 2)
+
+
+def _judge(original: Original, sets: SampleSets, budget: Budget, evaluator: Evaluator) -> Evaluator:
+    """Judges on samples that no choice has seen, with the outputs read as the search reads them."""
+    if not sets.apart:
+        return evaluator
+    assert original.session is not None
+    return Evaluator(
+        original.session,
+        sets.evaluation,
+        budget,
+        model=original.model,
+        readings=evaluator.readings,
+    )
+
+
+def _strict(result: Result, request: Request) -> Result:
+    """Of what was not measured: not met where a pass that was named changed nothing."""
+    unmet = (*result.problems, *without_effect(result.stages, request))
+    return replace(result, problems=unmet, within_budget=not unmet)
+
+
+def without_effect(stages: Sequence[StageResult], request: Request) -> list[str]:
+    """A pass that was asked for by name and changed nothing is a failure.
+
+    Unless another pass of its stage offered more: then it did its part.
+    """
+    acted = {stage.pass_.stage for stage in stages if stage.decisions}
+    return [
+        f"{stage.pass_.name} was asked for and changed nothing: "
+        f"{stage.note or 'no site fits'} [V006]"
+        for stage in stages
+        if request.named
+        and not stage.decisions
+        and (stage.pass_.stage.loses or stage.pass_.stage == Stage.RECOVERY)
+        and (stage.failed or stage.pass_.stage not in acted)
+    ]
