@@ -1,9 +1,11 @@
 """Of the site alone: pages that lie beside the folder of documents, and links to what is no page.
 
 Documents link to files of the repository (`../README.md`, `../../benchmarks/…`), as one reads them
-there. The site shows the few that are texts and leaves the rest as words.
+there. The site shows the few that are texts and leaves the rest as words; a link to what is not
+there is a warning, which `--strict` makes an error, as are mkdocs' own of pages and headings.
 """
 
+import logging
 import posixpath
 import re
 from pathlib import Path
@@ -18,6 +20,7 @@ BESIDE = {
     "CHANGELOG.md": "project/changelog.md",
     "models/README.md": "project/models.md",
 }
+_LOG = logging.getLogger("mkdocs.hooks.links")
 _LINK = re.compile(r"(!?)\[((?:[^\]\\`]|\\.|`[^`]*`)*)\]\(([^)\s]+)\)")
 
 
@@ -40,6 +43,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:  # noqa: ANN401
         if not path or re.match(r"[a-z][a-z0-9+.-]*:", link):
             return match.group(0)
         target = posixpath.normpath(posixpath.join(base, path))
+        if not (ROOT / target).exists():
+            _LOG.warning("%s: a link leads to %s, which is not there", own, target)
         if target in BESIDE:
             inside = BESIDE[target]
         elif target.startswith("docs/") and (ROOT / target).is_file():

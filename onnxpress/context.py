@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["OUT_OF_TIME", "Context"]
 
 OUT_OF_TIME = "the time was over before it was looked at: give more with --time-limit [L010]"
+"""The reason of what a pass leaves alone once `Context.out_of_time` says yes."""
 
 
 def _never() -> bool:

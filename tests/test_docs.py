@@ -116,6 +116,17 @@ def test_every_page_is_in_the_index_and_in_the_site() -> None:
     assert site == pages
 
 
+def test_the_site_is_built_so_that_a_broken_link_ends_it() -> None:
+    (line,) = re.findall(r".*mkdocs build.*", (ROOT / ".ci" / "run").read_text())
+    assert "--strict" in line
+    # Quiet, mkdocs drops warnings before they are counted.
+    assert not re.search(r" -q| --quiet", line)
+    validation = (
+        (ROOT / "mkdocs.yml").read_text().partition("validation:")[2].partition("plugins")[0]
+    )
+    assert set(re.findall(r": (\w+)[,}]", validation)) == {"warn"}
+
+
 def test_a_broken_link_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(

@@ -13,7 +13,9 @@ from onnxpress.runtime import Feed
 __all__ = ["GROUPS", "LABELS", "Samples"]
 
 LABELS = "__labels__"
+"""Beside the inputs: an integer class for each sample, or for each row of it."""
 GROUPS = "__groups__"
+"""Beside the inputs: an integer or text for each sample; samples of one group stay together."""
 
 Integers = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 

@@ -12,7 +12,7 @@ from onnxpress.cli.commands import cli
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     page
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
     if "onnxpress " in page.read_text(encoding="utf-8")
 )
 
