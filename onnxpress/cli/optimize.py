@@ -1,5 +1,6 @@
 """Write the smallest and fastest model that still agrees with MODEL."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from onnxpress.cli.optimization import optimize_and_write
 from onnxpress.cli.options import (
     PATH,
     data_options,
+    ends_with_slash,
     file_options,
     goal_options,
     provider_options,
@@ -18,6 +20,7 @@ from onnxpress.cli.options import (
     threads_option,
 )
 from onnxpress.cli.saying import saying_options
+from onnxpress.cli.several import optimize_several
 from onnxpress.errors import UsageError
 from onnxpress.providers import ProviderOptions
 
@@ -33,7 +36,7 @@ _OF_ONE_MODEL = {
 
 
 @click.command("optimize", help=__doc__)
-@click.argument("model", type=PATH)
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=PATH)
 @data_options
 @file_options
 @goal_options
@@ -58,7 +61,7 @@ _OF_ONE_MODEL = {
 @threads_option
 @saying_options
 def command(
-    model: Path,
+    models: tuple[Path, ...],
     *,
     passes: str | None,
     recipe: Path | None,
@@ -75,12 +78,33 @@ def command(
         raise UsageError("--passes names none; see `onnxpress passes` [U008]")
     providers = ProviderOptions(ep, require_ep, ep_config, ep_time_limit)
     options |= {"passes": names, "recipe": recipe, "providers": providers}
-    if frontier is None:
-        optimize_and_write(model, **options)
-        return
-    for option, name in _OF_ONE_MODEL.items():
-        if options.pop(name):
+    output: Path | None = options["output"]
+    if len(models) > 1 or (output is not None and (output.is_dir() or ends_with_slash(output))):
+        if output is None:
             raise UsageError(
-                f"--frontier writes several models into its folder: leave {option} out [U008]"
+                f"{len(models)} models need a folder for their results: -o OUT/ [U008]"
             )
-    explore_and_write(model, frontier, **options)
+        if frontier is not None:
+            raise UsageError("--frontier is about one model: give one at a time [U008]")
+        _require_none(options, "with several models", ("--report", "--per-target", "--dry-run"))
+        optimize_several(models, options.pop("output"), **options)
+    elif frontier is not None:
+        _require_none(options, "with --frontier, which writes several models", tuple(_OF_ONE_MODEL))
+        options.pop("output")
+        explore_and_write(models[0], frontier, **options)
+    else:
+        optimize_and_write(models[0], **options)
+
+
+def _require_none(options: dict[str, Any], where: str, refused: Sequence[str]) -> None:
+    """Take options out that are about one model, and refuse them where they are given.
+
+    Raises:
+        UsageError: one of them is given.
+    """
+    for option in refused:
+        name = _OF_ONE_MODEL[option]
+        if options[name]:
+            raise UsageError(f"{where} leave {option} out: it is about one model [U008]")
+        if name != "output":
+            del options[name]

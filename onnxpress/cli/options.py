@@ -12,6 +12,7 @@ from onnxpress.cli.choice import Choice
 __all__ = [
     "PATH",
     "data_options",
+    "ends_with_slash",
     "file_options",
     "force_option",
     "goal_options",
@@ -172,14 +173,29 @@ force_option = click.option(
     help="Replace an output that is there and is no earlier result of onnxpress.",
 )
 
+_FOLDER = "onnxpress.folder"
+"""In click's context: `-o` ended with a slash, which paths forget."""
+
+
+def _noting_slash(ctx: click.Context, _option: click.Parameter, value: str | None) -> Path | None:
+    ctx.meta[_FOLDER] = value is not None and value.endswith("/")
+    return None if value is None else Path(value)
+
+
+def ends_with_slash(output: Path) -> bool:
+    """Whether `-o` named a folder, be it there or not."""
+    return bool(click.get_current_context().meta.get(_FOLDER)) and output.name != ""
+
+
 file_options = _together(
     click.option(
         "-o",
         "--out",
         "output",
-        type=PATH,
+        type=click.Path(),
+        callback=_noting_slash,
         metavar="FILE",
-        help="Where to write the model. Default: MODEL with .opt.onnx.",
+        help="Where to write the model. Default: MODEL with .opt.onnx. Of several models a folder.",
     ),
     click.option("--report", type=PATH, metavar="FILE.html", help="Write an HTML report."),
     click.option(
@@ -285,8 +301,8 @@ goal_options = _together(
         "--time-limit",
         type=float,
         metavar="S",
-        help="Seconds for all, about: the search takes the best it has in time for the "
-        "last judgement.",
+        help="Seconds for all, about, of each model: the search takes the best it has in time for "
+        "the last judgement.",
     ),
     click.option(
         "--max-memory",

@@ -28,6 +28,7 @@ COMMANDS = {
     "diff": "diff MODEL OUT --data DATA",
     "data": "data MODEL DATA",
     "frontier": "optimize MODEL --goal size --frontier pressed",
+    "several": "optimize MODEL missing.onnx --goal size -o several/",
     "data of others": "data MODEL OTHER",
 }
 CACHE = Path(__file__).parents[2] / "models" / ".cache"
