@@ -123,7 +123,7 @@ def locate(model: onnx.ModelProto, file: Path) -> Path:
             continue
         for entry in tensor.external_data:
             if entry.key == "location":
-                entry.value = str(path.relative_to(base))
+                entry.value = path.relative_to(base).as_posix()
     return base
 
 

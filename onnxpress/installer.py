@@ -66,7 +66,7 @@ def _wheels(name: str, folder: Path) -> dict[str, str]:
 def _webgpu(folder: Path) -> dict[str, str]:
     """The plug-in, and SwiftShader (a software Vulkan driver) from Debian's browser."""
     if not Path("/usr/lib/chromium/libvk_swiftshader.so").exists():
-        if os.geteuid() != 0:
+        if sys.platform != "linux" or os.geteuid() != 0:
             raise Skip("no software adapter: apt-get install chromium-common, as root")
         _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium")
     return _wheels("webgpu", folder)

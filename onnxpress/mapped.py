@@ -10,6 +10,7 @@ valid.
 
 import mmap
 import os
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class Mapping:
 
     def give_back(self) -> None:
         """Let the system take the pages that were read."""
-        if self.shown and _GIVE_BACK is not None:
+        if sys.platform != "win32" and self.shown and _GIVE_BACK is not None:
             self._memory.madvise(_GIVE_BACK)
         self.shown = 0
 

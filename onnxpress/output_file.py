@@ -8,6 +8,7 @@ run left behind is removed by the next one that writes there (`temporary`).
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -138,13 +139,20 @@ class FileSet:
                 with contextlib.suppress(OSError):
                     path.unlink()
         # Afterwards, for between two renames there should be as little time as can be.
-        for folder in dict.fromkeys(place.parent for _, place in self._staged):
-            _sync(folder)
+        if sys.platform != "win32":
+            for folder in dict.fromkeys(place.parent for _, place in self._staged):
+                _sync(folder)
 
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Let what would interrupt wait; what nobody can hold, SIGKILL, has some microseconds."""
+    """Let what would interrupt wait; what nobody can hold, SIGKILL, has some microseconds.
+
+    On Windows nothing can be held.
+    """
+    if sys.platform == "win32":
+        yield
+        return
     held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
@@ -175,7 +183,8 @@ def _not_written(path: Path, error: OSError, *, done: bool) -> OutputError:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows syncs only what may be written, and opens no folders.
+    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -8,6 +8,7 @@ one layer differs, stays in such a file as long as the tensor lives.
 """
 
 import os
+import tempfile
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxpress.beyond_ir import to_proto
+from onnxpress.errors import OutputError
 from onnxpress.mapped import placed
 from onnxpress.spill import Spill
 
@@ -60,7 +62,7 @@ def referring_to(model: ir.Model) -> Referring:
         model: external tensors only as weights; a copy, which is changed.
 
     Raises:
-        OutputError: there is no room in the temporary folder.
+        OutputError: there is no room in the temporary folder, or it is on another drive.
     """
     values = _values(model)
     own = [v for v in values if v.const_value is not None and not _is_external(v)]
@@ -77,11 +79,18 @@ def referring_to(model: ir.Model) -> Referring:
             places[value] = Path(os.path.realpath(value.const_value.path))
     if not places:
         return Referring(_bytes(model), None, temporary)
-    folder = Path(os.path.commonpath([place.parent for place in places.values()]))
+    try:
+        folder = Path(os.path.commonpath([place.parent for place in places.values()]))
+    except ValueError as error:
+        # Of Windows.
+        raise OutputError(
+            f"{tempfile.gettempdir()}: temporary files lie on another drive than the weights of "
+            "the model; let TMP name a folder on theirs [O006]"
+        ) from error
     for value, place in places.items():
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor):
-            file = place.relative_to(folder)
+            file = place.relative_to(folder).as_posix()
             value.const_value = placed(tensor, file, tensor.offset or 0, folder)
     return Referring(_bytes(model), folder, temporary, tuple(shared.values()))
 

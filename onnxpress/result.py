@@ -175,7 +175,7 @@ class Result:
         require_own_recipe(target)
         model_file.save(self.model, target, external_data=external_data, files=files)
         with files.stage(recipe_path(target)) as temporary:
-            temporary.write_text(self.recipe.to_toml(), encoding="utf-8")
+            temporary.write_text(self.recipe.to_toml(), encoding="utf-8", newline="\n")
         written = [target, recipe_path(target)]
         aim = load_target(self.recipe.target)
         whole = self.validation is not None and not self.validation.by_blocks

@@ -1,24 +1,35 @@
 """Temporary folders that do not outlive their process for long.
 
-A folder is locked as long as its process lives (`flock(2)`). What a killed run left behind is not,
-and is removed by the next run that makes a folder in the same place.
+A folder is locked as long as its process lives (`flock(2)`; on Windows, which opens no folders, a
+file in it). What a killed run left behind is not, and is removed by the next run that makes a
+folder in the same place.
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
+import sys
 import tempfile
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 from onnxpress.errors import OutputError
 
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
 __all__ = ["TemporaryFolder", "no_room", "temporary_folder"]
 
 _SUFFIX = ".tmp"
+_LOCK = ".onnxpress-lock"
+"""On Windows."""
+_YOUNG_S = 60
+"""On Windows a folder has its final name a moment before it is locked."""
 
 
 class TemporaryFolder:
@@ -40,11 +51,7 @@ class TemporaryFolder:
         """
         place = Path(tempfile.gettempdir()) if beside is None else beside
         _remove_left_over(place, prefix)
-        # Under a name that nobody takes for left over until it is locked.
-        made = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
-        lock = os.open(made, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self.path = made.rename(made.with_name(f"{made.name}{_SUFFIX}"))
+        self.path, lock = _made(place, prefix)
         self._end = weakref.finalize(self, _remove, self.path, lock)
 
     def close(self) -> None:
@@ -77,7 +84,46 @@ def no_room(error: OSError) -> OutputError:
     )
 
 
+def _made(place: Path, prefix: str) -> tuple[Path, int]:
+    """A new folder, and the lock on it."""
+    if sys.platform == "win32":
+        # A folder with an open file in it cannot be renamed there.
+        path = Path(tempfile.mkdtemp(prefix=prefix, suffix=_SUFFIX, dir=place))
+        (path / _LOCK).touch()
+        return path, _held(path)
+    # Under a name that nobody takes for left over until it is locked.
+    made = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+    lock = _held(made)
+    return made.rename(made.with_name(f"{made.name}{_SUFFIX}")), lock
+
+
+def _held(folder: Path) -> int:
+    """A lock that ends with this process.
+
+    Raises:
+        OSError: another process holds it, or it is no folder of ours.
+    """
+    if sys.platform == "win32":
+        lock = os.open(folder / _LOCK, os.O_RDWR)
+    else:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
+
+
 def _remove(path: Path, lock: int) -> None:
+    if sys.platform == "win32":
+        # There an open file cannot be removed.
+        os.close(lock)
+        shutil.rmtree(path, ignore_errors=True)
+        return
     shutil.rmtree(path, ignore_errors=True)
     os.close(lock)
 
@@ -90,9 +136,6 @@ def _remove_left_over(beside: Path, prefix: str) -> None:
             continue
         # One that another process holds, has just removed or owns is not ours to touch.
         with contextlib.suppress(OSError):
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(lock)
+            if sys.platform == "win32" and time.time() - folder.stat().st_mtime < _YOUNG_S:
+                continue
+            _remove(folder, _held(folder))

@@ -7,7 +7,7 @@ and writing to a mapped one ends the process when the disk is full.
 
 import tempfile
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class Held:
         """Hold nothing yet; beyond the limit arrays go to files."""
         self._limit = limit_bytes
         self._arrays: dict[str, list[Array | _Place]] = {}
-        self._files: dict[str, BinaryIO] = {}
+        self._files: dict[str, IO[bytes]] = {}
         self.in_memory = self.on_disk = 0
 
     def names(self) -> frozenset[str]:

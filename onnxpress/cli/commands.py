@@ -7,6 +7,8 @@ command called `command`.
 
 import gc
 import importlib
+import io
+import sys
 
 import click
 from click.shell_completion import CompletionItem
@@ -14,7 +16,6 @@ from click.shell_completion import CompletionItem
 from onnxpress import registry
 from onnxpress.cli.exit_status import exit_statuses
 from onnxpress.cli.late_imports import load_late
-from onnxpress.cli.supervision import supervised
 from onnxpress.entry_points import first_line
 from onnxpress.errors import nearest
 from onnxpress.registry import COMMANDS
@@ -92,11 +93,20 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line, in a process of its own."""
-    supervised(_main)
+    """Run the command line, on Linux in a process of its own."""
+    if sys.platform == "linux":
+        from onnxpress.cli.supervision import supervised  # noqa: PLC0415 - nowhere else
+
+        supervised(_main)
+    else:
+        _main()
 
 
 def _main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # A pipe of Windows has a code page without arrows and signs of mathematics.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     gc.set_threshold(_COLLECTED_AFTER)
     load_late()
     with exit_statuses():

@@ -43,7 +43,7 @@ def check_json(path: str | None, read: Iterable[object], *, can_force: bool = Fa
 def stage_json(document: Mapping[str, Any], path: Path, files: FileSet) -> None:
     """Write a document as one of a set of files."""
     with files.stage(path) as temporary:
-        temporary.write_text(_text(document) + "\n", encoding="utf-8")
+        temporary.write_text(_text(document) + "\n", encoding="utf-8", newline="\n")
 
 
 def write_json(document: Mapping[str, Any], path: str | None) -> bool:
@@ -54,7 +54,7 @@ def write_json(document: Mapping[str, Any], path: str | None) -> bool:
         click.echo(_text(document))
         return False
     with replace_file(Path(path)) as temporary:
-        temporary.write_text(_text(document) + "\n", encoding="utf-8")
+        temporary.write_text(_text(document) + "\n", encoding="utf-8", newline="\n")
     return True
 
 

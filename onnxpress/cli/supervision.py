@@ -15,6 +15,8 @@ from onnxpress.cli.exit_status import BAD_INPUT
 
 __all__ = ["supervised"]
 
+assert sys.platform == "linux", "sigwaitinfo and prctl are Linux's"
+
 _WATCHED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD}
 _FAILURES = {signal.SIGABRT, signal.SIGSEGV, signal.SIGFPE, signal.SIGBUS, signal.SIGILL}
 _PR_SET_PDEATHSIG = 1
@@ -25,11 +27,8 @@ def supervised(command: Callable[[], None]) -> None:
     """Run a command in a forked process and end as it did, or with a sentence where it was ended.
 
     Signals that other processes send to this one are passed on; what comes from the terminal goes
-    to both anyway. Where the system is not Linux the command runs in this process.
+    to both anyway.
     """
-    if sys.platform != "linux":
-        command()
-        return
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     parent = os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)

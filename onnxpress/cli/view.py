@@ -93,7 +93,7 @@ def command(
         serve(page, port, said=said, browser=not no_browser)
         return
     with replace_file(output) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", newline="\n")
     conclude(f"{output}: {said}")
     print_text(said, console_for())
     print_text(str(output), console_for(), label="written", style="bold")

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -102,9 +103,18 @@ def _process(command: Sequence[str], folder: Path, environment: Mapping[str, str
     try:
         yield process
     finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it started."""
+    if sys.platform == "win32":
+        tree = ["taskkill", "/F", "/T", "/PID", str(process.pid)]
+        subprocess.run(tree, capture_output=True, check=False)  # noqa: S603 - of the system
+    else:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process.wait()
 
 
 def _report(folder: Path) -> Mapping[str, Any]:
@@ -150,7 +160,11 @@ def _browser(place: ProviderLocation, folder: Path, time_limit: float) -> Answer
         return Answer({}, absent=f"{place.packages} has no onnxruntime-web")
     _worker("worker.mjs", folder)
     _worker("page.html", folder)
-    (folder / "package").symlink_to(package.resolve())
+    try:
+        (folder / "package").symlink_to(package.resolve())
+    except OSError:
+        # Windows lets few make links.
+        shutil.copytree(package, folder / "package")
     handler = functools.partial(_Files, directory=str(folder.parent))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -58,7 +58,7 @@ def write_data(found: Document, path: Path) -> None:
         ],
     )
     with replace_file(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", newline="\n")
 
 
 def _shapes(entry: Document) -> str:

@@ -35,7 +35,7 @@ def write_distillation(found: Document, path: Path, files: FileSet) -> None:
         outputs=table_of(columns.OUTPUT_COLUMNS, columns.output_rows(validation)),
     )
     with files.stage(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", newline="\n")
 
 
 def _verdict(found: Document) -> str:

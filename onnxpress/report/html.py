@@ -97,7 +97,7 @@ def write_html(report: Document, path: Path, files: FileSet) -> None:
         recipe=report["recipe"].splitlines(),
     )
     with files.stage(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", newline="\n")
 
 
 def write_difference(found: Document, path: str | Path) -> None:
@@ -127,7 +127,7 @@ def write_difference(found: Document, path: str | Path) -> None:
         ),
     )
     with replace_file(Path(path)) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", newline="\n")
 
 
 def _closing(report: Document) -> Table:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from simplification import build, simplified
+from simplification import SINCE_1_23, build, simplified
 
 ONE_HOT = {
     "compared": "v = Unsqueeze (x, last)\n e = Equal (v, classes)",
@@ -13,6 +13,7 @@ ONE_HOT = {
 }
 
 
+@SINCE_1_23
 @pytest.mark.parametrize("form", ONE_HOT)
 @pytest.mark.parametrize("kind", ["int32", "int64"])
 def test_one_hot_times_a_table_is_looked_up(form: str, kind: str) -> None:

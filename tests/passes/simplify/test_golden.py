@@ -3,6 +3,7 @@
 import onnx
 import onnx_ir as ir
 import pytest
+from simplification import SINCE_1_23
 
 from onnxpress.passes.simplify import simplify
 
@@ -15,6 +16,7 @@ def body(model: ir.Model) -> list[str]:
     return [line.partition("] ")[2] or line for line in lines]
 
 
+@SINCE_1_23
 @pytest.mark.parametrize(
     ("nodes", "wanted"),
     [

@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
+from simplification import SINCE_1_22
 
 from onnxpress.passes.simplify import simplify
 from onnxpress.runtime import Session
@@ -79,6 +80,7 @@ def test_states_that_never_change_leave_a_loop(model: Any, inputs: int, turns: i
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+@SINCE_1_22
 def test_states_leave_a_scan_and_its_sequences_stay() -> None:
     model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["" : 17]>
         g (float[3,2] x, float[2] w) => (float[2] s, float[3,2] y)
