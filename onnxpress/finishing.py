@@ -9,7 +9,9 @@ import onnx_ir as ir
 
 from onnxpress import model_file, registry
 from onnxpress.attempts import Attempt
+from onnxpress.contract import Stage
 from onnxpress.conversion import convert_interface
+from onnxpress.costs import recorded
 from onnxpress.judge import Disagreement, Evaluator, most_different
 from onnxpress.original import Run, SampleSets
 from onnxpress.prepared import SEARCHING, Prepared, without_effect
@@ -18,7 +20,7 @@ from onnxpress.recipe import Recipe, RecipeStage
 from onnxpress.request import Request
 from onnxpress.result import Result, made_by_us, stamp
 from onnxpress.runtime import Session
-from onnxpress.runtime.profile import LEAST_RUNS, OperatorTime, by_operator, profiled
+from onnxpress.runtime.profile import LEAST_RUNS, OperatorTime, by_operator
 from onnxpress.shared_statistics import SharedStatistics
 from onnxpress.shedding import kept_small
 from onnxpress.stage_result import StageResult
@@ -141,9 +143,22 @@ def _operators(
     if LEAST_RUNS * pair_s > seconds or not best.lossy:
         return ()
     work.request.progress(Progress("timing operators", fraction=1.0))
-    models = work.original.model, best.model
-    feed = judge.samples.feeds[0]
-    return by_operator(*profiled(models, feed, threads=work.request.threads, budget_s=seconds))
+    took = best.latency
+    models = [work.original.model, best.model]
+    milliseconds = [took.reference_ms, took.reference_ms / took.speedup]
+    simplified = [s.model for s in best.stages if s.pass_.stage == Stage.LOSSLESS and s.decisions]
+    if simplified:
+        # Of it others are predicted: what passes look at.
+        models.append(simplified[-1])
+        milliseconds.append(took.reference_ms)
+    old, new, *_ = recorded(
+        models,
+        judge.samples.feeds[0],
+        milliseconds,
+        threads=work.request.threads,
+        budget_s=seconds,
+    )
+    return by_operator(old.times, new.times)
 
 
 def with_requirements(result: Result) -> Result:

@@ -13,13 +13,14 @@ from onnxpress import model_file, registry
 from onnxpress.conversion import settle_weights
 from onnxpress.data import Data, load_samples
 from onnxpress.errors import ModelError
+from onnxpress.gains import predicted_times
 from onnxpress.graph import standard_opset
 from onnxpress.judge import Budget, Reading, promised, read_outputs
 from onnxpress.layers import find_layers
 from onnxpress.lossless import simplified
 from onnxpress.memory import collected_rarely, memory_budget
 from onnxpress.needed_memory import needed_bytes
-from onnxpress.potential import Potential, potentials, predicted_bytes
+from onnxpress.potential import Potential, potentials, predicted_bytes, timed_document
 from onnxpress.report.reading import reading_document
 from onnxpress.runtime import Session, structural_refusal
 from onnxpress.selectable import selectable_sites
@@ -79,6 +80,7 @@ def inspect_model(
         if refusal
         else potentials(lossy, model, chosen, shapes_only=large)
     )
+    times = None if refusal or not chosen.timed_here else predicted_times(model)
     layers = find_layers(model)
     weights = beside(layers, find_stored(model, layers))
     operators = Counter(node.op_type for node in original.graph.all_nodes())
@@ -94,6 +96,7 @@ def inspect_model(
         "opset": standard_opset(original),
         "bytes": nbytes,
         "predicted_bytes": predicted_bytes(nbytes, found),
+        "latency": timed_document(found, times),
         "nodes": sum(operators.values()),
         "operators": dict(operators.most_common()),
         "layers": len(weights),
@@ -121,9 +124,10 @@ def inspect_model(
         "judged": promised(readings, Budget()),
         "untreated": untreated_weights(model),
         "refused": [] if refusal or large else _refused(original, chosen),
-        "passes": [potential.document() for potential in found],
+        "passes": [potential.document(times) for potential in found],
         "problems": [
             *(said for said in (note, nothing, refusal, numbers, unrun) if said),
+            *([times.note] if times is not None and times.note else []),
             *problems,
         ],
     }

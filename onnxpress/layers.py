@@ -14,7 +14,7 @@ row over the inputs of its own group. The layouts follow the ONNX operator speci
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -226,27 +226,33 @@ def is_scaled_gemm(node: ir.Node) -> bool:
     )
 
 
-def multiply_adds(node: ir.Node) -> int:
+def multiply_adds(node: ir.Node, sizes: Callable[[ir.Value], Sequence[int]] | None = None) -> int:
     """Multiply-adds of one run of an operator with a weight; 0 of other operators.
 
-    A dynamic dimension counts as 1, an unknown shape as nothing.
+    Args:
+        node: any.
+        sizes: the shapes of its tensors; by default as the model says, where a dynamic dimension
+            counts as 1 and an unknown shape as nothing.
     """
     if not is_standard(node) or node.op_type not in WEIGHT_INPUTS or node.op_type == "Gather":
         return 0
     if is_recurrent(node):
-        return recurrent_multiply_adds(node)
+        return recurrent_multiply_adds(node, sizes)
     left, right = node.inputs[0], node.inputs[1]
     output = node.outputs[0]
-    if left is None or right is None or right.shape is None:
+    if left is None or right is None or (sizes is None and right.shape is None):
         return 0
-    weight = _sizes(right)
+    of = sizes or _sizes
+    weight = of(right)
     if node.op_type == "ConvTranspose":
-        return math.prod(_sizes(left)) * math.prod(weight[1:]) if left.shape else 0
-    if output.shape is None:
+        return math.prod(of(left)) * math.prod(weight[1:]) if of(left) else 0
+    if sizes is None and output.shape is None:
         return 0
-    outputs = math.prod(_sizes(output))
+    outputs = math.prod(of(output))
     if node.op_type == "Conv":
         return outputs * math.prod(weight[1:])
+    if not weight:
+        return 0
     if node.op_type == "Gemm":
         return outputs * weight[1 if attribute(node, "transB", 0) else 0]
     return outputs * weight[max(0, len(weight) - 2)]

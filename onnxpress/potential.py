@@ -9,11 +9,12 @@ import onnx_ir as ir
 
 from onnxpress.codes import split
 from onnxpress.contract import Candidate, Context, Pass, Proposal
+from onnxpress.gains import Saving, Times, savings
 from onnxpress.pool import Pool
 from onnxpress.selection import NO_PINS, Pins
 from onnxpress.targets import Target
 
-__all__ = ["WITHOUT_DATA", "Potential", "potentials", "predicted_bytes"]
+__all__ = ["WITHOUT_DATA", "Potential", "potentials", "predicted_bytes", "timed_document"]
 
 WITHOUT_DATA = "without calibration data"
 """What reasons of passes say where samples would change them."""
@@ -32,6 +33,8 @@ class Potential:
         opened: sites that samples open, or open more forms of.
         opened_bytes: of the weights at these sites.
         reasons: why sites are left or have no stronger form, with how many, the most first.
+        savings: of time, by sites.
+        opened_sites: by name.
     """
 
     pass_name: str
@@ -42,16 +45,28 @@ class Potential:
     opened: int = 0
     opened_bytes: int = 0
     reasons: tuple[tuple[str, int], ...] = ()
+    savings: tuple[Saving, ...] = ()
+    opened_sites: tuple[str, ...] = ()
 
-    def document(self) -> dict[str, Any]:
-        """As JSON-ready data."""
+    def document(self, times: Times | None = None) -> dict[str, Any]:
+        """As JSON-ready data.
+
+        Args:
+            times: of the model; `None`: they are not known.
+        """
+        opened_ms = None if times is None else times.layers_ms(self.opened_sites)
         return {
             "pass": self.pass_name,
             "by_name_only": self.by_name_only,
             "sites": self.sites,
             "forms": dict(self.forms),
             "saved_bytes": self.saved_bytes,
-            "opened_by_samples": {"sites": self.opened, "weight_bytes": self.opened_bytes},
+            "saved_ms": None if times is None else times.saved_ms(self.savings),
+            "opened_by_samples": {
+                "sites": self.opened,
+                "weight_bytes": self.opened_bytes,
+                "layers_ms": opened_ms,
+            },
             "reasons": [
                 {"code": split(reason)[1] or None, "reason": split(reason)[0], "count": count}
                 for reason, count in self.reasons
@@ -95,6 +110,15 @@ def predicted_bytes(nbytes: int, found: Sequence[Potential]) -> int:
     return round(left)
 
 
+def timed_document(found: Sequence[Potential], times: Times | None) -> dict[str, Any] | None:
+    """A model's time now, and if all passes that take part by default did all that they could."""
+    if times is None:
+        return None
+    return times.document(
+        [times.saved_ms(potential.savings) for potential in found if not potential.by_name_only]
+    )
+
+
 def _potential(pass_: Pass, context: Context, pins: Pins) -> Potential:
     offer = Pool((pass_,), pins).offer(context)
     reasons = Counter(skip.reason for _, skip in offer.left)
@@ -115,6 +139,8 @@ def _potential(pass_: Pass, context: Context, pins: Pins) -> Potential:
         len(opened),
         sum(sizes.get(site, 0) for site in opened),
         tuple(reasons.most_common()),
+        savings(context, offer.proposals),
+        tuple(opened),
     )
 
 

@@ -14,13 +14,14 @@ from onnxpress.contract import Pass
 from onnxpress.conversion import convert_shapes
 from onnxpress.data import random_samples
 from onnxpress.errors import DataError, UsageError
+from onnxpress.gains import predicted_times
 from onnxpress.judge import promised, read_outputs
 from onnxpress.lossless import simplified
 from onnxpress.lossless_stage import require_selected
 from onnxpress.memory import collected_rarely, memory_budget
 from onnxpress.needed_memory import needed_bytes
 from onnxpress.original import Original, SampleSets, load_sets_unrun, opened, read, settled
-from onnxpress.potential import potentials, predicted_bytes
+from onnxpress.potential import potentials, predicted_bytes, timed_document
 from onnxpress.report.reading import reading_document
 from onnxpress.request import Request, planned
 from onnxpress.runtime import Feed, Session
@@ -76,6 +77,12 @@ def preview(request: Request) -> dict[str, Any]:
             pins=pins,
         )
     ]
+    feed = feeds[0] if feeds else None
+    took = _time(session, feeds)
+    shapes = None if feed is None else {name: array.shape for name, array in feed.items()}
+    times = None
+    if target.timed_here:
+        times = predicted_times(model, threads=request.threads, given=shapes, clocked=took)
     return {
         "dry_run": True,
         "source": given.source,
@@ -85,12 +92,12 @@ def preview(request: Request) -> dict[str, Any]:
         "samples": _sizes(sets),
         "readings": [reading_document(reading) for reading in readings.values()],
         "judged": promised(readings, budget),
-        "passes": [potential.document() for potential in found],
+        "passes": [potential.document(times) for potential in found],
         "size": {
             "original_bytes": given.nbytes,
             "predicted_bytes": predicted_bytes(given.nbytes, found),
         },
-        "latency": {"original_ms": _time(session, feeds), "speedup": None},
+        "latency": _latency(took, timed_document(found, times)),
         "loss": None,
         "warnings": [given.note] * bool(given.note) + list(plan.problems),
     }
@@ -116,6 +123,16 @@ def _time(session: Session | None, feeds: Sequence[Feed]) -> float | None:
         session.run(feeds[0])
         took.append(time.perf_counter() - started)
     return 1000 * statistics.median(took[1:])
+
+
+def _latency(took: float | None, told: dict[str, Any] | None) -> dict[str, Any]:
+    """What the original takes by the clock, and what is predicted of the result."""
+    return {
+        "original_ms": took,
+        "predicted_ms": None if told is None else told["predicted_ms"],
+        "speedup": None,
+        "prediction": told,
+    }
 
 
 def _order(passes: Sequence[Pass]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ a hidden state of its own.
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
@@ -43,13 +44,22 @@ def why_states_are_unseen(node: ir.Node) -> str | None:
     return None
 
 
-def recurrent_multiply_adds(node: ir.Node) -> int:
-    """Multiply-adds of one run; a dynamic dimension counts as 1, an unknown shape as nothing."""
+def recurrent_multiply_adds(
+    node: ir.Node, sizes: Callable[[ir.Value], Sequence[int]] | None = None
+) -> int:
+    """Multiply-adds of one run.
+
+    Args:
+        node: of a recurrent operator.
+        sizes: the shapes of its tensors; by default as the model says, where a dynamic dimension
+            counts as 1 and an unknown shape as nothing.
+    """
+    of = sizes or _sizes
     if len(node.inputs) <= HIDDEN_WEIGHT or node.inputs[0] is None:
         return 0
     weights = node.inputs[INPUT_WEIGHT : HIDDEN_WEIGHT + 1]
-    steps = math.prod(_sizes(node.inputs[0])[:2])
-    return steps * sum(math.prod(_sizes(w)) for w in weights if w is not None and w.shape)
+    steps = math.prod(of(node.inputs[0])[:2])
+    return steps * sum(math.prod(of(w)) for w in weights if w is not None and of(w))
 
 
 def _sizes(value: ir.Value) -> list[int]:

@@ -1,5 +1,6 @@
 """Shared models and data; nothing here asserts anything."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,14 @@ settings.register_profile("no clock", deadline=None)
 settings.load_profile("no clock")
 
 MODELS = Path(__file__).parents[1] / "models"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What this machine has measured before is not the tests' concern, nor theirs the machine's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONNXPRESS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from onnxpress.blocks.cutting import Block, Cut, cut
 from onnxpress.blocks.extracting import Parts
 from onnxpress.blocks.holding import Held
-from onnxpress.blocks.sizes import observed_bytes
+from onnxpress.blocks.sizes import observed_bytes, without_weights
 from onnxpress.blocks.walking import PartFeeds, Walk, first_nan, has_nan
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "first_nan",
     "has_nan",
     "observed_bytes",
+    "without_weights",
 ]

@@ -11,7 +11,14 @@ from onnxpress.errors import ModelError
 from onnxpress.graph import Names, static_shape
 from onnxpress.runtime import Feed, Session
 
-__all__ = ["can_cross", "constant_bytes", "observed_bytes", "tensor_bytes", "with_types"]
+__all__ = [
+    "can_cross",
+    "constant_bytes",
+    "observed_bytes",
+    "tensor_bytes",
+    "with_types",
+    "without_weights",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +50,7 @@ def with_types(model: ir.Model) -> ir.Model:
     if all(value.type is not None and value.shape is not None for value in values):
         return model
     try:
-        proto = onnx.shape_inference.infer_shapes(_without_weights(model))
+        proto = onnx.shape_inference.infer_shapes(without_weights(model))
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
         logger.info("shapes are not inferred: %s", error)
         return model
@@ -61,7 +68,7 @@ def with_types(model: ir.Model) -> ir.Model:
     return found
 
 
-def _without_weights(model: ir.Model) -> onnx.ModelProto:
+def without_weights(model: ir.Model) -> onnx.ModelProto:
     """What shapes are inferred of: large initializers are inputs, so that nothing copies them."""
     copy = model.clone()
     for name, value in list(copy.graph.initializers.items()):

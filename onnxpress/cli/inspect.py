@@ -12,7 +12,13 @@ from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.options import PATH, json_option, overridable_option
 from onnxpress.cli.saying import saying_options
 from onnxpress.inspection import inspect_model
-from onnxpress.report.outlook import next_step, print_judged, print_outlook, print_reasons
+from onnxpress.report.outlook import (
+    next_step,
+    print_judged,
+    print_outlook,
+    print_reasons,
+    time_words,
+)
 from onnxpress.report.printing import conclude, console_for, print_table, print_text
 from onnxpress.report.reading import print_readings
 from onnxpress.report.saying import some
@@ -62,6 +68,8 @@ def command(
     if found["predicted_bytes"] < found["bytes"]:
         size = f"{megabytes(found['bytes'])} to about {megabytes(found['predicted_bytes'])}"
         print_text(f"{size} if all of that is kept", console, label="size", style="bold")
+    if found["latency"] is not None:
+        print_text(time_words(found["latency"]), console, label="time", style="bold")
     _print_largest(found, console)
     operators = ", ".join(f"{name} {count}" for name, count in found["operators"].items())
     print_text(f"operators: {operators}", console)

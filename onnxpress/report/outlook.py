@@ -10,7 +10,7 @@ from onnxpress.report.printing import print_table, print_text
 from onnxpress.report.saying import some
 from onnxpress.report.text import counted, megabytes
 
-__all__ = ["next_step", "print_judged", "print_outlook", "print_reasons"]
+__all__ = ["in_ms", "next_step", "print_judged", "print_outlook", "print_reasons", "time_words"]
 
 _SHOWN_REASONS = 4
 _SHOWN_OUTPUTS = 4
@@ -28,6 +28,27 @@ def print_judged(judged: Mapping[str, str], console: Console) -> None:
         print_text(f"  and {len(alike) - len(shown)} more; -v lists all", console)
 
 
+def in_ms(milliseconds: float) -> str:
+    """As people read it: two digits, and not more than a clock tells."""
+    return f"{milliseconds:.2g} ms" if milliseconds < 100 else f"{milliseconds:,.0f} ms"
+
+
+def time_words(latency: Mapping[str, Any]) -> str:
+    """What a run takes, and what that rests on.
+
+    Args:
+        latency: as `Times.document` makes it.
+    """
+    now, then = in_ms(latency["original_ms"]), in_ms(latency["predicted_ms"])
+    text = f"about {now} a run" if now == then else f"about {now} a run, {then} with all of that"
+    threads = latency["threads"]
+    text += f", with {threads} {'thread' if threads == 1 else 'threads'}"
+    if latency["sizes_assumed"]:
+        sizes = few([f"{name} = {size}" for name, size in latency["sizes"].items()])
+        text += f" and {sizes} assumed"
+    return f"{text} ({latency['basis']})"
+
+
 def print_outlook(
     passes: Sequence[Mapping[str, Any]], console: Console, *, samples: bool = False
 ) -> None:
@@ -42,7 +63,10 @@ def print_outlook(
     for entry in passes:
         opened = entry["opened_by_samples"]
         saves = f"up to {megabytes(entry['saved_bytes'])}" if entry["saved_bytes"] else "unknown"
-        more = f"{opened['sites']:,} sites ({megabytes(opened['weight_bytes'])})"
+        if entry["saved_ms"] is not None and (entry["saved_ms"] or entry["saved_bytes"]):
+            saves += f", {in_ms(entry['saved_ms'])}"
+        size, time = megabytes(opened["weight_bytes"]), opened["layers_ms"]
+        more = f"{opened['sites']:,} sites ({size}{'' if time is None else f', {in_ms(time)}'})"
         rows.append(
             (
                 f"{entry['pass']} *" if entry["by_name_only"] else entry["pass"],

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from onnxpress.report.columns import Document
-from onnxpress.report.outlook import next_step, print_judged, print_outlook
+from onnxpress.report.outlook import in_ms, next_step, print_judged, print_outlook
 from onnxpress.report.printing import print_all, print_text
 from onnxpress.report.reading import print_readings
 from onnxpress.report.text import megabytes, printable
 
 __all__ = ["print_preview"]
+
+_LESS = 0.99
+"""Of the time: what is saved less than that is not told."""
 
 
 def print_preview(found: Document, *, would_write: Sequence[str], console: Console) -> None:
@@ -35,6 +38,9 @@ def print_preview(found: Document, *, would_write: Sequence[str], console: Conso
     took = found["latency"]["original_ms"]
     one = "the original was not run" if took is None else f"the original takes {took:.3g} ms here"
     text = f"{one}; how much faster it gets is not measured in a dry run"
+    predicted = found["latency"]["predicted_ms"]
+    if predicted is not None and took is not None and predicted < _LESS * took:
+        text = f"{one}, about {in_ms(predicted)} with all of that, by its multiply-adds (estimate)"
     print_text(text, console, label="time", style="bold")
     text = "not measured in a dry run; the search keeps to the budget on "
     text += "the samples" if given else "random inputs"

@@ -19,12 +19,22 @@ import onnx_ir as ir
 from onnxpress.runtime.session import Feed, Session
 from onnxpress.temporary import temporary_folder
 
-__all__ = ["LEAST_RUNS", "NodeTime", "OperatorTime", "by_operator", "node_times", "profiled"]
+__all__ = [
+    "LEAST_RUNS",
+    "NodeTime",
+    "OperatorTime",
+    "by_operator",
+    "node_times",
+    "profiled",
+    "profiled_in_turn",
+]
 
 _WARM, _LEAST, _MOST = 2, 5, 100
 """Runs that are not counted; at least and at most of those that are."""
 LEAST_RUNS = _WARM + _LEAST
 """Of each model, however long they take."""
+_TURN_S = 0.01
+"""Of a model, before the next one runs."""
 _KERNEL = "_kernel_time"
 
 
@@ -97,15 +107,37 @@ def profiled(
             )
             for number, model in enumerate(models)
         ]
-        runs, started = 0, time.monotonic()
-        while runs < _WARM + _LEAST or (
-            runs < _WARM + _MOST and time.monotonic() - started < budget_s
-        ):
-            for session in sessions:
+        return profiled_in_turn(sessions, [feed] * len(sessions), budget_s=budget_s)
+
+
+def profiled_in_turn(
+    sessions: Sequence[Session], feeds: Sequence[Feed], *, budget_s: float = 2.0
+) -> list[list[NodeTime]]:
+    """The nodes that sessions run, likewise.
+
+    Args:
+        sessions: that were opened to be profiled; they are at their end with it.
+        feeds: one for each.
+        budget_s: seconds for all together, about.
+
+    Raises:
+        ModelError: one does not run.
+    """
+    started = time.monotonic()
+    for session, feed in zip(sessions, feeds, strict=True):
+        for _ in range(_WARM):
+            session.run(feed)
+    runs = 0
+    while runs < _LEAST or (runs < _MOST and time.monotonic() - started < budget_s):
+        for session, feed in zip(sessions, feeds, strict=True):
+            # What ran last has its weights in the caches, as it has where it runs alone.
+            begun, again = time.monotonic(), 0
+            while again < 1 or (again < _MOST and time.monotonic() - begun < _TURN_S):
                 session.run(feed)
-            runs += 1
-        files = [session.end_profile() for session in sessions]
-        return [node_times(json.loads(file.read_text(encoding="utf-8"))) for file in files]
+                again += 1
+        runs += 1
+    files = [session.end_profile() for session in sessions]
+    return [node_times(json.loads(file.read_text(encoding="utf-8"))) for file in files]
 
 
 def node_times(events: Sequence[dict[str, Any]]) -> list[NodeTime]:

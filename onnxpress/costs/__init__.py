@@ -1,0 +1,41 @@
+"""What models take on the processor: a table of measured latencies, and predictions from it.
+
+- `sizes`, `inferring`: a size for every dimension.
+- `keys`: what the latency of a node depends on.
+- `table`, `store`: what nodes took on a machine, in memory and on disk.
+- `measuring`, `recording`: rows of the table from profiles of whole models.
+- `rates`, `predicting`: the latency of a model that was never run.
+"""
+
+from onnxpress.costs.keys import NodeKey, node_keys
+from onnxpress.costs.measuring import Measured, measured_rows
+from onnxpress.costs.predicting import Prediction, model_digest, predict
+from onnxpress.costs.rates import Rates, fitted, shipped
+from onnxpress.costs.recording import recorded
+from onnxpress.costs.sizes import Sizes, sizes_of
+from onnxpress.costs.store import CACHE_VARIABLE, load_table, save_table
+from onnxpress.costs.table import CostTable, Machine, ModelTime, Row, this_machine
+
+__all__ = [
+    "CACHE_VARIABLE",
+    "CostTable",
+    "Machine",
+    "Measured",
+    "ModelTime",
+    "NodeKey",
+    "Prediction",
+    "Rates",
+    "Row",
+    "Sizes",
+    "fitted",
+    "load_table",
+    "measured_rows",
+    "model_digest",
+    "node_keys",
+    "predict",
+    "recorded",
+    "save_table",
+    "shipped",
+    "sizes_of",
+    "this_machine",
+]
