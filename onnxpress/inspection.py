@@ -27,6 +27,7 @@ from onnxpress.selectable import selectable_sites
 from onnxpress.stored import beside, find_stored
 from onnxpress.targets import Target, load_target
 from onnxpress.targets.static_rules import static_report
+from onnxpress.transformer import find_structure
 from onnxpress.untreated import nothing_to_compress, odd_numbers, untreated_weights
 
 __all__ = ["inspect_model"]
@@ -90,6 +91,7 @@ def inspect_model(
     largest = sorted(weights, key=lambda layer: -layer.nbytes)[:10]
     readings = _readings(file, original, None if unrun else data)
     nbytes = model_file.file_bytes(loaded)
+    structure = None if refusal else find_structure(model, read_weights=not large)
     return {
         "source": str(file),
         "target": chosen.name,
@@ -120,6 +122,7 @@ def inspect_model(
             for site in sites
             if site.is_layer
         ],
+        "transformer": None if structure is None else structure.document(),
         "readings": [reading_document(reading) for reading in readings.values()],
         "judged": promised(readings, Budget()),
         "untreated": untreated_weights(model),

@@ -23,6 +23,7 @@ from onnxpress.report.printing import conclude, console_for, print_table, print_
 from onnxpress.report.reading import print_readings
 from onnxpress.report.saying import some
 from onnxpress.report.text import counted, megabytes
+from onnxpress.report.transformer import print_transformer
 
 __all__ = ["command"]
 
@@ -59,6 +60,7 @@ def command(
         f"{counted(found['layers'], 'layer')} with a constant weight",
         console,
     )
+    print_transformer(found["transformer"], console)
     print_readings(found["readings"], console)
     print_judged(found["judged"], console)
     for problem in found["problems"]:

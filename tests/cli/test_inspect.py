@@ -107,3 +107,29 @@ def test_model_that_cannot_run_is_read_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
     assert "reads logits: class logits, 5 classes" in run("inspect", path).output
+
+
+EXPORTS = Path(__file__).parents[1] / "transformer" / "exports"
+
+
+def test_structure_of_a_transformer_is_printed() -> None:
+    shown = " ".join(run("inspect", EXPORTS / "llama_dynamo_23.onnx").output.split())
+    assert "structure residual stream of 16 numbers, 4 blocks, RMSNorm before each" in shown
+    heads = "4 heads of 4, 2 heads of keys and values, rotary positions, a cache"
+    assert f"structure attention (2): to itself, {heads}" in shown
+    assert "structure MLP (2): 40 wide, silu, gated" in shown
+    assert "structure tables: words.weight (48 × 16 by input_ids)" in shown
+
+
+def test_json_has_the_structure_with_names_or_null(models: Path) -> None:
+    path = EXPORTS / "gpt_dynamo_23.onnx"
+    found = json.loads(run("inspect", path, "--json", "-").output)["transformer"]
+    assert [one["past"] for one in found["attentions"]] == [
+        [f"past.{kind}.{at}" for kind in ("key", "value")] for at in range(2)
+    ]
+    assert found["tables"][0]["tied"]
+    names = {name for one in found["attentions"] for name in one["query"]}
+    weights = {value.name for value in onnx.load(path).graph.initializer}
+    assert names <= weights
+    plain = json.loads(run("inspect", models / "fashion_cnn.onnx", "--json", "-").output)
+    assert plain["transformer"] is None

@@ -1,0 +1,195 @@
+"""LayerNorm and RMSNorm over the last axis, as one operator or in primitives.
+
+LayerNorm (1607.06450): y = (x − mean x) / √(var x + ε)·g + b; RMSNorm (1910.07467): y =
+x / √(mean x² + ε)·g. ONNX: LayerNormalization from opset 17, RMSNormalization from 23;
+com.microsoft and earlier files: SimplifiedLayerNormalization, and the Skip forms, which add a
+residual first. In primitives the root of a mean of squares is where they are recognized.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+
+from onnxpress.transformer.tensors import Tensors
+
+__all__ = ["SKIP_NORMS", "Norm", "find_norms"]
+
+SKIP_NORMS = {
+    "SkipLayerNormalization": "layer",
+    "SkipSimplifiedLayerNormalization": "rms",
+}
+"""Operators that add two tensors and normalize the sum, which may be their fourth output."""
+_OPERATORS = {
+    "LayerNormalization": "layer",
+    "RMSNormalization": "rms",
+    "SimplifiedLayerNormalization": "rms",
+    "EmbedLayerNormalization": "layer",
+    **SKIP_NORMS,
+}
+_PARAMETERS = {
+    "EmbedLayerNormalization": (5, 6),
+    "SkipLayerNormalization": (2, 3),
+    "SkipSimplifiedLayerNormalization": (2, 9),
+}
+"""Which inputs are scale and offset; 1 and 2 for the others."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Norm:
+    """A normalization.
+
+    Attributes:
+        kind: with a mean that is taken away, or without.
+        node: the operator, or the root in primitives.
+        input: what is normalized; of a Skip form, or one that adds embeddings, `None`.
+        output: with scale and offset.
+        scale: the stored constant, or `None`.
+        offset: the stored constant, or `None`.
+        width: numbers that are normalized together, where known.
+        operator: whether it is one operator.
+    """
+
+    kind: Literal["layer", "rms"]
+    node: ir.Node
+    input: ir.Value | None
+    output: ir.Value
+    scale: ir.Value | None
+    offset: ir.Value | None
+    width: int | None
+    operator: bool
+
+
+def find_norms(tensors: Tensors) -> dict[ir.Value, Norm]:
+    """All of a model, by the tensor they give."""
+    found = {}
+    for node in tensors.nodes:
+        norm = _operator(tensors, node) or _primitives(tensors, node)
+        if norm is not None:
+            found[norm.output] = norm
+    return found
+
+
+def _operator(tensors: Tensors, node: ir.Node) -> Norm | None:
+    kind = _OPERATORS.get(node.op_type)
+    if kind is None:
+        return None
+    places = _PARAMETERS.get(node.op_type, (1, 2))
+    scale, offset = (node.inputs[at] if len(node.inputs) > at else None for at in places)
+    adds = node.op_type in _PARAMETERS
+    return _norm(
+        tensors, kind, node, None if adds else node.inputs[0], node.outputs[0], scale, offset
+    )
+
+
+def _norm(
+    tensors: Tensors,
+    kind: str,
+    node: ir.Node,
+    source: ir.Value | None,
+    output: ir.Value,
+    scale: ir.Value | None,
+    offset: ir.Value | None,
+) -> Norm:
+    kept = [None if one is None else tensors.stored(one) for one in (scale, offset)]
+    sizes = tensors.sizes(scale) or tensors.sizes(source)
+    operator = node.op_type in _OPERATORS
+    which: Literal["layer", "rms"] = "layer" if kind == "layer" else "rms"
+    width = sizes[-1] if sizes else None
+    return Norm(which, node, source, output, kept[0], kept[1], width, operator)
+
+
+def _primitives(tensors: Tensors, node: ir.Node) -> Norm | None:
+    """A norm around the root of a mean of squares."""
+    if node.op_type == "Sqrt" or (node.op_type == "Pow" and tensors.number(node.inputs[1]) == -0.5):
+        mean = _mean_of_squares(tensors, node.inputs[0])
+    else:
+        return None
+    if mean is None:
+        return None
+    for value in _scaled_by(tensors, node.outputs[0], mean):
+        output, scale, offset = _affine(tensors, value)
+        source = _centred(tensors, mean)
+        kind = "rms" if source is None else "layer"
+        return _norm(tensors, kind, node, source or tensors.root(mean), output, scale, offset)
+    return None
+
+
+def _mean_of_squares(tensors: Tensors, value: ir.Value | None) -> ir.Value | None:
+    """X of mean x² + ε over the last axis."""
+    node = _producer(tensors, value)
+    if node is not None and node.op_type == "Add":
+        value = next((v for v in node.inputs if v is not None and not tensors.is_constant(v)), None)
+        node = _producer(tensors, value)
+    if node is None or node.op_type != "ReduceMean":
+        return None
+    square = _producer(tensors, node.inputs[0])
+    if square is None:
+        return None
+    first, second = (*square.inputs, None)[:2]
+    if square.op_type == "Pow" and tensors.number(second) == 2:  # a square
+        return first
+    return first if square.op_type == "Mul" and first is second else None
+
+
+def _producer(tensors: Tensors, value: ir.Value | None) -> ir.Node | None:
+    return None if value is None else _uncast(value).producer()
+
+
+def _uncast(value: ir.Value) -> ir.Value:
+    while (node := value.producer()) is not None and node.op_type in ("Cast", "Identity"):
+        above = node.inputs[0]
+        if above is None:
+            break
+        value = above
+    return value
+
+
+def _centred(tensors: Tensors, value: ir.Value) -> ir.Value | None:
+    """X of x − mean x."""
+    node = _producer(tensors, value)
+    if node is None or node.op_type != "Sub" or node.inputs[0] is None:
+        return None
+    mean = _producer(tensors, node.inputs[1])
+    if mean is None or mean.op_type != "ReduceMean" or mean.inputs[0] is None:
+        return None
+    same = _uncast(mean.inputs[0]) is _uncast(node.inputs[0])
+    return node.inputs[0] if same else None
+
+
+def _scaled_by(tensors: Tensors, root: ir.Value, what: ir.Value) -> Iterator[ir.Value]:
+    """Where `what` is divided by the root, or multiplied by its reciprocal."""
+    for user, index in root.uses():
+        if (user.op_type == "Div" and index == 1 and _is(user.inputs[0], what)) or (
+            user.op_type == "Mul" and _is(user.inputs[1 - index], what)
+        ):
+            yield user.outputs[0]
+        elif user.op_type in ("Reciprocal", "Cast") or (
+            user.op_type == "Div" and index == 1 and tensors.number(user.inputs[0]) == 1
+        ):
+            yield from _scaled_by(tensors, user.outputs[0], what)
+
+
+def _is(value: ir.Value | None, what: ir.Value) -> bool:
+    return value is not None and _uncast(value) is _uncast(what)
+
+
+def _affine(tensors: Tensors, value: ir.Value) -> tuple[ir.Value, ir.Value | None, ir.Value | None]:
+    """Behind a normalized tensor: (the result, the scale, the offset)."""
+    scale = offset = None
+    for operator in ("Mul", "Add"):
+        current = value
+        while len(uses := list(current.uses())) == 1 and uses[0].node.op_type == "Cast":
+            current = uses[0].node.outputs[0]
+        if len(uses) != 1 or uses[0].node.op_type != operator:
+            continue
+        other = uses[0].node.inputs[1 - uses[0].idx]
+        if other is None or not tensors.is_constant(other):
+            continue
+        if operator == "Mul":
+            scale = other
+        else:
+            offset = other
+        value = uses[0].node.outputs[0]
+    return value, scale, offset
