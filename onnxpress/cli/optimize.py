@@ -16,6 +16,7 @@ from onnxpress.cli.options import (
     selection_options,
     threads_option,
 )
+from onnxpress.cli.pipelines import optimize_pipeline_and_write
 from onnxpress.cli.saying import saying_options
 from onnxpress.errors import UsageError
 from onnxpress.providers import ProviderOptions
@@ -57,4 +58,8 @@ def command(
     if names is not None and not names:
         raise UsageError("--passes names none; see `onnxpress passes` [U008]")
     providers = ProviderOptions(ep, require_ep, ep_config, ep_time_limit)
+    if model.suffix.lower() == ".toml" or model.is_dir():
+        options.update(passes=names, recipe=recipe, providers=providers)
+        optimize_pipeline_and_write(model, **options)
+        return
     optimize_and_write(model, passes=names, recipe=recipe, providers=providers, **options)
