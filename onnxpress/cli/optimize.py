@@ -19,6 +19,7 @@ from onnxpress.cli.options import (
     selection_options,
     threads_option,
 )
+from onnxpress.cli.pipelines import optimize_pipeline_and_write
 from onnxpress.cli.saying import saying_options
 from onnxpress.cli.several import optimize_several
 from onnxpress.errors import UsageError
@@ -79,7 +80,11 @@ def command(
     providers = ProviderOptions(ep, require_ep, ep_config, ep_time_limit)
     options |= {"passes": names, "recipe": recipe, "providers": providers}
     output: Path | None = options["output"]
-    if len(models) > 1 or (output is not None and (output.is_dir() or ends_with_slash(output))):
+    if len(models) == 1 and (models[0].suffix.lower() == ".toml" or models[0].is_dir()):
+        if frontier is not None:
+            raise UsageError("--frontier is about one model, not a pipeline of several [U008]")
+        optimize_pipeline_and_write(models[0], **options)
+    elif len(models) > 1 or (output is not None and (output.is_dir() or ends_with_slash(output))):
         if output is None:
             raise UsageError(
                 f"{len(models)} models need a folder for their results: -o OUT/ [U008]"

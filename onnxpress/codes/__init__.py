@@ -22,6 +22,7 @@ AREAS = {
     "R": "recipes",
     "U": "options, names and files of settings",
     "B": "budgets",
+    "N": "pipelines of several models",
     "X": "faults",
     "L": "why any layer or pass was left alone",
     "Q": "quantize",

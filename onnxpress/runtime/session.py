@@ -58,7 +58,7 @@ _NUMPY_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """A model input: its name, NumPy type name and shape (`None` or a name: dynamic).
+    """An input or output: its name, NumPy type name and shape (`None` or a name: dynamic).
 
     Attributes:
         metadata: what the model's file says of itself, for who prepares samples for it.
@@ -80,7 +80,8 @@ class Session:
     Attributes:
         model: what it was opened from.
         inputs: what it takes.
-        output_names: what it gives, in order; likewise their ranks and types.
+        outputs: what it gives.
+        output_names: of these, in order; likewise their ranks and types.
     """
 
     def __init__(
@@ -140,14 +141,17 @@ class Session:
             ) from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         metadata = self._session.get_modelmeta().custom_metadata_map
-        self.inputs = tuple(
-            InputSpec(
-                value.name,
-                _NUMPY_TYPES.get(value.type, value.type),
-                tuple(value.shape),
-                metadata,
+        self.inputs, self.outputs = (
+            tuple(
+                InputSpec(
+                    value.name,
+                    _NUMPY_TYPES.get(value.type, value.type),
+                    tuple(value.shape),
+                    metadata,
+                )
+                for value in values
             )
-            for value in inputs
+            for values in (inputs, outputs)
         )
         self.output_names = tuple(value.name for value in outputs)
         maps = [value.type.startswith(_MAPS) for value in outputs]

@@ -1,0 +1,132 @@
+"""`onnxpress optimize` of a pipeline: a description in TOML, or a folder of models."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxpress.cli.exit_status import INTERRUPTED, NOT_MET
+from onnxpress.cli.interruption import interruptible
+from onnxpress.cli.json_output import STANDARD_OUTPUT, check_json, write_json
+from onnxpress.cli.progress import progress_line
+from onnxpress.errors import UsageError
+from onnxpress.judge import Budget
+from onnxpress.pipelines import PipelineResult, optimize_pipeline, read_folder
+from onnxpress.pipelines.result import require_place
+from onnxpress.providers import NO_PROVIDERS
+from onnxpress.report.printing import conclude, console_for, print_all, print_table, print_text
+from onnxpress.report.text import decimals, megabytes
+
+__all__ = ["optimize_pipeline_and_write"]
+
+_OF_ONE_MODEL: Mapping[str, object] = {
+    "report": None,
+    "external_data": False,
+    "per_target": False,
+    "opset": None,
+    "float16": "no",
+    "fix_shapes": (),
+    "providers": NO_PROVIDERS,
+    "overridable": None,
+}
+"""Options that a pipeline does not take, with what they are where they are not given."""
+
+
+def optimize_pipeline_and_write(
+    path: Path,
+    *,
+    output: Path | None,
+    json_path: str | None,
+    force: bool,
+    dry_run: bool,
+    targets: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Optimize all parts within one budget and write a folder; exit status 1 where it falls short.
+
+    Args:
+        path: a description, or a folder in a known layout.
+        output: a folder; `None`: PATH with .opt behind its name.
+        json_path: a JSON file, or `-`.
+        force: replace files that are no earlier results.
+        dry_run: print the description and write nothing.
+        targets: names.
+        options: the others of `onnxpress optimize`.
+    """
+    for name, usual in _OF_ONE_MODEL.items():
+        if options.pop(name) != usual:
+            option = {"providers": "ep", "fix_shapes": "fix-shape"}.get(name, name)
+            raise UsageError(
+                f"--{option.replace('_', '-')} is of one model, and {path} is a pipeline; leave it "
+                "out, or optimize the part alone [U008]"
+            )
+    pipeline = read_folder(path)
+    if dry_run:
+        click.echo(pipeline.to_toml(), nl=False)
+        return
+    folder = output or (path if path.is_dir() else path.parent).with_suffix(".opt")
+    require_place(pipeline, folder, force=force)
+    check_json(json_path, [path, options.get("calibration"), options.get("evaluation")])
+    budget = Budget(**{field.name: options.pop(field.name) for field in fields(Budget)})
+    with interruptible() as interruption:
+        with progress_line() as progress:
+            result = optimize_pipeline(
+                pipeline,
+                budget=budget,
+                target=targets,
+                progress=progress,
+                stop=interruption,
+                **options,
+            )
+        written = result.save(folder, force=force)
+        if write_json(result.document(), json_path):
+            _print(result, folder, written)
+    if json_path == STANDARD_OUTPUT:
+        conclude("")
+    if interruption.wanted:
+        sys.exit(INTERRUPTED)
+    if not result.within_budget:
+        sys.exit(NOT_MET)
+
+
+def _print(result: PipelineResult, folder: Path, written: list[Path]) -> None:
+    sizes = f"{megabytes(result.original_bytes)} to {megabytes(result.bytes)}"
+    conclude(f"{folder}: {sizes}, {result.judgement.verdict}")
+    console = console_for()
+    print_text(f"{result.judgement}", console, label="verdict", style="bold")
+    print_text(result.budget, console, label="budget", style="bold")
+    print_all("not met", list(result.problems), console, style="red")
+    rows = [
+        [
+            part.name,
+            megabytes(part.original_bytes),
+            megabytes(part.bytes),
+            f"{part.spent:.0%}",
+            "optimized" if part.result is not None else "as it was",
+        ]
+        for part in result.parts
+    ]
+    rows.append(["all", *(megabytes(n) for n in (result.original_bytes, result.bytes)), "", ""])
+    print_table("parts", ["part", "original", "result", "budget spent", ""], rows, console)
+    print_table(
+        "figures",
+        ["on unseen samples", "original", "result"],
+        [
+            *(
+                [f"{m.name}, %", f"{m.reference:.2f}", f"{m.value:.2f}"]
+                for m in result.measurement.metrics
+            ),
+            *([f.name, decimals(f.original), decimals(f.result)] for f in result.figures),
+            *(
+                [["bytes of cache a token", *(f"{n:,}" for n in result.cache_bytes)]]
+                if result.cache_bytes[0]
+                else []
+            ),
+        ],
+        console,
+    )
+    print_all("note", list(result.warnings), console, style="yellow")
+    print_all("written", [str(path) for path in written], console, style="")

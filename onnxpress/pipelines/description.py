@@ -1,0 +1,260 @@
+"""A pipeline in words: several models, what feeds what, and a loop that generates tokens.
+
+    cache = "int8"
+
+    [[part]]
+    name = "encoder"
+    model = "encoder_model.onnx"
+
+    [[part]]
+    name = "decoder"
+    model = "decoder_model_merged.onnx"
+    [part.inputs]
+    encoder_hidden_states = "encoder.last_hidden_state"
+    encoder_attention_mask = "attention_mask"
+    [part.loop]
+    tokens = "input_ids"
+    start = 0
+    end = [1]
+    steps = 32
+    flag = "use_cache_branch"
+    once = ["past_key_values.*.encoder.*"]
+    [part.loop.cache]
+    "past_key_values.*" = "present.*"
+
+Parts run in this order. An input that is not named takes the output of an earlier part with its
+name, and else is an input of the pipeline, which the samples hold.
+"""
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from onnxpress.errors import ModelError, UsageError, nearest_file
+from onnxpress.recipe_entries import Entries
+from onnxpress.toml_places import places_of, read_toml
+
+__all__ = ["CACHES", "FILE", "Loop", "Part", "Pipeline", "matched", "read_pipeline"]
+
+FILE = "pipeline.toml"
+CACHES = ("float", "int8")
+_KEYS = ("cache", "part")
+_PART_KEYS = ("name", "model", "inputs", "loop")
+_LOOP_KEYS = (
+    "tokens",
+    "logits",
+    "start",
+    "end",
+    "steps",
+    "prompt",
+    "longest",
+    "mask",
+    "positions",
+    "flag",
+    "first",
+    "once",
+    "cache",
+)
+_STEPS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """How a part generates: greedily, a token a step, what it knows of the past in a cache.
+
+    Attributes:
+        tokens: the input that takes tokens, `[batch, step]`.
+        logits: the output whose last step says the next token, `[batch, step, vocabulary]`.
+        cache: outputs that are fed to inputs at the next step, by input; a `*` stands for the same
+            text in both. Empty: all tokens so far are fed at every step.
+        once: inputs of the cache that keep what the first step gave, as an encoder's keys.
+        mask: the input of ones, `[batch, past + step]`; `None`: there is none, or it is wired.
+        positions: the input that counts tokens, `[batch, step]`.
+        flag: the bool input of a merged decoder, whether there is a past.
+        first: the part that takes the first step in place of this one.
+        start: the first token where the samples have no prompt.
+        end: tokens that end it.
+        steps: how many tokens are generated, at most.
+        prompt: of the samples' tokens, how many are given; the rest is what should follow, which
+            gives a perplexity. 0: all are a prompt.
+        longest: tokens that the part was trained for; `None`: not known.
+    """
+
+    tokens: str
+    logits: str = "logits"
+    cache: Mapping[str, str] = field(default_factory=dict)
+    once: tuple[str, ...] = ()
+    mask: str | None = None
+    positions: str | None = None
+    flag: str | None = None
+    first: str | None = None
+    start: int | None = None
+    end: tuple[int, ...] = ()
+    steps: int = _STEPS
+    prompt: int = 0
+    longest: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One model of a pipeline.
+
+    Attributes:
+        name: by which others name its outputs.
+        model: its file.
+        inputs: where inputs come from, by name: `PART.OUTPUT`, or an input of the pipeline.
+        loop: how it generates; `None`: it runs once.
+    """
+
+    name: str
+    model: Path
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    loop: Loop | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Parts in the order in which they run.
+
+    Attributes:
+        parts: at least one.
+        source: what messages call it.
+        cache: `int8` where keys and values of the result are to be kept in bytes.
+        side_files: that belong to it and are copied: a tokenizer, a configuration.
+    """
+
+    parts: tuple[Part, ...]
+    source: str
+    cache: str = "float"
+    side_files: tuple[Path, ...] = ()
+
+    def part(self, name: str) -> Part:
+        """The part of a name that exists."""
+        return next(part for part in self.parts if part.name == name)
+
+    @property
+    def firsts(self) -> frozenset[str]:
+        """Parts that only take the first step of another."""
+        return frozenset(p.loop.first for p in self.parts if p.loop and p.loop.first)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Names of files in one folder, by part: the part's own where two would be the same."""
+        names = Counter(part.model.name for part in self.parts)
+        return {
+            part.name: part.model.name if names[part.model.name] == 1 else f"{part.name}.onnx"
+            for part in self.parts
+        }
+
+    def to_toml(self) -> str:
+        """The text that `read_pipeline` reads, all files in its own folder."""
+        table: dict[str, Any] = {} if self.cache == "float" else {"cache": self.cache}
+        table["part"] = [_part_table(part, self.files[part.name]) for part in self.parts]
+        return tomli_w.dumps(table)
+
+
+def matched(pattern: str, names: Sequence[str]) -> dict[str, str]:
+    """Names that a pattern with at most one `*` fits, with the text that the star stands for."""
+    expression = re.compile(re.escape(pattern).replace(r"\*", "(.*)"))
+    found = {name: expression.fullmatch(name) for name in names}
+    return {name: ".".join(match.groups()) for name, match in found.items() if match}
+
+
+def read_pipeline(path: Path) -> Pipeline:
+    """Read a description.
+
+    Raises:
+        UsageError: it cannot be read.
+        RecipeError: an entry means nothing, with its line.
+        ModelError: a file that it names is not there.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = read_toml(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(
+            f"{path}: cannot be read as the description of a pipeline: {error} [N001]"
+        ) from error
+    root = Entries(table, str(path), places_of(text))
+    root.known(_KEYS)
+    entries = root.tables("part")
+    if not entries:
+        raise UsageError(f"{path}: describes no part; expected [[part]] tables [N001]")
+    parts: list[Part] = []
+    for entry in entries:
+        part = _part(entry, path.parent)
+        if any(other.name == part.name for other in parts):
+            raise entry.error("name", f"there is a part {part.name!r} already")
+        parts.append(part)
+    _require_files(parts, path)
+    cache = root.value("cache", str, "float")
+    if cache not in CACHES:
+        raise root.error("cache", f"cache is {cache!r}; expected one of {', '.join(CACHES)}")
+    return Pipeline(tuple(parts), str(path), cache)
+
+
+def _part(entry: Entries, folder: Path) -> Part:
+    entry.known(_PART_KEYS)
+    inputs, loop = entry.table("inputs"), entry.table("loop")
+    return Part(
+        entry.value("name", str),
+        folder / entry.value("model", str),
+        {} if inputs is None else {n: inputs.value(n, str) for n in inputs.table_itself},
+        None if loop is None else _loop(loop),
+    )
+
+
+def _loop(entry: Entries) -> Loop:
+    entry.known(_LOOP_KEYS)
+    steps, prompt = entry.value("steps", int, _STEPS), entry.value("prompt", int, 0)
+    if steps < 1 or prompt < 0:
+        raise entry.error("steps", f"steps is {steps}, prompt {prompt}; expected 1 or more, 0")
+    end = entry.table_itself.get("end", [])
+    end = end if isinstance(end, list) else [end]
+    if not all(type(token) is int for token in end):
+        raise entry.error("end", f"end is {end!r}; expected numbers of tokens")
+    cache = entry.table("cache")
+    return Loop(
+        entry.value("tokens", str),
+        entry.value("logits", str, "logits"),
+        {} if cache is None else {name: cache.value(name, str) for name in cache.table_itself},
+        entry.texts("once"),
+        entry.value("mask", str, None),
+        entry.value("positions", str, None),
+        entry.value("flag", str, None),
+        entry.value("first", str, None),
+        entry.value("start", int, None),
+        tuple(end),
+        steps,
+        prompt,
+        entry.value("longest", int, None),
+    )
+
+
+def _require_files(parts: Sequence[Part], source: Path) -> None:
+    for part in parts:
+        if not part.model.is_file():
+            raise ModelError(
+                f"{source}: part {part.name} is missing: there is no file {part.model}"
+                f"{nearest_file(part.model)} [N002]"
+            )
+
+
+def _part_table(part: Part, file: str) -> dict[str, Any]:
+    table: dict[str, Any] = {"name": part.name, "model": file}
+    if part.inputs:
+        table["inputs"] = dict(part.inputs)
+    if part.loop is not None:
+        said = {name: getattr(part.loop, name) for name in _LOOP_KEYS}
+        table["loop"] = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in said.items()
+            if value not in (None, (), {}, 0) or (name == "start" and value == 0)
+        }
+    return table

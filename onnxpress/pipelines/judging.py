@@ -1,0 +1,120 @@
+"""Judge a pipeline by what it gives in the end, and put in figures what its user would see.
+
+The logits of every step, on the same tokens (`running`), are read as scores of steps by
+`onnxpress.judge`: agreement of the best token, exp(−KL), SQNR, each with its bound. What is
+generated freely is only counted: one other token changes all that follow, in any direction.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from onnxpress import model_file
+from onnxpress.data import Samples
+from onnxpress.judge import Budget, Evaluator, Kind, Reading
+from onnxpress.pipelines.fitting import Wiring
+from onnxpress.pipelines.running import FORCED, Running
+
+__all__ = ["Figure", "Figures", "evaluator_of", "figures_of"]
+
+_FREE = 32
+"""Samples for which tokens are generated freely."""
+_ROUNDS = 5
+
+
+def evaluator_of(running: Running, samples: Samples, budget: Budget) -> Evaluator:
+    """Judges pipelines against the original on samples with the tokens to follow."""
+    wiring = running.wiring
+    last = wiring.pipeline.part(running.last)
+    if last.loop is None:
+        return Evaluator(running, samples, budget, model=model_file.load(last.model))
+    name = last.loop.logits
+    reading = Reading(
+        name, Kind.SEQUENCE, "logits of every step", "the loop reads tokens of it", "logits", 2
+    )
+    return Evaluator(running, samples, budget, readings={name: reading})
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Something counted of both pipelines.
+
+    Attributes:
+        name: in words, with its unit.
+        original: of the original.
+        result: of the result.
+    """
+
+    name: str
+    original: float
+    result: float
+
+
+Figures = tuple[Figure, ...]
+
+
+def figures_of(original: Running, result: Running, samples: Samples) -> Figures:
+    """Perplexity where the samples hold what should follow, free tokens, and time a step."""
+    last = original.wiring.pipeline.part(original.last)
+    if last.loop is None:
+        return ()
+    found = []
+    if known_tokens(original.wiring):
+        values = [perplexity(running, samples) for running in (original, result)]
+        found.append(Figure("perplexity of a token", *values))
+    few = samples.feeds[:_FREE]
+    pairs = [(original.tokens(feed), result.tokens(feed)) for feed in few]
+    exact = float(np.mean([np.array_equal(one, other) for one, other in pairs]))
+    found.append(Figure("texts generated the same, %", 100.0, 100 * exact))
+    found.append(Figure("tokens before the first other one", *_before_other(pairs)))
+    speeds = _tokens_a_second(original, result, few[0])
+    found.append(Figure("tokens a second", *speeds))
+    return tuple(found)
+
+
+def known_tokens(wiring: Wiring) -> bool:
+    """Whether samples hold what should follow a prompt."""
+    loops = [part.loop for part in wiring.pipeline.parts if part.loop is not None]
+    return bool(loops) and loops[-1].start is None and loops[-1].prompt > 0
+
+
+def perplexity(running: Running, samples: Samples) -> float:
+    """Exp of the mean −log p of the tokens to follow."""
+    loss, number = 0.0, 0
+    for feed in samples.feeds:
+        (logits,) = running.run(feed).values()
+        wide = logits.astype(np.float64)
+        wide -= wide.max(axis=-1, keepdims=True)
+        chosen = np.take_along_axis(wide, feed[FORCED][..., np.newaxis].astype(np.int64), axis=-1)
+        loss += float((np.log(np.exp(wide).sum(axis=-1)) - chosen[..., 0]).sum())
+        number += chosen.size
+    return math.exp(loss / max(number, 1))
+
+
+def _before_other(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
+    """Mean lengths of what the original generates, and of the part that is the same."""
+    lengths, same = [], []
+    for one, other in pairs:
+        size = min(one.shape[1], other.shape[1])
+        differ = (one[:, :size] != other[:, :size]).any(axis=0)
+        lengths.append(one.shape[1])
+        same.append(int(differ.argmax()) if differ.any() else size)
+    return float(np.mean(lengths)), float(np.mean(same))
+
+
+def _tokens_a_second(
+    original: Running, result: Running, feed: Mapping[str, np.ndarray]
+) -> tuple[float, float]:
+    """Medians of interleaved rounds, a sample alone, on the same tokens."""
+    times: dict[int, list[float]] = {0: [], 1: []}
+    for _ in range(_ROUNDS):
+        for place, running in enumerate((original, result)):
+            started = time.perf_counter()
+            running.run(feed)
+            times[place].append(time.perf_counter() - started)
+    steps = feed[FORCED].shape[1]
+    return steps / median(times[0]), steps / median(times[1])

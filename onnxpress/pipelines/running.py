@@ -1,0 +1,215 @@
+"""Run a pipeline as it is used: each part once, then tokens one at a time with a cache.
+
+    step 0:  prompt [batch, n], past of length 0        → logits of the last token, cache
+    step t:  the token chosen at step t − 1 [batch, 1]  → logits, cache
+
+Chosen is the best token (greedily), or the one that is forced: two models are compared on the
+same past ("teacher forcing"), as after one different token two texts have nothing in common.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxpress.errors import DataError, ModelError
+from onnxpress.pipelines.description import Loop, Part
+from onnxpress.pipelines.fitting import Wiring
+from onnxpress.runtime import Array, Feed, InputSpec, Session
+
+__all__ = ["FORCED", "Call", "Running", "empty_cache"]
+
+FORCED = "__tokens__"
+"""In a feed: the tokens that follow, `[batch, steps]`."""
+_NO_CACHE_FITS = "its cache has a fixed length, which this does not understand"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One run of one part.
+
+    Attributes:
+        part: which.
+        step: of its loop; 0 outside of one.
+        feed: what it was given.
+    """
+
+    part: str
+    step: int
+    feed: Feed
+
+
+class Running:
+    """A pipeline with open sessions; a `judge.Runner`.
+
+    Attributes:
+        wiring: what feeds what.
+        sessions: by part.
+        last: the part whose outputs are those of the pipeline.
+    """
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        sessions: Mapping[str, Session],
+        heard: Callable[[Call], None] | None = None,
+    ) -> None:
+        """Of parts that fit.
+
+        Args:
+            wiring: of the pipeline.
+            sessions: of all parts, by name.
+            heard: told every call before it is made.
+        """
+        self.wiring = wiring
+        self.sessions = dict(sessions)
+        self._heard = heard
+        last = [p for p in wiring.pipeline.parts if p.name not in wiring.pipeline.firsts][-1]
+        self.last = last.name
+
+    def run(self, feed: Feed, /) -> dict[str, Array]:
+        """What the last part gives: the logits of every step, `[batch, steps, vocabulary]`."""
+        return self._run(feed)[0]
+
+    def tokens(self, feed: Feed) -> Array:
+        """What is generated, int64 `[batch, steps]`; of a pipeline with a loop."""
+        return self._run({n: x for n, x in feed.items() if n != FORCED})[1]
+
+    def _run(self, feed: Feed) -> tuple[dict[str, Array], Array]:
+        made: dict[str, dict[str, Array]] = {}
+        tokens: Array = np.zeros((1, 0), np.int64)
+        pipeline = self.wiring.pipeline
+        for part in pipeline.parts:
+            if part.name in pipeline.firsts:
+                continue
+            if part.loop is None:
+                made[part.name] = self._call(part.name, 0, self._wired(part.name, feed, made))
+            else:
+                made[part.name], tokens = self._generated(part, part.loop, feed, made)
+        return made[self.last], tokens
+
+    def _wired(
+        self, part: str, feed: Feed, made: Mapping[str, Mapping[str, Array]]
+    ) -> dict[str, Array]:
+        """Of all inputs that no loop feeds."""
+        return {
+            name: feed[source.name] if source.part is None else made[source.part][source.name]
+            for name, source in self.wiring.sources[part].items()
+        }
+
+    def _generated(
+        self, part: Part, loop: Loop, feed: Feed, made: Mapping[str, Mapping[str, Array]]
+    ) -> tuple[dict[str, Array], Array]:
+        constant = {name: self._wired(name, feed, made) for name in _taking_turns(part, loop)}
+        prompt, forced = self._prompt(part, loop, feed, constant), feed.get(FORCED)
+        steps = loop.steps if forced is None else forced.shape[1]
+        self._require_room(part, loop, prompt.shape[1] + steps)
+        spec = next(s for s in self.sessions[part.name].inputs if s.name == loop.tokens)
+        chosen: list[Array] = []
+        logits: list[Array] = []
+        ended = np.zeros(len(prompt), bool)
+        cache: dict[str, Array] = {}
+        new, past = prompt, 0
+        for step in range(steps):
+            turn = loop.first if step == 0 and loop.first is not None else part.name
+            given = dict(constant[turn])
+            given.update(self._counted(turn, loop, new, past, cache))
+            given[loop.tokens] = new.astype(spec.dtype)
+            given = {n: given[n] for n in (s.name for s in self.sessions[turn].inputs)}
+            found = self._call(turn, step, given)
+            cache.update(self._kept(loop, found, cache))
+            logits.append(found[loop.logits][:, -1:])
+            best = logits[-1][:, 0].argmax(axis=-1) if forced is None else forced[:, step]
+            best = np.where(ended, loop.end[0] if loop.end else 0, best).astype(np.int64)
+            chosen.append(best)
+            if forced is None and loop.end:
+                ended |= np.isin(best, loop.end)
+                if ended.all():
+                    break
+            past += new.shape[1]
+            new = best[:, np.newaxis]
+            if not loop.cache:
+                new, past = np.concatenate([prompt, np.stack(chosen, axis=1)], axis=1), 0
+        return {loop.logits: np.concatenate(logits, axis=1)}, np.stack(chosen, axis=1)
+
+    def _prompt(
+        self, part: Part, loop: Loop, feed: Feed, constant: Mapping[str, Mapping[str, Array]]
+    ) -> Array:
+        """The first tokens, int64 `[batch, n]`."""
+        if loop.start is not None:
+            arrays = [*constant[part.name].values(), *feed.values()]
+            return np.full((len(arrays[0]) if arrays else 1, 1), loop.start, np.int64)
+        given = feed[loop.tokens].astype(np.int64)
+        return given[:, : loop.prompt] if loop.prompt else given
+
+    def _counted(
+        self, turn: str, loop: Loop, new: Array, past: int, cache: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """Mask, positions, flag, and the cache or an empty one."""
+        batch, step = new.shape
+        found: dict[str, Array] = {}
+        for spec in self.sessions[turn].inputs:
+            dtype = spec.dtype
+            if spec.name in loop.cache:
+                kept = cache.get(spec.name)
+                found[spec.name] = self._empty(turn, spec, batch) if kept is None else kept
+            elif spec.name == loop.mask:
+                found[spec.name] = np.ones((batch, past + step), dtype)
+            elif spec.name == loop.positions:
+                places = np.arange(past, past + step, dtype=dtype)
+                found[spec.name] = np.broadcast_to(places, (batch, step)).copy()
+            elif spec.name == loop.flag:
+                found[spec.name] = np.full([1 for _ in spec.shape], past > 0)
+        return found
+
+    def _empty(self, turn: str, spec: InputSpec, batch: int) -> Array:
+        made = empty_cache(spec, batch)
+        if made is None:
+            source = self.wiring.pipeline.source
+            raise ModelError(f"{source}: part {turn}, input {spec}: {_NO_CACHE_FITS} [N003]")
+        return made
+
+    @staticmethod
+    def _kept(
+        loop: Loop, found: Mapping[str, Array], cache: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """The cache after a step; what is computed once stays what the first step gave."""
+        return {
+            name: found[output]
+            for name, output in loop.cache.items()
+            if output in found and not (name in loop.once and name in cache)
+        }
+
+    def _require_room(self, part: Part, loop: Loop, length: int) -> None:
+        if loop.longest is not None and length > loop.longest:
+            raise DataError(
+                f"{self.wiring.pipeline.source}: part {part.name}: prompt and steps are {length} "
+                f"tokens, and it was trained for {loop.longest}; give shorter prompts, or fewer "
+                "steps in [part.loop] [N004]"
+            )
+
+    def _call(self, part: str, step: int, given: Feed) -> dict[str, Array]:
+        if self._heard is not None:
+            self._heard(Call(part, step, given))
+        try:
+            return self.sessions[part].run(given)
+        except ModelError as error:
+            sizes = ", ".join(f"{name} {list(x.shape)}" for name, x in given.items())
+            raise ModelError(
+                f"{self.wiring.pipeline.source}: part {part}, step {step}, with {sizes}: {error}"
+            ) from error
+
+
+def _taking_turns(part: Part, loop: Loop) -> list[str]:
+    return [part.name] if loop.first is None else [loop.first, part.name]
+
+
+def empty_cache(spec: InputSpec, batch: int) -> Array | None:
+    """A past of length 0; `None` where the length is fixed.
+
+    Args:
+        spec: of the input, `[batch, …]`, with one more free size.
+        batch: of the run.
+    """
+    shape = [batch, *(dim if isinstance(dim, int) else 0 for dim in spec.shape[1:])]
+    return np.zeros(shape, spec.dtype) if 0 in shape[1:] else None

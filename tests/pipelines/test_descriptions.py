@@ -1,0 +1,164 @@
+"""Descriptions and folders are read, and what is wrong in them is told with the right name."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from decoders import write_decoder, write_encoder, write_merged, write_seq2seq
+
+from onnxpress.errors import ModelError, RecipeError, UsageError
+from onnxpress.pipelines import Pipeline, read_folder, wired
+from onnxpress.runtime import Session
+
+
+def fitted(pipeline: Pipeline) -> Pipeline:
+    sessions = {part.name: Session(part.model, threads=1) for part in pipeline.parts}
+    return wired(pipeline, sessions).pipeline
+
+
+def described(folder: Path, text: str) -> Path:
+    write_encoder(folder / "encoder_model.onnx")
+    write_decoder(folder / "decoder.onnx", encoder=True)
+    path = folder / "pipeline.toml"
+    path.write_text(text)
+    return path
+
+
+GOOD = """
+[[part]]
+name = "encoder"
+model = "encoder_model.onnx"
+[[part]]
+name = "decoder"
+model = "decoder.onnx"
+[part.inputs]
+encoder_hidden_states = "encoder.last_hidden_state"
+[part.loop]
+tokens = "input_ids"
+start = 0
+end = [1]
+[part.loop.cache]
+"past_key_values.*" = "present.*"
+"""
+
+
+def test_a_star_stands_for_the_same_text_in_both_names(tmp_path: Path) -> None:
+    loop = fitted(read_folder(described(tmp_path, GOOD))).parts[1].loop
+    assert loop is not None
+    assert loop.cache == {
+        "past_key_values.0.key": "present.0.key",
+        "past_key_values.0.value": "present.0.value",
+    }
+
+
+def test_what_is_written_reads_the_same(tmp_path: Path) -> None:
+    first = fitted(read_folder(described(tmp_path, GOOD)))
+    (tmp_path / "pipeline.toml").write_text(first.to_toml())
+    assert read_folder(tmp_path) == first
+
+
+def test_a_start_token_of_0_is_written(tmp_path: Path) -> None:
+    assert "start = 0" in read_folder(described(tmp_path, GOOD)).to_toml()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "said"),
+    [
+        ("model = ", "modle = ", RecipeError, "unknown entry 'modle'; did you mean 'model'?"),
+        ("decoder.onnx", "decodr.onnx", ModelError, "part decoder is missing.*'decoder.onnx'"),
+        ("last_hidden_state", "last_hidden", ModelError, "did you mean 'last_hidden_state'"),
+        ("encoder.last", "encodr.last", ModelError, "called 'encodr'; did you mean 'encoder'"),
+        ("encoder_hidden_states", "hidden", ModelError, "part decoder: there is no input 'hidden'"),
+        ("present.*", "presents.*", ModelError, "did you mean 'present.0.key'"),
+        ("past_key_values.*", "past.*", ModelError, "cache 'past.*' is no input"),
+        ("past_key_values.*", "*.key", ModelError, "'past_key_values.0.value' looks like a cache"),
+        ('"input_ids"', '"inputs_ids"', ModelError, "did you mean 'input_ids'"),
+        ("[[part]]", "[[parts]]", RecipeError, "unknown entry 'parts'"),
+        ("end = [1]", "end = [1.5]", RecipeError, "expected numbers of tokens"),
+        ("[part.loop]", "[part.loop]\nfirst = 'enc'", ModelError, "first is 'enc'.*'encoder'"),
+        ('name = "decoder"', 'name = "encoder"', RecipeError, "a part 'encoder' already"),
+    ],
+)
+def test_what_is_wrong_is_told_with_the_nearest_right_name(
+    tmp_path: Path, old: str, new: str, error: type[Exception], said: str
+) -> None:
+    text = GOOD.replace('"present.*"', '"present.key"') if new == "*.key" else GOOD
+    if new == "*.key":
+        new, text = "past_key_values.0.key", GOOD.replace('"present.*"', '"present.0.key"')
+    path = described(tmp_path, text.replace(old, new))
+    with pytest.raises(error) as raised:
+        fitted(read_folder(path))
+    assert re.search(said, str(raised.value))
+
+
+def test_a_misfit_names_both_ends(tmp_path: Path) -> None:
+    path = described(tmp_path, GOOD)
+    write_encoder(tmp_path / "encoder_model.onnx", width=48)
+    with pytest.raises(ModelError, match=r"expects encoder_hidden_states: float32\[.*32\].*48\]"):
+        fitted(read_folder(path))
+
+
+def test_files_of_one_name_are_told_apart_by_their_parts(tmp_path: Path) -> None:
+    path = described(tmp_path, GOOD)
+    (tmp_path / "other").mkdir()
+    write_decoder(tmp_path / "other" / "encoder_model.onnx", encoder=True)
+    path.write_text(GOOD.replace("decoder.onnx", "other/encoder_model.onnx"))
+    files = read_folder(path).files
+    assert files == {"encoder": "encoder.onnx", "decoder": "decoder.onnx"}
+
+
+def test_optimums_folder_is_recognized(tmp_path: Path) -> None:
+    found = fitted(read_folder(write_seq2seq(tmp_path)))
+    assert [part.name for part in found.parts] == ["encoder", "decoder", "decoder_with_past"]
+    loop = found.parts[-1].loop
+    assert loop is not None
+    assert (loop.first, loop.start, loop.end, loop.longest) == ("decoder", 0, (1,), 64)
+    assert found.side_files == (tmp_path / "config.json",)
+
+
+def test_optimums_merged_decoder_has_a_flag(tmp_path: Path) -> None:
+    write_merged(tmp_path / "decoder_model_merged.onnx")
+    loop = fitted(read_folder(tmp_path)).parts[0].loop
+    assert loop is not None
+    assert loop.flag == "use_cache_branch"
+
+
+def test_an_encoder_without_a_decoder_is_a_missing_part(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "encoder_model.onnx")
+    with pytest.raises(ModelError, match="decoder is missing"):
+        read_folder(tmp_path)
+
+
+def genai(folder: Path, **model: object) -> Path:
+    write_decoder(folder / "model.onnx")
+    names = {
+        "past_key_names": "past_key_values.%d.key",
+        "past_value_names": "past_key_values.%d.value",
+    }
+    decoder = {
+        "filename": "model.onnx",
+        "inputs": {"input_ids": "input_ids", **names},
+        "outputs": {"logits": "logits", "present_key_names": "present.%d.key"},
+    }
+    config = {"model": {"decoder": decoder, "eos_token_id": 1, "context_length": 40, **model}}
+    (folder / "genai_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_genais_folder_is_recognized(tmp_path: Path) -> None:
+    loop = fitted(read_folder(genai(tmp_path))).parts[0].loop
+    assert loop is not None
+    assert loop.cache["past_key_values.0.value"] == "present.0.value"
+    assert (loop.end, loop.longest) == ((1,), 40)
+
+
+def test_what_is_not_understood_of_genai_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="an encoder beside the decoder"):
+        read_folder(genai(tmp_path, encoder={"filename": "encoder.onnx"}))
+
+
+def test_a_folder_of_no_layout_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(UsageError, match=r"it holds notes.txt.*N001"):
+        read_folder(tmp_path)

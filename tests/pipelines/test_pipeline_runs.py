@@ -1,0 +1,105 @@
+"""A pipeline gives what onnxruntime gives when it is called by hand, step by step."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from decoders import DIM, HEADS, prompts, write_decoder, write_merged, write_seq2seq
+
+from onnxpress.data import Samples
+from onnxpress.errors import DataError, ModelError
+from onnxpress.pipelines import Pipeline, Running, read_folder, wired
+from onnxpress.pipelines.recording import forced, recorded
+from onnxpress.pipelines.running import FORCED
+from onnxpress.runtime import Session
+
+STEPS = 32
+
+
+def running(folder: Path) -> Running:
+    pipeline: Pipeline = read_folder(folder)
+    sessions = {part.name: Session(part.model, threads=1) for part in pipeline.parts}
+    return Running(wired(pipeline, sessions), sessions)
+
+
+def without_cache(path: Path, ids: np.ndarray, **others: np.ndarray) -> np.ndarray:
+    """Greedy tokens of a decoder that is given all tokens again at every step."""
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    made = ids
+    for _ in range(STEPS):
+        logits = session.run(["logits"], {"input_ids": made, **others})[0]
+        made = np.concatenate([made, logits[:, -1].argmax(-1)[:, None]], axis=1)
+    return made[:, ids.shape[1] :]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The decoder of all tests as one that takes no past."""
+    return write_decoder(tmp_path_factory.mktemp("whole") / "whole.onnx", with_past=False)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("merged", [False, True])
+def test_tokens_are_those_without_a_cache(
+    tmp_path: Path, whole: Path, batch: int, *, merged: bool
+) -> None:
+    write = write_merged if merged else write_decoder
+    write(tmp_path / ("decoder_model_merged.onnx" if merged else "model.onnx"))
+    ids = prompts(batch, seed=batch)
+    assert np.array_equal(running(tmp_path).tokens({"input_ids": ids}), without_cache(whole, ids))
+
+
+def test_an_encoder_runs_once_and_feeds_every_step(tmp_path: Path) -> None:
+    folder = write_seq2seq(tmp_path / "model")
+    source = prompts(2, 9)
+    encoder = ort.InferenceSession(folder / "encoder_model.onnx")
+    (states,) = encoder.run(None, {"input_ids": source})
+    plain = write_decoder(tmp_path / "plain.onnx", with_past=False, encoder=True)
+    start = np.zeros((2, 1), np.int64)
+    wanted = without_cache(plain, start, encoder_hidden_states=states)
+    ends = (wanted == 1).cumsum(axis=1).cumsum(axis=1) > 1
+    wanted[ends] = 1
+    found = running(folder).tokens({"input_ids": source})
+    assert np.array_equal(found, wanted[:, : found.shape[1]])
+    calls: list[str] = []
+    made = running(folder)
+    Running(made.wiring, made.sessions, lambda call: calls.append(call.part)).run(
+        {"input_ids": source}
+    )
+    assert calls[:3] == ["encoder", "decoder", "decoder_with_past"]
+    assert calls.count("encoder") == calls.count("decoder") == 1
+
+
+def test_forced_tokens_are_followed(tmp_path: Path, whole: Path) -> None:
+    write_decoder(tmp_path / "model.onnx")
+    ids, follow = prompts(1), prompts(1, 5, seed=9)
+    found = running(tmp_path).run({"input_ids": ids, FORCED: follow})["logits"]
+    session = ort.InferenceSession(whole)
+    wanted = session.run(["logits"], {"input_ids": np.concatenate([ids, follow], axis=1)})[0]
+    assert np.abs(found.astype(np.float64) - wanted[:, 5:10]).max() < 1e-4
+
+
+def test_what_a_part_is_given_is_recorded_by_sample(tmp_path: Path) -> None:
+    write_decoder(tmp_path / "model.onnx")
+    made = running(tmp_path)
+    feeds = tuple({"input_ids": ids[None]} for ids in prompts(3))
+    samples = forced(made, Samples(feeds, None, "three"))
+    found = recorded(made.wiring, made.sessions, samples, "decoder", 9)
+    assert found.groups is not None
+    assert found.groups.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    pasts = [feed["past_key_values.0.key"].shape for feed in found.feeds[:3]]
+    assert pasts == [(1, HEADS, 6 + length, DIM) for length in (15, -6, 30)]
+
+
+def test_more_tokens_than_it_was_trained_for_are_refused(tmp_path: Path) -> None:
+    write_decoder(tmp_path / "model.onnx")
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 40}')
+    with pytest.raises(DataError, match=r"46 tokens, and it was trained for 40.*N004"):
+        running(tmp_path).tokens({"input_ids": prompts(1, 14)})
+
+
+def test_a_failing_step_is_told_with_its_part_and_sizes(tmp_path: Path) -> None:
+    write_decoder(tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match=r"part decoder, step 0, with input_ids \[1, 1\]"):
+        running(tmp_path).tokens({"input_ids": np.full((1, 1), 99)})

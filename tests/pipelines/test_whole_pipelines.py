@@ -1,0 +1,181 @@
+"""A pipeline keeps its one budget on unseen samples, is smaller, and its recipe makes the same."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from decoders import prompts, write_decoder, write_merged, write_seq2seq
+
+from onnxpress import Budget
+from onnxpress.cli import cli
+from onnxpress.errors import NoSamplesError, OutputError, RecipeError
+from onnxpress.pipelines import (
+    PipelineResult,
+    Running,
+    optimize_pipeline,
+    read_folder,
+    wired,
+)
+from onnxpress.pipelines.result import RECIPE
+from onnxpress.runtime import Session
+
+CALIBRATION = {"input_ids": prompts(40)}
+UNSEEN = prompts(40, seed=77)
+
+
+@pytest.fixture(scope="module")
+def seq2seq(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_seq2seq(tmp_path_factory.mktemp("seq2seq"))
+
+
+@pytest.fixture(scope="module")
+def optimized(seq2seq: Path) -> PipelineResult:
+    return optimize_pipeline(seq2seq, calibration=CALIBRATION, passes=["quantize"], threads=1)
+
+
+@pytest.fixture(scope="module")
+def written(optimized: PipelineResult, seq2seq: Path) -> Path:
+    optimized.save(seq2seq / "out")
+    return seq2seq / "out"
+
+
+def opened(folder: Path) -> Running:
+    pipeline = read_folder(folder)
+    sessions = {part.name: Session(part.model, threads=1) for part in pipeline.parts}
+    return Running(wired(pipeline, sessions), sessions)
+
+
+def test_every_part_is_smaller_and_the_budget_holds(optimized: PipelineResult) -> None:
+    assert optimized.within_budget
+    assert [part.name for part in optimized.parts] == ["encoder", "decoder", "decoder_with_past"]
+    assert all(part.bytes < 0.6 * part.original_bytes for part in optimized.parts)
+
+
+def test_the_written_folder_agrees_on_samples_nobody_has_looked_at(
+    seq2seq: Path, written: Path
+) -> None:
+    original, result = opened(seq2seq), opened(written)
+    same = total = 0
+    for row in UNSEEN:
+        feed = {"input_ids": row[None]}
+        tokens = original.tokens(feed)
+        found = result.run({**feed, "__tokens__": tokens})["logits"].argmax(-1)
+        same += int((found == tokens).sum())
+        total += tokens.size
+    # A point may be lost; the samples that judged were as many.
+    assert same / total >= 0.98
+
+
+def test_the_recipe_makes_the_same_bytes(seq2seq: Path, written: Path, tmp_path: Path) -> None:
+    again = optimize_pipeline(seq2seq, calibration=CALIBRATION, recipe=written / RECIPE, threads=1)
+    for path in again.save(tmp_path):
+        assert path.read_bytes() == (written / path.name).read_bytes(), path.name
+
+
+def test_side_files_are_copied(seq2seq: Path, written: Path) -> None:
+    assert (written / "config.json").read_bytes() == (seq2seq / "config.json").read_bytes()
+
+
+def test_a_recipe_of_other_samples_is_refused(seq2seq: Path, written: Path) -> None:
+    others = {"input_ids": prompts(40, seed=5)}
+    with pytest.raises(RecipeError, match=r"other calibration data.*R002"):
+        optimize_pipeline(seq2seq, calibration=others, recipe=written / RECIPE, threads=1)
+
+
+def test_a_recipe_of_another_pipeline_is_refused(written: Path, tmp_path: Path) -> None:
+    write_decoder(tmp_path / "model.onnx")
+    with pytest.raises(RecipeError, match=r"a part 'encoder'|a part 'decoder_with_past'"):
+        optimize_pipeline(tmp_path, calibration=CALIBRATION, recipe=written / RECIPE, threads=1)
+
+
+def test_a_merged_decoder_gets_smaller_with_its_cache_in_bytes(tmp_path: Path) -> None:
+    write_merged(tmp_path / "decoder_model_merged.onnx")
+    found = optimize_pipeline(
+        tmp_path, calibration=CALIBRATION, passes=["quantize"], cache="int8", threads=1
+    )
+    assert found.within_budget, found.problems
+    assert found.bytes < 0.7 * found.original_bytes
+    assert found.cache_bytes == (256, 68)
+    found.save(tmp_path / "out")
+    ids = UNSEEN[:2]
+    tokens = opened(tmp_path).tokens({"input_ids": ids})
+    assert np.mean(opened(tmp_path / "out").tokens({"input_ids": ids}) == tokens) > 0.9
+
+
+def test_a_part_that_costs_too_much_is_left_and_told(tmp_path: Path) -> None:
+    write_decoder(tmp_path / "model.onnx")
+    found = optimize_pipeline(
+        tmp_path,
+        calibration=CALIBRATION,
+        budget=Budget(min_sqnr=130.0),
+        passes=["quantize"],
+        threads=1,
+    )
+    assert found.within_budget
+    assert found.parts[0].spent == 0 or found.parts[0].spent <= 1
+
+
+def test_without_samples_it_says_what_they_hold(seq2seq: Path) -> None:
+    with pytest.raises(NoSamplesError, match=r"--calibration, of input_ids: int64"):
+        optimize_pipeline(seq2seq, calibration=None)
+
+
+def test_the_original_is_never_written_over(optimized: PipelineResult, seq2seq: Path) -> None:
+    with pytest.raises(OutputError, match="would overwrite a part of the original"):
+        optimized.save(seq2seq, force=True)
+
+
+def test_perplexity_is_of_what_the_samples_hold(tmp_path: Path) -> None:
+    write_decoder(tmp_path / "model.onnx")
+    pipeline = read_folder(tmp_path)
+    (part,) = pipeline.parts
+    assert part.loop is not None
+    looped = replace(part, loop=replace(part.loop, prompt=4, steps=8))
+    found = optimize_pipeline(
+        replace(pipeline, parts=(looped,)),
+        calibration={"input_ids": prompts(24, 12)},
+        passes=["quantize"],
+        threads=1,
+    )
+    (figure,) = [one for one in found.figures if one.name.startswith("perplexity")]
+    # Tokens were drawn at random from 22.
+    assert figure.original > 15
+    assert figure.result == pytest.approx(figure.original, rel=0.05)
+
+
+def test_the_command_writes_a_folder_and_prints_figures(tmp_path: Path) -> None:
+    write_decoder(tmp_path / "model.onnx")
+    np.savez(tmp_path / "samples.npz", input_ids=CALIBRATION["input_ids"])
+    done = CliRunner().invoke(
+        cli,
+        [
+            "optimize",
+            str(tmp_path),
+            "--calibration",
+            str(tmp_path / "samples.npz"),
+            "--passes",
+            "quantize",
+            "-o",
+            str(tmp_path / "out"),
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    assert "bytes of cache a token" in done.output
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"model.onnx", "pipeline.toml", RECIPE}
+
+
+def test_the_dry_run_prints_a_description_that_can_be_read(seq2seq: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["optimize", str(seq2seq), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    for part in read_folder(seq2seq).parts:
+        (tmp_path / part.model.name).write_bytes(part.model.read_bytes())
+    (tmp_path / "pipeline.toml").write_text(done.output)
+    assert [part.name for part in read_folder(tmp_path).parts][-1] == "decoder_with_past"
+
+
+def test_an_option_of_one_model_is_refused(seq2seq: Path) -> None:
+    done = CliRunner().invoke(cli, ["optimize", str(seq2seq), "--float16", "all"])
+    assert done.exit_code != 0
+    assert "U008" in str(done.exception) + done.output
