@@ -19,8 +19,8 @@ nothing is lost. Each look at the untouched samples makes the bounds of the next
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -28,6 +28,7 @@ from onnxpress import model_file
 from onnxpress.contract import Context, Stage
 from onnxpress.conversion import convert_form, samples_to_choose_by
 from onnxpress.conversion.half_range import Magnitudes
+from onnxpress.dividing import divided
 from onnxpress.enforcement import quota_of
 from onnxpress.judge import Evaluator, Measurement
 from onnxpress.original import Run
@@ -48,9 +49,9 @@ _OBSERVED = 64
 _LOOKS = 3
 """At the untouched samples, by choices that lose something."""
 _LEAST_SHARE = 0.05
-_CHOSEN, _ALONE, _ROUGH = 0.95, 0.2, 0.85
-"""Of the time of a run, usually: until it is judged; of that, the last pass alone, and all that
-searches; the rest fits again."""
+_CHOSEN, _ALONE, _EVEN, _ROUGH = 0.95, 0.15, 0.5, 0.9
+"""Of the time of a run, usually: until it is judged; of that, the last pass alone, the chain with
+equal parts of the budget, and all that searches; the rest fits again."""
 _BEYOND = 4.0
 """Times the budget, 6 dB: what some hundred samples bring back."""
 _MARGIN = 0.8
@@ -69,6 +70,7 @@ class Attempt:
         latency: against the original.
         notes: on conversions, in sentences.
         session: of the model where that is small: two of a large one take too much memory.
+        splits: how the budget was divided among pools, where not evenly.
     """
 
     model: ir.Model
@@ -78,6 +80,7 @@ class Attempt:
     latency: Latency
     notes: tuple[str, ...] = ()
     session: Session | None = None
+    splits: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def lossy(self) -> bool:
@@ -122,7 +125,7 @@ def judged_attempt(
             attempt = _attempt(run, last)
         else:
             rest = f"what is written was chosen with {share:.0%} of the budget"
-            attempt = best_attempt(run, share)
+            attempt = best_attempt(run, share, attempt.splits)
         said.append(f"a first choice broke the budget ({reason}): {rest} [W007]")
     if not apart:
         number = len(judge.samples)
@@ -165,20 +168,32 @@ def _judged(run: Run, judge: Evaluator, attempt: Attempt) -> Validation:
     )
 
 
-def best_attempt(run: Run, share: float = 1.0) -> Attempt:
-    """The best of all ways to follow the plan, with a share of the budget."""
+def best_attempt(
+    run: Run, share: float = 1.0, splits: Mapping[str, float] | None = None
+) -> Attempt:
+    """The best of all ways to follow the plan, with a share of the budget.
+
+    Args:
+        run: the plan.
+        share: of the budget.
+        splits: how it is divided among pools; `None`: that is searched.
+    """
     if share == 0:
         return _attempt(run, Variant(lossless_only=True))
     objective = run.options.objective
-    tries = _followed(_within(run, 0.0, _ROUGH), share)
-    run = _within(run, _ROUGH, 1.0)
+
+    def cost(attempt: Attempt) -> float:
+        size = float(model_file.weight_bytes(attempt.model))
+        return objective.cost(size, 1 / attempt.latency.speedup)
 
     def order(found: tuple[Variant, Attempt]) -> tuple[bool, float]:
         # A broken budget is worse than anything.
-        attempt = found[1]
-        size = float(model_file.weight_bytes(attempt.model))
-        return not attempt.within, objective.cost(size, attempt.latency.median_ms)
+        return not found[1].within, cost(found[1])
 
+    tries = _followed(
+        _within(run, 0.0, _ROUGH), share, splits, lambda a: cost(a) if a.within else math.inf
+    )
+    run = _within(run, _ROUGH, 1.0)
     variant, best = min(tries, key=order)
     slower = not objective.accepts_slower and best.latency.high < 1
     half = run.recipe.conversion.float16 != "no"
@@ -216,8 +231,10 @@ def _trains(run: Run) -> bool:
     )
 
 
-def _followed(run: Run, share: float) -> list[tuple[Variant, Attempt]]:
-    """The ways to follow the plan, and what came of them; first the one with most passes."""
+def _followed(
+    run: Run, share: float, splits: Mapping[str, float] | None, cost: Callable[[Attempt], float]
+) -> list[tuple[Variant, Attempt]]:
+    """The ways to follow the plan, and what came of them; first one with all passes."""
     early = _early(run)
     if not early:
         only = Variant(share=share)
@@ -229,8 +246,14 @@ def _followed(run: Run, share: float) -> list[tuple[Variant, Attempt]]:
     took = time.monotonic() - started
     if run.options.out_of_time() or run.options.left_s <= took:
         return [(last, alone)]
-    whole = Variant(share=share, rough=True, alone=alone.stages, kept_s=took)
-    return [(whole, _attempt(_within(run, _ALONE, 1.0), whole)), (last, alone)]
+    whole = Variant(share=share, splits=splits or {}, rough=True, alone=alone.stages, kept_s=took)
+    end = _EVEN if splits is None else 1.0
+    chain = _attempt(_within(run, _ALONE, end), whole)
+    if splits is not None:
+        return [(whole, chain), (last, alone)]
+    rest = _within(run, end, 1.0)
+    ways = divided(run, whole, chain, lambda variant: _attempt(rest, variant), cost)
+    return [*ways, (last, alone)]
 
 
 def _within(run: Run, start: float, end: float) -> Run:
@@ -303,6 +326,7 @@ def _attempt(run: Run, variant: Variant, timed: Latency | None = None) -> Attemp
         latency,
         tuple(notes),
         session if small else None,
+        variant.splits,
     )
 
 
