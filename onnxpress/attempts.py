@@ -248,11 +248,12 @@ def _followed(
         return [(last, alone)]
     whole = Variant(share=share, splits=splits or {}, rough=True, alone=alone.stages, kept_s=took)
     end = _EVEN if splits is None else 1.0
+    started = time.monotonic()
     chain = _attempt(_within(run, _ALONE, end), whole)
     if splits is not None:
         return [(whole, chain), (last, alone)]
-    rest = _within(run, end, 1.0)
-    ways = divided(run, whole, chain, lambda variant: _attempt(rest, variant), cost)
+    took = time.monotonic() - started
+    ways = divided(_within(run, end, 1.0), whole, chain, took, _attempt, cost)
     return [*ways, (last, alone)]
 
 

@@ -5,20 +5,28 @@ comes again is remembered, so that most looks cost less than the first (`search.
 divisions are looked at).
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
+from onnxpress import model_file
 from onnxpress.original import Run
+from onnxpress.progress import part
 from onnxpress.search import Look, Split, best_split, even_split, until_each
 from onnxpress.stage_result import StageResult
 from onnxpress.stages import Variant, lossy_pools
 
-__all__ = ["divided"]
+__all__ = ["divided", "most_looks"]
 
-_MOST = 4
+_LOOKS = 4
 """Divisions besides the even one: each pool gets a step to either side, or two to one."""
+_LOOK_BYTES = 4_000_000
+"""Of weights; a larger model gets fewer looks, as each takes longer, and one at least. Seconds do
+not decide where no limit is given, so that the same command gives the same bytes."""
+_LOOKS_IN_TIME = 12
+"""Where a limit is given, which ends them earlier."""
 
 
 class Followed(Protocol):
@@ -36,7 +44,8 @@ def divided(
     run: Run,
     even: Variant,
     first: Found,
-    follow: Callable[[Variant], Found],
+    took_s: float,
+    follow: Callable[[Run, Variant], Found],
     cost: Callable[[Found], float],
 ) -> list[tuple[Variant, Found]]:
     """What came of the ways to divide the budget, the even one first.
@@ -45,26 +54,37 @@ def divided(
         run: the plan.
         even: all pools with equal parts.
         first: what came of it.
+        took_s: how long that took.
         follow: carries another way out.
         cost: by the objective; infinite where the budget is broken.
     """
     found = [(even, first)]
     pools = lossy_pools(run, even)
-    took = [0.0]
+    took, most = [took_s], most_looks(run)
 
     def look(split: Split) -> Look | None:
         if run.options.out_of_time() or run.options.left_s <= max(took):
             return None
-        started = time.monotonic()
+        started, number = time.monotonic(), len(found) - 1
+        tell = part(run.options.progress, number / most, (number + 1) / most)
         until = dict(zip(pools, until_each(split), strict=False))
         variant = replace(even, splits=until)
-        found.append((variant, follow(variant)))
+        told = replace(run, options=replace(run.options, progress=tell))
+        found.append((variant, follow(told, variant)))
         took.append(time.monotonic() - started)
         return _look(split, found[-1][1], pools, cost)
 
     if len(pools) > 1:
-        best_split(_look(even_split(len(pools)), first, pools, cost), look, _MOST)
+        best_split(_look(even_split(len(pools)), first, pools, cost), look, most)
     return found
+
+
+def most_looks(run: Run) -> int:
+    """At how many divisions besides the even one a search may look."""
+    if math.isfinite(run.options.deadline):
+        return _LOOKS_IN_TIME
+    nbytes = model_file.weight_bytes(run.original.model)
+    return max(1, min(_LOOKS, _LOOKS * _LOOK_BYTES // max(nbytes, 1)))
 
 
 def _look(split: Split, found: Found, pools: Sequence[str], cost: Callable[[Found], float]) -> Look:
