@@ -19,8 +19,8 @@ nothing is lost. Each look at the untouched samples makes the bounds of the next
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -28,6 +28,7 @@ from onnxpress import model_file
 from onnxpress.contract import Context, Stage
 from onnxpress.conversion import convert_form, samples_to_choose_by
 from onnxpress.conversion.half_range import Magnitudes
+from onnxpress.dividing import divided
 from onnxpress.enforcement import quota_of
 from onnxpress.judge import Evaluator, Measurement
 from onnxpress.original import Run
@@ -60,9 +61,9 @@ _OBSERVED = 64
 _LOOKS = 3
 """At the untouched samples, by choices that lose something."""
 _LEAST_SHARE = 0.05
-_CHOSEN, _ALONE, _ROUGH = 0.95, 0.2, 0.85
-"""Of the time of a run, usually: until it is judged; of that, the last pass alone, and all that
-searches; the rest fits again."""
+_CHOSEN, _ALONE, _EVEN, _ROUGH = 0.95, 0.15, 0.5, 0.9
+"""Of the time of a run, usually: until it is judged; of that, the last pass alone, the chain with
+equal parts of the budget, and all that searches; the rest fits again."""
 _BEYOND = 4.0
 """Times the budget, 6 dB: what some hundred samples bring back."""
 _MARGIN = 0.8
@@ -81,6 +82,7 @@ class Attempt:
         latency: against the original.
         notes: on conversions, in sentences.
         session: of the model where that is small: two of a large one take too much memory.
+        splits: how the budget was divided among pools, where not evenly.
     """
 
     model: ir.Model
@@ -90,6 +92,7 @@ class Attempt:
     latency: Latency
     notes: tuple[str, ...] = ()
     session: Session | None = None
+    splits: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def lossy(self) -> bool:
@@ -101,7 +104,7 @@ def judged_attempt(
     run: Run,
     judge: Evaluator,
     again: float = math.inf,
-    choose: Callable[[Run, float], Attempt] | None = None,
+    choose: Callable[[Run, float, Mapping[str, float] | None], Attempt] | None = None,
 ) -> tuple[Attempt, Validation]:
     """The best attempt that holds on untouched samples, and what was found there.
 
@@ -110,13 +113,14 @@ def judged_attempt(
         judge: on those samples; the run's own evaluator where there are too few to keep some back.
         again: deadline of a choice that is made again, on the monotonic clock. When it is over,
             what was measured for the first one serves.
-        choose: an attempt with a share of the budget; `None`: the best.
+        choose: an attempt with a share of the budget, divided among pools as told; `None`: the
+            best.
     """
     choose = choose or best_attempt
     searched = any(stage.decisions is None for stage in run.recipe.stages)
     apart = judge is not run.evaluator
     said: list[str] = []
-    share, attempt = 1.0, choose(part_of_run(run, 0.0, _CHOSEN), 1.0)
+    share, attempt = 1.0, choose(part_of_run(run, 0.0, _CHOSEN), 1.0, None)
     while True:
         validation = judged(run, judge, attempt)
         if validation.within_budget or not (searched and apart and attempt.lossy):
@@ -139,7 +143,7 @@ def judged_attempt(
             attempt = attempt_of(run, last)
         else:
             rest = f"what is written was chosen with {share:.0%} of the budget"
-            attempt = choose(run, share)
+            attempt = choose(run, share, attempt.splits)
         said.append(f"a first choice broke the budget ({reason}): {rest} [W007]")
     if not apart:
         number = len(judge.samples)
@@ -184,20 +188,32 @@ def judged(run: Run, judge: Evaluator, attempt: Attempt) -> Validation:
     )
 
 
-def best_attempt(run: Run, share: float = 1.0) -> Attempt:
-    """The best of all ways to follow the plan, with a share of the budget."""
+def best_attempt(
+    run: Run, share: float = 1.0, splits: Mapping[str, float] | None = None
+) -> Attempt:
+    """The best of all ways to follow the plan, with a share of the budget.
+
+    Args:
+        run: the plan.
+        share: of the budget.
+        splits: how it is divided among pools; `None`: that is searched.
+    """
     if share == 0:
         return attempt_of(run, Variant(lossless_only=True))
     objective = run.options.objective
-    tries = followed_ways(part_of_run(run, 0.0, _ROUGH), share)
-    run = part_of_run(run, _ROUGH, 1.0)
+
+    def cost(attempt: Attempt) -> float:
+        size = float(model_file.weight_bytes(attempt.model))
+        return objective.cost(size, 1 / attempt.latency.speedup)
 
     def order(found: tuple[Variant, Attempt]) -> tuple[bool, float]:
         # A broken budget is worse than anything.
-        attempt = found[1]
-        size = float(model_file.weight_bytes(attempt.model))
-        return not attempt.within, objective.cost(size, attempt.latency.median_ms)
+        return not found[1].within, cost(found[1])
 
+    tries = followed_ways(
+        part_of_run(run, 0.0, _ROUGH), share, splits, lambda a: cost(a) if a.within else math.inf
+    )
+    run = part_of_run(run, _ROUGH, 1.0)
     variant, best = min(tries, key=order)
     if too_slow(run, best):
         run.options.progress(Progress("slower than the original: only forms that keep the kernels"))
@@ -240,12 +256,21 @@ def too_slow(run: Run, attempt: Attempt) -> bool:
     return slower and searched and not half and _changes_kernels(attempt.stages)
 
 
-def followed_ways(run: Run, share: float, *, rough: bool = False) -> list[tuple[Variant, Attempt]]:
-    """The ways to follow the plan, and what came of them; first the one with most passes.
+def followed_ways(
+    run: Run,
+    share: float,
+    splits: Mapping[str, float] | None = None,
+    cost: Callable[[Attempt], float] | None = None,
+    *,
+    rough: bool = False,
+) -> list[tuple[Variant, Attempt]]:
+    """The ways to follow the plan, and what came of them; first one with all passes.
 
     Args:
         run: the plan.
         share: of the budget.
+        splits: how it is divided among pools; `None`: that is searched by `cost`.
+        cost: of an attempt; `None`: evenly, without a search.
         rough: also where there is but one way, it is not fitted again.
     """
     early = _early(run)
@@ -259,8 +284,17 @@ def followed_ways(run: Run, share: float, *, rough: bool = False) -> list[tuple[
     took = time.monotonic() - started
     if run.options.out_of_time() or run.options.left_s <= took:
         return [(last, alone)]
-    whole = Variant(share=share, rough=True, alone=alone.stages, kept_s=took)
-    return [(whole, attempt_of(part_of_run(run, _ALONE, 1.0), whole)), (last, alone)]
+    whole = Variant(share=share, splits=splits or {}, rough=True, alone=alone.stages, kept_s=took)
+    searching = splits is None and cost is not None
+    end = _EVEN if searching else 1.0
+    started = time.monotonic()
+    chain = attempt_of(part_of_run(run, _ALONE, end), whole)
+    if not searching:
+        return [(whole, chain), (last, alone)]
+    took = time.monotonic() - started
+    assert cost is not None
+    ways = divided(part_of_run(run, end, 1.0), whole, chain, took, attempt_of, cost)
+    return [*ways, (last, alone)]
 
 
 def part_of_run(run: Run, start: float, end: float) -> Run:
@@ -333,6 +367,7 @@ def attempt_of(run: Run, variant: Variant, timed: Latency | None = None) -> Atte
         latency,
         tuple(notes),
         session if small else None,
+        variant.splits,
     )
 
 

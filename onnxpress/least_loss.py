@@ -114,7 +114,7 @@ def constrained_attempt(
     """
     wanted, budget = run.recipe.constraints, run.request.budget
     attempt, validation = judged_attempt(
-        run, judge, again, lambda run, share: least_loss(run, wanted, share)
+        run, judge, again, lambda run, share, _: least_loss(run, wanted, share)
     )
     asked = budget.max_drop is not None or budget.min_sqnr is not None
     searched = any(stage.decisions is None for stage in run.recipe.stages)

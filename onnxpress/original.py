@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -338,7 +338,10 @@ class Run:
             and of the model it was given, which all live as long as the run.
         raised: likewise, by opset and model.
         findings: what searches found out about a raised model that is small, by pool and model.
-        latest: and about the last one that was changed, by pool: it is fitted again.
+        latest: and about the last one that each pool met changed: it is fitted again, or met again
+            with another part of the budget.
+        reached: what pools made of small models, by all that it hangs on; the models that were
+            given are held beside, so that their identities last.
         magnifications: of errors at the outputs, by pool, for all models that it meets.
     """
 
@@ -354,4 +357,7 @@ class Run:
     raised: dict[tuple[int, int], ir.Model] = field(default_factory=dict)
     findings: dict[tuple[str, int], Findings] = field(default_factory=dict)
     latest: dict[str, Latest] = field(default_factory=dict)
+    reached: dict[tuple[Hashable, ...], tuple[ir.Model, list[StageResult]]] = field(
+        default_factory=dict
+    )
     magnifications: dict[str, Magnifications] = field(default_factory=dict)

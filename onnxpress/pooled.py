@@ -22,6 +22,7 @@ from onnxpress.search import (
     Trial,
     fit_stage,
     search_stage,
+    seen_of,
 )
 from onnxpress.stage_result import StageResult
 from onnxpress.statistics import Statistics
@@ -44,7 +45,35 @@ def searched(
     observers: Sequence[Pass],
     _: Sequence[StageResult] = (),
 ) -> list[StageResult]:
-    """Choose among the candidates of a pool; `observers` may look at the same model."""
+    """Choose among the candidates of a pool; `observers` may look at the same model.
+
+    What comes of a small model is remembered. Where another part of the budget gives the same, it
+    is the same object, so that the pools behind meet no other model.
+    """
+    given = pool.names, id(model)
+    key = (*given, options.share, options.kernel_preserving_only, options.refining)
+    if key in run.reached:
+        return run.reached[key][1]
+    found = _found(run, pool, model, options, observers)
+    if options.out_of_time() or model_file.weight_bytes(model) > SMALL_BYTES:
+        return found
+    before = [known for other, (_, known) in run.reached.items() if other[: len(given)] == given]
+    same = next((known for known in before if _same_choice(found, known)), None)
+    if same is not None:
+        found = [replace(stage, model=same[-1].model) for stage in found]
+    run.reached[key] = model, found
+    return found
+
+
+def _same_choice(one: Sequence[StageResult], other: Sequence[StageResult]) -> bool:
+    """Whether passes took the same, so that models are the same too."""
+    chosen, also = ([seen_of(s.decisions) for s in found] for found in (one, other))
+    return chosen == also
+
+
+def _found(
+    run: Run, pool: Pool, model: ir.Model, options: SearchOptions, observers: Sequence[Pass]
+) -> list[StageResult]:
     options.progress(Progress(f"{pool.names}: statistics"))
     found = search_stage(
         pool,
@@ -70,7 +99,7 @@ def _observed(
 
 
 def _findings(run: Run, pool: Pool, model: ir.Model) -> Findings:
-    """What is known of a small model that may come again: before any pool, or before the last.
+    """What is known of a small model that may come again: before any pool, or the last of a pool.
 
     A pool that loses nothing does not: what is known for the one before it is not given up for it.
     """
@@ -82,7 +111,6 @@ def _findings(run: Run, pool: Pool, model: ir.Model) -> Findings:
     latest = run.latest.get(pool.names)
     if latest is None or latest.model is not model:
         latest = Latest(model, new)
-        run.latest.clear()
         run.latest[pool.names] = latest
     return latest.findings
 
@@ -286,6 +314,7 @@ def _by_pass(pool: Pool, result: PoolResult, before: ir.Model) -> list[StageResu
                 result.tried,
                 failed=pass_.name in failed,
                 costliest=tuple(c for c in result.costliest if c.pass_name == pass_.name),
+                sated=result.sated,
             )
         )
     return found

@@ -31,6 +31,7 @@ class StageResult:
         tried: how many models were measured.
         failed: whether the pass broke its contract, which `note` says.
         costliest: its decisions that cost most fidelity, where there was time to measure it.
+        sated: whether more of the budget would have given no more.
         session: of the model, where one was opened; for the stages behind, not for the result.
     """
 
@@ -44,4 +45,5 @@ class StageResult:
     tried: int = 0
     failed: bool = False
     costliest: "tuple[Cost, ...]" = ()
+    sated: bool = False
     session: Session | None = field(default=None, repr=False, compare=False)

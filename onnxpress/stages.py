@@ -1,8 +1,8 @@
 """Run the stages of a plan, each on the model that the earlier one left."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -21,7 +21,7 @@ from onnxpress.selectable import selectable_sites
 from onnxpress.selection import NO_PINS, Pins
 from onnxpress.stage_result import StageResult
 
-__all__ = ["LEFT_OUT", "NO_TIME", "STOPPED", "Variant", "run_stages"]
+__all__ = ["LEFT_OUT", "NO_TIME", "STOPPED", "Variant", "lossy_pools", "run_stages"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ class Variant:
         kernel_preserving_only: only candidates that leave the kernels alone.
         lossless_only: nothing that spends of the budget.
         share: of the budget that may be spent in all.
+        splits: of that share, how much may be spent until a pool has acted, by the names of its
+            passes; of a pool that is not named, as much as it is far in the chain.
         rough: what the last pool takes is not fitted again or explained: what comes out is as
             large and as fast.
         taken: by a rough search, which is left to be fitted again; without, it is searched.
@@ -51,6 +53,7 @@ class Variant:
     kernel_preserving_only: bool = False
     lossless_only: bool = False
     share: float = 1.0
+    splits: Mapping[str, float] = field(default_factory=dict)
     rough: bool = False
     taken: tuple[StageResult, ...] = ()
     alone: tuple[StageResult, ...] = ()
@@ -73,6 +76,12 @@ class _Step:
     def loses(self) -> bool:
         """Whether they spend of the budget."""
         return self.pool.stage.loses
+
+
+def lossy_pools(run: Run, variant: Variant) -> tuple[str, ...]:
+    """What the pools that spend of the budget are called, in the order in which they act."""
+    steps = [step for step in _steps(run, variant) if step.pool.names not in variant.skipped]
+    return tuple(step.pool.names for step in steps if step.loses)
 
 
 def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]:
@@ -145,7 +154,7 @@ def _options(
     later = [one for one in (*lossy[done:], *training) if one.decisions is None]
     options = replace(
         run.options,
-        share=variant.share * (done / len(lossy) if step.loses else 1.0),
+        share=variant.share * _split(variant, step, done / len(lossy)),
         kernel_preserving_only=variant.kernel_preserving_only,
         refining=not rough,
         explaining=None if rough else run.options.explaining,
@@ -156,6 +165,11 @@ def _options(
     # What is kept serves the last of those that come later.
     parts = len(later) if later and variant.kept_s else 1 + len(later)
     return options.with_part_of_time(parts, variant.kept_s if later else 0.0)
+
+
+def _split(variant: Variant, step: _Step, even: float) -> float:
+    """Of the share that may be spent in all, what may be once the step is done."""
+    return variant.splits.get(step.pool.names, even) if step.loses else 1.0
 
 
 def _recovered(

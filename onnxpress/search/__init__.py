@@ -12,9 +12,10 @@ from onnxpress.search.allocation import allocate, strongest
 from onnxpress.search.allowance import Allowance
 from onnxpress.search.bisection import bisected
 from onnxpress.search.costliest import Cost
-from onnxpress.search.findings import Findings
+from onnxpress.search.findings import Findings, seen_of
 from onnxpress.search.journal import Journal, TriedModel
 from onnxpress.search.objective import GOALS, Goal, Objective
+from onnxpress.search.splits import Look, Split, best_split, even_split, until_each
 from onnxpress.search.stage import PoolResult, fit_stage, search_stage
 from onnxpress.search.strategy import choose
 from onnxpress.search.trial import Choice, Magnifications, SearchOptions, Trial
@@ -28,18 +29,24 @@ __all__ = [
     "Findings",
     "Goal",
     "Journal",
+    "Look",
     "Magnifications",
     "Objective",
     "PoolResult",
     "SearchOptions",
+    "Split",
     "Trial",
     "TriedModel",
     "allocate",
+    "best_split",
     "bisected",
     "choose",
+    "even_split",
     "fit_stage",
     "hardly_gains",
     "search_stage",
+    "seen_of",
     "strongest",
     "told_how",
+    "until_each",
 ]

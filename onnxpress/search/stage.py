@@ -50,6 +50,7 @@ class PoolResult:
         tried: how many models were measured.
         failures: of passes that broke their contract and were left out.
         costliest: decisions that cost most fidelity, where there was time to measure it.
+        sated: whether more of the budget would give no more.
     """
 
     pool: Pool
@@ -62,6 +63,7 @@ class PoolResult:
     tried: int = 0
     failures: tuple[PassError, ...] = ()
     costliest: tuple[Cost, ...] = ()
+    sated: bool = False
 
 
 def search_stage(
@@ -167,13 +169,13 @@ def _searched(
         left += slower
     nothing = PoolResult(pool, context.model, left=tuple(left))
     if not any(not c.carried for p in kept for c in p.candidates):
-        return replace(nothing, note=_why_nothing(context, proposals, left))
+        return replace(nothing, note=_why_nothing(context, proposals, left), sated=True)
     quota = pool.quota(context)
     unit = "" if quota is None else quota.unit
     found = feasible(
         trials, kept, pool.stage, quota, lambda decisions: pool.saving(context, decisions, unit)
     )
-    nothing = replace(nothing, tried=trials.tried)
+    nothing = replace(nothing, tried=trials.tried, sated=found.sated)
     if not found.trials:
         reason = "taken back: the budget would break [L008]"
         if options.out_of_time():
@@ -211,6 +213,7 @@ def _searched(
         best.measurement,
         best.latency,
         trials.tried,
+        sated=found.sated,
     )
 
 

@@ -44,10 +44,12 @@ class Found:
     Attributes:
         trials: choices that hold the budget, at most one of each way to choose.
         note: what was given up and why, in words; empty when nothing was.
+        sated: whether more of the budget would give no more.
     """
 
     trials: tuple[Trial, ...] = ()
     note: str = ""
+    sated: bool = False
 
 
 def feasible(
@@ -67,7 +69,7 @@ def feasible(
         saving: what decisions save together in the quota's unit.
     """
     if stage < Stage.QUANTIZATION or quota is not None:
-        return Found(_by_amount(trials, proposals, quota, saving))
+        return _by_amount(trials, proposals, quota, saving)
     return _by_form(trials, proposals)
 
 
@@ -76,12 +78,12 @@ def _by_amount(
     proposals: Sequence[Proposal],
     quota: Quota | None,
     saving: Callable[[Sequence[Decision]], float],
-) -> tuple[Trial, ...]:
+) -> Found:
     """Choices by what each saves for its error, all sites against each other."""
     if quota is None:
         strongest = trials.measure(choose(proposals))
         if trials.holds(strongest):
-            return (strongest,)
+            return Found((strongest,), sated=True)
     measured = magnified(trials, proposals)
     found: list[Trial] = []
     seen: list[Spending] = []
@@ -93,10 +95,10 @@ def _by_amount(
             if ladder:
                 strongest = trials.refined(trials.measure(ladder[-1]))
                 if trials.holds(strongest):
-                    return (strongest,)
+                    return Found((strongest,), sated=True)
         trial = bisected(trials, ladder, seen)
         found += [] if trial is None else [trial]
-    return tuple(trial for trial in found if trials.holds(trial))
+    return Found(tuple(trial for trial in found if trials.holds(trial)))
 
 
 def _units(proposals: Sequence[Proposal], quota: Quota | None) -> list[str]:
@@ -158,7 +160,7 @@ def _by_form(trials: Trials, proposals: Sequence[Proposal]) -> Found:
         within = [trial for trial in measured if trials.holds(trial)]
         if within:
             best = max(within, key=lambda trial: trial.measurement.worst_sqnr_db)
-            return Found((best,), note or alike[0].note)
+            return Found((best,), note or alike[0].note, sated=alike[0].cost == wholes[0].cost)
     found: list[Trial] = []
     preserving_holds = False
     if changes_kernels and keeping and preserving not in [whole.decisions for whole in wholes]:
