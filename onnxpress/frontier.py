@@ -10,7 +10,7 @@ goal accepts a slower model, or the target runs elsewhere, time does not count.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from onnxpress import model_file
@@ -85,11 +85,12 @@ def _explored(request: Request) -> Frontier:
     notes: list[str] = []
     judged_models = 0
     share: float | None = 1.0
+    splits: Mapping[str, float] | None = None
     while share is not None and judged_models < MOST_MODELS:
         if found and (request.stop() or ready.work.options.out_of_time()):
             notes.append("ended before all shares of the budget were tried [L010]")
             break
-        result, spent = _one(ready, share, judged_models)
+        result, spent, splits = _one(ready, share, judged_models, splits)
         judged_models += 1
         if result.validation is not None and result.validation.within_budget:
             found.append(result)
@@ -108,16 +109,21 @@ def _explored(request: Request) -> Frontier:
     return Frontier(tuple(kept), judged_models, tuple(notes))
 
 
-def _one(ready: Prepared, share: float, number: int) -> tuple[Result, float]:
-    """The model of a share, judged, and what it spent on the samples that choose."""
+def _one(
+    ready: Prepared, share: float, number: int, splits: Mapping[str, float] | None
+) -> tuple[Result, float, Mapping[str, float]]:
+    """The model of a share, judged, what it spent on the samples that choose, and on which pools.
+
+    The first one searches how a budget is divided among pools; those after it keep to that.
+    """
     run = part_of_run(ready.work, number / MOST_MODELS, (number + 1) / MOST_MODELS)
     run = _with_time(run, MOST_MODELS - number)
-    attempt = best_attempt(run, share)
+    attempt = best_attempt(run, share, splits)
     validation = judged(run, ready.judge, attempt)
     said = (*validation.warnings, *attempt.notes)
     result = finished(ready, attempt, replace(validation, warnings=said))
     spent = 0.0 if not attempt.lossy else run.evaluator.spent_anywhere(attempt.measurement)
-    return result, min(spent, share)
+    return result, min(spent, share), attempt.splits if splits is None else splits
 
 
 def _with_time(run: Run, left: int) -> Run:
