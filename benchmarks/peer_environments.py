@@ -1,5 +1,6 @@
 """Environments of their own for the tools we are compared with, made on first use."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,20 @@ import numpy as np
 
 from onnxpress.data import Samples
 
-ENVIRONMENTS = Path(__file__).parent / ".peers"
+HERE = Path(__file__).parent
+ENVIRONMENTS = HERE / ".peers"
+# torch without CUDA where a peer needs it: kinder to its size than what pip takes by itself.
 REQUIREMENTS = {
+    "onnxpress": (str(HERE.parent),),
     "onnxruntime": ("onnxruntime==1.32.0", "onnx==1.23.2", "sympy"),
-    "nncf": ("nncf==3.1.0", "onnxruntime==1.32.0", "onnx==1.23.2"),
+    "onnxruntime-transformers": (
+        "onnxruntime==1.32.0",
+        "onnx==1.23.2",
+        "sympy",
+        # Not among what it declares:
+        "torch==2.13.0+cpu",
+    ),
+    "nncf": ("nncf==3.4.0", "onnxruntime==1.32.0", "onnx==1.23.2"),
     "neural_compressor": (
         "onnx-neural-compressor==1.0",
         # Not among what it declares:
@@ -23,7 +34,16 @@ REQUIREMENTS = {
         "onnxruntime==1.32.0",
         "onnx==1.23.2",
     ),
-    "modelopt": ("nvidia-modelopt[onnx]==0.47.0", "torch==2.13.0", "onnxruntime==1.32.0"),
+    "modelopt": ("nvidia-modelopt[onnx]==0.47.0", "torch==2.13.0+cpu", "onnxruntime==1.32.0"),
+    "quark": ("amd-quark==0.13", "torch==2.13.0+cpu", "onnxruntime==1.32.0"),
+    "aimet": ("aimet-onnx==2.42.0", "torch==2.13.0+cpu", "onnxruntime==1.32.0"),
+    "olive": (
+        "olive-ai==0.13.0",
+        # Not among what it declares:
+        "requests",
+        "torch==2.13.0+cpu",
+        "onnxruntime==1.32.0",
+    ),
     "torch": ("torch==2.13.0", "onnx==1.23.2"),
     "torch-pruning": (
         "torch==2.13.0",
@@ -41,6 +61,9 @@ REQUIREMENTS = {
         "onnx==1.23.2",
     ),
     "onnxsim": ("onnxsim==0.8.1", "onnxruntime==1.32.0", "onnx==1.23.2"),
+    "onnxslim": ("onnxslim==0.1.98", "onnxruntime==1.32.0", "onnx==1.23.2"),
+    "charts": ("matplotlib==3.11.2",),
+    "onnxoptimizer": ("onnxoptimizer==0.4.2", "onnxruntime==1.32.0", "onnx==1.23.2"),
 }
 
 
@@ -52,6 +75,42 @@ def interpreter(peer: str) -> Path:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         subprocess.run([python, "-m", "pip", "install", "-q", *REQUIREMENTS[peer]], check=True)
     return python
+
+
+class Installed(NamedTuple):
+    """What an environment holds besides pip.
+
+    Attributes:
+        megabytes: of all files.
+        packages: how many distributions.
+        version: of the first requirement.
+    """
+
+    megabytes: float
+    packages: int
+    version: str
+
+
+def installed(environment: str) -> Installed:
+    """Look at an environment; it is made where it is missing."""
+    (folder,) = interpreter(environment).parents[1].glob("lib/python*/site-packages")
+    own = ("pip", "setuptools", "_distutils_hack", "pkg_resources", "distutils-precedence.pth")
+    files = [
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and file.relative_to(folder).parts[0].partition("-")[0] not in own
+    ]
+    distributions = {
+        path.name.removesuffix(".dist-info").rpartition("-")
+        for path in folder.glob("*.dist-info")
+        if path.name.partition("-")[0] not in own
+    }
+    wanted = re.split(r"[\[=<>]", Path(REQUIREMENTS[environment][0]).name)[0]
+    wanted = "onnxpress" if environment == "onnxpress" else wanted
+    versions = {name.lower().replace("_", "-"): version for name, _, version in distributions}
+    return Installed(
+        sum(file.stat().st_size for file in files) / 1e6, len(distributions), versions[wanted]
+    )
 
 
 def write_feeds(samples: Samples, path: Path) -> None:
@@ -80,7 +139,7 @@ def run_worker(
     Raises:
         RuntimeError: it failed, and the message is its last line; or it took too long.
     """
-    script = Path(__file__).parent / "peers" / worker
+    script = HERE / "peers" / worker
     try:
         done = subprocess.run(
             [str(interpreter(environment)), str(script), *map(str, arguments)],

@@ -94,9 +94,9 @@ def test_the_index_of_decisions_has_each_once_under_its_own_title() -> None:
 def test_results_are_dated_and_in_the_index() -> None:
     folder = ROOT / "docs" / "results"
     names = {file.name for file in folder.iterdir() if file.name != "README.md"}
-    files = {name for name in names if not name.endswith(".png")}
+    files = {name for name in names if not name.endswith((".png", ".svg"))}
     # Of a plot the text beside it says what it shows.
-    assert {name.removesuffix(".png") + ".md" for name in names - files} <= files
+    assert {f"{name.rpartition('.')[0]}.md" for name in names - files} <= files
     assert {
         name for name in files if not re.fullmatch(r"\d{4}-\d\d-\d\d-[a-z0-9-]+\.md", name)
     } == (set())

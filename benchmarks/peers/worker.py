@@ -12,6 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,11 @@ def onnxsim(layout: str, model: str, samples: list[dict[str, Any]], output: str)
     import onnx  # noqa: PLC0415
     import onnxsim as peer  # noqa: PLC0415 - only in this peer's environment
 
-    if layout == "static":
+    if layout == "simplify":
+        made, agrees = peer.simplify(onnx.load(model))
+        if not agrees:
+            raise RuntimeError("its own check: the outputs differ")
+    elif layout == "static":
         made = peer.quantize_static(model, samples, num_calibration_samples=len(samples))
     elif layout == "recommended":
         advice = peer.recommend_quantization(model, calibration_data=samples)
@@ -115,12 +120,23 @@ def onnxsim(layout: str, model: str, samples: list[dict[str, Any]], output: str)
 
 
 def onnxruntime(layout: str, model: str, samples: list[dict[str, Any]], output: str) -> None:
-    """Static in a layout as `us`, minimum and maximum, or dynamic per channel."""
+    """Static in a layout as `us`, minimum and maximum; dynamic per channel; or its fusions.
+
+    `prepared` is `us` after its own `quant_pre_process`.
+    """
     from onnxruntime import quantization  # noqa: PLC0415 - not in every environment
 
     if layout == "dynamic":
         quantization.quantize_dynamic(model, output, per_channel=True)
         return
+    if layout == "transformers":
+        from onnxruntime.transformers import optimizer  # noqa: PLC0415
+
+        optimizer.optimize_model(model).save_model_to_file(output)
+        return
+    if layout == "prepared":
+        quantization.quant_pre_process(model, f"{output}.prepared")
+        model, layout = f"{output}.prepared", "us"
     types = {"u": quantization.QuantType.QUInt8, "s": quantization.QuantType.QInt8}
 
     class Reader(quantization.CalibrationDataReader):
@@ -140,7 +156,83 @@ def onnxruntime(layout: str, model: str, samples: list[dict[str, Any]], output: 
     )
 
 
-PEERS = {peer.__name__: peer for peer in (nncf, neural_compressor, modelopt, onnxsim, onnxruntime)}
+def onnxslim(_: str, model: str, samples: list[dict[str, Any]], output: str) -> None:
+    """As `onnxslim IN OUT`."""
+    import onnxslim as peer  # noqa: PLC0415 - only in this peer's environment
+
+    peer.slim(model, output)
+
+
+def onnxoptimizer(_: str, model: str, samples: list[dict[str, Any]], output: str) -> None:
+    """Its default passes."""
+    import onnx  # noqa: PLC0415
+    import onnxoptimizer as peer  # noqa: PLC0415 - only in this peer's environment
+
+    onnx.save(peer.optimize(onnx.load(model)), output)
+
+
+def quark(_: str, model: str, samples: list[dict[str, Any]], output: str) -> None:
+    """u8 activations and s8 weights, the preset for processors."""
+    import quark.onnx as peer  # noqa: PLC0415 - only in this peer's environment
+
+    class Reader(peer.CalibrationDataReader):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self.left = iter(samples)
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self.left, None)
+
+    config = peer.QConfig.get_default_config("U8S8_AAWS")
+    peer.ModelQuantizer(config).quantize_model(model, output, Reader())
+
+
+def aimet(_: str, model: str, samples: list[dict[str, Any]], output: str) -> None:
+    """Simulated int8, written with QuantizeLinear and DequantizeLinear."""
+    import aimet_onnx as peer  # noqa: PLC0415 - only in this peer's environment
+    import onnx  # noqa: PLC0415
+
+    simulation = peer.QuantizationSimModel(
+        onnx.load(model), param_type="int8", activation_type="int8", providers=[PROVIDER]
+    )
+    simulation.compute_encodings(samples)
+    onnx.save(simulation.to_onnx_qdq(), output)
+
+
+def olive(layout: str, model: str, samples: list[dict[str, Any]], output: str) -> None:
+    """Its pass for onnxruntime's quantizer, `static` or `dynamic`."""
+    from olive.data.registry import Registry  # noqa: PLC0415 - only in this peer's environment
+    from olive.workflows import run  # noqa: PLC0415
+
+    @Registry.register_dataloader()  # type: ignore[misc]
+    def given(*_: object, **__: object) -> list[tuple[dict[str, Any], None]]:
+        return [(sample, None) for sample in samples]
+
+    named = {"dynamic": "OnnxDynamicQuantization", "static": "OnnxStaticQuantization"}
+    quantizer: dict[str, Any] = {"type": named[layout]}
+    data = []
+    if layout == "static":
+        quantizer["data_config"] = "feeds"
+        data = [{"name": "feeds", "dataloader_config": {"type": "given"}}]
+    run(
+        {
+            "input_model": {"type": "OnnxModel", "model_path": model},
+            "data_configs": data,
+            "passes": {"quantize": quantizer},
+            "output_dir": f"{output}.folder",
+        }
+    )
+    made = next(Path(f"{output}.folder").rglob("*.onnx"))
+    made.rename(output)
+
+
+PROVIDER = "CPUExecutionProvider"
+PEERS = {
+    peer.__name__: peer
+    for peer in (
+        nncf, neural_compressor, modelopt, onnxsim, onnxruntime, onnxslim, onnxoptimizer, quark,
+        aimet, olive,
+    )
+}  # fmt: skip
 
 
 def main() -> None:
