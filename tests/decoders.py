@@ -164,7 +164,16 @@ def write_encoder(path: Path, *, width: int = WIDTH) -> Path:
     return _saved(path, g.nodes, [IDS], [output], g.weights)
 
 
-def write_seq2seq(folder: Path, *, merged: bool = False) -> Path:
+def write_head(path: Path) -> Path:
+    """Hidden states to scores of 5 classes, of each token."""
+    g = Graph("", {})
+    g.add("Softmax", g.linear("last_hidden_state", "classes", (WIDTH, 5), 23), name="probabilities")
+    given = _value("last_hidden_state", FLOAT, "batch", "source", WIDTH)
+    output = _value("probabilities", FLOAT, "batch", "source", 5)
+    return _saved(path, g.nodes, [given], [output], g.weights)
+
+
+def write_seq2seq(folder: Path) -> Path:
     """A folder as optimum writes it: encoder, decoder for the first step, decoder for others."""
     folder.mkdir(parents=True, exist_ok=True)
     write_encoder(folder / "encoder_model.onnx")

@@ -10,7 +10,7 @@ import click
 
 from onnxpress.cli.exit_status import INTERRUPTED, NOT_MET
 from onnxpress.cli.interruption import interruptible
-from onnxpress.cli.json_output import STANDARD_OUTPUT, check_json, write_json
+from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.progress import progress_line
 from onnxpress.errors import UsageError
 from onnxpress.judge import Budget
@@ -84,8 +84,6 @@ def optimize_pipeline_and_write(
         written = result.save(folder, force=force)
         if write_json(result.document(), json_path):
             _print(result, folder, written)
-    if json_path == STANDARD_OUTPUT:
-        conclude("")
     if interruption.wanted:
         sys.exit(INTERRUPTED)
     if not result.within_budget:
