@@ -86,6 +86,7 @@ def optimize_pipeline(
         recipe if isinstance(recipe, PipelineRecipe | None) else PipelineRecipe.load(Path(recipe))
     )
     wanted = _cache(cache, described, told)
+    seed = seed if told is None else told.seed
     # One thread: sums in the same order everywhere, and a single token gains nothing by more.
     original = {p.name: Session(p.model, threads=1, name=str(p.model)) for p in described.parts}
     wiring = wired(described, original)
@@ -108,7 +109,7 @@ def optimize_pipeline(
         math.inf if time_limit is None else started + time_limit,
     )
     found = compressed(work, told, part(tell, 0.05, 0.9), stop)
-    final = _with_cache(work, found, wanted)
+    final = _with_cache(work, found, wanted, measured=told is None)
     tell(Progress("judging", fraction=0.92))
     judge = evaluator_of(running, judged, asked)
     result = Running(final, work.sessions)
@@ -122,7 +123,7 @@ def optimize_pipeline(
     return PipelineResult(
         replace(final.pipeline, cache="float"),
         tuple(replace(one, model=_model(work, one)) for one in _in_order(found, described)),
-        PipelineRecipe(recipes, wanted, digest),
+        PipelineRecipe(recipes, "float" if final is wiring else wanted, digest, seed),
         judge.described,
         measurement,
         judgement(judge, measurement),
@@ -163,7 +164,7 @@ def _sets(
     return looked_at, few, judged
 
 
-def _with_cache(work: Work, found: list[PartResult], wanted: str) -> Wiring:
+def _with_cache(work: Work, found: list[PartResult], wanted: str, *, measured: bool) -> Wiring:
     """The pipeline with its cache in bytes where that is wanted and the budget holds with it."""
     looping = [p for p in work.wiring.pipeline.parts if p.loop is not None and p.loop.cache]
     if wanted == "float" or not looping:
@@ -175,7 +176,7 @@ def _with_cache(work: Work, found: list[PartResult], wanted: str) -> Wiring:
     for described in looping:
         assert described.loop is not None
         wiring = _in_bytes(work, wiring, described, described.loop, found)
-    if wiring is work.wiring:
+    if wiring is work.wiring or not measured:
         return wiring
     spent = work.chooser.spent(work.chooser.measure(Running(wiring, work.sessions)))
     if spent > _MARGIN_WITH_CACHE:
