@@ -69,8 +69,8 @@ def rows_of(name: str, most: int) -> list[dict[str, np.ndarray]]:
     return [{**first, "input_ids": row[None]} for row in ids]
 
 
-def ours(bits: int, block: int) -> Callable[[Path], None]:
-    """Every weight in one form."""
+def ours(bits: int, block: int, *, tables: bool = True) -> Callable[[Path], None]:
+    """Every weight in one form; without tables, only what a MatMul multiplies, as MatMulNBits."""
 
     def make(output: Path) -> None:
         form = Quantize(form="weight_only", weight_bits=(bits,), block_size=block)
@@ -79,6 +79,8 @@ def ours(bits: int, block: int) -> Callable[[Path], None]:
         samples = Samples(tuple(rows_of("calibration", CALIBRATION)), None, "calibration rows")
         context = pool.context(model, target, samples, threads=1)
         chosen = strongest(pool, context, pool.offer(replace(context, survey=True)))
+        multiplied = {layer.name for layer in context.layers if layer.op_type == "MatMul"}
+        chosen = [d for d in chosen if tables or d.site in multiplied]
         refined = [replace(d, candidate=replace(d.candidate, refined=True)) for d in chosen]
         model_file.save(pool.rewrite_refined(context, refined, samples, threads=1), output)
 
@@ -122,6 +124,8 @@ ROWS: dict[str, Callable[[Path], None]] = {
     "onnxpress 8 bit": ours(8, 0),
     "onnxpress 4 bit, blocks of 32": ours(4, 32),
     "onnxpress 3 bit, blocks of 32": ours(3, 32),
+    "onnxpress 4 bit, blocks of 32, MatMul alone": ours(4, 32, tables=False),
+    "onnxpress 3 bit, blocks of 32, MatMul alone": ours(3, 32, tables=False),
     "MatMulNBits 8 bit, nearest": theirs(nearest(8)),
     "MatMulNBits 4 bit, nearest": theirs(nearest(4)),
     "MatMulNBits 4 bit, nearest, level 4": theirs(nearest(4), level=4),
@@ -245,7 +249,11 @@ def main() -> None:
             )
             made[name] = path
         print("\n" + table("weights", "float cache", "in bytes", "rise", *SIZES, "speed"))
-        for name in ("float32", "onnxpress 8 bit", "onnxpress 4 bit, blocks of 32"):
+        for name in (
+            ()
+            if not options.cache_rows
+            else ("float32", "onnxpress 8 bit", "onnxpress 4 bit, blocks of 32")
+        ):
             if name in made:
                 print(cache_row(made[name], name, options.cache_rows), flush=True)
 

@@ -18,7 +18,7 @@ from onnxpress.pipelines import PipelineResult, optimize_pipeline, read_folder
 from onnxpress.pipelines.result import require_place
 from onnxpress.providers import NO_PROVIDERS
 from onnxpress.report.printing import conclude, console_for, print_all, print_table, print_text
-from onnxpress.report.text import decimals, megabytes
+from onnxpress.report.text import megabytes
 
 __all__ = ["optimize_pipeline_and_write"]
 
@@ -117,7 +117,7 @@ def _print(result: PipelineResult, folder: Path, written: list[Path]) -> None:
                 [f"{m.name}, %", f"{m.reference:.2f}", f"{m.value:.2f}"]
                 for m in result.measurement.metrics
             ),
-            *([f.name, decimals(f.original), decimals(f.result)] for f in result.figures),
+            *([f.name, f"{f.original:.4g}", f"{f.result:.4g}"] for f in result.figures),
             *(
                 [["bytes of cache a token", *(f"{n:,}" for n in result.cache_bytes)]]
                 if result.cache_bytes[0]
