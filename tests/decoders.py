@@ -67,7 +67,16 @@ def _causal(g: Graph, keys: str) -> str:
     return g.add("Where", seen, g.constant("shown", np.float32(0)), hidden)
 
 
-def decoder_body(g: Graph, *, with_past: bool, encoder: bool) -> None:
+def _encoder_cache(g: Graph, *, read: bool) -> tuple[str, str]:
+    """Keys and values of the encoder's states: computed, or what the first step gave."""
+    if read:
+        return "past_key_values.0.encoder.key", "past_key_values.0.encoder.value"
+    states = "encoder_hidden_states"
+    made = (g.heads(g.linear(states, f"c{n}", (32, 32), 6 + i)) for i, n in enumerate("kv"))
+    return next(made), next(made)
+
+
+def decoder_body(g: Graph, *, with_past: bool, encoder: bool, cross_cache: bool = False) -> None:
     """One block; writes `logits` and `present.0.key`/`.value` with the graph's prefix."""
     rng = np.random.default_rng(0)
     g.weights.setdefault("embedding", rng.normal(0, 1, (VOCABULARY, WIDTH)).astype(np.float32))
@@ -81,8 +90,10 @@ def decoder_body(g: Graph, *, with_past: bool, encoder: bool) -> None:
     v = g.add("Identity", v, name=f"{g.prefix}present.0.value")
     x = g.add("Add", x, g.linear(_attended(g, g.heads(q), k, v, _causal(g, k)), "o", (32, 32), 5))
     if encoder:
-        states = "encoder_hidden_states"
-        ck, cv = (g.heads(g.linear(states, f"c{n}", (32, 32), 6 + i)) for i, n in enumerate("kv"))
+        ck, cv = _encoder_cache(g, read=with_past and cross_cache)
+        if cross_cache and not with_past:
+            g.add("Identity", ck, name=f"{g.prefix}present.0.encoder.key")
+            g.add("Identity", cv, name=f"{g.prefix}present.0.encoder.value")
         cq = g.heads(g.linear(x, "cq", (WIDTH, WIDTH), 8))
         x = g.add("Add", x, _attended(g, cq, ck, cv, None))
     hidden = g.add("Relu", g.linear(x, "up", (WIDTH, 64), 9))
@@ -96,16 +107,11 @@ def _value(name: str, kind: int, *dims: str | int) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, dims)
 
 
-PAST = [
-    _value(f"past_key_values.0.{part}", FLOAT, "batch", HEADS, "past", DIM)
-    for part in ("key", "value")
-]
+PARTS = ("key", "value")
+PAST = [_value(f"past_key_values.0.{part}", FLOAT, "batch", HEADS, "past", DIM) for part in PARTS]
 OUTPUTS = [
     _value("logits", FLOAT, "batch", "step", VOCABULARY),
-    *(
-        _value(f"present.0.{part}", FLOAT, "batch", HEADS, "total", DIM)
-        for part in ("key", "value")
-    ),
+    *(_value(f"present.0.{part}", FLOAT, "batch", HEADS, "total", DIM) for part in PARTS),
 ]
 IDS = _value("input_ids", INT64, "batch", "step")
 STATES = _value("encoder_hidden_states", FLOAT, "batch", "source", WIDTH)
@@ -126,12 +132,24 @@ def _saved(
     return path
 
 
-def write_decoder(path: Path, *, with_past: bool = True, encoder: bool = False) -> Path:
-    """A decoder with a cache; without a past it only takes the first step."""
+def write_decoder(
+    path: Path, *, with_past: bool = True, encoder: bool = False, cross_cache: bool = False
+) -> Path:
+    """A decoder with a cache; without a past it only takes the first step.
+
+    With `cross_cache` the first step gives keys and values of the encoder, which others take.
+    """
     g = Graph("", {})
-    decoder_body(g, with_past=with_past, encoder=encoder)
-    inputs = [IDS, *([STATES] if encoder else []), *(PAST if with_past else [])]
-    return _saved(path, g.nodes, inputs, OUTPUTS, g.weights)
+    decoder_body(g, with_past=with_past, encoder=encoder, cross_cache=cross_cache)
+    inputs = [IDS, *(PAST if with_past else [])]
+    outputs = list(OUTPUTS)
+    crossing = [(f"0.encoder.{part}", (FLOAT, "batch", HEADS, "source", DIM)) for part in PARTS]
+    if cross_cache and with_past:
+        inputs += [_value(f"past_key_values.{name}", *kind) for name, kind in crossing]
+    elif encoder:
+        inputs.append(STATES)
+        outputs += [_value(f"present.{n}", *kind) for n, kind in crossing if cross_cache]
+    return _saved(path, g.nodes, inputs, outputs, g.weights)
 
 
 def write_merged(path: Path) -> Path:
@@ -164,12 +182,21 @@ def write_encoder(path: Path, *, width: int = WIDTH) -> Path:
     return _saved(path, g.nodes, [IDS], [output], g.weights)
 
 
-def write_seq2seq(folder: Path, *, merged: bool = False) -> Path:
+def write_head(path: Path) -> Path:
+    """Hidden states to scores of 5 classes, of each token."""
+    g = Graph("", {})
+    g.add("Softmax", g.linear("last_hidden_state", "classes", (WIDTH, 5), 23), name="probabilities")
+    given = _value("last_hidden_state", FLOAT, "batch", "source", WIDTH)
+    output = _value("probabilities", FLOAT, "batch", "source", 5)
+    return _saved(path, g.nodes, [given], [output], g.weights)
+
+
+def write_seq2seq(folder: Path) -> Path:
     """A folder as optimum writes it: encoder, decoder for the first step, decoder for others."""
     folder.mkdir(parents=True, exist_ok=True)
     write_encoder(folder / "encoder_model.onnx")
-    write_decoder(folder / "decoder_model.onnx", with_past=False, encoder=True)
-    write_decoder(folder / "decoder_with_past_model.onnx", encoder=True)
+    write_decoder(folder / "decoder_model.onnx", with_past=False, encoder=True, cross_cache=True)
+    write_decoder(folder / "decoder_with_past_model.onnx", encoder=True, cross_cache=True)
     config = {"decoder_start_token_id": 0, "eos_token_id": 1, "max_position_embeddings": 64}
     (folder / "config.json").write_text(json.dumps(config))
     return folder

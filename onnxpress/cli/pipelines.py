@@ -10,7 +10,7 @@ import click
 
 from onnxpress.cli.exit_status import INTERRUPTED, NOT_MET
 from onnxpress.cli.interruption import interruptible
-from onnxpress.cli.json_output import STANDARD_OUTPUT, check_json, write_json
+from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.progress import progress_line
 from onnxpress.errors import UsageError
 from onnxpress.judge import Budget
@@ -18,7 +18,7 @@ from onnxpress.pipelines import PipelineResult, optimize_pipeline, read_folder
 from onnxpress.pipelines.result import require_place
 from onnxpress.providers import NO_PROVIDERS
 from onnxpress.report.printing import conclude, console_for, print_all, print_table, print_text
-from onnxpress.report.text import decimals, megabytes
+from onnxpress.report.text import megabytes
 
 __all__ = ["optimize_pipeline_and_write"]
 
@@ -84,8 +84,6 @@ def optimize_pipeline_and_write(
         written = result.save(folder, force=force)
         if write_json(result.document(), json_path):
             _print(result, folder, written)
-    if json_path == STANDARD_OUTPUT:
-        conclude("")
     if interruption.wanted:
         sys.exit(INTERRUPTED)
     if not result.within_budget:
@@ -119,7 +117,7 @@ def _print(result: PipelineResult, folder: Path, written: list[Path]) -> None:
                 [f"{m.name}, %", f"{m.reference:.2f}", f"{m.value:.2f}"]
                 for m in result.measurement.metrics
             ),
-            *([f.name, decimals(f.original), decimals(f.result)] for f in result.figures),
+            *([f.name, f"{f.original:.4g}", f"{f.result:.4g}"] for f in result.figures),
             *(
                 [["bytes of cache a token", *(f"{n:,}" for n in result.cache_bytes)]]
                 if result.cache_bytes[0]

@@ -1,97 +1,46 @@
-"""Optimize a pipeline within one budget: the parts one after the other, judged as a whole.
+"""Optimize a pipeline within one budget: its parts in turn, its cache, and the last judgement.
 
-The largest part comes first. Each is optimized by `onnxpress.optimize` on the inputs that the
-pipeline, as far as it is compressed, really gives it. Noise adds up, so that a part may spend the
-share of the budget that its bytes are of all, and what those before it left over:
-
-    allowed(k) = margin · Σ_{i ≤ k} bytes(i) / Σ bytes          of the budget of the whole
-    dB(k)      = dB + 10·log10(1 / share(k))                     of the part alone
-
-What the whole spends is measured on samples to choose by; a part that spends more is optimized
-again with so much less, and after some attempts left alone. The last judgement is on samples that
-nothing was chosen by.
+Samples are divided in three: passes look at some, parts are chosen by others, and the verdict is
+from those that nothing was chosen by.
 """
 
 import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
-from onnxpress import model_file
 from onnxpress.data import Data, Samples, load_samples
 from onnxpress.errors import NoSamplesError, UsageError
-from onnxpress.judge import Budget, Evaluator, Kind, judgement
+from onnxpress.judge import Budget, judgement
 from onnxpress.own_files import STAMP
-from onnxpress.pipeline import optimize
 from onnxpress.pipelines.caching import cache_bytes, in_bytes, key_peaks, refusal
+from onnxpress.pipelines.compressing import Work, compressed
 from onnxpress.pipelines.description import CACHES, Loop, Part, Pipeline
 from onnxpress.pipelines.fitting import Wiring, wired
 from onnxpress.pipelines.judging import evaluator_of, figures_of
 from onnxpress.pipelines.layouts import read_folder
 from onnxpress.pipelines.recipe import PipelineRecipe
-from onnxpress.pipelines.recording import forced, recorded
+from onnxpress.pipelines.recording import forced
 from onnxpress.pipelines.result import PartResult, PipelineResult
 from onnxpress.pipelines.running import Running
 from onnxpress.progress import Progress, Tell, followed, part, unheard
-from onnxpress.recipe import Recipe, samples_digest
-from onnxpress.result import Result
+from onnxpress.recipe import samples_digest
 from onnxpress.runtime import Session
 from onnxpress.version import __version__
 
 __all__ = ["optimize_pipeline"]
 
-_MARGIN = 0.8
-"""Of the budget that is spent on samples to choose by: what is chosen looks better than it is."""
 _MARGIN_WITH_CACHE = 0.9
-"""The same with the cache in bytes, which comes last."""
-_ATTEMPTS = 3
-_FURTHER_DB = 0.5
-"""Beyond what the last attempt lacked, as the loss of a part is no exact function of its dB."""
-_OBSERVED, _CHOSEN_BY = 256, 128
-"""Inputs of a part that passes look at, and that a part's own search chooses and judges by."""
+"""Of the budget, with the cache in bytes, on the same samples: parts were chosen with less."""
 _MOST_SELECTION = 64
 """Samples by which the whole is measured while parts are chosen."""
-_PART_DB, _SCORES_DB = 20.0, 15.0
-"""What outputs keep by default (`judge.budget`): values, and log-odds beside a metric."""
 _SHARES = (0.5, 0.25, 0.25)
 """Of the calibration samples, to look at, to choose by and to judge on, where no others are."""
-
-
-@dataclass
-class _Work:
-    """A pipeline as far as it is done.
-
-    Attributes:
-        wiring: of the original.
-        original: its sessions.
-        sessions: as far as parts are compressed.
-        calibration: samples that passes look at, with the tokens to follow.
-        chooser: measures the whole on samples to choose by.
-        options: of `onnxpress.optimize`.
-        budget: of the whole.
-        deadline: when the search has to end.
-        notes: what the user should know.
-    """
-
-    wiring: Wiring
-    original: Mapping[str, Session]
-    sessions: dict[str, Session]
-    calibration: Samples
-    selection: Samples
-    chooser: Evaluator
-    options: Mapping[str, Any]
-    budget: Budget
-    deadline: float
-    notes: list[str] = field(default_factory=list)
-
-    def spent(self, sessions: Mapping[str, Session]) -> float:
-        """The share of the whole budget that the pipeline spends with these sessions."""
-        return self.chooser.spent(self.chooser.measure(Running(self.wiring, sessions)))
 
 
 def optimize_pipeline(
@@ -137,6 +86,7 @@ def optimize_pipeline(
         recipe if isinstance(recipe, PipelineRecipe | None) else PipelineRecipe.load(Path(recipe))
     )
     wanted = _cache(cache, described, told)
+    seed = seed if told is None else told.seed
     # One thread: sums in the same order everywhere, and a single token gains nothing by more.
     original = {p.name: Session(p.model, threads=1, name=str(p.model)) for p in described.parts}
     wiring = wired(described, original)
@@ -147,7 +97,7 @@ def optimize_pipeline(
     tell(Progress("running the original", fraction=0.02))
     looked_at, selection, judged = (forced(running, s) for s in (given, selection, judged))
     asked = budget or Budget()
-    work = _Work(
+    work = Work(
         wiring,
         original,
         dict(original),
@@ -158,8 +108,8 @@ def optimize_pipeline(
         asked,
         math.inf if time_limit is None else started + time_limit,
     )
-    found = _compressed(work, told, part(tell, 0.05, 0.9), stop)
-    final = _with_cache(work, found, wanted)
+    found = compressed(work, told, part(tell, 0.05, 0.9), stop)
+    final = _with_cache(work, found, wanted, measured=told is None)
     tell(Progress("judging", fraction=0.92))
     judge = evaluator_of(running, judged, asked)
     result = Running(final, work.sessions)
@@ -173,7 +123,7 @@ def optimize_pipeline(
     return PipelineResult(
         replace(final.pipeline, cache="float"),
         tuple(replace(one, model=_model(work, one)) for one in _in_order(found, described)),
-        PipelineRecipe(recipes, wanted, digest),
+        PipelineRecipe(recipes, "float" if final is wiring else wanted, digest, seed),
         judge.described,
         measurement,
         judgement(judge, measurement),
@@ -214,112 +164,7 @@ def _sets(
     return looked_at, few, judged
 
 
-def _compressed(
-    work: _Work, told: PipelineRecipe | None, tell: Tell, stop: Callable[[], bool]
-) -> list[PartResult]:
-    """Every part, in the order in which they were done; the sessions are those of the results."""
-    sizes = {p.name: model_file.size_bytes(p.model) for p in work.wiring.pipeline.parts}
-    order = sorted(sizes, key=lambda name: -sizes[name]) if told is None else list(told.parts)
-    whole, done = sum(sizes[name] for name in order), 0
-    found: list[PartResult] = []
-    for name in order:
-        described = work.wiring.pipeline.part(name)
-        share = sizes[name] / whole
-        own = part(tell, done / whole, (done + sizes[name]) / whole)
-        done += sizes[name]
-        if told is not None:
-            result = _repeated(work, described, told.parts[name], own)
-        elif stop():
-            result = None
-        else:
-            result = _searched(work, described, share, _MARGIN * done / whole, own)
-        model = model_file.load(described.model) if result is None else result.model
-        if result is not None:
-            work.sessions[name] = Session(result.model, threads=1, name=name)
-        spent = work.spent(work.sessions)
-        found.append(PartResult(name, model, result, sizes[name], spent))
-    return found
-
-
-def _repeated(work: _Work, described: Part, recipe: Recipe | None, tell: Tell) -> Result | None:
-    if recipe is None:
-        return None
-    calibration, evaluation = _inputs(work, described)
-    if recipe.calibration is not None:
-        # What a part is given follows from the samples, whose digest was compared.
-        digest = samples_digest(calibration)
-        recipe = replace(recipe, calibration=replace(recipe.calibration, digest=digest))
-    options = {k: v for k, v in work.options.items() if k in ("threads", "stop", "max_memory")}
-    return optimize(
-        described.model,
-        calibration=calibration,
-        evaluation=evaluation,
-        recipe=recipe,
-        progress=tell,
-        **options,
-    )
-
-
-def _inputs(work: _Work, described: Part) -> tuple[Samples, Samples]:
-    """What a part is given by the pipeline as far as it is done: to look at, and to judge it by."""
-    calibration, evaluation = (
-        recorded(work.wiring, work.sessions, samples, described.name, most)
-        for samples, most in ((work.calibration, _OBSERVED), (work.selection, 2 * _CHOSEN_BY))
-    )
-    return calibration, evaluation
-
-
-def _searched(
-    work: _Work, described: Part, share: float, allowed: float, tell: Tell
-) -> Result | None:
-    """The best model of a part with which the whole keeps to what is allowed so far."""
-    calibration, evaluation = _inputs(work, described)
-    less_db, spent = 0.0, math.inf
-    for _ in range(_ATTEMPTS):
-        left = work.deadline - time.monotonic()
-        limit = None if math.isinf(left) else max(left * share / _ATTEMPTS, 1.0)
-        result = optimize(
-            described.model,
-            calibration=calibration,
-            evaluation=evaluation,
-            time_limit=limit,
-            progress=tell,
-            **_budget_of(work, described, share, less_db),
-            **work.options,
-        )
-        session = Session(result.model, threads=1, name=described.name)
-        spent = work.spent({**work.sessions, described.name: session})
-        if spent <= allowed:
-            return result
-        # The share of other tokens grows with the size of errors, and not with their power.
-        less_db += 20 * math.log10(min(spent / allowed, 1e3)) + _FURTHER_DB
-        if time.monotonic() > work.deadline:
-            break
-    work.notes.append(
-        f"part {described.name} is left as it is: the pipeline would spend {spent:.2g} of the "
-        f"budget with it compressed, and {allowed:.2g} are allowed by then [N007]"
-    )
-    return None
-
-
-def _budget_of(work: _Work, described: Part, share: float, less_db: float) -> dict[str, Any]:
-    """What a part alone may lose: its share of the noise, and so much less as the whole lacked.
-
-    Metrics decide of the whole alone: a share of a point is less than a sample more or less. They
-    stay, without a limit, for the stressed inputs that a judge with metrics tries.
-    """
-    asked, base = work.budget, _PART_DB
-    found: dict[str, Any] = {}
-    if described.name == Running(work.wiring, work.original).last and asked.min_sqnr is not None:
-        base = asked.min_sqnr
-    elif described.loop is not None:
-        base = _SCORES_DB - 10 * math.log10(max(asked.max_drop or 1.0, 1.0))
-    if described.loop is not None:
-        found = {"max_drop": 100.0, "outputs": {described.loop.logits: str(Kind.SEQUENCE)}}
-    return {**found, "min_sqnr": base - 10 * math.log10(share) + less_db}
-
-
-def _with_cache(work: _Work, found: list[PartResult], wanted: str) -> Wiring:
+def _with_cache(work: Work, found: list[PartResult], wanted: str, *, measured: bool) -> Wiring:
     """The pipeline with its cache in bytes where that is wanted and the budget holds with it."""
     looping = [p for p in work.wiring.pipeline.parts if p.loop is not None and p.loop.cache]
     if wanted == "float" or not looping:
@@ -331,7 +176,7 @@ def _with_cache(work: _Work, found: list[PartResult], wanted: str) -> Wiring:
     for described in looping:
         assert described.loop is not None
         wiring = _in_bytes(work, wiring, described, described.loop, found)
-    if wiring is work.wiring:
+    if wiring is work.wiring or not measured:
         return wiring
     spent = work.chooser.spent(work.chooser.measure(Running(wiring, work.sessions)))
     if spent > _MARGIN_WITH_CACHE:
@@ -345,7 +190,7 @@ def _with_cache(work: _Work, found: list[PartResult], wanted: str) -> Wiring:
 
 
 def _in_bytes(
-    work: _Work, wiring: Wiring, described: Part, loop: Loop, found: list[PartResult]
+    work: Work, wiring: Wiring, described: Part, loop: Loop, found: list[PartResult]
 ) -> Wiring:
     """The cache of one loop in bytes; what cannot be is told."""
     specs = {spec.name: spec for spec in work.sessions[described.name].inputs}
@@ -368,7 +213,7 @@ def _in_bytes(
     return wired(replace(wiring.pipeline, parts=parts), work.sessions)
 
 
-def _model(work: _Work, one: PartResult) -> ir.Model:
+def _model(work: Work, one: PartResult) -> ir.Model:
     """What the session of a part was opened from; it says that it is ours."""
     opened = work.sessions[one.name].model
     model = opened if isinstance(opened, ir.Model) else one.model

@@ -2,6 +2,9 @@
 
 version = 1
 cache = "int8"
+seed = 0
+[calibration]
+digest = "…"
 [[part]]
 name = "decoder"
 [part.recipe]
@@ -25,7 +28,7 @@ from onnxpress.toml_places import places_of, read_toml
 __all__ = ["PipelineRecipe"]
 
 FORMAT = 1
-_KEYS = ("version", "cache", "calibration", "part")
+_KEYS = ("version", "cache", "seed", "calibration", "part")
 _PART_KEYS = ("name", "recipe")
 
 
@@ -37,11 +40,13 @@ class PipelineRecipe:
         parts: recipes by part, in the order in which they were followed; `None`: left alone.
         cache: what was made of the cache.
         digest: of the calibration samples.
+        seed: of everything drawn at random.
     """
 
     parts: Mapping[str, Recipe | None]
     cache: str
     digest: str
+    seed: int = 0
 
     def to_toml(self) -> str:
         """The text; the same recipe always gives the same text."""
@@ -51,7 +56,8 @@ class PipelineRecipe:
             if recipe is not None:
                 table["recipe"] = read_toml(recipe.to_toml())
             tables.append(table)
-        said = {"version": FORMAT, "cache": self.cache, "calibration": {"digest": self.digest}}
+        said: dict[str, Any] = {"version": FORMAT, "cache": self.cache, "seed": self.seed}
+        said["calibration"] = {"digest": self.digest}
         return tomli_w.dumps({**said, "part": tables})
 
     @classmethod
@@ -86,7 +92,7 @@ class PipelineRecipe:
             )
         calibration = root.table("calibration")
         digest = "" if calibration is None else calibration.value("digest", str, "")
-        return cls(parts, root.value("cache", str, "float"), digest)
+        return cls(parts, root.value("cache", str, "float"), digest, root.value("seed", int, 0))
 
     def require(self, names: list[str], digest: str, source: str) -> None:
         """Refuse a recipe of another pipeline or other samples.

@@ -113,6 +113,7 @@ def test_optimums_folder_is_recognized(tmp_path: Path) -> None:
     assert [part.name for part in found.parts] == ["encoder", "decoder", "decoder_with_past"]
     loop = found.parts[-1].loop
     assert loop is not None
+    assert loop.once == ("past_key_values.0.encoder.key", "past_key_values.0.encoder.value")
     assert (loop.first, loop.start, loop.end, loop.longest) == ("decoder", 0, (1,), 64)
     assert found.side_files == (tmp_path / "config.json",)
 

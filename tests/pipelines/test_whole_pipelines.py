@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from decoders import prompts, write_decoder, write_merged, write_seq2seq
+from decoders import prompts, write_decoder, write_encoder, write_head, write_merged, write_seq2seq
 
 from onnxpress import Budget
 from onnxpress.cli import cli
 from onnxpress.errors import NoSamplesError, OutputError, RecipeError
+from onnxpress.passes.quantize import Quantize
 from onnxpress.pipelines import (
     PipelineResult,
     Running,
+    compressing,
     optimize_pipeline,
     read_folder,
     wired,
@@ -104,17 +106,40 @@ def test_a_merged_decoder_gets_smaller_with_its_cache_in_bytes(tmp_path: Path) -
     assert np.mean(opened(tmp_path / "out").tokens({"input_ids": ids}) == tokens) > 0.9
 
 
-def test_a_part_that_costs_too_much_is_left_and_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_part_that_costs_the_whole_too_much_is_done_again_or_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempts: int
+) -> None:
+    monkeypatch.setattr(compressing, "_ATTEMPTS", attempts)
     write_decoder(tmp_path / "model.onnx")
     found = optimize_pipeline(
         tmp_path,
         calibration=CALIBRATION,
-        budget=Budget(min_sqnr=130.0),
-        passes=["quantize"],
+        # The part alone may lose everything, and the whole no token.
+        budget=Budget(min_sqnr=-40.0, max_drop=0.0),
+        passes=[Quantize(form="weight_only", weight_bits=(2,), block_size=0)],
         threads=1,
     )
+    assert found.within_budget, found.problems
+    left = [note for note in found.warnings if note.endswith("[N007]")]
+    assert bool(left) is (attempts == 1)
+    assert bool(left) is (found.parts[0].result is None)
+
+
+def test_parts_that_generate_nothing_are_judged_by_the_last_ones_outputs(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "encoder.onnx")
+    write_head(tmp_path / "head.onnx")
+    parts = "".join(
+        f"[[part]]\nname = '{name}'\nmodel = '{name}.onnx'\n" for name in ("encoder", "head")
+    )
+    (tmp_path / "pipeline.toml").write_text(parts)
+    found = optimize_pipeline(
+        tmp_path / "pipeline.toml", calibration=CALIBRATION, passes=["quantize"], threads=1
+    )
     assert found.within_budget
-    assert found.parts[0].spent == 0 or found.parts[0].spent <= 1
+    assert found.figures == ()
+    assert found.measurement.metrics[0].name == "agreement of steps"
+    assert found.bytes < 0.6 * found.original_bytes
 
 
 def test_without_samples_it_says_what_they_hold(seq2seq: Path) -> None:

@@ -1,0 +1,182 @@
+"""The parts of a pipeline compressed one after the other, each with its share of one budget.
+
+The largest part comes first. Each is optimized by `onnxpress.optimize` on the inputs that the
+pipeline, as far as it is compressed, really gives it. Noise adds up, so that a part may spend the
+share of the budget that its bytes are of all, and what those before it left over:
+
+    allowed(k) = margin · Σ_{i ≤ k} bytes(i) / Σ bytes          of the budget of the whole
+    dB(k)      = dB + 10·log10(1 / share(k))                     of the part alone
+
+What the whole spends is measured on samples to choose by; a part that spends more is optimized
+again with so much less, and after some attempts left alone.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from onnxpress import model_file
+from onnxpress.data import Samples
+from onnxpress.judge import Budget, Evaluator, Kind
+from onnxpress.pipeline import optimize
+from onnxpress.pipelines.description import Part
+from onnxpress.pipelines.fitting import Wiring
+from onnxpress.pipelines.recipe import PipelineRecipe
+from onnxpress.pipelines.recording import recorded
+from onnxpress.pipelines.result import PartResult
+from onnxpress.pipelines.running import Running
+from onnxpress.progress import Tell, part
+from onnxpress.recipe import Recipe, samples_digest
+from onnxpress.result import Result
+from onnxpress.runtime import Session
+
+__all__ = ["Work", "compressed"]
+
+_MARGIN = 0.8
+"""Of the budget that is spent on samples to choose by: what is chosen looks better than it is."""
+_ATTEMPTS = 3
+_FURTHER_DB = 0.5
+"""Beyond what the last attempt lacked, as the loss of a part is no exact function of its dB."""
+_OBSERVED, _CHOSEN_BY = 256, 128
+"""Inputs of a part that passes look at, and that a part's own search chooses and judges by."""
+_PART_DB, _SCORES_DB = 20.0, 15.0
+"""What outputs keep by default (`judge.budget`): values, and log-odds beside a metric."""
+
+
+@dataclass
+class Work:
+    """A pipeline as far as it is done.
+
+    Attributes:
+        wiring: of the original.
+        original: its sessions.
+        sessions: as far as parts are compressed.
+        calibration: samples that passes look at, with the tokens to follow.
+        chooser: measures the whole on samples to choose by.
+        options: of `onnxpress.optimize`.
+        budget: of the whole.
+        deadline: when the search has to end.
+        notes: what the user should know.
+    """
+
+    wiring: Wiring
+    original: Mapping[str, Session]
+    sessions: dict[str, Session]
+    calibration: Samples
+    selection: Samples
+    chooser: Evaluator
+    options: Mapping[str, Any]
+    budget: Budget
+    deadline: float
+    notes: list[str] = field(default_factory=list)
+
+    def spent(self, sessions: Mapping[str, Session]) -> float:
+        """The share of the whole budget that the pipeline spends with these sessions."""
+        return self.chooser.spent(self.chooser.measure(Running(self.wiring, sessions)))
+
+
+def compressed(
+    work: Work, told: PipelineRecipe | None, tell: Tell, stop: Callable[[], bool]
+) -> list[PartResult]:
+    """Every part, in the order in which they were done; the sessions are those of the results."""
+    sizes = {p.name: model_file.size_bytes(p.model) for p in work.wiring.pipeline.parts}
+    order = sorted(sizes, key=lambda name: -sizes[name]) if told is None else list(told.parts)
+    whole, done = sum(sizes[name] for name in order), 0
+    found: list[PartResult] = []
+    for name in order:
+        described = work.wiring.pipeline.part(name)
+        share = sizes[name] / whole
+        own = part(tell, done / whole, (done + sizes[name]) / whole)
+        done += sizes[name]
+        if told is not None:
+            result = _repeated(work, described, told.parts[name], own)
+        elif stop():
+            result = None
+        else:
+            result = _searched(work, described, share, _MARGIN * done / whole, own)
+        model = model_file.load(described.model) if result is None else result.model
+        if result is not None:
+            work.sessions[name] = Session(result.model, threads=1, name=name)
+        spent = work.spent(work.sessions)
+        found.append(PartResult(name, model, result, sizes[name], spent))
+    return found
+
+
+def _repeated(work: Work, described: Part, recipe: Recipe | None, tell: Tell) -> Result | None:
+    if recipe is None:
+        return None
+    calibration, evaluation = _inputs(work, described)
+    if recipe.calibration is not None:
+        # What a part is given follows from the samples, whose digest was compared.
+        digest = samples_digest(calibration)
+        recipe = replace(recipe, calibration=replace(recipe.calibration, digest=digest))
+    options = {k: v for k, v in work.options.items() if k in ("threads", "stop", "max_memory")}
+    return optimize(
+        described.model,
+        calibration=calibration,
+        evaluation=evaluation,
+        recipe=recipe,
+        progress=tell,
+        **options,
+    )
+
+
+def _inputs(work: Work, described: Part) -> tuple[Samples, Samples]:
+    """What a part is given by the pipeline as far as it is done: to look at, and to judge it by."""
+    calibration, evaluation = (
+        recorded(work.wiring, work.sessions, samples, described.name, most)
+        for samples, most in ((work.calibration, _OBSERVED), (work.selection, 2 * _CHOSEN_BY))
+    )
+    return calibration, evaluation
+
+
+def _searched(
+    work: Work, described: Part, share: float, allowed: float, tell: Tell
+) -> Result | None:
+    """The best model of a part with which the whole keeps to what is allowed so far."""
+    calibration, evaluation = _inputs(work, described)
+    less_db, spent = 0.0, math.inf
+    for _ in range(_ATTEMPTS):
+        left = work.deadline - time.monotonic()
+        limit = None if math.isinf(left) else max(left * share / _ATTEMPTS, 1.0)
+        result = optimize(
+            described.model,
+            calibration=calibration,
+            evaluation=evaluation,
+            time_limit=limit,
+            progress=tell,
+            **_budget_of(work, described, share, less_db),
+            **work.options,
+        )
+        session = Session(result.model, threads=1, name=described.name)
+        spent = work.spent({**work.sessions, described.name: session})
+        if spent <= allowed:
+            return result
+        # The share of other tokens grows with the size of errors, and not with their power.
+        less_db += 20 * math.log10(min(spent / allowed, 1e3)) + _FURTHER_DB
+        if time.monotonic() > work.deadline:
+            break
+    work.notes.append(
+        f"part {described.name} is left as it is: the pipeline would spend {spent:.2g} of the "
+        f"budget with it compressed, and {allowed:.2g} are allowed by then [N007]"
+    )
+    return None
+
+
+def _budget_of(work: Work, described: Part, share: float, less_db: float) -> dict[str, Any]:
+    """What a part alone may lose: its share of the noise, and so much less as the whole lacked.
+
+    Metrics decide of the whole alone: a share of a point is less than a sample more or less. They
+    stay, without a limit, for the stressed inputs that a judge with metrics tries.
+    """
+    asked, base = work.budget, _PART_DB
+    found: dict[str, Any] = {}
+    if described.name == Running(work.wiring, work.original).last and asked.min_sqnr is not None:
+        base = asked.min_sqnr
+    elif described.loop is not None:
+        base = _SCORES_DB - 10 * math.log10(max(asked.max_drop or 1.0, 1.0))
+    if described.loop is not None:
+        found = {"max_drop": 100.0, "outputs": {described.loop.logits: str(Kind.SEQUENCE)}}
+    return {**found, "min_sqnr": base - 10 * math.log10(share) + less_db}
