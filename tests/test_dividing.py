@@ -14,11 +14,13 @@ import onnxpress
 from onnxpress import dividing, model_file
 from onnxpress.contract import Candidate, Decision
 from onnxpress.dividing import divided, most_looks
-from onnxpress.original import Run
+from onnxpress.original import Latest, Run
 from onnxpress.passes.prune import Prune
 from onnxpress.passes.quantize import Quantize
+from onnxpress.pool import Pool
+from onnxpress.pooled import _findings, searched
 from onnxpress.recipe import RecipeStage
-from onnxpress.search import SearchOptions
+from onnxpress.search import Findings, SearchOptions
 from onnxpress.stage_result import StageResult
 from onnxpress.stages import Variant
 
@@ -98,14 +100,50 @@ def test_searched_division_costs_no_more_than_even_parts_and_is_repeated_byte_fo
         "threads": 1,
     }
     path = models / "fashion_mlp.onnx"
-    searched = onnxpress.optimize(path, **given)
-    again = onnxpress.optimize(path, recipe=searched.recipe, **given)
+    divided_anew = onnxpress.optimize(path, **given)
+    again = onnxpress.optimize(path, recipe=divided_anew.recipe, **given)
     monkeypatch.setattr(dividing, "most_looks", lambda _: 0)
     even = onnxpress.optimize(path, **given)
     costs = [
         model_file.weight_bytes(one.model) * work_of(one.model, integers=3.0)
-        for one in (searched, even)
+        for one in (divided_anew, even)
     ]
     assert costs[0] <= costs[1]
-    assert searched.within_budget
-    assert model_file.to_bytes(again.model) == model_file.to_bytes(searched.model)
+    assert divided_anew.within_budget
+    assert model_file.to_bytes(again.model) == model_file.to_bytes(divided_anew.model)
+
+
+def test_what_was_observed_of_two_models_is_held_where_both_are_small() -> None:
+    def seen(nbytes: int) -> Findings:
+        context = SimpleNamespace(statistics=SimpleNamespace(nbytes=nbytes))
+        return Findings(context=cast("Any", context))
+
+    pools, run = [Pool((pass_,)) for pass_ in (Prune(), Quantize())], a_run()
+    for nbytes, held in ((1_000, ["prune", "quantize"]), (10**9, ["quantize"])):
+        run.latest.clear()
+        run.latest["prune"] = Latest(weighing(8), seen(nbytes))
+        found = _findings(run, pools[1], weighing(8))
+        assert list(run.latest) == held
+        assert run.latest["quantize"].findings is found
+
+
+def test_what_a_pool_made_with_a_share_is_found_once_and_the_same_choice_is_the_same_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three shares; the first two allow the same."""
+    asked: list[float] = []
+
+    def found(_: Run, pool: Pool, __: ir.Model, options: SearchOptions, ___: object) -> Any:
+        asked.append(options.share)
+        decision = Decision("a", Candidate({"kept": int(options.share > 0.5)}, 0.1, 10))
+        return [StageResult(pool.passes[0], weighing(8), (decision,))]
+
+    monkeypatch.setattr("onnxpress.pooled._found", found)
+    run, pool, model = a_run(), Pool((Prune(),)), weighing(8)
+    made = [
+        searched(run, pool, model, SearchOptions(share=share), ())[-1].model
+        for share in (0.3, 0.4, 0.8, 0.3)
+    ]
+    assert asked == [0.3, 0.4, 0.8]
+    assert made[0] is made[1] is made[3]
+    assert made[2] is not made[0]
