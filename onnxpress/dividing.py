@@ -27,6 +27,8 @@ _LOOK_BYTES = 4_000_000
 not decide where no limit is given, so that the same command gives the same bytes."""
 _LOOKS_IN_TIME = 12
 """Where a limit is given, which ends them earlier."""
+_ROOM = 1.5
+"""Of the longest look, which has to be left for another: what is taken is fitted again after it."""
 
 
 class Followed(Protocol):
@@ -63,7 +65,7 @@ def divided(
     took, most = [took_s], most_looks(run)
 
     def look(split: Split) -> Look | None:
-        if run.options.out_of_time() or run.options.left_s <= max(took):
+        if run.options.out_of_time() or run.options.left_s <= _ROOM * max(took):
             return None
         started, number = time.monotonic(), len(found) - 1
         tell = part(run.options.progress, number / most, (number + 1) / most)

@@ -24,6 +24,7 @@ from onnxpress.search import (
     search_stage,
     seen_of,
 )
+from onnxpress.shared_statistics import KEPT_BYTES
 from onnxpress.stage_result import StageResult
 from onnxpress.statistics import Statistics
 
@@ -111,8 +112,16 @@ def _findings(run: Run, pool: Pool, model: ir.Model) -> Findings:
     latest = run.latest.get(pool.names)
     if latest is None or latest.model is not model:
         latest = Latest(model, new)
+        for name in [name for name, one in run.latest.items() if _is_large(one.findings)]:
+            del run.latest[name]
         run.latest[pool.names] = latest
     return latest.findings
+
+
+def _is_large(findings: Findings) -> bool:
+    """Whether what was observed of a model takes too much memory beside that of others."""
+    statistics = None if findings.context is None else findings.context.statistics
+    return statistics is not None and statistics.nbytes > KEPT_BYTES
 
 
 def fitted(

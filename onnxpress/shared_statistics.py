@@ -24,7 +24,7 @@ from onnxpress.statistics import (
     wide_note,
 )
 
-__all__ = ["SharedStatistics"]
+__all__ = ["KEPT_BYTES", "SharedStatistics"]
 
 logger = logging.getLogger(__name__)
 

@@ -95,7 +95,7 @@ def a_run(options: SearchOptions) -> Run:
     return Run(
         cast("Any", request),
         cast("Any", recipe),
-        nothing,
+        cast("Any", SimpleNamespace(model=weighing(8))),
         nothing,
         nothing,
         cast("Any", evaluator),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from onnxpress import model_file
@@ -218,3 +219,28 @@ def test_bytes_of_a_file_count_the_data_beside_it(tmp_path: Path, linear_model: 
     whole = sum(path.stat().st_size for path in tmp_path.glob("big.onnx*"))
     assert model_file.file_bytes(model_file.load(target)) == whole == model_file.size_bytes(target)
     assert model_file.file_bytes(model_file.load(linear_model)) == linear_model.stat().st_size
+
+
+def test_types_of_weights_are_not_said_a_second_time() -> None:
+    """Neither in the graph nor in the body of an If."""
+    model = ir.from_onnx_text(
+        """<ir_version: 10, opset_import: ["" : 18]>
+        g (float[2] x, bool c) => (float[2] y)
+        <float[2] w = {1, 2}> {
+        s = Add (x, w)
+        y = If (c) <
+            then_branch = t () => (float[2] a) <float[2] v = {3, 4}> { a = Add (s, v) },
+            else_branch = e () => (float[2] b) { b = Abs (s) }
+        > }"""
+    )
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for value in graph.initializers.values():
+            assert value.shape is not None
+    node = next(node for node in model.graph if node.op_type == "Add")
+    node.outputs[0].shape = ir.Shape([2])
+    node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    written = onnx.load_from_string(model_file.to_bytes(model))
+    bodies = [a.g for node in written.graph.node for a in node.attribute if a.HasField("g")]
+    said = [info.name for graph in (written.graph, *bodies) for info in graph.value_info]
+    assert said == ["s"]
+    assert [len(body.initializer) for body in bodies] == [1, 0]
