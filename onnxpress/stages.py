@@ -21,12 +21,22 @@ from onnxpress.selectable import selectable_sites
 from onnxpress.selection import NO_PINS, Pins
 from onnxpress.stage_result import StageResult
 
-__all__ = ["LEFT_OUT", "NO_TIME", "STOPPED", "Variant", "run_stages"]
+__all__ = [
+    "BROKE",
+    "LEFT_OUT",
+    "NOT_NEEDED",
+    "NO_TIME",
+    "STOPPED",
+    "Variant",
+    "run_stages",
+]
 
 logger = logging.getLogger(__name__)
 
 LEFT_OUT = "left out: with it, the later stages had less to gain from the budget [L018]"
 NO_TIME = "left out: time was over before it began; give more with --time-limit [L010]"
+BROKE = "left out: on untouched samples what it did broke the budget [L017]"
+NOT_NEEDED = "left out: without it nothing is lost, and that is enough here [L028]"
 STOPPED = "left out: the search was stopped [L019]"
 
 
@@ -37,7 +47,7 @@ class Variant:
     Attributes:
         skipped: names of passes that are left out.
         kernel_preserving_only: only candidates that leave the kernels alone.
-        lossless_only: nothing that spends of the budget.
+        lossless_only: why nothing that spends of the budget is done; empty: it is.
         share: of the budget that may be spent in all.
         rough: what the last pool takes is not fitted again or explained: what comes out is as
             large and as fast.
@@ -49,7 +59,7 @@ class Variant:
 
     skipped: frozenset[str] = frozenset()
     kernel_preserving_only: bool = False
-    lossless_only: bool = False
+    lossless_only: str = ""
     share: float = 1.0
     rough: bool = False
     taken: tuple[StageResult, ...] = ()
@@ -212,7 +222,7 @@ def _left_out(run: Run, variant: Variant, step: _Step, spent: str, *, last: bool
     if not step.loses or step.decisions is not None:
         return ""
     if variant.lossless_only:
-        return "left out: on untouched samples what it did broke the budget [L017]"
+        return variant.lossless_only
     if run.options.stop():
         return STOPPED
     # What little time is left goes to the last one, which gains most.

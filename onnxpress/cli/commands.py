@@ -12,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from onnxpress import registry
+from onnxpress.cli.begun import begin
 from onnxpress.cli.exit_status import exit_statuses
 from onnxpress.cli.late_imports import load_late
 from onnxpress.cli.supervision import supervised
@@ -97,6 +98,7 @@ def main() -> None:
 
 
 def _main() -> None:
+    begin()
     gc.set_threshold(_COLLECTED_AFTER)
     load_late()
     with exit_statuses():
