@@ -36,11 +36,20 @@ from onnxpress.pooled import SMALL_BYTES
 from onnxpress.progress import Progress, part
 from onnxpress.runtime import Latency, Session
 from onnxpress.stage_result import StageResult
-from onnxpress.stages import LEFT_OUT, NO_TIME, STOPPED, Variant, run_stages
+from onnxpress.stages import (
+    BROKE,
+    LEFT_OUT,
+    NO_TIME,
+    NOT_NEEDED,
+    STOPPED,
+    Variant,
+    run_stages,
+)
 from onnxpress.statistics.magnitudes import observe_magnitudes
 from onnxpress.validation import Validation, check_model
 
 __all__ = [
+    "CUT",
     "Attempt",
     "attempt_of",
     "best_attempt",
@@ -54,6 +63,12 @@ __all__ = [
     "too_slow",
 ]
 
+CUT = "the search was cut by the time limit: more of it may find more; see --time-limit [L029]"
+_AGAIN, _GRACE_S = 0.25, 10.0
+"""Of the time of a first choice, for another one, which knows what that measured; and how late that
+may end: else nothing is lost."""
+_CLOCK_S, _HURRIED_S = 6.0, 1.0
+"""For the clock, and where time is over."""
 _COMPARED = 2
 """Samples on which a change of form alone is compared with the model before it."""
 _OBSERVED = 64
@@ -112,7 +127,7 @@ def judged_attempt(
         run: the plan.
         judge: on those samples; the run's own evaluator where there are too few to keep some back.
         again: deadline of a choice that is made again, on the monotonic clock. When it is over,
-            what was measured for the first one serves.
+            what was measured for the first one serves, where that does not take long.
         choose: an attempt with a share of the budget, divided among pools as told; `None`: the
             best.
     """
@@ -120,7 +135,11 @@ def judged_attempt(
     searched = any(stage.decisions is None for stage in run.recipe.stages)
     apart = judge is not run.evaluator
     said: list[str] = []
+    started = time.monotonic()
     share, attempt = 1.0, choose(part_of_run(run, 0.0, _CHOSEN), 1.0, None)
+    took_s = time.monotonic() - started
+    if searched and run.options.out_of_time() and not run.options.stop():
+        said.append(CUT)
     while True:
         validation = judged(run, judge, attempt)
         if validation.within_budget or not (searched and apart and attempt.lossy):
@@ -134,8 +153,9 @@ def judged_attempt(
         share *= min(0.5, _MARGIN / max(spent, _MARGIN), seen)
         run = replace(run, options=replace(run.options, deadline=again))
         judge.looks += 1
-        if judge.looks > _LOOKS or run.options.stop():
-            rest, attempt = "what is written loses nothing", best_attempt(run, 0)
+        late = time.monotonic() + _AGAIN * took_s > again + _GRACE_S
+        if judge.looks > _LOOKS or run.options.stop() or late:
+            rest, attempt = "what is written loses nothing", best_attempt(run, 0, why=BROKE)
         elif judge.looks == _LOOKS or share < _LEAST_SHARE:
             judge.looks, share = _LOOKS, max(share, _LEAST_SHARE)
             rest = f"what is written spent {share:.0%} of the budget, on rounded weights alone"
@@ -189,17 +209,22 @@ def judged(run: Run, judge: Evaluator, attempt: Attempt) -> Validation:
 
 
 def best_attempt(
-    run: Run, share: float = 1.0, splits: Mapping[str, float] | None = None
+    run: Run,
+    share: float = 1.0,
+    splits: Mapping[str, float] | None = None,
+    *,
+    why: str = NOT_NEEDED,
 ) -> Attempt:
     """The best of all ways to follow the plan, with a share of the budget.
 
     Args:
         run: the plan.
-        share: of the budget.
+        share: of the budget; with 0 nothing is lost.
         splits: how it is divided among pools; `None`: that is searched.
+        why: nothing is to be lost, where that is so.
     """
     if share == 0:
-        return attempt_of(run, Variant(lossless_only=True))
+        return attempt_of(run, Variant(lossless_only=why))
     objective = run.options.objective
 
     def cost(attempt: Attempt) -> float:
@@ -357,7 +382,8 @@ def attempt_of(run: Run, variant: Variant, timed: Latency | None = None) -> Atte
     measurement = whole[-1] if whole else evaluator.measure(session)
     original = run.original.session
     assert original is not None
-    latency = timed or run.request.clock(original, session, feeds[0])
+    budget_s = _HURRIED_S if run.options.out_of_time() else _CLOCK_S
+    latency = timed or run.request.clock(original, session, feeds[0], budget_s=budget_s)
     small = model_file.weight_bytes(current) < SMALL_BYTES
     return Attempt(
         current,

@@ -67,7 +67,7 @@ def finished(ready: Prepared, best: Attempt, validation: Validation) -> Result:
         odd_numbers(original.model),
         work.statistics.note,
     )
-    said = [reason for reason in reasons if reason]
+    said = [*(reason for reason in reasons if reason), *ready.notes]
     if sets.calibration is not None:
         said += sets.calibration.assumed_beside(sets.evaluation)
     if request.stop():
@@ -128,7 +128,9 @@ def _comparing(work: Run, best: Attempt, started: float) -> tuple[float, float]:
         return 0.0, math.inf
     took = time.monotonic() - started
     left = math.inf if work.request.time_limit is None else work.request.time_limit - took
-    seconds = max(_COMPARING_S, min(_COMPARING_SHARE * took, left))
+    if left <= 0:
+        return 0.0, math.inf
+    seconds = max(min(_COMPARING_S, left), min(_COMPARING_SHARE * took, left))
     return seconds, (best.latency.reference_ms + best.latency.median_ms) / 1e3
 
 

@@ -118,7 +118,7 @@ def constrained_attempt(
     )
     asked = budget.max_drop is not None or budget.min_sqnr is not None
     searched = any(stage.decisions is None for stage in run.recipe.stages)
-    if not searched or _excess(wanted, attempt) <= 1 or run.options.stop():
+    if not searched or _excess(wanted, attempt) <= 1 or run.options.out_of_time():
         return attempt, validation
     if asked:
         said = (

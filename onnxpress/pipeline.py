@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import onnx_ir as ir
 
-from onnxpress.attempts import judged_attempt
+from onnxpress.attempts import best_attempt, judged_attempt
 from onnxpress.constraints import Constraints
 from onnxpress.contract import Pass
 from onnxpress.conversion import Conversion
@@ -23,6 +23,7 @@ from onnxpress.request import DataArgument, Request
 from onnxpress.result import Result
 from onnxpress.runtime import Clock, compare_latency, numpy_threads
 from onnxpress.search import Goal
+from onnxpress.stages import NO_TIME
 
 __all__ = ["optimize", "run"]
 
@@ -157,6 +158,12 @@ def _run(request: Request) -> Result:
     ready = prepared(request)
     if isinstance(ready, Result):
         return with_requirements(ready)
-    judged = constrained_attempt if ready.work.recipe.constraints else judged_attempt
-    best, validation = judged(ready.work, ready.judge, ready.again)
+    if ready.late:
+        best, validation = judged_attempt(
+            ready.work, ready.judge, ready.again, lambda run, *_: best_attempt(run, 0, why=NO_TIME)
+        )
+    elif ready.work.recipe.constraints:
+        best, validation = constrained_attempt(ready.work, ready.judge, ready.again)
+    else:
+        best, validation = judged_attempt(ready.work, ready.judge, ready.again)
     return with_requirements(finished(ready, best, validation))

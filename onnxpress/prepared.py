@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from onnxpress import model_file
 from onnxpress.contract import Stage
+from onnxpress.data import Samples
 from onnxpress.errors import NoSamplesError
 from onnxpress.judge import Budget, Evaluator
 from onnxpress.lossless_stage import require_selected
@@ -17,6 +18,7 @@ from onnxpress.oversized import without_room
 from onnxpress.progress import Progress, part
 from onnxpress.request import Plan, Request, planned
 from onnxpress.result import Result
+from onnxpress.runtime import Session
 from onnxpress.search import Allowance, Journal, Objective, SearchOptions
 from onnxpress.shared_statistics import SharedStatistics
 from onnxpress.stage_result import StageResult
@@ -27,6 +29,12 @@ __all__ = ["SEARCHING", "Prepared", "prepared", "without_effect"]
 
 SEARCHING = 0.05, 0.98
 """Of a run, usually: before, the model is read and made simpler; behind, it runs elsewhere."""
+_FIRST_ANSWER, _GRACE_S = 2.0, 10.0
+"""Times as long as until a search begins the quickest one takes, and how late that may end; else
+nothing is searched."""
+_JUDGING = 0.25
+"""Of what is left of a limit, for the original on samples: the result takes as long."""
+_LEAST_SAMPLES = 8
 _AGAIN = 0.1
 """Of a limit, for a second choice; where the first one holds it is not used."""
 
@@ -42,6 +50,8 @@ class Prepared:
         judge: on samples that no choice sees; the evaluator of the search where there are too few.
         started: when the run began, by the monotonic clock.
         again: when a choice that is made again has to end, by the same.
+        late: there is no time for anything that is searched.
+        notes: what was left out for want of time, in sentences.
     """
 
     work: Run
@@ -50,6 +60,8 @@ class Prepared:
     judge: Evaluator
     started: float
     again: float
+    late: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def prepared(request: Request) -> Prepared | Result:
@@ -81,6 +93,7 @@ def prepared(request: Request) -> Prepared | Result:
         if request.named and any(stage.pass_.stage.loses for stage in plan.recipe.stages):
             raise
         return without_samples(original, plan.recipe, started, str(error))
+    sets, notes = _affordable(sets, original.session, request.deadline(started))
     evaluator = Evaluator(original.session, sets.selection, request.budget, model=original.model)
     ready = time.monotonic()
     judge = _judge(original, sets, request.budget, evaluator)
@@ -105,7 +118,36 @@ def prepared(request: Request) -> Prepared | Result:
     work = Run(
         request, plan.recipe, original, target, sets.calibration, evaluator, options, statistics
     )
-    return Prepared(work, plan, sets, judge, started, again)
+    now = time.monotonic()
+    searched = any(stage.decisions is None for stage in plan.recipe.stages)
+    late = (
+        searched
+        and options.out_of_time()
+        and now + _FIRST_ANSWER * (now - started) > request.deadline(started) + _GRACE_S
+    )
+    return Prepared(work, plan, sets, judge, started, again, late, notes)
+
+
+def _affordable(
+    sets: SampleSets, session: Session, deadline: float
+) -> tuple[SampleSets, tuple[str, ...]]:
+    """As many samples to choose by and to judge on as the time allows; the first of them."""
+    if math.isinf(deadline):
+        return sets, ()
+    started = time.monotonic()
+    session.run(sets.evaluation.feeds[0])
+    run_s = max(time.monotonic() - started, 1e-6)
+    most = max(int(_JUDGING * max(deadline - started, 0.0) / run_s), _LEAST_SAMPLES)
+    notes: tuple[str, ...] = ()
+    if len(sets.evaluation) > most:
+        notes = (f"judged on {most} of {len(sets.evaluation)} samples: time is short [W019]",)
+    judged = _first(sets.evaluation, most)
+    chosen = _first(sets.selection, most) if sets.apart else judged
+    return replace(sets, selection=chosen, evaluation=judged), notes
+
+
+def _first(samples: Samples, most: int) -> Samples:
+    return samples if len(samples) <= most else samples.take(range(most))
 
 
 def _deadlines(limit: float | None, started: float, judging_s: float) -> tuple[float, float]:

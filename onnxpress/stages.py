@@ -21,12 +21,23 @@ from onnxpress.selectable import selectable_sites
 from onnxpress.selection import NO_PINS, Pins
 from onnxpress.stage_result import StageResult
 
-__all__ = ["LEFT_OUT", "NO_TIME", "STOPPED", "Variant", "lossy_pools", "run_stages"]
+__all__ = [
+    "BROKE",
+    "LEFT_OUT",
+    "NOT_NEEDED",
+    "NO_TIME",
+    "STOPPED",
+    "Variant",
+    "lossy_pools",
+    "run_stages",
+]
 
 logger = logging.getLogger(__name__)
 
 LEFT_OUT = "left out: with it, the later stages had less to gain from the budget [L018]"
 NO_TIME = "left out: time was over before it began; give more with --time-limit [L010]"
+BROKE = "left out: on untouched samples what it did broke the budget [L017]"
+NOT_NEEDED = "left out: without it nothing is lost, and that is enough here [L028]"
 STOPPED = "left out: the search was stopped [L019]"
 
 
@@ -37,7 +48,7 @@ class Variant:
     Attributes:
         skipped: names of passes that are left out.
         kernel_preserving_only: only candidates that leave the kernels alone.
-        lossless_only: nothing that spends of the budget.
+        lossless_only: why nothing that spends of the budget is done; empty: it is.
         share: of the budget that may be spent in all.
         splits: of that share, how much may be spent until a pool has acted, by the names of its
             passes; of a pool that is not named, as much as it is far in the chain.
@@ -51,7 +62,7 @@ class Variant:
 
     skipped: frozenset[str] = frozenset()
     kernel_preserving_only: bool = False
-    lossless_only: bool = False
+    lossless_only: str = ""
     share: float = 1.0
     splits: Mapping[str, float] = field(default_factory=dict)
     rough: bool = False
@@ -226,7 +237,7 @@ def _left_out(run: Run, variant: Variant, step: _Step, spent: str, *, last: bool
     if not step.loses or step.decisions is not None:
         return ""
     if variant.lossless_only:
-        return "left out: on untouched samples what it did broke the budget [L017]"
+        return variant.lossless_only
     if run.options.stop():
         return STOPPED
     # What little time is left goes to the last one, which gains most.

@@ -300,7 +300,9 @@ def test_a_choice_that_broke_is_made_again_by_what_is_known_when_time_is_over(
     """Only what breaks a second time leaves no more than rounded weights."""
     asked: list[tuple[float, float]] = []
 
-    def best(run: Run, share: float = 1.0, _: Mapping[str, float] | None = None) -> Attempt:
+    def best(
+        run: Run, share: float = 1.0, _: Mapping[str, float] | None = None, *, why: str = ""
+    ) -> Attempt:
         asked.append((share, run.options.deadline))
         decision = Decision("a", Candidate({}, 0.1, 10, keeps_kernels=True))
         stages = (StageResult(Quantize(), weighing(8), (decision,)),)
@@ -320,8 +322,60 @@ def test_a_choice_that_broke_is_made_again_by_what_is_known_when_time_is_over(
     monkeypatch.setattr("onnxpress.attempts.attempt_of", weights_alone)
     monkeypatch.setattr("onnxpress.attempts.judged", validated)
     judge = SimpleNamespace(broken=lambda _: "3 points are lost", spent=lambda _: 2.0, looks=1)
-    run = a_run(SearchOptions(deadline=-2.0))
-    judged_attempt(run, cast("Evaluator", judge), again=-1.0)
+    now = time.monotonic()
+    run = a_run(SearchOptions(deadline=now - 2.0))
+    _, found = judged_attempt(run, cast("Evaluator", judge), again=now - 1.0)
     assert [share > 0 for share, _ in asked] == [True, True, False]
-    assert [deadline for _, deadline in asked] == [-2.0, -1.0, -1.0]
+    assert [deadline - now for _, deadline in asked] == pytest.approx([-2.0, -1.0, -1.0])
+    assert any("[L029]" in warning for warning in found.warnings), "the search was cut"
     assert asked[1][0] < 1.0
+
+
+def test_a_choice_that_broke_is_not_made_again_where_that_would_end_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[float] = []
+
+    def best(run: Run, share: float = 1.0, why: str = "") -> Attempt:
+        asked.append(share)
+        decision = Decision("a", Candidate({}, 0.1, 10, keeps_kernels=True))
+        stages = (StageResult(Quantize(), weighing(8), (decision,) if share else ()),)
+        latency = Latency(1.0, 1.0, 1.0, 1.0, 1.0)
+        measurement = Measurement({}, (), 8, "made")
+        return Attempt(weighing(8), stages, within=True, measurement=measurement, latency=latency)
+
+    def validated(*_: object) -> Validation:
+        latency = Latency(1.0, 1.0, 1.0, 1.0, 1.0)
+        return Validation(asked[-1] == 0, "1 point", measured(), {}, latency, {})
+
+    monkeypatch.setattr("onnxpress.attempts.best_attempt", best)
+    monkeypatch.setattr("onnxpress.attempts.judged", validated)
+    judge = SimpleNamespace(broken=lambda _: "3 points are lost", spent=lambda _: 2.0, looks=1)
+    now = time.monotonic()
+    judged_attempt(a_run(SearchOptions(deadline=now - 30.0)), cast("Evaluator", judge), now - 20.0)
+    assert asked == [1.0, 0]
+
+
+def test_a_limit_that_is_over_leaves_a_judged_model_and_says_so(
+    models: Path, small_data: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that says twenty seconds more whenever something is told: nothing is searched."""
+    told: list[str] = []
+    monkeypatch.setattr("time.monotonic", lambda: 20.0 * len(told))
+    found = onnxpress.optimize(
+        models / "fashion_mlp.onnx",
+        calibration=small_data[0],
+        evaluation=small_data[1],
+        clock=BY_WORK,
+        time_limit=3.0,
+        progress=lambda event: told.append(event.stage),
+    )
+    assert not any("models tried" in stage for stage in told)
+    assert found.within_budget
+    assert found.validation is not None
+    assert found.validation.measurement.samples == 8
+    warnings = " ".join(found.validation.warnings)
+    assert "[L029]" in warnings
+    assert "judged on 8 of 100 samples: time is short [W019]" in warnings
+    notes = {s.note for s in found.stages if s.pass_.stage.loses and s.pass_.name != "sparsify"}
+    assert any("[L010]" in note for note in notes)

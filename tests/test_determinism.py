@@ -85,3 +85,36 @@ def test_the_same_command_gives_the_same_bytes(
     assert first[1] == second[1], "the recipe"
     assert first[2] == second[2], "the report"
     assert first[2]["stages"]
+
+
+BY_TABLE = """
+import sys
+import onnxpress
+from clocks import by_work
+from fashion import fashion_data
+given = fashion_data(calibration=48, evaluation=200)
+result = onnxpress.optimize(sys.argv[1], goal=sys.argv[3], clock=by_work(), **given)
+result.save(sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("goal", ["balanced", "latency"])
+def test_the_same_table_of_times_gives_the_same_bytes(
+    tmp_path: Path, models: Path, goal: str
+) -> None:
+    """What the clock decides it decides alike where it says the same."""
+    for hash_seed in ("0", "4711"):
+        model, output = models / "fashion_mlp.onnx", tmp_path / f"{hash_seed}.onnx"
+        environment = {
+            **os.environ,
+            "PYTHONHASHSEED": hash_seed,
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]),
+        }
+        command = [sys.executable, "-c", BY_TABLE, str(model), str(output), goal]
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+    first, second = (tmp_path / f"{seed}.onnx" for seed in ("0", "4711"))
+    assert first.read_bytes() == second.read_bytes()
+    recipes = [path.with_suffix(".recipe.toml").read_text() for path in (first, second)]
+    assert recipes[0] == recipes[1]
+    assert "[[pass.decision]]" in recipes[0]

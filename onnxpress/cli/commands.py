@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from onnxpress import registry
+from onnxpress.cli.begun import begin
 from onnxpress.cli.exit_status import exit_statuses
 from onnxpress.cli.late_imports import load_late
 from onnxpress.entry_points import first_line
@@ -107,6 +108,7 @@ def _main() -> None:
         # A pipe of Windows has a code page without arrows and signs of mathematics.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    begin()
     gc.set_threshold(_COLLECTED_AFTER)
     load_late()
     with exit_statuses():

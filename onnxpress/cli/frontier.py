@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from onnxpress.cli.begun import left_of
 from onnxpress.cli.exit_status import INTERRUPTED, NOT_MET
 from onnxpress.cli.interruption import interruptible
 from onnxpress.cli.json_output import check_json, stage_json, write_json
@@ -66,6 +67,7 @@ def explore_and_write(
     _check(model, folder, force=force)
     with interruptible() as interruption, progress_line() as progress:
         more = {**options, "opset": opset or 0, "stop": interruption, "progress": progress}
+        more["time_limit"] = left_of(options["time_limit"])
         found = explore(asked(model, targets, more))
     names = [_name(model, number) for number in range(1, len(found.models) + 1)]
     document = trade_off_document(

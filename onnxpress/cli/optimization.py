@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxpress import model_file
+from onnxpress.cli.begun import left_of
 from onnxpress.cli.exit_status import INTERRUPTED, NOT_MET
 from onnxpress.cli.interruption import interruptible
 from onnxpress.cli.json_output import STANDARD_OUTPUT, stage_json, write_json
@@ -127,6 +128,7 @@ def _optimize_for(
     model: Path, targets: tuple[str, ...], outputs: Outputs, options: dict[str, Any]
 ) -> bool:
     """Optimize, write and print; whether the model is within the budget."""
+    options = {**options, "time_limit": left_of(options["time_limit"])}
     with progress_line() as progress:
         result = optimize(model, target=targets, progress=progress, **options)
     figures = outputs.report is not None or outputs.json is not None

@@ -58,6 +58,12 @@ _OF_ONE_MODEL = {
     help="Several models instead of one, from nothing lost to all of the budget, none beaten by "
     "another: files, a table, a plot and JSON into this folder.",
 )
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Share several models out to workers of Dask: local:N starts N here, tcp://HOST:PORT is a "
+    "scheduler whose workers see the same files. Needs onnxpress[distributed].",
+)
 @provider_options
 @threads_option
 @saying_options
@@ -67,6 +73,7 @@ def command(
     passes: str | None,
     recipe: Path | None,
     frontier: Path | None,
+    scheduler: str | None,
     ep: tuple[str, ...],
     require_ep: tuple[str, ...],
     ep_config: Path | None,
@@ -92,7 +99,11 @@ def command(
         if frontier is not None:
             raise UsageError("--frontier is about one model: give one at a time [U008]")
         _require_none(options, "with several models", ("--report", "--per-target", "--dry-run"))
-        optimize_several(models, options.pop("output"), **options)
+        optimize_several(models, options.pop("output"), scheduler=scheduler, **options)
+    elif scheduler is not None:
+        raise UsageError(
+            "--scheduler shares several models out to workers: give several, with -o OUT/ [U008]"
+        )
     elif frontier is not None:
         _require_none(options, "with --frontier, which writes several models", tuple(_OF_ONE_MODEL))
         options.pop("output")

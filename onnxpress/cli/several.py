@@ -15,6 +15,7 @@ from onnxpress.cli.json_output import check_json, write_json
 from onnxpress.cli.optimization import asked
 from onnxpress.cli.outputs import Outputs
 from onnxpress.cli.progress import progress_line
+from onnxpress.distributed import done_by_workers, require_scheduler
 from onnxpress.errors import OutputError, UsageError
 from onnxpress.output_file import check_output
 from onnxpress.progress import Progress, Tell, part
@@ -43,6 +44,7 @@ def optimize_several(
     force: bool,
     targets: tuple[str, ...],
     opset: int | None,
+    scheduler: str | None,
     **options: Any,
 ) -> None:
     """Models into a folder; the exit status is the worst of all, 130 where it was interrupted.
@@ -55,6 +57,7 @@ def optimize_several(
         force: replace files that are no earlier results.
         targets: names; each model is good for all of them.
         opset: to convert to.
+        scheduler: who shares them out; `None`: one after the other, here.
         options: the others of `onnxpress.optimize`, with `{name}` and `{folder}` in paths.
     """
     started = time.monotonic()
@@ -63,6 +66,8 @@ def optimize_several(
             "a recipe is of one model: with several give --recipe with {name} or {folder}, as "
             "'{folder}/{name}.recipe.toml' [U008]"
         )
+    if scheduler is not None:
+        require_scheduler(scheduler)
     sources = _different(models)
     options |= {"target": targets, "opset": opset or 0}
     tasks = [
@@ -72,11 +77,15 @@ def optimize_several(
     _check(tasks, folder, json_path, force=force)
     folder.mkdir(exist_ok=True)
     with interruptible() as interruption, progress_line() as progress:
-        found = list(_one_by_one(tasks, progress, interruption))
+        if scheduler is None:
+            found = list(_one_by_one(tasks, progress, interruption))
+        else:
+            found = done_by_workers(tasks, scheduler, progress, interruption)
     document = {
         "format": 1,
         "onnxpress": __version__,
         "seconds": round(time.monotonic() - started, 2),
+        "scheduler": scheduler,
         "models": [outcome.document() for outcome in found],
     }
     if write_json(document, json_path):

@@ -99,7 +99,8 @@ def search_stage(
                 model = before if found.model is context.model else found.model
                 costs = named_costs(trials, current, context, found.decisions, evaluator.screening)
                 small = context.memory.nbytes <= _KEPT_BYTES
-                if small and not options.out_of_time():
+                # What time made incomplete would be no more complete in a search behind it.
+                if small:
                     findings.context, findings.offer = context, offer
                 return replace(found, model=model, failures=tuple(failures), costliest=costs)
             new = list(offer.failures)
