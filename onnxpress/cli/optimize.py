@@ -38,6 +38,12 @@ __all__ = ["command"]
 @click.option(
     "--recipe", type=PATH, metavar="FILE.toml", help="Repeat these decisions, without a search."
 )
+@click.option(
+    "--timing",
+    type=PATH,
+    metavar="FILE.json",
+    help="Decide by the times in this file; what is missing is measured and added to it.",
+)
 @provider_options
 @threads_option
 @saying_options
@@ -46,6 +52,7 @@ def command(
     *,
     passes: str | None,
     recipe: Path | None,
+    timing: Path | None,
     ep: tuple[str, ...],
     require_ep: tuple[str, ...],
     ep_config: Path | None,
@@ -57,4 +64,6 @@ def command(
     if names is not None and not names:
         raise UsageError("--passes names none; see `onnxpress passes` [U008]")
     providers = ProviderOptions(ep, require_ep, ep_config, ep_time_limit)
-    optimize_and_write(model, passes=names, recipe=recipe, providers=providers, **options)
+    optimize_and_write(
+        model, passes=names, recipe=recipe, timing=timing, providers=providers, **options
+    )
