@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from onnxpress.costs.keys import CONTEXTS, HOPS, NodeKey
+from onnxpress.costs.keys import CONTEXTS, NodeKey
 from onnxpress.costs.rates import Rates, fitted, shipped
 from onnxpress.costs.table import CostTable, Row
 
@@ -25,7 +25,6 @@ __all__ = ["Basis", "Prediction", "model_digest", "predict"]
 
 Basis = Literal["measured", "scaled", "estimate"]
 """Of a node's time: a row of just such a node, rows of other sizes, or rates."""
-_WITH_ATTRIBUTES = range(CONTEXTS - 1, HOPS, -1)
 _NEAREST, _CLOSE = 8, 0.1
 """Rows of other sizes that are scaled; the nearer counts for more, until it is as close as this."""
 _APART = (2.0, 1.0, 0.5, 0.25, 0.0)
@@ -92,10 +91,9 @@ def _factor(table: CostTable, like: str) -> float:
 
 
 def _node(key: NodeKey, table: CostTable, rates: Rates) -> tuple[float, Basis]:
-    for place in _WITH_ATTRIBUTES:
-        exact = table.exact(key, place)
-        if exact is not None:
-            return exact, "measured"
+    exact = table.exact(key)
+    if exact is not None:
+        return exact, "measured"
     rows = table.alike(key)
     if rows:
         return _scaled(key, rows, rates), "scaled"

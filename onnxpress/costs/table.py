@@ -100,7 +100,6 @@ class CostTable:
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
     models: dict[str, ModelTime] = field(default_factory=dict)
     note: str = ""
-    _exact: dict[tuple[int, str, str], float] = field(default_factory=dict)
     _alike: dict[str, list[Row]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -118,22 +117,19 @@ class CostTable:
         if together:
             self._index()
 
-    def exact(self, key: NodeKey, place: int) -> float | None:
-        """Microseconds of nodes of the same sizes that share a context, by its place."""
-        return self._exact.get((place, key.contexts[place], key.sizes))
+    def exact(self, key: NodeKey) -> float | None:
+        """Microseconds of a node of the same sizes in the same context, the most precise."""
+        found = self.rows.get((key.contexts[-1], key.sizes))
+        return None if found is None else found.microseconds
 
     def alike(self, key: NodeKey) -> Sequence[Row]:
         """Rows of the same operator and types, in whatever context, of whatever sizes."""
         return self._alike.get(key.contexts[0], ())
 
     def _index(self) -> None:
-        exact: dict[tuple[int, str, str], list[float]] = defaultdict(list)
         alike: dict[str, list[Row]] = defaultdict(list)
         for row in self.rows.values():
             alike[row.contexts[0]].append(row)
-            for place, context in enumerate(row.contexts):
-                exact[place, context, row.sizes].append(row.microseconds)
-        self._exact = {key: statistics.fmean(found) for key, found in exact.items()}
         self._alike = dict(alike)
 
 
