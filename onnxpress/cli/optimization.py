@@ -15,8 +15,9 @@ from onnxpress.cli.outputs import Outputs
 from onnxpress.cli.progress import progress_line
 from onnxpress.constraints import Constraints
 from onnxpress.conversion import Conversion
+from onnxpress.costs import RecordedClock
 from onnxpress.judge import Budget
-from onnxpress.output_file import FileSet
+from onnxpress.output_file import FileSet, check_output, replace_file
 from onnxpress.pipeline import optimize
 from onnxpress.preview import preview
 from onnxpress.report.console import print_result, result_line
@@ -43,6 +44,7 @@ def optimize_and_write(
     targets: tuple[str, ...],
     per_target: bool,
     opset: int | None,
+    timing: Path | None = None,
     **options: Any,
 ) -> None:
     """One model good for all targets, or one for each; exit status 1 where one falls short.
@@ -60,16 +62,18 @@ def optimize_and_write(
         targets: names.
         per_target: a model for each of them.
         opset: to convert to.
+        timing: a table of times, which decides and is added to.
         options: the others of `onnxpress.optimize`.
     """
     place = output or model.with_suffix(".opt.onnx")
     outputs = Outputs(place, report, json_path, external_data, force)
     options["opset"] = opset or 0
+    clock = None if timing is None else _clock(timing)
     wanted: list[tuple[Outputs, tuple[str, ...]]] = [(outputs, targets)]
     if per_target:
         wanted = [(outputs.of_target(name), (name,)) for name in dict.fromkeys(targets)]
     if model.exists():
-        _check(wanted, model, options)
+        _check(wanted, model, options, timing)
     else:
         model_file.load(model)
     if dry_run:
@@ -79,11 +83,26 @@ def optimize_and_write(
     with interruptible() as interruption:
         done = []
         for files, names in wanted:
-            done.append(_optimize_for(model, names, files, {**options, "stop": interruption}))
+            given = {**options, "stop": interruption}
+            given |= {} if clock is None else {"clock": clock}
+            done.append(_optimize_for(model, names, files, given))
+            if timing is not None and clock is not None:
+                with replace_file(timing) as temporary:
+                    temporary.write_text(clock.to_json(), encoding="utf-8")
             if interruption.wanted:
                 sys.exit(INTERRUPTED)
     if not all(done):
         sys.exit(NOT_MET)
+
+
+def _clock(timing: Path) -> RecordedClock:
+    """What a file of times says, and a clock for the rest.
+
+    Raises:
+        OutputError: it cannot be written, or is something else.
+    """
+    check_output(timing)
+    return RecordedClock.of_file(timing)
 
 
 def _preview_for(
@@ -115,10 +134,14 @@ def asked(model: Path, targets: tuple[str, ...], options: Mapping[str, Any]) -> 
 
 
 def _check(
-    wanted: Sequence[tuple[Outputs, tuple[str, ...]]], model: Path, options: dict[str, Any]
+    wanted: Sequence[tuple[Outputs, tuple[str, ...]]],
+    model: Path,
+    options: dict[str, Any],
+    timing: Path | None,
 ) -> None:
     """Refuse before any work what cannot be written, or would overwrite what is read or written."""
     read = {f"--{name}": options.get(name) for name in ("calibration", "evaluation")}
+    read["--timing"] = timing
     taken: dict[Path, str] = {}
     for outputs, names in wanted:
         outputs.check(model, load_target("+".join(names)), read, taken)

@@ -33,6 +33,7 @@ _OF_ONE_MODEL = {
     "--report": "report",
     "--per-target": "per_target",
     "--dry-run": "dry_run",
+    "--timing": "timing",
 }
 
 
@@ -64,6 +65,12 @@ _OF_ONE_MODEL = {
     help="Share several models out to workers of Dask: local:N starts N here, tcp://HOST:PORT is a "
     "scheduler whose workers see the same files. Needs onnxpress[distributed].",
 )
+@click.option(
+    "--timing",
+    type=PATH,
+    metavar="FILE.json",
+    help="Decide by the times in this file; what is missing is measured and added to it.",
+)
 @provider_options
 @threads_option
 @saying_options
@@ -74,6 +81,7 @@ def command(
     recipe: Path | None,
     frontier: Path | None,
     scheduler: str | None,
+    timing: Path | None,
     ep: tuple[str, ...],
     require_ep: tuple[str, ...],
     ep_config: Path | None,
@@ -85,11 +93,12 @@ def command(
     if names is not None and not names:
         raise UsageError("--passes names none; see `onnxpress passes` [U008]")
     providers = ProviderOptions(ep, require_ep, ep_config, ep_time_limit)
-    options |= {"passes": names, "recipe": recipe, "providers": providers}
+    options |= {"passes": names, "recipe": recipe, "timing": timing, "providers": providers}
     output: Path | None = options["output"]
     if len(models) == 1 and (models[0].suffix.lower() == ".toml" or models[0].is_dir()):
         if frontier is not None:
             raise UsageError("--frontier is about one model, not a pipeline of several [U008]")
+        _require_none(options, "with a pipeline of several models", ("--timing",))
         optimize_pipeline_and_write(models[0], **options)
     elif len(models) > 1 or (output is not None and (output.is_dir() or ends_with_slash(output))):
         if output is None:
@@ -98,7 +107,7 @@ def command(
             )
         if frontier is not None:
             raise UsageError("--frontier is about one model: give one at a time [U008]")
-        _require_none(options, "with several models", ("--report", "--per-target", "--dry-run"))
+        _require_none(options, "with several models", tuple(_OF_ONE_MODEL)[1:])
         optimize_several(models, options.pop("output"), scheduler=scheduler, **options)
     elif scheduler is not None:
         raise UsageError(

@@ -5,6 +5,7 @@
 - `table`, `store`: what nodes took on a machine, in memory and on disk.
 - `measuring`, `recording`: rows of the table from profiles of whole models.
 - `rates`, `predicting`: the latency of a model that was never run.
+- `replaying`: a clock that gives the answers of an earlier run.
 """
 
 from onnxpress.costs.keys import NodeKey, node_keys
@@ -12,6 +13,7 @@ from onnxpress.costs.measuring import Measured, measured_rows
 from onnxpress.costs.predicting import Prediction, model_digest, predict
 from onnxpress.costs.rates import Rates, fitted, shipped
 from onnxpress.costs.recording import recorded
+from onnxpress.costs.replaying import RecordedClock
 from onnxpress.costs.sizes import Sizes, sizes_of
 from onnxpress.costs.store import CACHE_VARIABLE, load_table, save_table
 from onnxpress.costs.table import CostTable, Machine, ModelTime, Row, this_machine
@@ -25,6 +27,7 @@ __all__ = [
     "NodeKey",
     "Prediction",
     "Rates",
+    "RecordedClock",
     "Row",
     "Sizes",
     "fitted",

@@ -5,11 +5,9 @@ rates say of both; where there is none, rates alone are an estimate. The sum is 
 whole models took: profiles cost time of their own, and what lies between nodes is in no row.
 """
 
-import bisect
 import functools
 import hashlib
 import heapq
-import itertools
 import math
 import re
 import statistics
@@ -17,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from onnxpress.costs.keys import CONTEXTS, HOPS, NodeKey
+import numpy as np
+
+from onnxpress.costs.keys import CONTEXTS, NodeKey
 from onnxpress.costs.rates import Rates, fitted, shipped
 from onnxpress.costs.table import CostTable, Row
 
@@ -25,9 +25,12 @@ __all__ = ["Basis", "Prediction", "model_digest", "predict"]
 
 Basis = Literal["measured", "scaled", "estimate"]
 """Of a node's time: a row of just such a node, rows of other sizes, or rates."""
-_WITH_ATTRIBUTES = range(CONTEXTS - 1, HOPS, -1)
-_NEAREST, _CLOSE = 4, 0.1
+_NEAREST, _CLOSE = 8, 0.1
 """Rows of other sizes that are scaled; the nearer counts for more, until it is as close as this."""
+_APART = (2.0, 1.0, 0.5, 0.25, 0.0)
+"""Of rows that share a context, by its place: as if their sizes differed by that, in logarithms."""
+_USUAL_SLOPE, _FIRM, _STEEPEST = 0.8, 0.3, 1.2
+"""Of log time over log rated time, without rows that say otherwise; how firm that is."""
 _FORMS = frozenset(("QuantizeLinear", "DequantizeLinear"))
 
 
@@ -88,14 +91,12 @@ def _factor(table: CostTable, like: str) -> float:
 
 
 def _node(key: NodeKey, table: CostTable, rates: Rates) -> tuple[float, Basis]:
-    for place in _WITH_ATTRIBUTES:
-        exact = table.exact(key, place)
-        if exact is not None:
-            return exact, "measured"
-    for place in range(CONTEXTS - 1, -1, -1):
-        rows = table.alike(key, place)
-        if rows:
-            return _scaled(key, rows, rates), "scaled"
+    exact = table.exact(key)
+    if exact is not None:
+        return exact, "measured"
+    rows = table.alike(key)
+    if rows:
+        return _scaled(key, rows, rates), "scaled"
     if key.operator in _FORMS:
         # Beside integer kernels they are part of these.
         return 0.0, "estimate"
@@ -103,17 +104,35 @@ def _node(key: NodeKey, table: CostTable, rates: Rates) -> tuple[float, Basis]:
 
 
 def _scaled(key: NodeKey, rows: Sequence[Row], rates: Rates) -> float:
-    """What rows of the nearest sizes took, by what rates say of both: their weighted median."""
+    """What rows of other sizes say: a line through the nearest, log time over log rated time.
+
+    Small nodes take longer than their rated time, large ones less: the slope is what the rows say
+    it is, and where they say little, a little below one.
+    """
     own = _logarithms(key.sizes)
-    far = ((_distance(own, _logarithms(row.sizes)), row) for row in rows)
+    far = ((_distance(own, _logarithms(row.sizes)) + _apart(key, row), row) for row in rows)
     nearest = heapq.nsmallest(_NEAREST, far, key=lambda one: (one[0], one[1].sizes))
-    ratios = sorted(
-        (row.microseconds / rates.microseconds(row), 1 / (distance + _CLOSE))
-        for distance, row in nearest
-    )
-    passed = list(itertools.accumulate(weight for _, weight in ratios))
-    middle = bisect.bisect_left(passed, passed[-1] / 2)
-    return rates.microseconds(key) * ratios[middle][0]
+    weights = np.asarray([(distance + _CLOSE) ** -2 for distance, _ in nearest])
+    times = np.asarray([row.microseconds for _, row in nearest])
+    some = times > 0
+    if weights[some].sum() <= weights.sum() / 2:
+        return 0.0
+    weights = weights[some] / weights[some].sum()
+    y = np.log(times[some])
+    x = np.log([rates.microseconds(row) for _, row in nearest])[some]
+    middle, height = float(weights @ x), float(weights @ y)
+    along = float(weights @ ((x - middle) * (y - height))) + _FIRM * _USUAL_SLOPE
+    slope = along / (float(weights @ (x - middle) ** 2) + _FIRM)
+    slope = min(max(slope, 0.0), _STEEPEST)
+    return math.exp(height + slope * (math.log(rates.microseconds(key)) - middle))
+
+
+def _apart(key: NodeKey, row: Row) -> float:
+    """How far a row is for its context: by the most precise one that it shares."""
+    for place in range(CONTEXTS - 1, 0, -1):
+        if key.contexts[place] == row.contexts[place]:
+            return _APART[place]
+    return _APART[0]
 
 
 @functools.lru_cache(maxsize=100_000)

@@ -100,8 +100,7 @@ class CostTable:
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
     models: dict[str, ModelTime] = field(default_factory=dict)
     note: str = ""
-    _exact: dict[tuple[int, str, str], float] = field(default_factory=dict)
-    _alike: dict[tuple[int, str], list[Row]] = field(default_factory=dict)
+    _alike: dict[str, list[Row]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._index()
@@ -118,22 +117,19 @@ class CostTable:
         if together:
             self._index()
 
-    def exact(self, key: NodeKey, hops: int) -> float | None:
-        """Microseconds of nodes of the same sizes in the same context of so many edges."""
-        return self._exact.get((hops, key.contexts[hops], key.sizes))
+    def exact(self, key: NodeKey) -> float | None:
+        """Microseconds of a node of the same sizes in the same context, the most precise."""
+        found = self.rows.get((key.contexts[-1], key.sizes))
+        return None if found is None else found.microseconds
 
-    def alike(self, key: NodeKey, hops: int) -> Sequence[Row]:
-        """Rows of other sizes in the same context of so many edges."""
-        return self._alike.get((hops, key.contexts[hops]), ())
+    def alike(self, key: NodeKey) -> Sequence[Row]:
+        """Rows of the same operator and types, in whatever context, of whatever sizes."""
+        return self._alike.get(key.contexts[0], ())
 
     def _index(self) -> None:
-        exact: dict[tuple[int, str, str], list[float]] = defaultdict(list)
-        alike: dict[tuple[int, str], list[Row]] = defaultdict(list)
+        alike: dict[str, list[Row]] = defaultdict(list)
         for row in self.rows.values():
-            for hops, context in enumerate(row.contexts):
-                exact[hops, context, row.sizes].append(row.microseconds)
-                alike[hops, context].append(row)
-        self._exact = {key: statistics.fmean(found) for key, found in exact.items()}
+            alike[row.contexts[0]].append(row)
         self._alike = dict(alike)
 
 

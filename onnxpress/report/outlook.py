@@ -14,6 +14,7 @@ __all__ = ["in_ms", "next_step", "print_judged", "print_outlook", "print_reasons
 
 _SHOWN_REASONS = 4
 _SHOWN_OUTPUTS = 4
+_SHOWN_SIZES = 4
 
 
 def print_judged(judged: Mapping[str, str], console: Console) -> None:
@@ -44,7 +45,7 @@ def time_words(latency: Mapping[str, Any]) -> str:
     threads = latency["threads"]
     text += f", with {threads} {'thread' if threads == 1 else 'threads'}"
     if latency["sizes_assumed"]:
-        sizes = few([f"{name} = {size}" for name, size in latency["sizes"].items()])
+        sizes = few([f"{name} = {size}" for name, size in latency["sizes"].items()], _SHOWN_SIZES)
         text += f" and {sizes} assumed"
     return f"{text} ({latency['basis']})"
 

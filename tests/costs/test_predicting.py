@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from costs_of import MACHINE, keys_of, mlp, model_of, row_of, table_of
 
-from onnxpress.costs import CostTable, ModelTime, fitted, model_digest, predict, shipped
+from onnxpress.costs import CostTable, ModelTime, NodeKey, fitted, model_digest, predict, shipped
 
 
 def test_a_model_of_known_nodes_takes_the_sum_of_their_rows() -> None:
@@ -17,13 +17,38 @@ def test_a_model_of_known_nodes_takes_the_sum_of_their_rows() -> None:
     assert found.known is None
 
 
-def test_rows_of_other_sizes_are_scaled_by_what_rates_say_of_both() -> None:
-    wide, narrow = keys_of(mlp(128)), keys_of(mlp(32))
+def activation(width: int) -> NodeKey:
+    """A node that is all of its model."""
+    text = f"g (float[1, {width}] x) => (float[1, {width}] y) {{ y = Erf(x) }}"
+    (key,) = keys_of(model_of(text))
+    return key
+
+
+def test_a_row_of_another_size_is_scaled_by_rated_times_to_the_usual_slope() -> None:
+    wide, narrow = activation(1 << 20), activation(1 << 16)
     rates = shipped(1)
-    took = [2.0 * rates.microseconds(key) for key in wide]
-    found = predict(narrow, table_of(wide, took))
-    assert found.ms * 1e3 == pytest.approx(sum(2.0 * rates.microseconds(key) for key in narrow))
+    found = predict([narrow], table_of([wide], [700.0]))
+    ratio = rates.microseconds(narrow) / rates.microseconds(wide)
+    assert found.ms * 1e3 == pytest.approx(700.0 * ratio**0.8)
     assert found.shares["scaled"] == pytest.approx(1.0)
+
+
+def test_rows_of_several_sizes_say_how_time_grows() -> None:
+    rates = shipped(1)
+    known = [activation(1 << power) for power in range(16, 23)]
+    took = [5.0 * rates.microseconds(key) ** 0.6 for key in known]
+    between = activation(3 << 18)
+    found = predict([between], table_of(known, took))
+    assert found.ms * 1e3 == pytest.approx(5.0 * rates.microseconds(between) ** 0.6, rel=0.02)
+
+
+def test_a_near_row_in_a_context_that_is_less_alike_counts_for_more_than_a_far_one() -> None:
+    far, near, wanted = activation(1 << 24), activation(1 << 17), activation(1 << 16)
+    other = dataclasses.replace(near, contexts=(*wanted.contexts[:3], "another", "another"))
+    rates = shipped(1)
+    took = [rates.microseconds(far), 3.0 * rates.microseconds(other)]
+    found = predict([wanted], table_of([far, other], took))
+    assert found.ms * 1e3 > 2.0 * rates.microseconds(wanted)
 
 
 def test_without_a_table_rates_alone_are_an_estimate() -> None:

@@ -1,0 +1,113 @@
+"""A clock that remembers: what a search was told of two models is told again, for `--timing FILE`.
+
+A search asks the clock which forms are faster, and the clock says something else each time. With
+the answers kept, the same seed, model, samples and file give the same bytes. An answer belongs to a
+pair of graphs by what their latency depends on (`model_digest`), not to their weights.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from onnxpress import model_file
+from onnxpress.costs.keys import node_keys
+from onnxpress.costs.predicting import model_digest
+from onnxpress.costs.sizes import sizes_of
+from onnxpress.costs.table import on_grid, this_machine
+from onnxpress.errors import OutputError
+from onnxpress.runtime import Clock, Feed, Latency, Session, compare_latency
+
+__all__ = ["RecordedClock"]
+
+_FORMAT = "onnxpress timing 1"
+
+
+@dataclass
+class RecordedClock:
+    """A `runtime.Clock` that measures only what it does not know.
+
+    Attributes:
+        known: by pairs.
+        clock: measures the rest.
+    """
+
+    known: dict[str, Latency] = field(default_factory=dict)
+    clock: Clock = compare_latency
+
+    @classmethod
+    def of_file(cls, path: Path, clock: Clock = compare_latency) -> "RecordedClock":
+        """With what a file holds; an empty one where there is no file.
+
+        Raises:
+            OutputError: what is there was not written by `to_json`.
+        """
+        try:
+            return cls(_read(path), clock)
+        except FileNotFoundError:
+            return cls({}, clock)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise OutputError(
+                f"--timing {path}: what is there is no table of times ({error}); give one that "
+                "--timing wrote, or a new name [O004]"
+            ) from error
+
+    def __call__(
+        self,
+        reference: Session,
+        model: Session,
+        feed: Feed,
+        model_feed: Feed | None = None,
+        *,
+        rounds: int = 15,
+        budget_s: float = 6.0,
+        round_s: float = 0.01,
+    ) -> Latency:
+        """See `compare_latency`; figures lie on a grid that is coarser than its noise."""
+        feeds = feed, feed if model_feed is None else model_feed
+        key = " ".join(map(_digest, (reference, model), feeds))
+        if key not in self.known:
+            found = self.clock(
+                reference,
+                model,
+                feed,
+                model_feed,
+                rounds=rounds,
+                budget_s=budget_s,
+                round_s=round_s,
+            )
+            self.known[key] = Latency(*map(on_grid, asdict(found).values()))
+        return self.known[key]
+
+    def to_json(self) -> str:
+        """All of it, and of which machine the last answers are."""
+        pairs = {key: asdict(self.known[key]) for key in sorted(self.known)}
+        told = {"format": _FORMAT, "machine": asdict(this_machine()), "pairs": pairs}
+        return json.dumps(told, indent=1) + "\n"
+
+
+def _read(path: Path) -> dict[str, Latency]:
+    """The answers in a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is something else; likewise TypeError, KeyError and AttributeError.
+    """
+    told = json.loads(path.read_text(encoding="utf-8"))
+    if told["format"] != _FORMAT:
+        raise ValueError(f"its format is {told['format']!r}")
+    return {str(key): _latency(entry) for key, entry in told["pairs"].items()}
+
+
+def _latency(entry: Mapping[str, float]) -> Latency:
+    found = Latency(**{str(name): float(value) for name, value in entry.items()})
+    if not all(0 < value < float("inf") for value in asdict(found).values()):
+        raise ValueError("a time is no measurement")
+    return found
+
+
+def _digest(session: Session, feed: Feed) -> str:
+    model = session.model
+    graph = model_file.load(model) if isinstance(model, Path) else model
+    shapes = {name: array.shape for name, array in feed.items()}
+    return model_digest(node_keys(graph, sizes_of(graph, shapes)))
