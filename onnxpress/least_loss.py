@@ -123,7 +123,7 @@ def constrained_attempt(
     if asked:
         said = (
             "nothing within the budget that was asked for meets the constraints: what is written "
-            "is nearest to them; allow more with --max-drop or --min-sqnr [W018]"
+            f"is nearest to them; allow more with --max-drop or --min-sqnr{_smaller(run)} [W018]"
         )
         return attempt, replace(validation, warnings=(*validation.warnings, said))
     run.options.progress(Progress("beyond the default budget, which does not meet the constraints"))
@@ -133,7 +133,7 @@ def constrained_attempt(
         said = (
             "nothing meets the constraints, whatever is lost: what is written is nearest to them "
             f"within the default budget; with {_LOOSEST:g} times of it, "
-            f"{_in_words(wanted, nearest.attempt)} is left [W018]"
+            f"{_in_words(wanted, nearest.attempt)} is left{_smaller(run)} [W018]"
         )
         return attempt, replace(validation, warnings=(*validation.warnings, said))
     attempt = _least(run, wanted, looks, 1.0, _LOOSEST)
@@ -240,3 +240,11 @@ def _in_words(wanted: Constraints, attempt: Attempt) -> str:
     size = model_file.whole_size(attempt.model)
     found = wanted.requirements(size, attempt.latency)
     return " and ".join(requirement.found for requirement in found)
+
+
+def _smaller(run: Run) -> str:
+    """What else could be asked for, where only a size is wanted."""
+    wanted = run.recipe.constraints
+    if wanted.max_size is None or wanted.timed or run.request.goal == "size":
+        return ""
+    return "; --goal size gets smaller, and may be slower"

@@ -120,11 +120,9 @@ def prepared(request: Request) -> Prepared | Result:
     )
     now = time.monotonic()
     searched = any(stage.decisions is None for stage in plan.recipe.stages)
-    late = (
-        searched
-        and options.out_of_time()
-        and now + _FIRST_ANSWER * (now - started) > request.deadline(started) + _GRACE_S
-    )
+    ends = now + _FIRST_ANSWER * (now - started)
+    # Nobody is asked here whether to stop: until a search begins Ctrl-C ends all.
+    late = searched and now > first and ends > request.deadline(started) + _GRACE_S
     return Prepared(work, plan, sets, judge, started, again, late, notes)
 
 

@@ -110,6 +110,7 @@ def test_what_nothing_reaches_is_said_with_how_near_it_got(linear_model: Path) -
     assert [one.met for one in found.requirements] == [False]
     (said,) = [w for w in found.validation.warnings if "[W018]" in w]
     assert "bytes is left" in said
+    assert "--goal size" in said
 
 
 def test_constraints_stand_in_the_recipe_and_hold_for_its_result(
