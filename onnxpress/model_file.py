@@ -61,6 +61,9 @@ _FILE_BYTES = "onnxpress.file_bytes"
 """In the model's `meta`."""
 _FIRST_WITH_CONSTANTS = 4
 """The IR version from which on initializers need not be inputs."""
+_FIRST_WITH_LAYER_NORM = 17
+_OF_ONNXRUNTIME = frozenset(["LayerNormalization", "SimplifiedLayerNormalization"])
+"""Operators that onnxruntime has in ONNX's own set, where opsets have them later or never."""
 
 
 def load(path: str | os.PathLike[str]) -> ir.Model:
@@ -81,6 +84,7 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     nbytes = _on_disk(file, beside)
     # onnxruntime loads files of IR 3 whose weights are no inputs, which that version forbids.
     by_path = base is None and proto.ir_version >= _FIRST_WITH_CONSTANTS
+    by_path = by_path and not any(_unknown_to_onnx(proto))
     try:
         if not _is_sorted(proto.graph, set()):
             by_path = False
@@ -177,7 +181,25 @@ def _unpack(model: ir.Model, taken: Mapping[str, bytes]) -> None:
 def _to_be_checked(proto: onnx.ModelProto) -> onnx.ModelProto:
     copied = without_data(proto)
     copied.ir_version = max(copied.ir_version, _FIRST_WITH_CONSTANTS)
+    for node in _unknown_to_onnx(copied):
+        # The checker looks at operators of ONNX's set alone.
+        node.domain = "com.microsoft"
+        if not any(one.domain == node.domain for one in copied.opset_import):
+            copied.opset_import.add(domain=node.domain, version=1)
     return copied
+
+
+def _unknown_to_onnx(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Nodes that onnxruntime's optimizer writes into ONNX's own set although they are not in it."""
+    opsets = {one.domain: one.version for one in proto.opset_import}
+    opset = opsets.get("", opsets.get("ai.onnx", 1))
+    graphs = [proto.graph]
+    for graph in graphs:
+        for node in graph.node:
+            graphs += [one.g for one in node.attribute if one.HasField("g")]
+            known = node.op_type == "LayerNormalization" and opset >= _FIRST_WITH_LAYER_NORM
+            if node.op_type in _OF_ONNXRUNTIME and not node.domain and not known:
+                yield node
 
 
 def _parsed(file: Path) -> onnx.ModelProto:

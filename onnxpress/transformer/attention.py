@@ -17,8 +17,9 @@ from onnxpress.transformer.projections import Projection, products
 from onnxpress.transformer.sides import BATCHED, OPERATORS, Side, Sides
 from onnxpress.transformer.tensors import Tensors
 
-__all__ = ["Attention", "find_attentions"]
+__all__ = ["SOFTMAXES", "Attention", "find_attentions"]
 
+SOFTMAXES = frozenset(["QLinearSoftmax", "Softmax"])
 _PACKED_WEIGHTS = frozenset(
     ["QAttention", "PackedAttention", "DecoderMaskedSelfAttention", "Attention"]
 )
@@ -261,7 +262,7 @@ def find_attentions(
     found = []
     for node in tensors.nodes:
         made = None
-        if node.op_type in ("Softmax", "QLinearSoftmax"):
+        if node.op_type in SOFTMAXES:
             made = finder.around(node)
         elif node.op_type in OPERATORS:
             made = finder.operator(node)

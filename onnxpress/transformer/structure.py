@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxpress.transformer.attention import Attention, find_attentions
+from onnxpress.transformer.attention import SOFTMAXES, Attention, find_attentions
 from onnxpress.transformer.embeddings import Table, find_tables
 from onnxpress.transformer.mlp import MLP, find_mlps
 from onnxpress.transformer.norms import Norm, find_norms
@@ -114,6 +114,8 @@ def find_structure(model: ir.Model, *, read_weights: bool = True) -> Structure |
         read_weights: compare weights to find tables that are stored twice; the same constant read
             twice is found in any case.
     """
+    if all(node.op_type not in SOFTMAXES | OPERATORS for node in model.graph.all_nodes()):
+        return None
     tensors = Tensors(model)
     projections = find_projections(tensors)
     norms = find_norms(tensors)

@@ -7,10 +7,12 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 import pytest
 
-from onnxpress import registry
+from onnxpress import model_file, registry
+from onnxpress.errors import ModelError
 from onnxpress.lossless import simplified
 from onnxpress.targets import load_target
 from onnxpress.transformer import Structure, find_structure
@@ -134,3 +136,18 @@ def test_fused_exports_hold_the_operators_that_they_are_there_for() -> None:
     assert {"Attention", "Gelu"} <= held["gpt_dynamo_23"]
     assert "RMSNormalization" in held["llama_dynamo_23"]
     assert "LayerNormalization" not in held["gpt_script_14"]
+
+
+def test_onnxruntimes_own_operators_in_onnxs_set_are_read(tmp_path: Path) -> None:
+    # Its optimizer writes both, and loads both.
+    found = find_structure(model_file.load(EXPORTS[0].parent / "llama_fused.onnx"))
+    assert found is not None
+    proto = onnx.load(EXPORTS[0].parent / "bert_script_17.onnx")
+    proto.opset_import[0].version = 14
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, path)
+    model_file.load(path)
+    proto.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(proto, path)
+    with pytest.raises(ModelError, match="NoSuchOperator"):
+        model_file.load(path)

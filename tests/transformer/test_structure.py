@@ -11,7 +11,9 @@ import pytest
 from large_models import small_decoder
 from onnx import TensorProto, helper
 
-from onnxpress import model_file
+from onnxpress import model_file, registry
+from onnxpress.lossless import simplified
+from onnxpress.targets import load_target
 from onnxpress.transformer import Structure, find_structure
 from onnxpress.transformer.norms import find_norms
 from onnxpress.transformer.tensors import Tensors
@@ -199,6 +201,24 @@ def test_attention_inside_a_body_is_found() -> None:
     made = graph.add("If", [flag], then_branch=bodies[0], else_branch=bodies[1])
     found = structure(graph.model(made))
     assert len(found.attentions) == len(found.streams) == 2
+
+
+def test_attention_inside_a_function_is_found_once_it_is_inlined() -> None:
+    inner = Graph()
+    result = inner.add("Add", ["x", inner.attention(inner.norm("x"))])
+    names = ["x", *(one.name for one in inner.weights)]
+    opsets = [helper.make_opsetid("", 23)]
+    function = helper.make_function("local", "Block", names, [result], inner.nodes, opsets)
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "length", WIDTH])
+    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "length", WIDTH])
+    call = helper.make_node("Block", names, ["y"], domain="local")
+    graph = helper.make_graph([call], "calls", [value], [made], inner.weights)
+    opsets.append(helper.make_opsetid("local", 1))
+    proto = helper.make_model(graph, functions=[function], opset_imports=opsets)
+    assert find_structure(ir.from_proto(proto)) is None
+    model = simplified(ir.from_proto(proto), registry.default_passes()[0], load_target("cpu"))
+    (found,) = structure(model).attentions
+    assert (found.heads, found.key_heads) == (HEADS, HEADS)
 
 
 def _root_mean_square(graph: Graph, form: str) -> str:
