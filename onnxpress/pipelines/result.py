@@ -182,3 +182,11 @@ def require_place(pipeline: Pipeline, folder: Path, *, force: bool) -> None:
             )
         if not force:
             require_own_model(place)
+    # A folder with our recipe is an earlier result, and what else is of our names there is ours.
+    ours = [FILE, *(side.name for side in pipeline.side_files)]
+    found = [name for name in ours if (folder / name).exists()]
+    if found and not force and not (folder / RECIPE).exists():
+        raise OutputError(
+            f"{folder / found[0]}: exists and is no earlier result of onnxpress, so it is not "
+            "replaced; choose another folder, or --force [O004]"
+        )
