@@ -32,6 +32,12 @@ _INTEGER_WEIGHTS = {"QLinearConv": 3, "QLinearMatMul": 3, "ConvInteger": 1, "Mat
 """Operators of integers, and which input the weight is."""
 
 
+_VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Shape", "Size")
+"""Operators that move no data: onnxruntime gives back the buffer that it was given."""
+_PICKING = ("Gather", "GatherElements", "GatherND", "Slice", "Split")
+"""Operators that read no more than they write."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeKey:
     """A node and what its latency depends on.
@@ -81,7 +87,7 @@ def node_keys(model: ir.Model, sizes: Sizes) -> list[NodeKey]:
             tuple(by_node[node] for by_node in colours),
             _sizes_text(node, sizes),
             _multiply_adds(node, sizes),
-            sum(_nbytes(value, sizes) for value in (*node.inputs, *node.outputs) if value),
+            _moved(node, sizes),
             _is_integer(node, constants),
             inside[node],
         )
@@ -159,6 +165,16 @@ def _sizes_text(node: ir.Node, sizes: Sizes) -> str:
         for values in (node.inputs, node.outputs)
     )
     return f"{read}>{given}"
+
+
+def _moved(node: ir.Node, sizes: Sizes) -> int:
+    """Bytes read and written: of a table that is looked up in, the rows that are taken."""
+    if node.op_type in _VIEWS:
+        return 0
+    given = sum(_nbytes(value, sizes) for value in node.outputs)
+    if node.op_type in _PICKING:
+        return 2 * given
+    return given + sum(_nbytes(value, sizes) for value in node.inputs if value is not None)
 
 
 def _nbytes(value: ir.Value, sizes: Sizes) -> int:

@@ -47,6 +47,17 @@ def test_multiply_adds_and_bytes_follow_from_the_sizes() -> None:
     assert product.sizes == "4x64,64x128>4x128"
 
 
+def test_a_table_is_read_as_far_as_it_is_looked_up_in() -> None:
+    model = model_of(
+        """g (int64[1, 3] x, float[1000, 8] table) => (float[3, 8] y)
+        <int64[2] wanted = {3, 8}> {
+            rows = Gather(table, x)
+            y = Reshape(rows, wanted)
+        }"""
+    )
+    assert [key.nbytes for key in keys_of(model)] == [2 * 3 * 8 * 4, 0]
+
+
 def test_what_a_model_leaves_open_is_assumed_and_told() -> None:
     found = sizes_of(mlp())
     assert (dict(found.bound), found.assumed) == ({"N": 1}, True)
