@@ -79,6 +79,7 @@ CONFIGURATIONS = (
     Configuration("onnxslim simplify", "onnxslim", "1 command", "import onnxslim"),
     Configuration("onnxoptimizer simplify", "onnxoptimizer", "1 command", "import onnxoptimizer"),
     Configuration("nncf static", "nncf", "4 lines", "import nncf"),
+    Configuration("nncf transformer", "nncf", "4 lines", "import nncf"),
     Configuration(
         "neural_compressor plain",
         "neural_compressor",

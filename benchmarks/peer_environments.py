@@ -77,6 +77,13 @@ def interpreter(peer: str) -> Path:
     return python
 
 
+def renew_own() -> None:
+    """Install this package as it is now into its environment."""
+    python = interpreter("onnxpress")
+    again = ["install", "-q", "--no-deps", "--force-reinstall", *REQUIREMENTS["onnxpress"]]
+    subprocess.run([python, "-m", "pip", *again], check=True)
+
+
 class Installed(NamedTuple):
     """What an environment holds besides pip.
 

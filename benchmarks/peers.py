@@ -23,7 +23,7 @@ from typing import Any
 
 from claims import fresh_of
 from peer_cells import CONFIGURATIONS, Configuration, Judge, launched, measured
-from peer_environments import HERE, installed, interpreter
+from peer_environments import HERE, installed, interpreter, renew_own
 from peer_tables import draw, page
 from press import paths
 
@@ -74,6 +74,8 @@ def run(options: argparse.Namespace, kept: dict[str, Any], cells: Path | None) -
             new.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             os.replace(new, cells)  # noqa: PTH105 - the name says what it is about
 
+    if any(one.environment == "onnxpress" for one in asked(options.peers)):
+        renew_own()
     for name in options.models:
         judge = Judge(name, 64 if options.quick else None)
         for one in asked(options.peers):
