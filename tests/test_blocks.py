@@ -1,5 +1,6 @@
 """Graphs in blocks: exact, cut where few bytes cross, and whatever a graph may hold."""
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from onnxpress.blocks import Cut, cut, observed_bytes
 from onnxpress.blocks.cutting import _shortest
 from onnxpress.conversion import settle_weights
 from onnxpress.data import load_samples, random_samples
+from onnxpress.errors import DataError
 from onnxpress.runtime import Array, Feed, Session
 from onnxpress.testing import SAMPLE_MODELS
 
@@ -113,7 +115,11 @@ def test_blocks_of_public_models_are_exact(name: str) -> None:
         pytest.skip("run models/fetch.py first")
     model = model_file.load(path)
     data = path.with_name("calibration.npz")
-    feed = load_samples(data, Session(model).inputs).feeds[0] if data.exists() else None
+    feed = None
+    if data.exists():
+        # Those of a decoder hold what its pipeline is fed, without the cache.
+        with contextlib.suppress(DataError):
+            feed = load_samples(data, Session(model).inputs).feeds[0]
     check_blocks(model, model_file.weight_bytes(model) // 8, feed)
 
 
