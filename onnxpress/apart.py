@@ -45,7 +45,7 @@ def done_apart(task: Task, progress: Tell, stop: Callable[[], bool]) -> Outcome:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "onnxpress.apart"],
+            [sys.executable, "-P", "-m", "onnxpress.apart"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -28,6 +28,7 @@ from onnxpress import model_file
 from onnxpress.contract import Context, Stage
 from onnxpress.conversion import convert_form, samples_to_choose_by
 from onnxpress.conversion.half_range import Magnitudes
+from onnxpress.costs import for_judging
 from onnxpress.dividing import divided
 from onnxpress.enforcement import quota_of
 from onnxpress.judge import Evaluator, Measurement
@@ -204,7 +205,7 @@ def judged(run: Run, judge: Evaluator, attempt: Attempt) -> Validation:
         threads=run.request.threads,
         # What chose by the clock is not judged by the same rounds.
         latency=None if run.recipe.constraints.timed else attempt.latency,
-        clock=run.request.clock,
+        clock=for_judging(run.request.clock),
     )
 
 

@@ -144,6 +144,10 @@ def _on_worker(task: Task, name: str) -> Outcome:
 def _connected(scheduler: str) -> Iterator[Any]:
     """A client, of workers that are started here where that is asked for."""
     dask = _dask()
+    # What it says of connections and workers is for who asks with -v.
+    logger = logging.getLogger("distributed")
+    if not logging.getLogger("onnxpress").isEnabledFor(logging.INFO):
+        logger.setLevel(logging.CRITICAL)
     local = _LOCAL.fullmatch(scheduler)
     with contextlib.ExitStack() as stack:
         address: Any = scheduler

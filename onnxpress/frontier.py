@@ -78,7 +78,10 @@ def _explored(request: Request) -> Frontier:
             "max latency out [U008]"
         )
     if not any(s.decisions is None and s.pass_.stage.loses for s in recipe.stages):
-        raise UsageError("the recipe has decided all, so that there is nothing to explore [U008]")
+        raise UsageError(
+            "none of the passes has anything to decide that loses something (a recipe decides "
+            "all), so that there is nothing to explore [U008]"
+        )
     # The bounds of each hold together with those of all the others.
     ready.judge.looks = MOST_MODELS
     found: list[Result] = []

@@ -50,6 +50,8 @@ _INNER = 0.15
 """Of a bracket, at both ends, that a guess keeps away from."""
 _FIRST, _NEXT, _SEARCHED = 0.4, 0.2, 0.9
 """Of the time, usually: the first share; of what is left, each further one; until it fits again."""
+_STILL_TRUE = ("[W006]", "[L029]")
+"""What was said of the samples and of the time, whatever is written."""
 _STAMP_BYTES = 512
 """That the metadata of a result takes."""
 
@@ -138,13 +140,14 @@ def constrained_attempt(
         return attempt, replace(validation, warnings=(*validation.warnings, said))
     attempt = _least(run, wanted, looks, 1.0, _LOOSEST)
     judge.looks += 1
-    validation = judged(run, judge, attempt)
+    earlier, validation = validation, judged(run, judge, attempt)
     said = (
         f"nothing within the default budget meets the constraints: what is written spends "
         f"{judge.spent_anywhere(validation.measurement):.1f} times of it; if that is acceptable, "
-        "say so with --max-drop or --min-sqnr [W018]"
+        f"say so with --max-drop or --min-sqnr{_smaller(run)} [W018]"
     )
-    warnings = (*validation.warnings, *attempt.notes, said)
+    told = (one for one in earlier.warnings if one.endswith(_STILL_TRUE))
+    warnings = (*validation.warnings, *attempt.notes, *told, said)
     return attempt, replace(validation, warnings=warnings)
 
 

@@ -138,6 +138,8 @@ def _taken_out(proto: onnx.ModelProto, nbytes: int) -> Iterator[dict[str, bytes]
             kind = ir.DataType(tensor.data_type)
             if math.prod(tensor.dims) < _LARGE_ELEMENTS or not tensor.HasField("raw_data"):
                 continue
+            if kind == ir.DataType.UNDEFINED:
+                continue
             if kind.bitwidth >= 8 and tensor.name not in taken:
                 taken[tensor.name] = tensor.raw_data
                 dims.append((tensor, list(tensor.dims)))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from onnxpress.entry_points import first_line, installed, package_of
 from onnxpress.errors import UsageError, nearest
 from onnxpress.settings import checked
-from onnxpress.toml_places import read_toml
+from onnxpress.toml_places import home_expanded, read_toml
 
 if TYPE_CHECKING:
     from onnxpress.contract import Pass
@@ -129,7 +129,7 @@ def _configured() -> list[str]:
     Raises:
         UsageError: the file is no TOML, or the entry is no list of texts.
     """
-    usual = [path.expanduser() for path in _CONFIGURATIONS]
+    usual = [home_expanded(path) for path in _CONFIGURATIONS]
     path = next((path for path in usual if path.is_file()), None)
     if path is None:
         return []

@@ -100,10 +100,10 @@ class Request:
             raise UsageError(
                 "give either a recipe or shapes, half precision and opset: it has its own [U008]"
             )
-        if self.constraints.timed and self.goal == "size":
+        _require_faster(self.constraints, self.goal)
+        if self.time_limit is not None and not self.time_limit >= 0:
             raise UsageError(
-                "the goal size accepts a slower model, and min speedup or max latency ask for a "
-                "faster one: leave the goal out [U008]"
+                f"time limit is {self.time_limit:g}; expected seconds, 0 or more [U009]"
             )
         self.providers.check()
         if self.max_memory is not None:
@@ -147,6 +147,19 @@ class Plan:
     problems: tuple[str, ...] = ()
 
 
+def _require_faster(constraints: Constraints, goal: str) -> None:
+    """Refuse a speed that is asked for together with a goal that accepts a slower model.
+
+    Raises:
+        UsageError: both are.
+    """
+    if constraints.timed and goal == "size":
+        raise UsageError(
+            "the goal size accepts a slower model, and min speedup or max latency ask for a "
+            "faster one: leave the goal out [U008]"
+        )
+
+
 def planned(request: Request, digest: str) -> Plan:
     """What to do with a model.
 
@@ -179,6 +192,7 @@ def planned(request: Request, digest: str) -> Plan:
             constraints=request.constraints.or_else(recipe.constraints),
         )
         _require_timed(recipe)
+        _require_faster(recipe.constraints, request.goal)
         return Plan(recipe)
     require_half(request.conversion, load_target("+".join(request.target)))
     chosen, problems = _chosen(request)

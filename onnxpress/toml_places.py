@@ -4,14 +4,24 @@ A scan by lines: headers of tables and beginnings of entries. Inside texts of se
 take a line for an entry; what is found first counts.
 """
 
+import os
 import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
-__all__ = ["Place", "places_of", "read_toml"]
+__all__ = ["Place", "home_expanded", "places_of", "read_toml"]
 
 Place = tuple[str | int, ...]
 _ENTRY = re.compile(r"""\s*([A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')\s*=""")
+
+
+def home_expanded(path: str | Path) -> Path:
+    """A path with `~` as the user's folder; as it is where nobody knows that folder.
+
+    `Path.expanduser` raises there, as for a user id without an entry in a container.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - see above
 
 
 def read_toml(text: str) -> dict[str, Any]:

@@ -132,9 +132,22 @@ def test_all_within_the_budget_is_status_0_and_a_second_run_replaces_it(folder: 
         assert run("optimize", "a/m.onnx", "b/m.onnx", "-o", "OUT/").exit_code == 0
 
 
+def test_what_lies_in_the_current_folder_is_not_imported(folder: Path) -> None:
+    (folder / "queue.py").write_text("raise SystemExit('not ours')")
+    assert run("optimize", "a/m.onnx", "b/m.onnx", "-o", "OUT/").exit_code == 0
+
+
 def test_what_is_not_met_is_status_1(folder: Path) -> None:
     done = run("optimize", "a/m.onnx", "b/m.onnx", "-o", "OUT/", "--max-size", "1kB")
     assert done.exit_code == 1, done.output
+
+
+def test_a_document_does_not_replace_a_result(folder: Path) -> None:
+    (folder / "OUT").mkdir()
+    done = run("optimize", "a/m.onnx", "b/m.onnx", "-o", "OUT/", "--json", "OUT/a-m.onnx")
+    assert done.exit_code == 2
+    assert "another output" in message(done)
+    assert not list((folder / "OUT").iterdir())
 
 
 def test_one_model_into_a_folder(folder: Path) -> None:
@@ -152,6 +165,12 @@ def test_one_model_into_a_folder(folder: Path) -> None:
         (["a/m.onnx", "b/m.onnx", "-o", "OUT/", "--recipe", "r.toml"], "a recipe is of one model"),
         (["a/m.onnx", "b/m.onnx", "-o", "no/OUT/"], "no"),
         (["a/m.onnx", "broken.onnx", "-o", "a/"], "never overwritten"),
+        (["a/m.onnx", "b/m.onnx", "-o", "OUT/", "--json", "a/m.onnx"], "would overwrite an input"),
+        (
+            ["a/m.onnx", "b/m.onnx", "-o", "OUT/", "--target", "coreml", "--external-data"],
+            "coreml does not read weights",
+        ),
+        (["a/m.onnx", "b/m.onnx", "-o", "OUT/", "--target", "nothing"], "nothing"),
     ],
 )
 def test_what_several_models_cannot_have_is_refused_before_any_work(

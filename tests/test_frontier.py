@@ -168,6 +168,15 @@ def test_what_belongs_to_one_model_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_document_does_not_replace_a_model(linear_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("linear.1.onnx", "linear.1.recipe.toml", "frontier.md"):
+        done = run("optimize", linear_model, "--frontier", out, "--json", out / name)
+        assert done.exit_code == 2
+        assert "another output" in message(done)
+
+
 def test_a_file_is_no_folder(linear_model: Path, tmp_path: Path) -> None:
     done = run("optimize", linear_model, "--frontier", linear_model)
     assert done.exit_code == 2

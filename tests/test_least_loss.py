@@ -220,3 +220,20 @@ def test_few_shares_find_the_one_that_is_needed(power: float, needed: float) -> 
     assert tried <= 8
     assert needed <= bracket.high[0] * (1 + 1e-9)
     assert bracket.high[0] <= needed * 8.0**0.2 or excess(bracket.high[0]) > 0.97
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--max-size", "1MB", "--external-data"], "--max-size counts one file"),
+        (["--time-limit", "nan"], "expected seconds, 0 or more"),
+        (["--time-limit", "-5"], "expected seconds, 0 or more"),
+    ],
+)
+def test_what_means_nothing_is_refused_before_any_work(
+    linear_model: Path, tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    done = run("optimize", linear_model, "-o", tmp_path / "o.onnx", *arguments)
+    assert done.exit_code == 2
+    assert says in message(done)
+    assert not (tmp_path / "o.onnx").exists()

@@ -213,6 +213,17 @@ def test_checker_sees_what_is_wrong_beside_large_weights(tmp_path: Path) -> None
         model_file.load(path)
 
 
+def test_large_weight_without_a_type_is_refused(tmp_path: Path) -> None:
+    weight = onnx.numpy_helper.from_array(np.zeros(LARGE, np.float32), "w")
+    weight.data_type = onnx.TensorProto.UNDEFINED
+    ends = [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, LARGE)]
+    node = onnx.helper.make_node("Identity", ["w"], ["y"])
+    path, graph = tmp_path / "w.onnx", onnx.helper.make_graph([node], "g", [], ends, [weight])
+    onnx.save(onnx.helper.make_model(graph), path)
+    with pytest.raises(ModelError, match=r"w\.onnx: .*\[M00"):
+        model_file.load(path)
+
+
 def test_bytes_of_a_file_count_the_data_beside_it(tmp_path: Path, linear_model: Path) -> None:
     target = tmp_path / "big.onnx"
     model_file.save(model_file.load(linear_model), target, external_data=True)

@@ -1,6 +1,10 @@
 """Lines of entries in a TOML text."""
 
-from onnxpress.toml_places import places_of
+from pathlib import Path
+
+import pytest
+
+from onnxpress.toml_places import home_expanded, places_of
 
 TEXT = """# a comment
 version = 2
@@ -45,3 +49,10 @@ def test_every_entry_has_the_line_where_it_stands() -> None:
 
 def test_rows_of_numbers_are_no_headers() -> None:
     assert places_of("a = [\n  [1, 2],\n]\nb = 1")[("b",)] == 4
+
+
+def test_home_is_expanded_where_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/anyone")
+    assert home_expanded("~/x") == Path("/home/anyone/x")
+    assert home_expanded("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+    assert home_expanded(Path("plain/x")) == Path("plain/x")

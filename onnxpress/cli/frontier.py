@@ -13,6 +13,7 @@ from onnxpress.cli.json_output import check_json, stage_json, write_json
 from onnxpress.cli.optimization import asked
 from onnxpress.cli.progress import progress_line
 from onnxpress.errors import OutputError
+from onnxpress.external_data import data_left_by
 from onnxpress.frontier import MOST_MODELS, Frontier, explore
 from onnxpress.output_file import FileSet, check_output
 from onnxpress.own_files import (
@@ -62,8 +63,11 @@ def explore_and_write(
         opset: to convert to.
         options: the others of `onnxpress.optimize`.
     """
-    read = [model, options.get("calibration"), options.get("evaluation")]
-    check_json(json_path, read, can_force=force)
+    others = [options.get("calibration"), options.get("evaluation")]
+    others += [folder / name for name in (_TABLE, _PLOT)]
+    for path in _models(folder, model):
+        others += [path, recipe_path(path)]
+    check_json(json_path, [model, *others], can_force=force)
     _check(model, folder, force=force)
     with interruptible() as interruption, progress_line() as progress:
         more = {**options, "opset": opset or 0, "stop": interruption, "progress": progress}
@@ -143,6 +147,8 @@ def _write(
             first = Path(found.models[0].source)
             for path in itertools.islice(_models(folder, first), len(names), None):
                 if was_written_by_us(path):
+                    for data in data_left_by(path, set()):
+                        files.remove(data)
                     files.remove(path)
                     files.remove(recipe_path(path))
     return written

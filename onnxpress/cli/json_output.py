@@ -34,7 +34,8 @@ def check_json(path: str | None, read: Iterable[object], *, can_force: bool = Fa
     for file in read:
         if isinstance(file, str | Path) and Path(file).resolve() == Path(path).resolve():
             raise OutputError(
-                f"{path}: --json would overwrite an input; give it a file of its own [O001]"
+                f"{path}: --json would overwrite an input or another output; give it a file of its "
+                "own [O001]"
             )
     if not can_force:
         require_report(Path(path), can_force=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxpress import model_file
-from onnxpress.cli.begun import left_of
+from onnxpress.cli.begun import begin, left_of
 from onnxpress.cli.exit_status import INTERRUPTED, NOT_MET
 from onnxpress.cli.interruption import interruptible
 from onnxpress.cli.json_output import STANDARD_OUTPUT, stage_json, write_json
@@ -16,6 +16,7 @@ from onnxpress.cli.progress import progress_line
 from onnxpress.constraints import Constraints
 from onnxpress.conversion import Conversion
 from onnxpress.costs import RecordedClock
+from onnxpress.errors import UsageError
 from onnxpress.judge import Budget
 from onnxpress.output_file import FileSet, check_output, replace_file
 from onnxpress.pipeline import optimize
@@ -65,6 +66,11 @@ def optimize_and_write(
         timing: a table of times, which decides and is added to.
         options: the others of `onnxpress.optimize`.
     """
+    if external_data and options.get("max_size") is not None:
+        raise UsageError(
+            "--max-size counts one file, and --external-data writes two, which are larger by "
+            "what lies between the weights: leave one of them out [U008]"
+        )
     place = output or model.with_suffix(".opt.onnx")
     outputs = Outputs(place, report, json_path, external_data, force)
     options["opset"] = opset or 0
@@ -83,6 +89,9 @@ def optimize_and_write(
     with interruptible() as interruption:
         done = []
         for files, names in wanted:
+            if done:
+                # A limit is of each model.
+                begin()
             given = {**options, "stop": interruption}
             given |= {} if clock is None else {"clock": clock}
             done.append(_optimize_for(model, names, files, given))

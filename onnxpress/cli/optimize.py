@@ -98,6 +98,8 @@ def command(
     if len(models) == 1 and (models[0].suffix.lower() == ".toml" or models[0].is_dir()):
         if frontier is not None:
             raise UsageError("--frontier is about one model, not a pipeline of several [U008]")
+        if scheduler is not None:
+            raise UsageError("--scheduler shares out models that are no pipeline [U008]")
         _require_none(options, "with a pipeline of several models", ("--timing",))
         optimize_pipeline_and_write(models[0], **options)
     elif len(models) > 1 or (output is not None and (output.is_dir() or ends_with_slash(output))):

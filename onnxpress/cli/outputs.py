@@ -73,11 +73,7 @@ class Outputs:
                 overwritten.
             UsageError: the target does not read external data, or the report needs a package.
         """
-        if self.external_data and not target.external_data:
-            raise UsageError(
-                f"--external-data: {target.name} does not read weights in a file of "
-                "their own [U008]"
-            )
+        self.require_target(target)
         check_output(self.model, source=source)
         taken.setdefault(source.resolve(), "the input")
         for option, file in read.items():
@@ -98,6 +94,18 @@ class Outputs:
             for what, path in self._files(target):
                 if what in _REPORTS:
                     require_report(path)
+
+    def require_target(self, target: Target) -> None:
+        """Refuse external data for a target that does not read it.
+
+        Raises:
+            UsageError: it does not.
+        """
+        if self.external_data and not target.external_data:
+            raise UsageError(
+                f"--external-data: {target.name} does not read weights in a file of "
+                "their own [U008]"
+            )
 
     def written(self, target: Target) -> list[Path]:
         """All files that will be there, in order."""

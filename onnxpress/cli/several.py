@@ -26,6 +26,8 @@ from onnxpress.version import __version__
 
 __all__ = ["optimize_several"]
 
+_READ = ("calibration", "evaluation", "recipe")
+"""Options that name files."""
 _STATUSES: dict[Status, int] = {
     "within the budget": 0,
     "not met": NOT_MET,
@@ -69,6 +71,10 @@ def optimize_several(
     if scheduler is not None:
         require_scheduler(scheduler)
     sources = _different(models)
+    if scheduler is not None:
+        # A worker may stand in another folder.
+        sources, folder = [source.absolute() for source in sources], folder.absolute()
+        options |= {name: _absolute(options.get(name)) for name in _READ}
     options |= {"target": targets, "opset": opset or 0}
     tasks = [
         Task(source, folder / name, filled(options, source), external_data)
@@ -99,6 +105,15 @@ def optimize_several(
         sys.exit(status)
 
 
+def _absolute(given: object) -> object:
+    """A file or folder that is there, from the root on; anything else as it is."""
+    if isinstance(given, Path):
+        return given.absolute()
+    if isinstance(given, str) and given and Path(given).exists():
+        return str(Path(given).absolute())
+    return given
+
+
 def _different(models: Sequence[Path]) -> list[Path]:
     """Each file once, in the order they were given."""
     return list({model.resolve(): model for model in reversed(models)}.values())[::-1]
@@ -119,16 +134,20 @@ def _check(tasks: Sequence[Task], folder: Path, json_path: str | None, *, force:
         )
     if not folder.exists():
         check_output(folder)
-    check_json(json_path, [task.source for task in tasks], can_force=force)
     taken: dict[Path, str] = {task.source.resolve(): "an input" for task in tasks}
     for task in tasks:
         options = dict(task.options)
         targets = options.pop("target")
         asked(task.source, targets, options)
         read = {f"--{name}": options.get(name) for name in ("calibration", "evaluation")}
+        outputs = Outputs(task.output, None, None, task.external_data, force)
+        target = load_target("+".join(targets))
+        outputs.require_target(target)
         if folder.exists():
-            outputs = Outputs(task.output, None, None, task.external_data, force)
-            outputs.check(task.source, load_target("+".join(targets)), read, taken)
+            outputs.check(task.source, target, read, taken)
+        else:
+            taken |= {Path(str(file)).resolve(): option for option, file in read.items() if file}
+    check_json(json_path, taken, can_force=force)
 
 
 def _one_by_one(

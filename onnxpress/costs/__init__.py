@@ -13,7 +13,7 @@ from onnxpress.costs.measuring import Measured, measured_rows
 from onnxpress.costs.predicting import Prediction, model_digest, predict
 from onnxpress.costs.rates import Rates, fitted, shipped
 from onnxpress.costs.recording import recorded
-from onnxpress.costs.replaying import RecordedClock
+from onnxpress.costs.replaying import RecordedClock, for_judging
 from onnxpress.costs.sizes import Sizes, sizes_of
 from onnxpress.costs.store import CACHE_VARIABLE, load_table, save_table
 from onnxpress.costs.table import CostTable, Machine, ModelTime, Row, this_machine
@@ -31,6 +31,7 @@ __all__ = [
     "Row",
     "Sizes",
     "fitted",
+    "for_judging",
     "load_table",
     "measured_rows",
     "model_digest",

@@ -7,7 +7,7 @@ pair of graphs by what their latency depends on (`model_digest`), not to their w
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from onnxpress import model_file
@@ -18,9 +18,19 @@ from onnxpress.costs.table import on_grid, this_machine
 from onnxpress.errors import OutputError
 from onnxpress.runtime import Clock, Feed, Latency, Session, compare_latency
 
-__all__ = ["RecordedClock"]
+__all__ = ["RecordedClock", "for_judging"]
 
 _FORMAT = "onnxpress timing 1"
+_NO_TABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+"""What a file that is something else raises while it is read."""
 
 
 @dataclass
@@ -28,12 +38,18 @@ class RecordedClock:
     """A `runtime.Clock` that measures only what it does not know.
 
     Attributes:
-        known: by pairs.
+        known: by what was asked for, and pairs.
         clock: measures the rest.
+        purpose: what is asked for, in front of a pair.
     """
 
     known: dict[str, Latency] = field(default_factory=dict)
     clock: Clock = compare_latency
+    purpose: str = ""
+
+    def judging(self) -> "RecordedClock":
+        """The same for who judges: rounds that chose a model are not told to it."""
+        return replace(self, purpose="judged ")
 
     @classmethod
     def of_file(cls, path: Path, clock: Clock = compare_latency) -> "RecordedClock":
@@ -46,7 +62,7 @@ class RecordedClock:
             return cls(_read(path), clock)
         except FileNotFoundError:
             return cls({}, clock)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except _NO_TABLE as error:
             raise OutputError(
                 f"--timing {path}: what is there is no table of times ({error}); give one that "
                 "--timing wrote, or a new name [O004]"
@@ -65,7 +81,7 @@ class RecordedClock:
     ) -> Latency:
         """See `compare_latency`; figures lie on a grid that is coarser than its noise."""
         feeds = feed, feed if model_feed is None else model_feed
-        key = " ".join(map(_digest, (reference, model), feeds))
+        key = self.purpose + " ".join(map(_digest, (reference, model), feeds))
         if key not in self.known:
             found = self.clock(
                 reference,
@@ -86,12 +102,17 @@ class RecordedClock:
         return json.dumps(told, indent=1) + "\n"
 
 
+def for_judging(clock: Clock) -> Clock:
+    """A clock whose rounds are others than those that chose."""
+    return clock.judging() if isinstance(clock, RecordedClock) else clock
+
+
 def _read(path: Path) -> dict[str, Latency]:
     """The answers in a file.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is something else; likewise TypeError, KeyError and AttributeError.
+        ValueError: it is something else; likewise the others of `_NO_TABLE`.
     """
     told = json.loads(path.read_text(encoding="utf-8"))
     if told["format"] != _FORMAT:

@@ -17,6 +17,7 @@ from onnxpress.costs.keys import CONTEXTS
 from onnxpress.costs.table import CostTable, Machine, ModelTime, Row
 from onnxpress.errors import OutputError
 from onnxpress.output_file import replace_file
+from onnxpress.toml_places import home_expanded
 
 __all__ = ["CACHE_VARIABLE", "cache_folder", "load_table", "save_table", "table_path"]
 
@@ -34,8 +35,8 @@ def cache_folder() -> Path:
     """Where tables lie."""
     own = os.environ.get(CACHE_VARIABLE)
     if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "onnxpress"
+        return home_expanded(own)
+    return home_expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "onnxpress"
 
 
 def table_path(machine: Machine) -> Path:
@@ -53,7 +54,14 @@ def load_table(machine: Machine) -> CostTable:
         return CostTable(machine)
     except OSError as error:
         why = error.strerror or str(error)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         why = str(error) or type(error).__name__
     note = (
         f"the table of latencies {path} is not used: {why}; what is measured next takes its place, "
@@ -98,7 +106,7 @@ def _read(machine: Machine, path: Path) -> CostTable:
     Raises:
         OSError: it cannot be read.
         ValueError: something else than what `save_table` writes for the machine; likewise
-            TypeError, KeyError, AttributeError and RecursionError.
+            TypeError, KeyError, AttributeError, OverflowError and RecursionError.
     """
     if path.stat().st_size > _MOST_BYTES:
         raise ValueError(f"it is over {_MOST_BYTES / 1e6:.0f} MB")

@@ -25,7 +25,7 @@ from typing import Any
 
 from onnxpress.errors import UsageError, nearest, nearest_file
 from onnxpress.providers.catalogue import PROVIDERS, Provider, provider
-from onnxpress.toml_places import read_toml
+from onnxpress.toml_places import home_expanded, read_toml
 
 __all__ = [
     "NO_PROVIDERS",
@@ -124,7 +124,7 @@ def find_config(path: Path | None = None) -> Path | None:
                 "(given as the provider configuration) [U014]"
             )
         return path
-    usual = (Path("onnxpress.toml"), Path("~/.config/onnxpress/config.toml").expanduser())
+    usual = (Path("onnxpress.toml"), home_expanded("~/.config/onnxpress/config.toml"))
     return next((file for file in usual if file.is_file()), None)
 
 

@@ -39,6 +39,10 @@ _CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv")
 _POOLS = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Resize")
 
 
+_DOMAINS = ("", "ai.onnx", "com.microsoft")
+"""Whose operators the rules are about; a function of a model may have any name."""
+
+
 class SizesOf:
     """The sizes of all tensors of a model."""
 
@@ -76,7 +80,7 @@ class SizesOf:
                 return []
             if node.op_type != "Split" and not node.op_type.startswith("Skip"):
                 return None
-        rule = _RULES.get(node.op_type)
+        rule = _RULES.get(node.op_type) if node.domain in _DOMAINS else None
         return None if rule is None else rule(self, node)
 
     # Element by element

@@ -12,7 +12,7 @@ from command_line import run
 from costs_of import mlp
 
 import onnxpress
-from onnxpress.costs import RecordedClock
+from onnxpress.costs import RecordedClock, for_judging
 from onnxpress.errors import OutputError
 from onnxpress.runtime import Latency, Session
 
@@ -52,6 +52,22 @@ def test_a_pair_is_measured_once() -> None:
     assert len(seen) == 4
 
 
+def test_rounds_that_chose_are_not_told_to_who_judges() -> None:
+    inner, seen = counting(lambda model: float(rows_of(model)))
+    clock = RecordedClock({}, inner)
+    asked(clock, 128, 64)
+    judging = for_judging(clock)
+    assert isinstance(judging, RecordedClock)
+    for _ in range(2):
+        asked(judging, 128, 64)
+        assert len(seen) == 4
+    assert len(clock.known) == 2
+    again = RecordedClock(clock.known, inner)
+    asked(again, 128, 64)
+    asked(again.judging(), 128, 64)
+    assert len(seen) == 4
+
+
 def test_answers_within_noise_of_each_other_are_the_same() -> None:
     clocks = [RecordedClock({}, TableClock(taking)) for taking in (lambda _: 2.0, lambda _: 2.01)]
     assert asked(clocks[0], 128, 64) == asked(clocks[1], 128, 64)
@@ -67,7 +83,10 @@ def test_a_file_gives_the_answers_again(tmp_path: Path) -> None:
     assert seen == []
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": "onnxpress timing 1"}', "\x00"])
+OTHERS = ["", "{}", "[]", '{"format": "onnxpress timing 1"}', "\x00", "[" * 100_000]
+
+
+@pytest.mark.parametrize("content", OTHERS, ids=range(len(OTHERS)))
 def test_a_file_of_something_else_is_refused_and_kept(content: str, tmp_path: Path) -> None:
     path = tmp_path / "times.json"
     path.write_text(content)

@@ -84,6 +84,16 @@ def test_rows_that_are_no_measurements_are_refused(microseconds: object) -> None
     assert load_table(MACHINE).note.endswith("[W021]")
 
 
+@pytest.mark.parametrize("column", [3, 4])
+def test_whole_numbers_without_an_end_are_refused(column: int) -> None:
+    save_table(filled())
+    path = table_path(MACHINE)
+    told = json.loads(path.read_text())
+    told["rows"][0][column] = float("inf")
+    path.write_text(json.dumps(told))
+    assert load_table(MACHINE).note.endswith("[W021]")
+
+
 def test_a_file_of_another_machine_under_this_ones_name_is_not_used() -> None:
     other = Machine("another", 1, "0")
     save_table(filled(other))
