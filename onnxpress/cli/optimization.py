@@ -87,7 +87,7 @@ def optimize_and_write(
             _preview_for(model, names, files, options)
         return
     with interruptible() as interruption:
-        done = []
+        done: list[bool] = []
         for files, names in wanted:
             if done:
                 # A limit is of each model.
