@@ -117,6 +117,18 @@ class Part:
     inputs: Mapping[str, str] = field(default_factory=dict)
     loop: Loop | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a name that is no name of a file.
+
+        Raises:
+            UsageError: it is empty or leads into another folder.
+        """
+        if not self.name or any(text in self.name for text in ("/", "\\", "..", "\0")):
+            raise UsageError(
+                f"{self.model}: the part is called {self.name!r}; expected a name that a file can "
+                "have, without /, \\ and .. [N001]"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
@@ -146,16 +158,33 @@ class Pipeline:
     @property
     def files(self) -> dict[str, str]:
         """Names of files in one folder, by part: the part's own where two would be the same."""
-        names = Counter(part.model.name for part in self.parts)
-        return {
-            part.name: part.model.name if names[part.model.name] == 1 else f"{part.name}.onnx"
-            for part in self.parts
-        }
+        # Some file systems take A and a for one.
+        times = Counter(part.model.name.casefold() for part in self.parts)
+        taken = {name for name, number in times.items() if number == 1}
+        found = {}
+        for part in self.parts:
+            file, number = part.model.name, 1
+            if times[file.casefold()] > 1:
+                file = f"{part.name}.onnx"
+                while file.casefold() in taken:
+                    number += 1
+                    file = f"{part.name}_{number}.onnx"
+                taken.add(file.casefold())
+            found[part.name] = file
+        return found
 
-    def to_toml(self) -> str:
-        """The text that `read_pipeline` reads, all files in its own folder."""
+    def to_toml(self, *, beside: Path | None = None) -> str:
+        """The text that `read_pipeline` reads.
+
+        Args:
+            beside: the folder in which it describes files where they are; `None`: all files lie
+                in its own folder, by the names in `files`.
+        """
+        files = self.files
+        if beside is not None:
+            files = {part.name: _relative(part.model, beside) for part in self.parts}
         table: dict[str, Any] = {} if self.cache == "float" else {"cache": self.cache}
-        table["part"] = [_part_table(part, self.files[part.name]) for part in self.parts]
+        table["part"] = [_part_table(part, files[part.name]) for part in self.parts]
         return tomli_w.dumps(table)
 
 
@@ -244,6 +273,12 @@ def _require_files(parts: Sequence[Part], source: Path) -> None:
                 f"{source}: part {part.name} is missing: there is no file {part.model}"
                 f"{nearest_file(part.model)} [N002]"
             )
+
+
+def _relative(file: Path, folder: Path) -> str:
+    """As a description in the folder names it."""
+    inside = file.is_relative_to(folder)
+    return (file.relative_to(folder) if inside else file.resolve()).as_posix()
 
 
 def _part_table(part: Part, file: str) -> dict[str, Any]:

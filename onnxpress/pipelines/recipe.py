@@ -106,6 +106,13 @@ class PipelineRecipe:
                     f"the recipe has a part {name!r}, and the pipeline has none of that name"
                     f"{nearest(name, names)} (it has {', '.join(names)}) [R001]"
                 )
+        missing = [name for name in names if name not in self.parts]
+        if missing:
+            raise RecipeError(
+                f"the recipe says nothing of the part {missing[0]!r} (it has "
+                f"{', '.join(self.parts) or 'none'}); give the recipe of this pipeline as it was "
+                "written, or optimize again [R001]"
+            )
         if self.digest not in ("", digest):
             raise RecipeError(
                 f"the recipe was made with other calibration data (digest {self.digest[:12]}; "

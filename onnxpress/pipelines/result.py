@@ -111,6 +111,7 @@ class PipelineResult:
         """
         target = Path(folder)
         require_place(self.pipeline, target, force=force)
+        earlier = (target / RECIPE).exists()
         target.mkdir(parents=True, exist_ok=True)
         with FileSet() as files:
             written = write_models(self.models, target, files)
@@ -123,7 +124,7 @@ class PipelineResult:
                 with files.stage(target / side.name) as temporary:
                     shutil.copyfile(side, temporary)
                 written.append(target / side.name)
-            if SHARED not in {path.name for path in written}:
+            if earlier and SHARED not in {path.name for path in written}:
                 files.remove(target / SHARED)
         return written
 
@@ -183,7 +184,7 @@ def require_place(pipeline: Pipeline, folder: Path, *, force: bool) -> None:
         if not force:
             require_own_model(place)
     # A folder with our recipe is an earlier result, and what else is of our names there is ours.
-    ours = [FILE, *(side.name for side in pipeline.side_files)]
+    ours = [FILE, SHARED, *(side.name for side in pipeline.side_files)]
     found = [name for name in ours if (folder / name).exists()]
     if found and not force and not (folder / RECIPE).exists():
         raise OutputError(

@@ -2,13 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from decoders import write_decoder, write_encoder, write_merged, write_seq2seq
+from decoders import write_decoder, write_encoder, write_head, write_merged, write_seq2seq
 
 from onnxpress.errors import ModelError, RecipeError, UsageError
-from onnxpress.pipelines import Pipeline, read_folder, wired
+from onnxpress.pipelines import Part, Pipeline, read_folder, wired
 from onnxpress.runtime import Session
 
 
@@ -77,6 +78,9 @@ def test_a_start_token_of_0_is_written(tmp_path: Path) -> None:
         ("[[part]]", "[[parts]]", RecipeError, "unknown entry 'parts'"),
         ("end = [1]", "end = [1.5]", RecipeError, "expected numbers of tokens"),
         ("[part.loop]", "[part.loop]\nfirst = 'enc'", ModelError, "first is 'enc'.*'encoder'"),
+        ("[part.loop]", "[part.loop]\nfirst = 'decoder'", ModelError, "first is the part itself"),
+        ("[part.loop]", "[part.loop]\nonce = ['pats.*']", ModelError, "once 'pats.*' is no input"),
+        ("[part.loop]", "[part.loop]\nlogits = 'present.0.key'", ModelError, "logits expects"),
         ('name = "decoder"', 'name = "encoder"', RecipeError, "a part 'encoder' already"),
     ],
 )
@@ -90,6 +94,34 @@ def test_what_is_wrong_is_told_with_the_nearest_right_name(
     with pytest.raises(error) as raised:
         fitted(read_folder(path))
     assert re.search(said, str(raised.value))
+
+
+@pytest.mark.parametrize("first", ["", "first = 'decoder'"])
+def test_two_loops_are_refused(tmp_path: Path, first: str) -> None:
+    write_decoder(tmp_path / "plain.onnx")
+    loop = f"[part.loop]\ntokens = 'input_ids'\n{first}\n[part.loop.cache]\n'past_*' = 'present*'"
+    text = f"{GOOD}\n[[part]]\nname = 'other'\nmodel = 'plain.onnx'\n{loop}\n"
+    with pytest.raises(ModelError, match=r"decoder and other both have a loop.*N003"):
+        fitted(read_folder(described(tmp_path, text)))
+
+
+def test_of_a_loop_only_the_logits_are_given_to_others(tmp_path: Path) -> None:
+    write_head(tmp_path / "head.onnx")
+    taken = "[part.inputs]\nlast_hidden_state = 'decoder.present.0.key'"
+    text = f"{GOOD}\n[[part]]\nname = 'head'\nmodel = 'head.onnx'\n{taken}\n"
+    with pytest.raises(ModelError, match=r"gives no 'present.0.key' to others.*it gives logits"):
+        fitted(read_folder(described(tmp_path, text)))
+
+
+def test_every_step_has_to_give_the_cache(tmp_path: Path) -> None:
+    folder = write_seq2seq(tmp_path)
+    # Without `once` the decoder of later steps would have to give the encoder's keys too.
+    pipeline = read_folder(folder)
+    part = pipeline.parts[-1]
+    assert part.loop is not None
+    changed = replace(part, loop=replace(part.loop, once=()))
+    with pytest.raises(ModelError, match=r"there is no output 'present.0.encoder.key'"):
+        fitted(replace(pipeline, parts=(*pipeline.parts[:-1], changed)))
 
 
 def test_a_misfit_names_both_ends(tmp_path: Path) -> None:
@@ -106,6 +138,20 @@ def test_files_of_one_name_are_told_apart_by_their_parts(tmp_path: Path) -> None
     path.write_text(GOOD.replace("decoder.onnx", "other/encoder_model.onnx"))
     files = read_folder(path).files
     assert files == {"encoder": "encoder.onnx", "decoder": "decoder.onnx"}
+
+
+def test_no_two_parts_are_written_as_one_file(tmp_path: Path) -> None:
+    models = {"a": "x/model.onnx", "b": "y/model.onnx", "c": "z/a.onnx", "d": "z/B.onnx"}
+    parts = tuple(Part(name, tmp_path / model) for name, model in models.items())
+    files = Pipeline(parts, "four").files
+    assert files == {"a": "a_2.onnx", "b": "b_2.onnx", "c": "a.onnx", "d": "B.onnx"}
+
+
+@pytest.mark.parametrize("name", ["", "../out", "in/out", "in\\out", ".."])
+def test_a_part_is_never_written_into_another_folder(tmp_path: Path, name: str) -> None:
+    path = described(tmp_path, GOOD.replace('"encoder"', f"'{name}'"))
+    with pytest.raises(UsageError, match=r"a name that a file can have.*N001"):
+        read_folder(path)
 
 
 def test_optimums_folder_is_recognized(tmp_path: Path) -> None:
