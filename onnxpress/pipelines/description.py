@@ -40,7 +40,7 @@ from onnxpress.errors import ModelError, UsageError, nearest_file
 from onnxpress.recipe_entries import Entries
 from onnxpress.toml_places import places_of, read_toml
 
-__all__ = ["CACHES", "FILE", "Loop", "Part", "Pipeline", "matched", "read_pipeline"]
+__all__ = ["CACHES", "FILE", "Loop", "Part", "Pipeline", "matched", "read_pipeline", "side_files"]
 
 FILE = "pipeline.toml"
 CACHES = ("float", "int8")
@@ -62,6 +62,8 @@ _LOOP_KEYS = (
     "cache",
 )
 _STEPS = 32
+_SIDES = (".json", ".txt", ".model", ".spm", ".jinja", ".vocab", ".bpe")
+"""What configurations and tokenizers end with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +227,14 @@ def read_pipeline(path: Path) -> Pipeline:
     cache = root.value("cache", str, "float")
     if cache not in CACHES:
         raise root.error("cache", f"cache is {cache!r}; expected one of {', '.join(CACHES)}")
-    return Pipeline(tuple(parts), str(path), cache)
+    return Pipeline(tuple(parts), str(path), cache, side_files(path.parent, parts))
+
+
+def side_files(folder: Path, parts: Sequence[Part]) -> tuple[Path, ...]:
+    """Configurations and tokenizers that lie beside a description or the models, by name."""
+    used = {part.model.name for part in parts} | {FILE}
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return tuple(f for f in files if f.name not in used and f.name.endswith(_SIDES))
 
 
 def _part(entry: Entries, folder: Path) -> Part:
@@ -244,6 +253,9 @@ def _loop(entry: Entries) -> Loop:
     steps, prompt = entry.value("steps", int, _STEPS), entry.value("prompt", int, 0)
     if steps < 1 or prompt < 0:
         raise entry.error("steps", f"steps is {steps}, prompt {prompt}; expected 1 or more, 0")
+    longest = entry.value("longest", int, None)
+    if longest is not None and longest < 1:
+        raise entry.error("longest", f"longest is {longest}; expected 1 or more")
     end = entry.table_itself.get("end", [])
     end = end if isinstance(end, list) else [end]
     if not all(type(token) is int for token in end):
@@ -262,7 +274,7 @@ def _loop(entry: Entries) -> Loop:
         tuple(end),
         steps,
         prompt,
-        entry.value("longest", int, None),
+        longest,
     )
 
 

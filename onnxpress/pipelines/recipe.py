@@ -21,6 +21,7 @@ from typing import Any
 import tomli_w
 
 from onnxpress.errors import RecipeError, nearest
+from onnxpress.pipelines.description import CACHES
 from onnxpress.recipe import Recipe
 from onnxpress.recipe_entries import Entries
 from onnxpress.toml_places import places_of, read_toml
@@ -92,7 +93,10 @@ class PipelineRecipe:
             )
         calibration = root.table("calibration")
         digest = "" if calibration is None else calibration.value("digest", str, "")
-        return cls(parts, root.value("cache", str, "float"), digest, root.value("seed", int, 0))
+        cache = root.value("cache", str, "float")
+        if cache not in CACHES:
+            raise root.error("cache", f"cache is {cache!r}; expected one of {', '.join(CACHES)}")
+        return cls(parts, cache, digest, root.value("seed", int, 0))
 
     def require(self, names: list[str], digest: str, source: str) -> None:
         """Refuse a recipe of another pipeline or other samples.

@@ -112,7 +112,13 @@ class PipelineResult:
         target = Path(folder)
         require_place(self.pipeline, target, force=force)
         earlier = (target / RECIPE).exists()
-        target.mkdir(parents=True, exist_ok=True)
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"{target}: the folder cannot be made: {error.strerror or error}; choose another "
+                "with -o [O002]"
+            ) from error
         with FileSet() as files:
             written = write_models(self.models, target, files)
             texts = {FILE: self.pipeline.to_toml(), RECIPE: self.recipe.to_toml()}
@@ -174,6 +180,12 @@ def require_place(pipeline: Pipeline, folder: Path, *, force: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: is no folder; a pipeline is written as a folder [O002]")
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{folder}: cannot be made or written to: {nearest} is no folder, or closed to you; "
+            "choose another with -o [O002]"
+        )
     for part in pipeline.parts:
         place = folder / pipeline.files[part.name]
         if place.exists() and part.model.exists() and place.samefile(part.model):
