@@ -129,9 +129,9 @@ class _Told:
     said: Mapping[str, Any]
 
     def error(self, name: str, expected: str) -> UsageError:
-        return UsageError(
-            f"{self.source}: {name} is {self.said[name]!r}; expected {expected} [N001]"
-        )
+        """What is wrong with a value."""
+        found = self.said[name]
+        return UsageError(f"{self.source}: {name} is {found!r}; expected {expected} [N001]")
 
     def number(self, name: str, least: int = 0) -> int | None:
         """A whole number, `None` where it is not said."""
@@ -168,7 +168,7 @@ class _Told:
 
 def _optimum(folder: Path, names: Sequence[str]) -> list[Part]:
     config = _Told(
-        str(folder / "config.json"),
+        f"{folder / 'config.json'} or generation_config.json",
         # What one of them leaves empty is not known, and hides nothing that the other says.
         _config(folder / "config.json") | _config(folder / "generation_config.json"),
     )
@@ -197,8 +197,9 @@ def _optimum(folder: Path, names: Sequence[str]) -> list[Part]:
     if file == _ALONE:
         _require_decoder(folder, decoder, config)
     cache = {"past_key_values.*": "present.*"} if any("past" in n for n in decoder.inputs) else {}
-    known = (config.number(name, 1) for name in _LONGEST_NAMES)
-    longest = next((number for number in known if number is not None), None)
+    # Networks without learned positions say 0 or -1.
+    known = (config.number(name, -1) for name in _LONGEST_NAMES)
+    longest = next((number for number in known if number is not None and number > 0), None)
     loop = Loop(
         _TOKENS,
         cache=cache,
@@ -241,8 +242,9 @@ def _require_decoder(folder: Path, names: _Names, config: _Told) -> None:
     told = config.said.get("architectures")
     architectures = told if isinstance(told, list) else []
     generates = any(str(one).endswith(_GENERATING) for one in architectures)
-    rank = names.ranks.get("logits")
-    if rank not in (None, 3) or not (generates or any("past" in n for n in names.inputs)):
+    takes_past = any("past" in name for name in names.inputs)
+    of_tokens = "logits" in names.outputs and names.ranks.get("logits", 3) == 3
+    if not of_tokens or not (generates or takes_past):
         raise UsageError(
             f"{folder}: is a single model: {_ALONE} takes no cache, its logits are not of each "
             f"token, or config.json says another task than to generate; give {folder / _ALONE} "

@@ -76,6 +76,7 @@ def test_a_start_token_of_0_is_written(tmp_path: Path) -> None:
         ("past_key_values.*", "*.key", ModelError, "'past_key_values.0.value' looks like a cache"),
         ('"input_ids"', '"inputs_ids"', ModelError, "did you mean 'input_ids'"),
         ("[[part]]", "[[parts]]", RecipeError, "unknown entry 'parts'"),
+        ("end = [1]", "longest = 0", RecipeError, "longest is 0; expected 1 or more"),
         ("end = [1]", "end = [1.5]", RecipeError, "expected numbers of tokens"),
         ("[part.loop]", "[part.loop]\nfirst = 'enc'", ModelError, "first is 'enc'.*'encoder'"),
         ("[part.loop]", "[part.loop]\nfirst = 'decoder'", ModelError, "first is the part itself"),
@@ -177,6 +178,60 @@ def test_an_encoder_without_a_decoder_is_a_missing_part(tmp_path: Path) -> None:
         read_folder(tmp_path)
 
 
+def config_of(folder: Path, **said: object) -> Pipeline:
+    write_seq2seq(folder)
+    (folder / "config.json").write_text(json.dumps(said))
+    return read_folder(folder)
+
+
+def test_null_hides_nothing_that_the_other_file_says(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"decoder_start_token_id": null}')
+    loop = config_of(tmp_path, decoder_start_token_id=5).parts[-1].loop
+    assert loop is not None
+    assert loop.start == 5
+
+
+def test_a_decoder_may_begin_with_the_token_of_any_text(tmp_path: Path) -> None:
+    loop = config_of(tmp_path, decoder_start_token_id=None, bos_token_id=7).parts[-1].loop
+    assert loop is not None
+    assert loop.start == 7
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        ({}, "says no token that the decoder begins with"),
+        ({"bos_token_id": "<s>"}, "bos_token_id is '<s>'; expected a whole number"),
+        ({"bos_token_id": 0, "eos_token_id": [1, "a"]}, "eos_token_id is .*; expected a whole"),
+        ({"bos_token_id": 0, "n_positions": "long"}, "n_positions is 'long'; expected a whole"),
+    ],
+)
+def test_what_a_configuration_cannot_mean_is_told(
+    tmp_path: Path, said: dict[str, object], problem: str
+) -> None:
+    with pytest.raises(UsageError, match=rf"config.json.*{problem}.*N001"):
+        config_of(tmp_path, **said)
+
+
+@pytest.mark.parametrize("architecture", ["BertForMaskedLM", "GPT2LMHeadModel", "LlamaForCausalLM"])
+def test_a_single_model_that_generates_nothing_is_no_decoder(
+    tmp_path: Path, architecture: str
+) -> None:
+    write_decoder(tmp_path / "model.onnx", with_past=False)
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+    if architecture == "BertForMaskedLM":
+        with pytest.raises(UsageError, match=r"is a single model.*give .*model.onnx itself.*N001"):
+            read_folder(tmp_path)
+    else:
+        assert read_folder(tmp_path).parts[0].loop is not None
+
+
+def test_files_beside_a_description_belong_to_it(tmp_path: Path) -> None:
+    path = described(tmp_path, GOOD)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert read_folder(path).side_files == (tmp_path / "tokenizer.json",)
+
+
 def genai(folder: Path, **model: object) -> Path:
     write_decoder(folder / "model.onnx")
     names = {
@@ -203,6 +258,14 @@ def test_genais_folder_is_recognized(tmp_path: Path) -> None:
 def test_what_is_not_understood_of_genai_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="an encoder beside the decoder"):
         read_folder(genai(tmp_path, encoder={"filename": "encoder.onnx"}))
+
+
+@pytest.mark.parametrize(
+    "said", [{"context_length": "40"}, {"context_length": 0}, {"eos_token_id": "end"}]
+)
+def test_a_wrong_type_in_genai_is_told(tmp_path: Path, said: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=rf"{next(iter(said))} is .*; expected a whole.*N001"):
+        read_folder(genai(tmp_path, **said))
 
 
 def test_a_folder_of_no_layout_says_what_it_holds(tmp_path: Path) -> None:

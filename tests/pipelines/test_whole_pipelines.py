@@ -10,7 +10,7 @@ from decoders import prompts, write_decoder, write_encoder, write_head, write_me
 
 from onnxpress import Budget
 from onnxpress.cli import cli
-from onnxpress.errors import NoSamplesError, OutputError, RecipeError
+from onnxpress.errors import NoSamplesError, OutputError, RecipeError, UsageError
 from onnxpress.passes.quantize import Quantize
 from onnxpress.pipelines import (
     PipelineRecipe,
@@ -21,7 +21,7 @@ from onnxpress.pipelines import (
     read_folder,
     wired,
 )
-from onnxpress.pipelines.result import RECIPE
+from onnxpress.pipelines.result import RECIPE, require_place
 from onnxpress.pipelines.running import FORCED
 from onnxpress.pipelines.sharing import SHARED
 from onnxpress.runtime import Session
@@ -155,6 +155,48 @@ def test_parts_that_generate_nothing_are_judged_by_the_last_ones_outputs(tmp_pat
     assert found.figures == ()
     assert found.measurement.metrics[0].name == "agreement of steps"
     assert found.bytes < 0.6 * found.original_bytes
+
+
+def test_a_part_that_nothing_judges_is_left_and_told(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "encoder.onnx")
+    for name in ("head1", "head2"):
+        write_head(tmp_path / f"{name}.onnx")
+    (tmp_path / "pipeline.toml").write_text(
+        "".join(
+            f"[[part]]\nname = '{name}'\nmodel = '{name}.onnx'\n"
+            for name in ("encoder", "head1", "head2")
+        )
+    )
+    found = optimize_pipeline(tmp_path, calibration=CALIBRATION, passes=["quantize"], threads=1)
+    done = {part.name for part in found.parts if part.result is not None}
+    assert "encoder" in done
+    assert "head1" not in done
+    assert [n for n in found.warnings if n.startswith("part head1 is left") and "N008" in n]
+
+
+def test_what_an_interruption_left_is_told(tmp_path: Path) -> None:
+    write_decoder(tmp_path / "model.onnx")
+    found = optimize_pipeline(tmp_path, calibration=CALIBRATION, threads=1, stop=lambda: True)
+    assert found.parts[0].result is None
+    assert any("interrupted before its turn" in note for note in found.warnings)
+
+
+def test_another_task_than_to_generate_is_refused(seq2seq: Path) -> None:
+    with pytest.raises(UsageError, match=r"--task is 'nonsense'.*sequence.*U005"):
+        optimize_pipeline(seq2seq, calibration=CALIBRATION, budget=Budget(task="nonsense"))
+
+
+def test_a_recipe_with_an_unknown_cache_is_refused(written: Path, tmp_path: Path) -> None:
+    text = (written / RECIPE).read_text().replace('cache = "float"', 'cache = "int4"')
+    (tmp_path / "recipe.toml").write_text(text)
+    with pytest.raises(RecipeError, match=r"cache is 'int4'; expected one of float, int8.*R004"):
+        PipelineRecipe.load(tmp_path / "recipe.toml")
+
+
+def test_a_place_that_is_no_folder_is_told_before_the_search(seq2seq: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file is no folder, or closed to you.*O002"):
+        require_place(read_folder(seq2seq), tmp_path / "file" / "out", force=False)
 
 
 def test_without_samples_it_says_what_they_hold(seq2seq: Path) -> None:
