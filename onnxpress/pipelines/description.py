@@ -26,6 +26,7 @@ Parts run in this order. An input that is not named takes the output of an earli
 name, and else is an input of the pipeline, which the samples hold.
 """
 
+import os
 import re
 import tomllib
 from collections import Counter
@@ -197,7 +198,7 @@ def matched(pattern: str, names: Sequence[str]) -> dict[str, str]:
     return {name: ".".join(match.groups()) for name, match in found.items() if match}
 
 
-def read_pipeline(path: Path) -> Pipeline:
+def read_pipeline(source: str | os.PathLike[str]) -> Pipeline:
     """Read a description.
 
     Raises:
@@ -205,6 +206,7 @@ def read_pipeline(path: Path) -> Pipeline:
         RecipeError: an entry means nothing, with its line.
         ModelError: a file that it names is not there.
     """
+    path = Path(source)
     try:
         text = path.read_text(encoding="utf-8")
         table = read_toml(text)

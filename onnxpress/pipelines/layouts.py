@@ -9,6 +9,7 @@
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,13 +51,14 @@ _MASK, _POSITIONS, _FLAG, _TOKENS = (
 _LONGEST_NAMES = ("max_position_embeddings", "n_positions", "max_target_positions")
 
 
-def read_folder(path: Path) -> Pipeline:
+def read_folder(source: str | os.PathLike[str]) -> Pipeline:
     """Read a description, or a folder in one of the known layouts.
 
     Raises:
         UsageError: no layout is recognized.
         ModelError: a file that belongs to the layout is missing.
     """
+    path = Path(source)
     if not path.is_dir():
         return read_pipeline(path)
     names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
