@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from onnxpress.cli.begun import left_of
 from onnxpress.cli.exit_status import INTERRUPTED, NOT_MET
 from onnxpress.cli.interruption import interruptible
 from onnxpress.cli.json_output import check_json, write_json
@@ -31,6 +32,9 @@ _OF_ONE_MODEL: Mapping[str, object] = {
     "fix_shapes": (),
     "providers": NO_PROVIDERS,
     "overridable": None,
+    "max_size": None,
+    "min_speedup": None,
+    "max_latency": None,
 }
 """Options that a pipeline does not take, with what they are where they are not given."""
 
@@ -65,13 +69,16 @@ def optimize_pipeline_and_write(
             )
     pipeline = read_folder(path)
     if dry_run:
-        click.echo(pipeline.to_toml(), nl=False)
+        click.echo(pipeline.to_toml(beside=_base(path)), nl=False)
         return
-    folder = output or (path if path.is_dir() else path.parent).with_suffix(".opt")
+    base = _base(path).resolve()
+    # A name ends where it ends: `whisper-v1.5` has no suffix.
+    folder = output or base.parent / f"{base.name or 'pipeline'}.opt"
     require_place(pipeline, folder, force=force)
     check_json(json_path, [path, options.get("calibration"), options.get("evaluation")])
     budget = Budget(**{field.name: options.pop(field.name) for field in fields(Budget)})
     with interruptible() as interruption:
+        options["time_limit"] = left_of(options["time_limit"])
         with progress_line() as progress:
             result = optimize_pipeline(
                 pipeline,
@@ -88,6 +95,11 @@ def optimize_pipeline_and_write(
         sys.exit(INTERRUPTED)
     if not result.within_budget:
         sys.exit(NOT_MET)
+
+
+def _base(path: Path) -> Path:
+    """The folder of a description, or itself."""
+    return path if path.is_dir() else path.parent
 
 
 def _print(result: PipelineResult, folder: Path, written: list[Path]) -> None:

@@ -83,17 +83,29 @@ def compressed(
     """Every part, in the order in which they were done; the sessions are those of the results."""
     sizes = {p.name: model_file.size_bytes(p.model) for p in work.wiring.pipeline.parts}
     order = sorted(sizes, key=lambda name: -sizes[name]) if told is None else list(told.parts)
-    whole, done = sum(sizes[name] for name in order), 0
+    judged = _judged(work)
+    # What is left as it is spends nothing, so that the others share the budget.
+    counted = {name: sizes[name] if name in judged or told is not None else 0 for name in order}
+    whole, done = sum(counted.values()), 0
     found: list[PartResult] = []
     for name in order:
         described = work.wiring.pipeline.part(name)
-        share = sizes[name] / whole
-        own = part(tell, done / whole, (done + sizes[name]) / whole)
-        done += sizes[name]
+        share = counted[name] / whole
+        own = part(tell, done / whole, (done + counted[name]) / whole)
+        done += counted[name]
         if told is not None:
             result = _repeated(work, described, told.parts[name], own)
+        elif name not in judged:
+            result = None
+            work.notes.append(
+                f"part {name} is left as it is: no later part reads what it gives, so that "
+                "nothing would judge it; optimize it alone [N008]"
+            )
         elif stop():
             result = None
+            work.notes.append(
+                f"part {name} is left as it is: the run was interrupted before its turn [N008]"
+            )
         else:
             result = _searched(work, described, share, _MARGIN * done / whole, own)
         model = model_file.load(described.model) if result is None else result.model
@@ -101,6 +113,21 @@ def compressed(
             work.sessions[name] = Session(result.model, threads=1, name=name)
         spent = work.spent(work.sessions)
         found.append(PartResult(name, model, result, sizes[name], spent))
+    return found
+
+
+def _judged(work: Work) -> set[str]:
+    """Parts on which the outputs of the last part depend."""
+    found: set[str] = set()
+    waiting = [Running(work.wiring, work.original).last]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        loop = work.wiring.pipeline.part(name).loop
+        waiting += [loop.first] if loop is not None and loop.first is not None else []
+        waiting += [s.part for s in work.wiring.sources[name].values() if s.part is not None]
     return found
 
 

@@ -26,6 +26,7 @@ Parts run in this order. An input that is not named takes the output of an earli
 name, and else is an input of the pipeline, which the samples hold.
 """
 
+import os
 import re
 import tomllib
 from collections import Counter
@@ -40,7 +41,7 @@ from onnxpress.errors import ModelError, UsageError, nearest_file
 from onnxpress.recipe_entries import Entries
 from onnxpress.toml_places import places_of, read_toml
 
-__all__ = ["CACHES", "FILE", "Loop", "Part", "Pipeline", "matched", "read_pipeline"]
+__all__ = ["CACHES", "FILE", "Loop", "Part", "Pipeline", "matched", "read_pipeline", "side_files"]
 
 FILE = "pipeline.toml"
 CACHES = ("float", "int8")
@@ -62,6 +63,8 @@ _LOOP_KEYS = (
     "cache",
 )
 _STEPS = 32
+_SIDES = (".json", ".txt", ".model", ".spm", ".jinja", ".vocab", ".bpe")
+"""What configurations and tokenizers end with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,18 @@ class Part:
     inputs: Mapping[str, str] = field(default_factory=dict)
     loop: Loop | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a name that is no name of a file.
+
+        Raises:
+            UsageError: it is empty or leads into another folder.
+        """
+        if not self.name or any(text in self.name for text in ("/", "\\", "..", "\0")):
+            raise UsageError(
+                f"{self.model}: the part is called {self.name!r}; expected a name that a file can "
+                "have, without /, \\ and .. [N001]"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
@@ -146,16 +161,33 @@ class Pipeline:
     @property
     def files(self) -> dict[str, str]:
         """Names of files in one folder, by part: the part's own where two would be the same."""
-        names = Counter(part.model.name for part in self.parts)
-        return {
-            part.name: part.model.name if names[part.model.name] == 1 else f"{part.name}.onnx"
-            for part in self.parts
-        }
+        # Some file systems take A and a for one.
+        times = Counter(part.model.name.casefold() for part in self.parts)
+        taken = {name for name, number in times.items() if number == 1}
+        found = {}
+        for part in self.parts:
+            file, number = part.model.name, 1
+            if times[file.casefold()] > 1:
+                file = f"{part.name}.onnx"
+                while file.casefold() in taken:
+                    number += 1
+                    file = f"{part.name}_{number}.onnx"
+                taken.add(file.casefold())
+            found[part.name] = file
+        return found
 
-    def to_toml(self) -> str:
-        """The text that `read_pipeline` reads, all files in its own folder."""
+    def to_toml(self, *, beside: Path | None = None) -> str:
+        """The text that `read_pipeline` reads.
+
+        Args:
+            beside: the folder in which it describes files where they are; `None`: all files lie
+                in its own folder, by the names in `files`.
+        """
+        files = self.files
+        if beside is not None:
+            files = {part.name: _relative(part.model, beside) for part in self.parts}
         table: dict[str, Any] = {} if self.cache == "float" else {"cache": self.cache}
-        table["part"] = [_part_table(part, self.files[part.name]) for part in self.parts]
+        table["part"] = [_part_table(part, files[part.name]) for part in self.parts]
         return tomli_w.dumps(table)
 
 
@@ -166,7 +198,7 @@ def matched(pattern: str, names: Sequence[str]) -> dict[str, str]:
     return {name: ".".join(match.groups()) for name, match in found.items() if match}
 
 
-def read_pipeline(path: Path) -> Pipeline:
+def read_pipeline(source: str | os.PathLike[str]) -> Pipeline:
     """Read a description.
 
     Raises:
@@ -174,6 +206,7 @@ def read_pipeline(path: Path) -> Pipeline:
         RecipeError: an entry means nothing, with its line.
         ModelError: a file that it names is not there.
     """
+    path = Path(source)
     try:
         text = path.read_text(encoding="utf-8")
         table = read_toml(text)
@@ -196,7 +229,14 @@ def read_pipeline(path: Path) -> Pipeline:
     cache = root.value("cache", str, "float")
     if cache not in CACHES:
         raise root.error("cache", f"cache is {cache!r}; expected one of {', '.join(CACHES)}")
-    return Pipeline(tuple(parts), str(path), cache)
+    return Pipeline(tuple(parts), str(path), cache, side_files(path.parent, parts))
+
+
+def side_files(folder: Path, parts: Sequence[Part]) -> tuple[Path, ...]:
+    """Configurations and tokenizers that lie beside a description or the models, by name."""
+    used = {part.model.name for part in parts} | {FILE}
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return tuple(f for f in files if f.name not in used and f.name.endswith(_SIDES))
 
 
 def _part(entry: Entries, folder: Path) -> Part:
@@ -215,6 +255,9 @@ def _loop(entry: Entries) -> Loop:
     steps, prompt = entry.value("steps", int, _STEPS), entry.value("prompt", int, 0)
     if steps < 1 or prompt < 0:
         raise entry.error("steps", f"steps is {steps}, prompt {prompt}; expected 1 or more, 0")
+    longest = entry.value("longest", int, None)
+    if longest is not None and longest < 1:
+        raise entry.error("longest", f"longest is {longest}; expected 1 or more")
     end = entry.table_itself.get("end", [])
     end = end if isinstance(end, list) else [end]
     if not all(type(token) is int for token in end):
@@ -233,7 +276,7 @@ def _loop(entry: Entries) -> Loop:
         tuple(end),
         steps,
         prompt,
-        entry.value("longest", int, None),
+        longest,
     )
 
 
@@ -244,6 +287,12 @@ def _require_files(parts: Sequence[Part], source: Path) -> None:
                 f"{source}: part {part.name} is missing: there is no file {part.model}"
                 f"{nearest_file(part.model)} [N002]"
             )
+
+
+def _relative(file: Path, folder: Path) -> str:
+    """As a description in the folder names it."""
+    inside = file.is_relative_to(folder)
+    return (file.relative_to(folder) if inside else file.resolve()).as_posix()
 
 
 def _part_table(part: Part, file: str) -> dict[str, Any]:

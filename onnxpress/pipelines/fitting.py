@@ -50,11 +50,12 @@ def wired(pipeline: Pipeline, sessions: Mapping[str, Session]) -> Wiring:
     Raises:
         ModelError: the parts do not fit: which, where, and what would be nearest.
     """
+    _require_one_loop(pipeline)
     parts = tuple(_with_pairs(part, sessions, pipeline.source) for part in pipeline.parts)
     pipeline = replace(pipeline, parts=parts)
     sources: dict[str, dict[str, Source]] = {}
     needed: dict[str, InputSpec] = {}
-    earlier: list[str] = []
+    earlier: dict[str, Sequence[str]] = {}
     for part in parts:
         own = sources.setdefault(part.name, {})
         where = f"{pipeline.source}: part {part.name}"
@@ -63,18 +64,50 @@ def wired(pipeline: Pipeline, sessions: Mapping[str, Session]) -> Wiring:
         for spec in sessions[part.name].inputs:
             if _fed_by_loop(part, pipeline, spec.name):
                 continue
-            source = _source(part, spec, earlier, sessions, where)
+            source = _source(part, spec, _before(part, earlier, pipeline), where)
             _require_fit(source, spec, sessions, where)
             own[spec.name] = source
             if source.part is None:
                 needed.setdefault(source.name, replace(spec, name=source.name))
-        earlier.append(part.name)
+        # What takes the first step of a loop gives what it computes to that loop alone.
+        if part.name not in pipeline.firsts:
+            loop = part.loop
+            earlier[part.name] = [loop.logits] if loop else sessions[part.name].output_names
     # A prompt is what the samples hold of the tokens that a loop takes.
     for part in parts:
         if part.loop is not None and part.loop.start is None:
             spec = next(s for s in sessions[part.name].inputs if s.name == part.loop.tokens)
             needed.setdefault(spec.name, spec)
     return Wiring(pipeline, sources, tuple(needed.values()))
+
+
+def _require_one_loop(pipeline: Pipeline) -> None:
+    """A sample holds the tokens of one text, which one loop follows."""
+    looped = [part for part in pipeline.parts if part.loop is not None]
+    for part in looped:
+        if part.loop is not None and part.loop.first == part.name:
+            raise ModelError(
+                f"{pipeline.source}: part {part.name}, loop: first is the part itself; name "
+                "another one, or leave `first` out [N003]"
+            )
+    if len(looped) > 1:
+        names = " and ".join(part.name for part in looped[:2])
+        raise ModelError(
+            f"{pipeline.source}: the parts {names} both have a loop; expected one loop in a "
+            "pipeline: leave the other's [part.loop] out, as of a part that is named as `first` "
+            "[N003]"
+        )
+
+
+def _before(
+    part: Part, earlier: Mapping[str, Sequence[str]], pipeline: Pipeline
+) -> Mapping[str, Sequence[str]]:
+    """Outputs that are there when a part runs, by part; what takes a first step runs in a loop."""
+    owners = [p.name for p in pipeline.parts if p.loop is not None and p.loop.first == part.name]
+    names = [part.name, *owners]
+    places = [at for at, p in enumerate(pipeline.parts) if p.name in names]
+    before = {p.name for p in pipeline.parts[: min(places)]}
+    return {name: outputs for name, outputs in earlier.items() if name in before}
 
 
 def _with_pairs(part: Part, sessions: Mapping[str, Session], source: str) -> Part:
@@ -96,8 +129,16 @@ def _with_pairs(part: Part, sessions: Mapping[str, Session], source: str) -> Par
     givers = [part.name] if loop.first is None else [part.name, loop.first]
     for giver in givers:
         _require_output(loop.logits, sessions[giver], f"{source}: part {giver}")
-    once = {name for pattern in loop.once for name in matched(pattern, list(specs))}
+        logits = _given(sessions[giver], loop.logits)
+        # onnxruntime gives no sizes where a file does not say the rank.
+        if logits.shape and len(logits.shape) != 3:
+            raise _misfit(where, "logits", "[batch, step, vocabulary]", f"{giver}.{logits}")
+    once = {name for pattern in loop.once for name in _required(pattern, list(specs), where)}
     cache = _pairs(loop, list(specs), sessions[givers[-1]], where)
+    for name, output in cache.items():
+        # The part itself runs every step but the first.
+        if name not in once:
+            _require_output(output, sessions[part.name], f"{where}, cache of {name!r}")
     fed = {*cache, *told, *part.inputs}
     stray = [name for name in specs if name not in fed and _CACHE_WORDS.search(name)]
     if stray and cache:
@@ -109,6 +150,16 @@ def _with_pairs(part: Part, sessions: Mapping[str, Session], source: str) -> Par
     for name, output in cache.items():
         _require_same_rank(specs[name], output, sessions[givers[-1]], where)
     return replace(part, loop=replace(loop, cache=cache, once=tuple(sorted(once))))
+
+
+def _required(pattern: str, inputs: Sequence[str], where: str) -> dict[str, str]:
+    found = matched(pattern, inputs)
+    if not found:
+        raise ModelError(
+            f"{where}: once {pattern!r} is no input{nearest(pattern, inputs)} (there are "
+            f"{', '.join(inputs)}) [N003]"
+        )
+    return found
 
 
 def _pairs(loop: Loop, inputs: Sequence[str], giver: Session, where: str) -> dict[str, str]:
@@ -141,18 +192,22 @@ def _fed_by_loop(part: Part, pipeline: Pipeline, name: str) -> bool:
 def _source(
     part: Part,
     spec: InputSpec,
-    earlier: Sequence[str],
-    sessions: Mapping[str, Session],
+    earlier: Mapping[str, Sequence[str]],
     where: str,
 ) -> Source:
     told = part.inputs.get(spec.name)
     if told is None:
-        giving = [name for name in earlier if spec.name in sessions[name].output_names]
+        giving = [name for name, outputs in earlier.items() if spec.name in outputs]
         return Source(giving[-1] if giving else None, spec.name)
     for name in sorted(earlier, key=len, reverse=True):
         if told.startswith(f"{name}."):
             output = told.removeprefix(f"{name}.")
-            _require_output(output, sessions[name], f"{where}: input {spec.name!r} takes {told!r}")
+            if output not in earlier[name]:
+                raise ModelError(
+                    f"{where}: input {spec.name!r} takes {told!r}, and part {name} gives no "
+                    f"{output!r} to others{nearest(output, list(earlier[name]))} (it gives "
+                    f"{', '.join(earlier[name])}) [N003]"
+                )
             return Source(name, output)
     if "." in told and told.split(".")[0] not in earlier:
         raise ModelError(

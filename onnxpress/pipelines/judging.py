@@ -15,6 +15,7 @@ import numpy as np
 
 from onnxpress import model_file
 from onnxpress.data import Samples
+from onnxpress.errors import UsageError
 from onnxpress.judge import Budget, Evaluator, Kind, Reading
 from onnxpress.pipelines.fitting import Wiring
 from onnxpress.pipelines.running import FORCED, Running
@@ -27,11 +28,20 @@ _ROUNDS = 5
 
 
 def evaluator_of(running: Running, samples: Samples, budget: Budget) -> Evaluator:
-    """Judges pipelines against the original on samples with the tokens to follow."""
+    """Judges pipelines against the original on samples with the tokens to follow.
+
+    Raises:
+        UsageError: the task asked for is another than to generate.
+    """
     wiring = running.wiring
     last = wiring.pipeline.part(running.last)
     if last.loop is None:
         return Evaluator(running, samples, budget, model=model_file.load(last.model))
+    if budget.task not in (None, Kind.SEQUENCE):
+        raise UsageError(
+            f"--task is {budget.task!r}, and the logits of a loop are judged as {Kind.SEQUENCE}; "
+            "leave it out [U005]"
+        )
     name = last.loop.logits
     reading = Reading(
         name, Kind.SEQUENCE, "logits of every step", "the loop reads tokens of it", "logits", 2

@@ -21,6 +21,7 @@ from typing import Any
 import tomli_w
 
 from onnxpress.errors import RecipeError, nearest
+from onnxpress.pipelines.description import CACHES
 from onnxpress.recipe import Recipe
 from onnxpress.recipe_entries import Entries
 from onnxpress.toml_places import places_of, read_toml
@@ -92,7 +93,10 @@ class PipelineRecipe:
             )
         calibration = root.table("calibration")
         digest = "" if calibration is None else calibration.value("digest", str, "")
-        return cls(parts, root.value("cache", str, "float"), digest, root.value("seed", int, 0))
+        cache = root.value("cache", str, "float")
+        if cache not in CACHES:
+            raise root.error("cache", f"cache is {cache!r}; expected one of {', '.join(CACHES)}")
+        return cls(parts, cache, digest, root.value("seed", int, 0))
 
     def require(self, names: list[str], digest: str, source: str) -> None:
         """Refuse a recipe of another pipeline or other samples.
@@ -106,6 +110,13 @@ class PipelineRecipe:
                     f"the recipe has a part {name!r}, and the pipeline has none of that name"
                     f"{nearest(name, names)} (it has {', '.join(names)}) [R001]"
                 )
+        missing = [name for name in names if name not in self.parts]
+        if missing:
+            raise RecipeError(
+                f"the recipe says nothing of the part {missing[0]!r} (it has "
+                f"{', '.join(self.parts) or 'none'}); give the recipe of this pipeline as it was "
+                "written, or optimize again [R001]"
+            )
         if self.digest not in ("", digest):
             raise RecipeError(
                 f"the recipe was made with other calibration data (digest {self.digest[:12]}; "

@@ -9,11 +9,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from onnxpress.data import Samples
+from onnxpress.errors import DataError
 from onnxpress.pipelines.fitting import Wiring
 from onnxpress.pipelines.running import FORCED, Call, Running
 from onnxpress.runtime import Feed, Session
 
 __all__ = ["forced", "recorded"]
+
+_STEPS_KEPT = 3
 
 
 def forced(running: Running, samples: Samples) -> Samples:
@@ -24,19 +27,28 @@ def forced(running: Running, samples: Samples) -> Samples:
     Args:
         running: the original.
         samples: inputs of the pipeline.
+
+    Raises:
+        DataError: a sample ends with its prompt.
     """
     loops = [part.loop for part in running.wiring.pipeline.parts if part.loop is not None]
     if not loops:
         return samples
     loop = loops[-1]
     feeds: list[Feed] = []
-    for feed in samples.feeds:
+    for number, feed in enumerate(samples.feeds):
         known = feed.get(loop.tokens)
         if loop.start is None and loop.prompt and known is not None:
             rest = known[:, loop.prompt : loop.prompt + loop.steps].astype(np.int64)
-            if rest.shape[1]:
-                feeds.append({**feed, FORCED: rest})
-                continue
+            if not rest.shape[1]:
+                raise DataError(
+                    f"{samples.source}: sample {number + 1} holds {known.shape[1]} tokens of "
+                    f"{loop.tokens!r}, and all of them are its prompt ({loop.prompt}), so that "
+                    "nothing follows; give longer samples, or a smaller `prompt` in [part.loop] "
+                    "[D003]"
+                )
+            feeds.append({**feed, FORCED: rest})
+            continue
         feeds.append({**feed, FORCED: running.tokens(feed)})
     return Samples(
         tuple(feeds), None, samples.source, samples.groups, samples.notes, samples.places
@@ -57,7 +69,9 @@ def recorded(
     """
     feeds: list[Feed] = []
     groups: list[int] = []
-    places = np.linspace(0, len(samples) - 1, min(len(samples), most)).astype(int)
+    each = _STEPS_KEPT if wiring.pipeline.part(part).loop is not None else 1
+    number_of = min(len(samples), max(most // each, 1))
+    places = np.linspace(0, len(samples) - 1, number_of).astype(int)
     for number, place in enumerate(dict.fromkeys(places.tolist())):
         calls: list[Call] = []
 
@@ -69,8 +83,6 @@ def recorded(
         chosen = _chosen(calls)
         feeds += [call.feed for call in chosen]
         groups += [number] * len(chosen)
-        if len(feeds) >= most:
-            break
     return Samples(
         tuple(feeds), None, f"{samples.source}, as part {part} is fed", np.asarray(groups, np.int64)
     )

@@ -111,7 +111,14 @@ class PipelineResult:
         """
         target = Path(folder)
         require_place(self.pipeline, target, force=force)
-        target.mkdir(parents=True, exist_ok=True)
+        earlier = (target / RECIPE).exists()
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"{target}: the folder cannot be made: {error.strerror or error}; choose another "
+                "with -o [O002]"
+            ) from error
         with FileSet() as files:
             written = write_models(self.models, target, files)
             texts = {FILE: self.pipeline.to_toml(), RECIPE: self.recipe.to_toml()}
@@ -123,7 +130,7 @@ class PipelineResult:
                 with files.stage(target / side.name) as temporary:
                     shutil.copyfile(side, temporary)
                 written.append(target / side.name)
-            if SHARED not in {path.name for path in written}:
+            if earlier and SHARED not in {path.name for path in written}:
                 files.remove(target / SHARED)
         return written
 
@@ -173,6 +180,12 @@ def require_place(pipeline: Pipeline, folder: Path, *, force: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: is no folder; a pipeline is written as a folder [O002]")
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{folder}: cannot be made or written to: {nearest} is no folder, or closed to you; "
+            "choose another with -o [O002]"
+        )
     for part in pipeline.parts:
         place = folder / pipeline.files[part.name]
         if place.exists() and part.model.exists() and place.samefile(part.model):
@@ -183,7 +196,7 @@ def require_place(pipeline: Pipeline, folder: Path, *, force: bool) -> None:
         if not force:
             require_own_model(place)
     # A folder with our recipe is an earlier result, and what else is of our names there is ours.
-    ours = [FILE, *(side.name for side in pipeline.side_files)]
+    ours = [FILE, SHARED, *(side.name for side in pipeline.side_files)]
     found = [name for name in ours if (folder / name).exists()]
     if found and not force and not (folder / RECIPE).exists():
         raise OutputError(

@@ -137,10 +137,19 @@ class Running:
     ) -> Array:
         """The first tokens, int64 `[batch, n]`."""
         if loop.start is not None:
-            arrays = [*constant[part.name].values(), *feed.values()]
-            return np.full((len(arrays[0]) if arrays else 1, 1), loop.start, np.int64)
+            known = {**feed, **constant[part.name]}
+            return np.full((self._batch(part, loop, known), 1), loop.start, np.int64)
         given = feed[loop.tokens].astype(np.int64)
         return given[:, : loop.prompt] if loop.prompt else given
+
+    def _batch(self, part: Part, loop: Loop, known: Mapping[str, Array]) -> int:
+        """Texts at a time: of the input with most axes whose first is free, else what is fixed."""
+        specs = [*self.sessions[part.name].inputs, *self.wiring.inputs]
+        free = [s for s in specs if s.name in known and s.shape and not isinstance(s.shape[0], int)]
+        if free:
+            return len(known[max(free, key=lambda spec: len(spec.shape)).name])
+        fixed = next(s for s in specs if s.name == loop.tokens).shape[0]
+        return fixed if isinstance(fixed, int) else 1
 
     def _counted(
         self, turn: str, loop: Loop, new: Array, past: int, cache: Mapping[str, Array]

@@ -33,9 +33,15 @@ def _digests(models: Mapping[str, ir.Model]) -> dict[str, dict[str, ir.TensorPro
         own = found.setdefault(file, {})
         for value in model.graph.initializers.values():
             tensor = value.const_value
-            if tensor is not None and tensor.nbytes >= _LEAST and not value.is_graph_input():
+            if tensor is not None and _can_stand_apart(value, tensor):
                 own[_digest(tensor)] = tensor
     return found
+
+
+def _can_stand_apart(value: ir.Value, tensor: ir.TensorProtocol) -> bool:
+    # Texts have no raw bytes (ONNX, TensorProto).
+    texts = tensor.dtype == ir.DataType.STRING
+    return not texts and tensor.nbytes >= _LEAST and not value.is_graph_input()
 
 
 def _digest(tensor: ir.TensorProtocol) -> str:
@@ -101,7 +107,7 @@ def _referring(model: ir.Model, places: Mapping[str, tuple[int, int]]) -> bytes:
     ):
         held = value.const_value
         place = None
-        if held is not None and held.nbytes >= _LEAST and not value.is_graph_input():
+        if held is not None and _can_stand_apart(value, held):
             place = places.get(_digest(held))
         if place is None:
             continue

@@ -2,13 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from decoders import write_decoder, write_encoder, write_merged, write_seq2seq
+from decoders import write_decoder, write_encoder, write_head, write_merged, write_seq2seq
 
 from onnxpress.errors import ModelError, RecipeError, UsageError
-from onnxpress.pipelines import Pipeline, read_folder, wired
+from onnxpress.pipelines import Part, Pipeline, read_folder, wired
 from onnxpress.runtime import Session
 
 
@@ -75,8 +76,12 @@ def test_a_start_token_of_0_is_written(tmp_path: Path) -> None:
         ("past_key_values.*", "*.key", ModelError, "'past_key_values.0.value' looks like a cache"),
         ('"input_ids"', '"inputs_ids"', ModelError, "did you mean 'input_ids'"),
         ("[[part]]", "[[parts]]", RecipeError, "unknown entry 'parts'"),
+        ("end = [1]", "longest = 0", RecipeError, "longest is 0; expected 1 or more"),
         ("end = [1]", "end = [1.5]", RecipeError, "expected numbers of tokens"),
         ("[part.loop]", "[part.loop]\nfirst = 'enc'", ModelError, "first is 'enc'.*'encoder'"),
+        ("[part.loop]", "[part.loop]\nfirst = 'decoder'", ModelError, "first is the part itself"),
+        ("[part.loop]", "[part.loop]\nonce = ['pats.*']", ModelError, "once 'pats.*' is no input"),
+        ("[part.loop]", "[part.loop]\nlogits = 'present.0.key'", ModelError, "logits expects"),
         ('name = "decoder"', 'name = "encoder"', RecipeError, "a part 'encoder' already"),
     ],
 )
@@ -90,6 +95,34 @@ def test_what_is_wrong_is_told_with_the_nearest_right_name(
     with pytest.raises(error) as raised:
         fitted(read_folder(path))
     assert re.search(said, str(raised.value))
+
+
+@pytest.mark.parametrize("first", ["", "first = 'decoder'"])
+def test_two_loops_are_refused(tmp_path: Path, first: str) -> None:
+    write_decoder(tmp_path / "plain.onnx")
+    loop = f"[part.loop]\ntokens = 'input_ids'\n{first}\n[part.loop.cache]\n'past_*' = 'present*'"
+    text = f"{GOOD}\n[[part]]\nname = 'other'\nmodel = 'plain.onnx'\n{loop}\n"
+    with pytest.raises(ModelError, match=r"decoder and other both have a loop.*N003"):
+        fitted(read_folder(described(tmp_path, text)))
+
+
+def test_of_a_loop_only_the_logits_are_given_to_others(tmp_path: Path) -> None:
+    write_head(tmp_path / "head.onnx")
+    taken = "[part.inputs]\nlast_hidden_state = 'decoder.present.0.key'"
+    text = f"{GOOD}\n[[part]]\nname = 'head'\nmodel = 'head.onnx'\n{taken}\n"
+    with pytest.raises(ModelError, match=r"gives no 'present.0.key' to others.*it gives logits"):
+        fitted(read_folder(described(tmp_path, text)))
+
+
+def test_every_step_has_to_give_the_cache(tmp_path: Path) -> None:
+    folder = write_seq2seq(tmp_path)
+    # Without `once` the decoder of later steps would have to give the encoder's keys too.
+    pipeline = read_folder(folder)
+    part = pipeline.parts[-1]
+    assert part.loop is not None
+    changed = replace(part, loop=replace(part.loop, once=()))
+    with pytest.raises(ModelError, match=r"there is no output 'present.0.encoder.key'"):
+        fitted(replace(pipeline, parts=(*pipeline.parts[:-1], changed)))
 
 
 def test_a_misfit_names_both_ends(tmp_path: Path) -> None:
@@ -108,8 +141,23 @@ def test_files_of_one_name_are_told_apart_by_their_parts(tmp_path: Path) -> None
     assert files == {"encoder": "encoder.onnx", "decoder": "decoder.onnx"}
 
 
+def test_no_two_parts_are_written_as_one_file(tmp_path: Path) -> None:
+    models = {"a": "x/model.onnx", "b": "y/model.onnx", "c": "z/a.onnx", "d": "z/B.onnx"}
+    parts = tuple(Part(name, tmp_path / model) for name, model in models.items())
+    files = Pipeline(parts, "four").files
+    assert files == {"a": "a_2.onnx", "b": "b_2.onnx", "c": "a.onnx", "d": "B.onnx"}
+
+
+@pytest.mark.parametrize("name", ["", "../out", "in/out", "in\\out", ".."])
+def test_a_part_is_never_written_into_another_folder(tmp_path: Path, name: str) -> None:
+    path = described(tmp_path, GOOD.replace('"encoder"', f"'{name}'"))
+    with pytest.raises(UsageError, match=r"a name that a file can have.*N001"):
+        read_folder(path)
+
+
 def test_optimums_folder_is_recognized(tmp_path: Path) -> None:
-    found = fitted(read_folder(write_seq2seq(tmp_path)))
+    # A text names a folder as well.
+    found = fitted(read_folder(str(write_seq2seq(tmp_path))))
     assert [part.name for part in found.parts] == ["encoder", "decoder", "decoder_with_past"]
     loop = found.parts[-1].loop
     assert loop is not None
@@ -129,6 +177,60 @@ def test_an_encoder_without_a_decoder_is_a_missing_part(tmp_path: Path) -> None:
     write_encoder(tmp_path / "encoder_model.onnx")
     with pytest.raises(ModelError, match="decoder is missing"):
         read_folder(tmp_path)
+
+
+def config_of(folder: Path, **said: object) -> Pipeline:
+    write_seq2seq(folder)
+    (folder / "config.json").write_text(json.dumps(said))
+    return read_folder(folder)
+
+
+def test_null_hides_nothing_that_the_other_file_says(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"decoder_start_token_id": null}')
+    loop = config_of(tmp_path, decoder_start_token_id=5).parts[-1].loop
+    assert loop is not None
+    assert loop.start == 5
+
+
+def test_a_decoder_may_begin_with_the_token_of_any_text(tmp_path: Path) -> None:
+    loop = config_of(tmp_path, decoder_start_token_id=None, bos_token_id=7).parts[-1].loop
+    assert loop is not None
+    assert loop.start == 7
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        ({}, "says no token that the decoder begins with"),
+        ({"bos_token_id": "<s>"}, "bos_token_id is '<s>'; expected a whole number"),
+        ({"bos_token_id": 0, "eos_token_id": [1, "a"]}, "eos_token_id is .*; expected a whole"),
+        ({"bos_token_id": 0, "n_positions": "long"}, "n_positions is 'long'; expected a whole"),
+    ],
+)
+def test_what_a_configuration_cannot_mean_is_told(
+    tmp_path: Path, said: dict[str, object], problem: str
+) -> None:
+    with pytest.raises(UsageError, match=rf"config.json.*{problem}.*N001"):
+        config_of(tmp_path, **said)
+
+
+@pytest.mark.parametrize("architecture", ["BertForMaskedLM", "GPT2LMHeadModel", "LlamaForCausalLM"])
+def test_a_single_model_that_generates_nothing_is_no_decoder(
+    tmp_path: Path, architecture: str
+) -> None:
+    write_decoder(tmp_path / "model.onnx", with_past=False)
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+    if architecture == "BertForMaskedLM":
+        with pytest.raises(UsageError, match=r"is a single model.*give .*model.onnx itself.*N001"):
+            read_folder(tmp_path)
+    else:
+        assert read_folder(tmp_path).parts[0].loop is not None
+
+
+def test_files_beside_a_description_belong_to_it(tmp_path: Path) -> None:
+    path = described(tmp_path, GOOD)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert read_folder(path).side_files == (tmp_path / "tokenizer.json",)
 
 
 def genai(folder: Path, **model: object) -> Path:
@@ -157,6 +259,14 @@ def test_genais_folder_is_recognized(tmp_path: Path) -> None:
 def test_what_is_not_understood_of_genai_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="an encoder beside the decoder"):
         read_folder(genai(tmp_path, encoder={"filename": "encoder.onnx"}))
+
+
+@pytest.mark.parametrize(
+    "said", [{"context_length": "40"}, {"context_length": 0}, {"eos_token_id": "end"}]
+)
+def test_a_wrong_type_in_genai_is_told(tmp_path: Path, said: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=rf"{next(iter(said))} is .*; expected a whole.*N001"):
+        read_folder(genai(tmp_path, **said))
 
 
 def test_a_folder_of_no_layout_says_what_it_holds(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A pipeline gives what onnxruntime gives when it is called by hand, step by step."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,36 @@ def test_what_a_part_is_given_is_recorded_by_sample(tmp_path: Path) -> None:
     assert found.groups.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     pasts = [feed["past_key_values.0.key"].shape for feed in found.feeds[:3]]
     assert pasts == [(1, HEADS, 6 + length, DIM) for length in (15, -6, 30)]
+
+
+@pytest.mark.parametrize("most", [3, 9])
+def test_what_a_part_is_given_is_from_all_of_the_samples(tmp_path: Path, most: int) -> None:
+    write_decoder(tmp_path / "model.onnx")
+    made = running(tmp_path)
+    feeds = tuple({"input_ids": prompts(1, 2 + at)} for at in range(9))
+    samples = forced(made, Samples(feeds, None, "nine"))
+    found = recorded(made.wiring, made.sessions, samples, "decoder", most)
+    lengths = [feed["input_ids"].shape[1] for feed in found.feeds if feed["input_ids"].size > 1]
+    assert lengths == {3: [2], 9: [2, 6, 10]}[most]
+
+
+def test_a_sample_that_ends_with_its_prompt_is_refused(tmp_path: Path) -> None:
+    write_decoder(tmp_path / "model.onnx")
+    made = running(tmp_path)
+    (part,) = made.wiring.pipeline.parts
+    assert part.loop is not None
+    looped = replace(part, loop=replace(part.loop, prompt=6))
+    pipeline = replace(made.wiring.pipeline, parts=(looped,))
+    prompted = Running(wired(pipeline, made.sessions), made.sessions)
+    samples = Samples(({"input_ids": prompts(1)},), None, "one")
+    with pytest.raises(DataError, match=r"sample 1 holds 6 tokens.*nothing follows.*D003"):
+        forced(prompted, samples)
+
+
+def test_a_text_begins_for_each_row_whatever_stands_first(tmp_path: Path) -> None:
+    found = running(write_seq2seq(tmp_path))
+    feed = {"temperature": np.array(1, np.float32), "input_ids": prompts(3)}
+    assert len(found.tokens(feed)) == 3
 
 
 def test_more_tokens_than_it_was_trained_for_are_refused(tmp_path: Path) -> None:

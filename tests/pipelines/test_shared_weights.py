@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 from decoders import DIM, HEADS, prompts, write_decoder, write_encoder
+from onnx import numpy_helper
 
 from onnxpress import model_file
 from onnxpress.output_file import FileSet
@@ -37,6 +39,21 @@ def test_weights_of_two_models_are_stored_once(tmp_path: Path) -> None:
         before = Session(path, threads=1).run(feed)["logits"]
         after = Session(tmp_path / "out" / path.name, threads=1).run(feed)["logits"]
         assert np.array_equal(before, after)
+
+
+def test_texts_stay_in_their_files(tmp_path: Path) -> None:
+    models = {}
+    for name in ("a.onnx", "b.onnx"):
+        model = onnx.load(write_encoder(tmp_path / name))
+        words = numpy_helper.from_array(np.array(["word"] * 200, object), "words")
+        model.graph.initializer.append(words)
+        onnx.save(model, tmp_path / name)
+        models[name] = model_file.load(tmp_path / name)
+    (tmp_path / "out").mkdir()
+    with FileSet() as files:
+        write_models(models, tmp_path / "out", files)
+    kept = onnx.load(tmp_path / "out" / "a.onnx").graph.initializer
+    assert [list(t.string_data) for t in kept if t.name == "words"] == [[b"word"] * 200]
 
 
 def test_models_that_share_nothing_are_whole_files(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from decoders import prompts, write_decoder, write_encoder, write_head, write_me
 
 from onnxpress import Budget
 from onnxpress.cli import cli
-from onnxpress.errors import NoSamplesError, OutputError, RecipeError
+from onnxpress.errors import NoSamplesError, OutputError, RecipeError, UsageError
 from onnxpress.passes.quantize import Quantize
 from onnxpress.pipelines import (
+    PipelineRecipe,
     PipelineResult,
     Running,
     compressing,
@@ -20,8 +21,9 @@ from onnxpress.pipelines import (
     read_folder,
     wired,
 )
-from onnxpress.pipelines.result import RECIPE
+from onnxpress.pipelines.result import RECIPE, require_place
 from onnxpress.pipelines.running import FORCED
+from onnxpress.pipelines.sharing import SHARED
 from onnxpress.runtime import Session
 
 CALIBRATION = {"input_ids": prompts(40)}
@@ -98,6 +100,13 @@ def test_a_recipe_of_another_pipeline_is_refused(written: Path, tmp_path: Path) 
         optimize_pipeline(tmp_path, calibration=CALIBRATION, recipe=written / RECIPE, threads=1)
 
 
+def test_a_recipe_without_one_of_the_parts_is_refused(written: Path) -> None:
+    recipe = PipelineRecipe.load(written / RECIPE)
+    few = {name: one for name, one in recipe.parts.items() if name != "decoder"}
+    with pytest.raises(RecipeError, match=r"says nothing of the part 'decoder'.*R001"):
+        replace(recipe, parts=few).require(list(recipe.parts), recipe.digest, "the same")
+
+
 def test_a_merged_decoder_gets_smaller_with_its_cache_in_bytes(tmp_path: Path) -> None:
     write_merged(tmp_path / "decoder_model_merged.onnx")
     found = optimize_pipeline(
@@ -148,6 +157,48 @@ def test_parts_that_generate_nothing_are_judged_by_the_last_ones_outputs(tmp_pat
     assert found.bytes < 0.6 * found.original_bytes
 
 
+def test_a_part_that_nothing_judges_is_left_and_told(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "encoder.onnx")
+    for name in ("head1", "head2"):
+        write_head(tmp_path / f"{name}.onnx")
+    (tmp_path / "pipeline.toml").write_text(
+        "".join(
+            f"[[part]]\nname = '{name}'\nmodel = '{name}.onnx'\n"
+            for name in ("encoder", "head1", "head2")
+        )
+    )
+    found = optimize_pipeline(tmp_path, calibration=CALIBRATION, passes=["quantize"], threads=1)
+    done = {part.name for part in found.parts if part.result is not None}
+    assert "encoder" in done
+    assert "head1" not in done
+    assert [n for n in found.warnings if n.startswith("part head1 is left") and "N008" in n]
+
+
+def test_what_an_interruption_left_is_told(tmp_path: Path) -> None:
+    write_decoder(tmp_path / "model.onnx")
+    found = optimize_pipeline(tmp_path, calibration=CALIBRATION, threads=1, stop=lambda: True)
+    assert found.parts[0].result is None
+    assert any("interrupted before its turn" in note for note in found.warnings)
+
+
+def test_another_task_than_to_generate_is_refused(seq2seq: Path) -> None:
+    with pytest.raises(UsageError, match=r"--task is 'nonsense'.*sequence.*U005"):
+        optimize_pipeline(seq2seq, calibration=CALIBRATION, budget=Budget(task="nonsense"))
+
+
+def test_a_recipe_with_an_unknown_cache_is_refused(written: Path, tmp_path: Path) -> None:
+    text = (written / RECIPE).read_text().replace('cache = "float"', 'cache = "int4"')
+    (tmp_path / "recipe.toml").write_text(text)
+    with pytest.raises(RecipeError, match=r"cache is 'int4'; expected one of float, int8.*R004"):
+        PipelineRecipe.load(tmp_path / "recipe.toml")
+
+
+def test_a_place_that_is_no_folder_is_told_before_the_search(seq2seq: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file is no folder, or closed to you.*O002"):
+        require_place(read_folder(seq2seq), tmp_path / "file" / "out", force=False)
+
+
 def test_without_samples_it_says_what_they_hold(seq2seq: Path) -> None:
     with pytest.raises(NoSamplesError, match=r"--calibration, of input_ids: int64"):
         optimize_pipeline(seq2seq, calibration=None)
@@ -167,6 +218,13 @@ def test_files_of_others_are_replaced_with_force_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["pipeline.toml"]
     optimized.save(tmp_path, force=True)
     optimized.save(tmp_path)
+
+
+def test_shared_data_of_others_is_kept(optimized: PipelineResult, tmp_path: Path) -> None:
+    (tmp_path / SHARED).write_text("mine")
+    with pytest.raises(OutputError, match=r"shared.data: exists and is no earlier.*O004"):
+        optimized.save(tmp_path)
+    assert (tmp_path / SHARED).read_text() == "mine"
 
 
 def test_perplexity_is_of_what_the_samples_hold(tmp_path: Path) -> None:
@@ -208,6 +266,40 @@ def test_the_command_writes_a_folder_and_prints_figures(tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"model.onnx", "pipeline.toml", RECIPE}
 
 
+def test_the_folder_in_which_it_runs_gets_one_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "tiny-v1.5"
+    folder.mkdir()
+    write_decoder(folder / "model.onnx")
+    np.savez(folder / "samples.npz", input_ids=CALIBRATION["input_ids"])
+    monkeypatch.chdir(folder)
+    done = CliRunner().invoke(
+        cli,
+        [
+            "optimize",
+            ".",
+            "--calibration",
+            "samples.npz",
+            "--passes",
+            "quantize",
+            "--time-limit",
+            "60",
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "tiny-v1.5.opt" / "model.onnx").is_file()
+
+
+def test_the_dry_run_names_files_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    write_encoder(tmp_path / "sub" / "encoder.onnx")
+    path = tmp_path / "pipeline.toml"
+    path.write_text("[[part]]\nname = 'encoder'\nmodel = 'sub/encoder.onnx'\n")
+    done = CliRunner().invoke(cli, ["optimize", str(path), "--dry-run"])
+    assert 'model = "sub/encoder.onnx"' in done.output
+
+
 def test_the_dry_run_prints_a_description_that_can_be_read(seq2seq: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["optimize", str(seq2seq), "--dry-run"])
     assert done.exit_code == 0, done.output
@@ -217,7 +309,10 @@ def test_the_dry_run_prints_a_description_that_can_be_read(seq2seq: Path, tmp_pa
     assert [part.name for part in read_folder(tmp_path).parts][-1] == "decoder_with_past"
 
 
-def test_an_option_of_one_model_is_refused(seq2seq: Path) -> None:
-    done = CliRunner().invoke(cli, ["optimize", str(seq2seq), "--float16", "all"])
+@pytest.mark.parametrize(
+    "option", [("--float16", "all"), ("--max-size", "1MB"), ("--min-speedup", "2")]
+)
+def test_an_option_of_one_model_is_refused(seq2seq: Path, option: tuple[str, str]) -> None:
+    done = CliRunner().invoke(cli, ["optimize", str(seq2seq), *option])
     assert done.exit_code != 0
     assert "U008" in str(done.exception) + done.output
