@@ -165,7 +165,7 @@ def _options(
     later = [one for one in (*lossy[done:], *training) if one.decisions is None]
     options = replace(
         run.options,
-        share=variant.share * _split(variant, step, done / len(lossy)),
+        share=variant.share * _split(variant, step, done / len(lossy) if lossy else 1.0),
         kernel_preserving_only=variant.kernel_preserving_only,
         refining=not rough,
         explaining=None if rough else run.options.explaining,
