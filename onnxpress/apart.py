@@ -108,7 +108,7 @@ def _ended(code: int, errors: IO[bytes]) -> str:
     lines = errors.read().decode(errors="replace").strip().splitlines()
     if code < 0:
         how = f"its process was ended by {signal.Signals(-code).name}"
-        if -code in (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGBUS):
+        if signal.Signals(-code).name in ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGBUS"):
             return f"{how}, as onnx and onnxruntime do on some broken models"
         return how
     return f"its process ended with {code}: {lines[-1][:_TAIL] if lines else 'no message'}"

@@ -147,7 +147,7 @@ def _refusal(file: Path, model: ir.Model, nbytes: int) -> str:
         nbytes: of its weights. A session of the graph alone takes a while for each node, one of the
             file for each byte; that one judges where the graph alone is refused.
     """
-    if nbytes > _GRAPH_ALONE_BYTES:
+    if nbytes > min(_GRAPH_ALONE_BYTES, _READ_BYTES):
         refusal = structural_refusal(model, name=str(file)) or ""
         if not refusal or nbytes > _READ_BYTES:
             return refusal

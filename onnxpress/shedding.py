@@ -1,8 +1,4 @@
-"""What lay small in a file stays small: what we added to a graph goes before a file grows.
-
-Shapes between nodes, which runtimes infer, go from a file that had none: of a small quantized CNN
-they are a tenth.
-"""
+"""What lay small in a file stays small: what we added to a graph goes before a file grows."""
 
 import onnx_ir as ir
 
@@ -26,19 +22,10 @@ def kept_small(model: ir.Model, given: ir.Model, nbytes: int, *, shed: bool = Tr
         nbytes: of its file.
         shed: whether names and shapes may go; not where passes added what people look for by name.
     """
-    known = {
-        value.name
-        for node in given.graph.all_nodes()
-        for value in node.outputs
-        if value.shape is not None and not value.is_graph_output()
-    }
-    if not known:
-        _shed_shapes(model, known)
     if model_file.whole_size(model) <= nbytes:
         return None
     if shed:
-        _shed_names(model, given)
-        _shed_shapes(model, known)
+        _shed(model, given)
     size = model_file.whole_size(model)
     if size <= nbytes * _TOLERANCE + _STAMP_BYTES:
         return None
@@ -47,17 +34,16 @@ def kept_small(model: ir.Model, given: ir.Model, nbytes: int, *, shed: bool = Tr
     )
 
 
-def _shed_names(model: ir.Model, given: ir.Model) -> None:
-    names = {node.name for node in given.graph.all_nodes()}
+def _shed(model: ir.Model, given: ir.Model) -> None:
+    names: set[str | None] = set()
+    known: set[str | None] = set()
+    for node in given.graph.all_nodes():
+        names.add(node.name)
+        known.update(value.name for value in node.outputs if value.shape is not None)
     for node in model.graph.all_nodes():
         if node.name not in names:
             node.name = None
         _drop_notes(node.metadata_props)
-
-
-def _shed_shapes(model: ir.Model, known: set[str | None]) -> None:
-    """Of what nodes give, where they were not known before."""
-    for node in model.graph.all_nodes():
         for value in node.outputs:
             _drop_notes(value.metadata_props)
             if value.name not in known and not value.is_graph_output():

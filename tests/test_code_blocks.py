@@ -67,7 +67,7 @@ def of(language: str, *pages: str) -> list[Block]:
     return [one for one in BLOCKS if one.language == language and (not pages or one.page in pages)]
 
 
-PYTHON_PAGES = ("README.md", "docs/api.md", "docs/data.md", "docs/python.md")
+PYTHON_PAGES = ("README.md", "docs/api.md", "docs/data.md", "docs/latency.md", "docs/python.md")
 TARGETS = of("toml", "docs/targets.md")
 SAMPLES = [one for one in of("toml", "docs/data.md") if "[preprocessing" not in one.text]
 PREPARATIONS = [one for one in of("toml", "docs/data.md") if "[preprocessing" in one.text]
@@ -280,6 +280,7 @@ def test_what_the_console_is_shown_to_say_is_in_the_code(block: Block) -> None:
 
 SAID = {
     "docs/judge.md": {"detector head", "boxes beside scores"},
+    "docs/latency.md": {"more with samples", "measured on this machine"},
     "docs/passes.md": {"layers that cost most fidelity", "keep it with --keep"},
 }
 """Words that are the same in every run."""

@@ -99,7 +99,7 @@ result.save(sys.argv[2])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("goal", ["balanced", "latency"])
+@pytest.mark.parametrize("goal", ["balanced", pytest.param("latency", marks=pytest.mark.long)])
 def test_the_same_table_of_times_gives_the_same_bytes(
     tmp_path: Path, models: Path, goal: str
 ) -> None:

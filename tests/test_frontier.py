@@ -63,7 +63,7 @@ def explored(model: Path, **more: Any) -> Frontier:
     return explore(Request(model, **given, clock=BY_WORK, **more))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_frontier_of_a_network_is_monotone_and_within_the_budget(models: Path) -> None:
     found = explored(models / "fashion_mlp.onnx", goal="size")
     assert 3 <= len(found.models) <= 8

@@ -40,7 +40,9 @@ def kept_db(result: Result) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "most"), [("mlp", 2_000_000), ("mobile", 500_000)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("mlp", 2_000_000), pytest.param("mobile", 500_000, marks=pytest.mark.long)]
+)
 def test_a_size_is_reached_and_less_is_lost_than_with_the_whole_budget(
     models: Path, name: str, most: int
 ) -> None:

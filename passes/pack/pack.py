@@ -33,7 +33,7 @@ _TYPES = frozenset(
         ir.DataType.UINT8,
     }
 )
-_NODES_BYTES = 1200
+_NODES_BYTES = 1000
 """Of the eight or nine nodes and their small constants."""
 _SHARED_PREFIX = "onnxpress_pack"
 

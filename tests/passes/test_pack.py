@@ -60,7 +60,7 @@ def test_dense_weights_are_not_packed(models: Path) -> None:
 
 @pytest.mark.parametrize(("least_gain", "offers"), [(0.6, True), (0.7, False)])
 def test_saved_bytes_are_those_of_the_file_and_decide(least_gain: float, *, offers: bool) -> None:
-    """90% zeros of 10,000 floats: 31 of 40 kB are saved, 1.2 of them lost to the nodes."""
+    """90% zeros of 10,000 floats: 31 of 40 kB are saved, 1 of them lost to the nodes."""
     rng = np.random.default_rng(0)
     array = np.where(rng.random((100, 100)) < 0.7, 0, rng.standard_normal((100, 100)))
     model = hold(

@@ -99,7 +99,7 @@ def pressed(models: Path, **options: Any) -> onnxpress.Result:
 def test_keeping_the_costliest_layer_makes_the_model_better(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onnxpress.pipeline.Allowance", lambda _: Allowance(-1.0, share=AMPLE))
+    monkeypatch.setattr("onnxpress.prepared.Allowance", lambda _: Allowance(-1.0, share=AMPLE))
     result = pressed(models)
     found = document(result)
     (stage,) = [stage for stage in found["stages"] if stage["pass"] == "prune"]
