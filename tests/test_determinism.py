@@ -68,7 +68,11 @@ DATA = ("--calibration", "calibration.npz", "--evaluation", "evaluation.npz", "-
     [
         ("cnn_opset17", ["optimize", "model.onnx", *DATA]),
         ("mlp_opset17", ["optimize", "model.onnx", *DATA, "--seed", "3"]),
-        ("fashion_mlp", ["optimize", "model.onnx", *DATA, "--passes", "factorize,quantize"]),
+        pytest.param(
+            "fashion_mlp",
+            ["optimize", "model.onnx", *DATA, "--passes", "factorize,quantize"],
+            marks=pytest.mark.long,
+        ),
         ("cnn_opset17", ["optimize", "model.onnx", *DATA, "--float16", "keep-io"]),
         ("loop_body", ["quantize", "model.onnx", "--goal", "size"]),
     ],

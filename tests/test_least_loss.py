@@ -67,7 +67,7 @@ def test_what_is_small_enough_loses_nothing(models: Path) -> None:
     assert found.validation.measurement.drop == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_speed_is_reached_by_the_clock_with_less_lost(models: Path) -> None:
     given = small(clock=by_work(integers=3.0))
     model = models / "fashion_mlp.onnx"
@@ -79,7 +79,7 @@ def test_a_speed_is_reached_by_the_clock_with_less_lost(models: Path) -> None:
     assert kept_db(found) >= kept_db(whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_beyond_the_default_budget_more_is_lost_and_said(models: Path) -> None:
     found = onnxpress.optimize(models / "fashion_mlp.onnx", max_size="90kB", **small())
     assert not found.within_budget

@@ -14,6 +14,7 @@ def begin() -> None:
 
 def left_of(limit_s: float | None) -> float | None:
     """What is left of a limit; all of it where no command has begun, as in tests."""
-    if limit_s is None or not _begun:
+    if limit_s is None or limit_s < 0 or not _begun:
+        # What means nothing is refused by who is given it.
         return limit_s
     return max(limit_s - (time.monotonic() - _begun[0]), 0.0)
