@@ -83,7 +83,7 @@ def test_integer_kernels_are_taken_where_the_clock_finds_them_faster_or_speed_co
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mobile", "mlp"])
+@pytest.mark.parametrize("name", [pytest.param("mobile", marks=pytest.mark.long), "mlp"])
 def test_recipe_gives_the_same_bytes(tmp_path: Path, models: Path, name: str) -> None:
     original = models / f"fashion_{name}.onnx"
     given = {**fashion_data(calibration=48, evaluation=200), "clock": BY_WORK}
