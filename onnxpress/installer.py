@@ -42,9 +42,17 @@ class Skip(Exception):  # noqa: N818 - a reason, not an error
 def _run(*command: str | Path, cwd: Path | None = None) -> str:
     """Run a step and give back what it printed."""
     words = [str(word) for word in command]
+    # What lies in the user's folder is no module of Python, of venv's or of pip's.
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     try:
         done = subprocess.run(  # noqa: S603 - the commands of this file
-            words, cwd=cwd, capture_output=True, text=True, timeout=STEP_S, check=False
+            words,
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=STEP_S,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Skip(f"{words[0]}: {error}") from error

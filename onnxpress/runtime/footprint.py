@@ -55,7 +55,7 @@ def footprint(model: Path, feed: Feed, threads: int) -> Footprint | None:
         texts = {name: a.astype(str) if a.dtype == object else a for name, a in feed.items()}
         np.savez(place, **texts)  # type: ignore[arg-type] # allow_pickle is no input's name
         done = subprocess.run(  # noqa: S603 - our own interpreter
-            [sys.executable, "-c", _CHILD, str(model), str(place), str(threads)],
+            [sys.executable, "-P", "-c", _CHILD, str(model), str(place), str(threads)],
             capture_output=True,
             text=True,
             check=False,

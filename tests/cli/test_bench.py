@@ -42,6 +42,16 @@ def test_memory_that_was_given_back_is_told_apart() -> None:
     assert not _expands({"peak_bytes": None, "held_bytes": None}, first)
 
 
+@pytest.mark.parametrize("name", ["json", "tempfile", "dataclasses"])
+def test_what_lies_in_the_current_folder_is_not_imported(
+    name: str, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('not ours')")
+    image = np.zeros((1, 1, 28, 28), np.float32)
+    assert footprint(models / "fashion_mlp.onnx", {"image": image}, 1) is not None
+
+
 def test_memory_is_of_the_model_and_not_of_what_ran_before(tmp_path: Path) -> None:
     def saved(name: str, rows: int) -> Path:
         weight = np.ones((rows, 1000), np.float32)
