@@ -285,8 +285,8 @@ def too_slow(run: Run, attempt: Attempt) -> bool:
 def followed_ways(
     run: Run,
     share: float,
-    splits: Mapping[str, float] | None = None,
-    cost: Callable[[Attempt], float] | None = None,
+    splits: Mapping[str, float] | None,
+    cost: Callable[[Attempt], float],
     *,
     rough: bool = False,
 ) -> list[tuple[Variant, Attempt]]:
@@ -295,8 +295,9 @@ def followed_ways(
     Args:
         run: the plan.
         share: of the budget.
-        splits: how it is divided among pools; `None`: that is searched by `cost`.
-        cost: of an attempt; `None`: evenly, without a search.
+        splits: how it is divided among pools, evenly where it does not say; `None`: that is
+            searched.
+        cost: of an attempt, by which it is searched; infinite where the budget is broken.
         rough: also where there is but one way, it is not fitted again.
     """
     early = _early(run)
@@ -311,14 +312,12 @@ def followed_ways(
     if run.options.out_of_time() or run.options.left_s <= took:
         return [(last, alone)]
     whole = Variant(share=share, splits=splits or {}, rough=True, alone=alone.stages, kept_s=took)
-    searching = splits is None and cost is not None
-    end = _EVEN if searching else 1.0
+    end = _EVEN if splits is None else 1.0
     started = time.monotonic()
     chain = attempt_of(part_of_run(run, _ALONE, end), whole)
-    if not searching:
+    if splits is not None:
         return [(whole, chain), (last, alone)]
     took = time.monotonic() - started
-    assert cost is not None
     ways = divided(part_of_run(run, end, 1.0), whole, chain, took, attempt_of, cost)
     return [*ways, (last, alone)]
 

@@ -12,6 +12,7 @@ and said; a budget that was asked for is a limit.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from onnxpress import model_file
@@ -129,7 +130,7 @@ def constrained_attempt(
         )
         return attempt, replace(validation, warnings=(*validation.warnings, said))
     run.options.progress(Progress("beyond the default budget, which does not meet the constraints"))
-    looks = _looks(run, wanted, _LOOSEST)
+    looks = _first_looks(run, wanted, _LOOSEST)
     nearest = min(looks, key=lambda look: look.excess)
     if nearest.excess > 1:
         said = (
@@ -165,8 +166,8 @@ def least_loss(run: Run, wanted: Constraints, share: float) -> Attempt:
         lossless = best_attempt(run, 0)
         if _excess(wanted, lossless) <= 1:
             return lossless
-    first = part_of_run(run, 0.0, _FIRST)
-    return _least(run, wanted, _looks(first, wanted, share), 0.0, share)
+    looks = _first_looks(part_of_run(run, 0.0, _FIRST), wanted, share)
+    return _least(run, wanted, looks, 0.0, share)
 
 
 def _least(run: Run, wanted: Constraints, looks: list[_Look], low: float, share: float) -> Attempt:
@@ -179,13 +180,13 @@ def _least(run: Run, wanted: Constraints, looks: list[_Look], low: float, share:
         low: a share that is too little, or 0.
         share: of the budget.
     """
-    spent = run.evaluator.spent_anywhere
     met = [look for look in looks if look.excess <= 1]
     if met:
         bracket, done = _Bracket(_enough(run, met, share), (low, math.inf)), _FIRST
         while not run.options.out_of_time() and (less := bracket.next()) is not None:
             until = done + _NEXT * (_SEARCHED - done)
-            found = _looks(part_of_run(run, done, until), wanted, less)
+            now = part_of_run(run, done, until)
+            found = _looks(now, wanted, less, _least_spent(run, met).variant.splits)
             done = until
             reached = [look for look in found if look.excess <= 1]
             if reached:
@@ -193,7 +194,7 @@ def _least(run: Run, wanted: Constraints, looks: list[_Look], low: float, share:
                 met += reached
             else:
                 bracket.low = less, min(look.excess for look in found)
-        best = min(met, key=lambda look: (spent(look.attempt.measurement), look.excess))
+        best = _least_spent(run, met)
     else:
         best = min(looks, key=lambda look: (not _holds(run, look, share), look.excess))
     fitted = fitted_again(part_of_run(run, _SEARCHED, 1.0), best.variant, best.attempt)
@@ -202,33 +203,56 @@ def _least(run: Run, wanted: Constraints, looks: list[_Look], low: float, share:
 
 def _enough(run: Run, met: list[_Look], share: float) -> tuple[float, float]:
     """The share that is really spent by what meets the constraints, and its excess."""
+    best = _least_spent(run, met)
+    spent = run.evaluator.spent_anywhere(best.attempt.measurement)
+    return min(share, max(spent, _LEAST_SHARE)), best.excess
+
+
+def _least_spent(run: Run, met: list[_Look]) -> _Look:
+    """Of looks that meet the constraints the one that loses least."""
     spent = run.evaluator.spent_anywhere
-    best = min(met, key=lambda look: spent(look.attempt.measurement))
-    return min(share, max(spent(best.attempt.measurement), _LEAST_SHARE)), best.excess
+    return min(met, key=lambda look: (spent(look.attempt.measurement), look.excess))
 
 
 def _holds(run: Run, look: _Look, share: float) -> bool:
     return run.evaluator.holds(look.attempt.measurement, max(share, 1.0))
 
 
-def _looks(run: Run, wanted: Constraints, share: float) -> list[_Look]:
-    """All ways to follow the plan with a share; each takes half of the time that is left."""
+def _first_looks(run: Run, wanted: Constraints, share: float) -> list[_Look]:
+    """All ways to follow the plan with a share, with other divisions of it where none is enough."""
+    looks = _looks(run, wanted, share, {})
+    if min(look.excess for look in looks) <= 1:
+        return looks
+    return [*looks, *_looks(run, wanted, share, None)]
+
+
+def _looks(
+    run: Run, wanted: Constraints, share: float, splits: Mapping[str, float] | None
+) -> list[_Look]:
+    """All ways to follow the plan with a share; each takes half of the time that is left.
+
+    Args:
+        run: the plan.
+        wanted: the constraints.
+        share: of the budget.
+        splits: how it is divided among pools; `None`: that is searched.
+    """
     run = replace(run, options=run.options.with_part_of_time(2))
-    ways = followed_ways(run, share, rough=True)
+
+    def excess(attempt: Attempt) -> float:
+        # A goal of a look is reached only by what keeps within its share.
+        holds = run.evaluator.holds(attempt.measurement, share)
+        return _excess(wanted, attempt) if holds else math.inf
+
+    ways = followed_ways(run, share, splits, excess, rough=True)
     whole = ways[0][1]
-    found = [_Look(way, attempt, _excess(wanted, attempt), whole) for way, attempt in ways]
+    found = [_Look(way, attempt, excess(attempt), whole) for way, attempt in ways]
     quick = [look for look in found if not too_slow(run, look.attempt)]
-    if not quick:
-        way = Variant(kernel_preserving_only=True, share=share, rough=True)
-        attempt = attempt_of(run, way)
-        quick = [_Look(way, attempt, _excess(wanted, attempt), attempt)]
-    # A goal of a look is reached only by what keeps within its share.
-    return [
-        look
-        if run.evaluator.holds(look.attempt.measurement, share)
-        else replace(look, excess=math.inf)
-        for look in quick
-    ]
+    if quick:
+        return quick
+    way = Variant(kernel_preserving_only=True, share=share, rough=True)
+    attempt = attempt_of(run, way)
+    return [_Look(way, attempt, excess(attempt), attempt)]
 
 
 def _excess(wanted: Constraints, attempt: Attempt) -> float:

@@ -163,9 +163,10 @@ def _options(
     rough = variant.rough and step.loses and done == len(lossy)
     training = [one for one in steps if step.loses and one.pool.stage == Stage.RECOVERY]
     later = [one for one in (*lossy[done:], *training) if one.decisions is None]
+    until = variant.splits.get(step.pool.names, done / len(lossy)) if step.loses else 1.0
     options = replace(
         run.options,
-        share=variant.share * _split(variant, step, done / len(lossy) if lossy else 1.0),
+        share=variant.share * until,
         kernel_preserving_only=variant.kernel_preserving_only,
         refining=not rough,
         explaining=None if rough else run.options.explaining,
@@ -176,11 +177,6 @@ def _options(
     # What is kept serves the last of those that come later.
     parts = len(later) if later and variant.kept_s else 1 + len(later)
     return options.with_part_of_time(parts, variant.kept_s if later else 0.0)
-
-
-def _split(variant: Variant, step: _Step, even: float) -> float:
-    """Of the share that may be spent in all, what may be once the step is done."""
-    return variant.splits.get(step.pool.names, even) if step.loses else 1.0
 
 
 def _recovered(
