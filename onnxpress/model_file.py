@@ -32,7 +32,7 @@ from onnxpress.inlining import in_memory, is_in_memory, read_from, with_own_attr
 from onnxpress.mapped import map_tensors, placed
 from onnxpress.output_file import FileSet, check_output, place_of
 from onnxpress.referring import Referring, is_small, referring_to
-from onnxpress.soundness import require_sound
+from onnxpress.soundness import bodies, require_sound
 from onnxpress.spill import Spill
 from onnxpress.streaming import whole_bytes, write_whole
 
@@ -40,6 +40,7 @@ __all__ = [
     "digest",
     "file_bytes",
     "load",
+    "parsed",
     "referring",
     "save",
     "size_bytes",
@@ -77,7 +78,7 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
             specification, or lacks its external data.
     """
     file = Path(path)
-    proto = _parsed(file)
+    proto = parsed(file)
     require_sound(proto, file)
     beside = referred(proto)
     base = locate(proto, file) if has_external(proto) else None
@@ -198,14 +199,18 @@ def _unknown_to_onnx(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     graphs = [proto.graph]
     for graph in graphs:
         for node in graph.node:
-            graphs += [one.g for one in node.attribute if one.HasField("g")]
+            graphs += [body for one in node.attribute for body in bodies(one)]
             known = node.op_type == "LayerNormalization" and opset >= _FIRST_WITH_LAYER_NORM
             if node.op_type in _OF_ONNXRUNTIME and not node.domain and not known:
                 yield node
 
 
-def _parsed(file: Path) -> onnx.ModelProto:
-    """The file's own content, as far as it is an ONNX model at all."""
+def parsed(file: Path) -> onnx.ModelProto:
+    """The file's own content, as far as it is an ONNX model at all; nothing else is checked.
+
+    Raises:
+        ModelError: it is missing, no regular file, or no ONNX model.
+    """
     try:
         if not file.exists():
             near = nearest_file(file) or "; expected an ONNX model"
@@ -254,9 +259,8 @@ def _is_sorted(graph: onnx.GraphProto, outer: set[str]) -> bool:
         if any(name in later for name in node.input):
             return False
         for attribute in node.attribute:
-            bodies = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
             # A body's own names hide those around it.
-            if not all(_is_sorted(body, later - _own_names(body)) for body in bodies):
+            if not all(_is_sorted(body, later - _own_names(body)) for body in bodies(attribute)):
                 return False
         later.difference_update(node.output)
     return True
@@ -267,7 +271,7 @@ def _own_names(graph: onnx.GraphProto) -> set[str]:
 
 
 def weight_bytes(model: ir.Model) -> int:
-    """Bytes of all initializers and constants, those of subgraphs and functions included."""
+    """Bytes of all initializers and constants, those of subgraphs included."""
     total = 0
     for graph in graphs_of(model.graph):
         total += sum(

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from onnxpress.errors import ModelError
 from onnxpress.external_data import tensors
 
-__all__ = ["require_sound"]
+__all__ = ["bodies", "require_sound"]
 
 _MOST_NODES = 20_000_000
 _MOST_BYTES = 1 << 62
@@ -85,7 +85,7 @@ def _require_own_attributes(graph: onnx.GraphProto, file: Path) -> None:
                     f"{attribute.ref_attr_name!r} of a function, and is in none; expected a value; "
                     "export the model again [M003]"
                 )
-            for body in _bodies(attribute):
+            for body in bodies(attribute):
                 _require_own_attributes(body, file)
 
 
@@ -98,7 +98,7 @@ def _require_named_parts(nodes: Iterable[onnx.NodeProto], file: Path) -> None:
                     f"{file}: node {node.name or node.op_type!r} splits into {parts:,} parts and "
                     f"names {len(node.output)}; expected as many; export the model again [M003]"
                 )
-            for body in _bodies(attribute):
+            for body in bodies(attribute):
                 _require_named_parts(body.node, file)
 
 
@@ -126,7 +126,7 @@ def _require_finite_functions(model: onnx.ModelProto, file: Path) -> None:
             key = (node.domain, node.op_type, node.overload)
             total += written_out(key) if key in known else 1
             for attribute in node.attribute:
-                total += sum(count(list(body.node)) for body in _bodies(attribute))
+                total += sum(count(list(body.node)) for body in bodies(attribute))
         return total
 
     if count(list(model.graph.node)) > _MOST_NODES:
@@ -136,5 +136,6 @@ def _require_finite_functions(model: onnx.ModelProto, file: Path) -> None:
         )
 
 
-def _bodies(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+def bodies(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+    """The graphs that an attribute holds."""
     return [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]

@@ -16,7 +16,7 @@ from onnxpress.cli.progress import progress_line
 from onnxpress.errors import UsageError
 from onnxpress.judge import Budget
 from onnxpress.pipelines import PipelineResult, optimize_pipeline, read_folder
-from onnxpress.pipelines.result import require_place
+from onnxpress.pipelines.result import places_in, require_place
 from onnxpress.providers import NO_PROVIDERS
 from onnxpress.report.printing import conclude, console_for, print_all, print_table, print_text
 from onnxpress.report.text import megabytes
@@ -75,7 +75,8 @@ def optimize_pipeline_and_write(
     # A name ends where it ends: `whisper-v1.5` has no suffix.
     folder = output or base.parent / f"{base.name or 'pipeline'}.opt"
     require_place(pipeline, folder, force=force)
-    check_json(json_path, [path, options.get("calibration"), options.get("evaluation")])
+    read = [path, *(options.get(name) for name in ("calibration", "evaluation", "recipe"))]
+    check_json(json_path, [*read, *places_in(folder, pipeline)])
     budget = Budget(**{field.name: options.pop(field.name) for field in fields(Budget)})
     with interruptible() as interruption:
         options["time_limit"] = left_of(options["time_limit"])

@@ -26,8 +26,8 @@ __all__ = ["SCALE", "cache_bytes", "in_bytes", "key_peaks", "refusal"]
 SCALE = "_scale"
 """Behind the name of a value's cache: its scales."""
 _MOST = 127.0
-_KEY = re.compile(r"key(?!_values)|\bk\b", re.IGNORECASE)
-"""`past_key_values.0.key` and `past.0.k`, not `past_key_values.0.value`."""
+_KEY = re.compile(r"key(?!_?values?)|(?<![a-z])k(?![a-z])", re.IGNORECASE)
+"""`past_key_values.0.key`, `past.0.k` and `k_cache_0`, not `past_key_values.0.value`."""
 _FLOATS = ("float32", "float16")
 _LEAST_SCALE = 2.0**-14
 """The smallest normal number of half precision."""

@@ -54,6 +54,7 @@ class Work:
         original: its sessions.
         sessions: as far as parts are compressed.
         calibration: samples that passes look at, with the tokens to follow.
+        selection: samples to choose by, likewise.
         chooser: measures the whole on samples to choose by.
         options: of `onnxpress.optimize`.
         budget: of the whole.
@@ -72,9 +73,10 @@ class Work:
     deadline: float
     notes: list[str] = field(default_factory=list)
 
-    def spent(self, sessions: Mapping[str, Session]) -> float:
+    def spent(self, sessions: Mapping[str, Session], wiring: Wiring | None = None) -> float:
         """The share of the whole budget that the pipeline spends with these sessions."""
-        return self.chooser.spent(self.chooser.measure(Running(self.wiring, sessions)))
+        running = Running(wiring or self.wiring, sessions)
+        return self.chooser.spent(self.chooser.measure(running))
 
 
 def compressed(
@@ -86,7 +88,7 @@ def compressed(
     judged = _judged(work)
     # What is left as it is spends nothing, so that the others share the budget.
     counted = {name: sizes[name] if name in judged or told is not None else 0 for name in order}
-    whole, done = sum(counted.values()), 0
+    whole, done, spent = sum(counted.values()), 0, 0.0
     found: list[PartResult] = []
     for name in order:
         described = work.wiring.pipeline.part(name)
@@ -95,6 +97,9 @@ def compressed(
         done += counted[name]
         if told is not None:
             result = _repeated(work, described, told.parts[name], own)
+            if result is not None:
+                work.sessions[name] = Session(result.model, threads=1, name=name)
+            spent = work.spent(work.sessions)
         elif name not in judged:
             result = None
             work.notes.append(
@@ -107,11 +112,8 @@ def compressed(
                 f"part {name} is left as it is: the run was interrupted before its turn [N008]"
             )
         else:
-            result = _searched(work, described, share, _MARGIN * done / whole, own)
+            result, spent = _searched(work, described, share, _MARGIN * done / whole, spent, own)
         model = model_file.load(described.model) if result is None else result.model
-        if result is not None:
-            work.sessions[name] = Session(result.model, threads=1, name=name)
-        spent = work.spent(work.sessions)
         found.append(PartResult(name, model, result, sizes[name], spent))
     return found
 
@@ -119,7 +121,7 @@ def compressed(
 def _judged(work: Work) -> set[str]:
     """Parts on which the outputs of the last part depend."""
     found: set[str] = set()
-    waiting = [Running(work.wiring, work.original).last]
+    waiting = [work.wiring.pipeline.last]
     while waiting:
         name = waiting.pop()
         if name in found:
@@ -160,9 +162,21 @@ def _inputs(work: Work, described: Part) -> tuple[Samples, Samples]:
 
 
 def _searched(
-    work: Work, described: Part, share: float, allowed: float, tell: Tell
-) -> Result | None:
-    """The best model of a part with which the whole keeps to what is allowed so far."""
+    work: Work, described: Part, share: float, allowed: float, before: float, tell: Tell
+) -> tuple[Result | None, float]:
+    """The best model of a part with which the whole keeps to what is allowed so far.
+
+    Args:
+        work: takes the session of that model.
+        described: the part.
+        share: of the budget, for this part.
+        allowed: to be spent by the whole once it is done.
+        before: what the whole spends without it.
+        tell: told how far it is.
+
+    Returns:
+        The result, `None` where the part stays as it is, and what the whole spends now.
+    """
     calibration, evaluation = _inputs(work, described)
     less_db, spent = 0.0, math.inf
     for _ in range(_ATTEMPTS):
@@ -180,7 +194,8 @@ def _searched(
         session = Session(result.model, threads=1, name=described.name)
         spent = work.spent({**work.sessions, described.name: session})
         if spent <= allowed:
-            return result
+            work.sessions[described.name] = session
+            return result, spent
         # The share of other tokens grows with the size of errors, and not with their power.
         less_db += 20 * math.log10(min(spent / allowed, 1e3)) + _FURTHER_DB
         if time.monotonic() > work.deadline:
@@ -189,7 +204,7 @@ def _searched(
         f"part {described.name} is left as it is: the pipeline would spend {spent:.2g} of the "
         f"budget with it compressed, and {allowed:.2g} are allowed by then [N007]"
     )
-    return None
+    return None, before
 
 
 def _budget_of(work: Work, described: Part, share: float, less_db: float) -> dict[str, Any]:
@@ -200,7 +215,7 @@ def _budget_of(work: Work, described: Part, share: float, less_db: float) -> dic
     """
     asked, base = work.budget, _PART_DB
     found: dict[str, Any] = {}
-    if described.name == Running(work.wiring, work.original).last and asked.min_sqnr is not None:
+    if described.name == work.wiring.pipeline.last and asked.min_sqnr is not None:
         base = asked.min_sqnr
     elif described.loop is not None:
         base = _SCORES_DB - 10 * math.log10(max(asked.max_drop or 1.0, 1.0))

@@ -159,6 +159,16 @@ class Pipeline:
         return frozenset(p.loop.first for p in self.parts if p.loop and p.loop.first)
 
     @property
+    def last(self) -> str:
+        """The part whose outputs are those of the pipeline."""
+        return [part for part in self.parts if part.name not in self.firsts][-1].name
+
+    @property
+    def loop(self) -> "Loop | None":
+        """Of the part that generates, of which there is one at most."""
+        return next((part.loop for part in self.parts if part.loop is not None), None)
+
+    @property
     def files(self) -> dict[str, str]:
         """Names of files in one folder, by part: the part's own where two would be the same."""
         # Some file systems take A and a for one.

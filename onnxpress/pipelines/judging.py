@@ -88,8 +88,8 @@ def figures_of(original: Running, result: Running, samples: Samples) -> Figures:
 
 def known_tokens(wiring: Wiring) -> bool:
     """Whether samples hold what should follow a prompt."""
-    loops = [part.loop for part in wiring.pipeline.parts if part.loop is not None]
-    return bool(loops) and loops[-1].start is None and loops[-1].prompt > 0
+    loop = wiring.pipeline.loop
+    return loop is not None and loop.start is None and loop.prompt > 0
 
 
 def perplexity(running: Running, samples: Samples) -> float:

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
-
+from onnxpress import model_file
 from onnxpress.errors import ModelError, UsageError
 from onnxpress.pipelines.description import (
     FILE,
@@ -91,11 +90,7 @@ class _Names:
 
 
 def _names(path: Path) -> _Names:
-    try:
-        graph = onnx.load(path, load_external_data=False).graph
-    except Exception as error:
-        # Protobuf raises its own exceptions for what is no model.
-        raise ModelError(f"{path}: cannot be read as an ONNX model: {error} [M002]") from error
+    graph = model_file.parsed(path).graph
     weights = {tensor.name for tensor in graph.initializer}
     inputs = tuple(value.name for value in graph.input if value.name not in weights)
     ranks = {

@@ -18,7 +18,7 @@ from onnxpress.data import Data, Samples, load_samples
 from onnxpress.errors import NoSamplesError, UsageError
 from onnxpress.judge import Budget, judgement
 from onnxpress.own_files import STAMP
-from onnxpress.pipelines.caching import cache_bytes, in_bytes, key_peaks, refusal
+from onnxpress.pipelines.caching import SCALE, cache_bytes, in_bytes, key_peaks, refusal
 from onnxpress.pipelines.compressing import Work, compressed
 from onnxpress.pipelines.description import CACHES, Loop, Part, Pipeline
 from onnxpress.pipelines.fitting import Wiring, wired
@@ -178,7 +178,7 @@ def _with_cache(work: Work, found: list[PartResult], wanted: str, *, measured: b
         wiring = _in_bytes(work, wiring, described, described.loop, found)
     if wiring is work.wiring or not measured:
         return wiring
-    spent = work.chooser.spent(work.chooser.measure(Running(wiring, work.sessions)))
+    spent = work.spent(work.sessions, wiring)
     if spent > _MARGIN_WITH_CACHE:
         work.notes.append(
             f"the cache is left as it is: in bytes the pipeline would spend {spent:.2g} of the "
@@ -207,7 +207,7 @@ def _in_bytes(
             model, scales = in_bytes(one.model, caches, peaks)
             work.sessions[one.name] = Session(model, threads=1, name=one.name)
             carried.update(scales)
-    once = (*loop.once, *(name for name in carried if name.removesuffix("_scale") in loop.once))
+    once = (*loop.once, *(name for name in carried if name.removesuffix(SCALE) in loop.once))
     changed = replace(described, loop=replace(loop, cache=carried, once=tuple(dict.fromkeys(once))))
     parts = tuple(changed if p.name == described.name else p for p in wiring.pipeline.parts)
     return wired(replace(wiring.pipeline, parts=parts), work.sessions)

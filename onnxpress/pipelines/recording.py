@@ -5,6 +5,7 @@ single tokens behind a short and a long past.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -31,10 +32,9 @@ def forced(running: Running, samples: Samples) -> Samples:
     Raises:
         DataError: a sample ends with its prompt.
     """
-    loops = [part.loop for part in running.wiring.pipeline.parts if part.loop is not None]
-    if not loops:
+    loop = running.wiring.pipeline.loop
+    if loop is None:
         return samples
-    loop = loops[-1]
     feeds: list[Feed] = []
     for number, feed in enumerate(samples.feeds):
         known = feed.get(loop.tokens)
@@ -50,9 +50,7 @@ def forced(running: Running, samples: Samples) -> Samples:
             feeds.append({**feed, FORCED: rest})
             continue
         feeds.append({**feed, FORCED: running.tokens(feed)})
-    return Samples(
-        tuple(feeds), None, samples.source, samples.groups, samples.notes, samples.places
-    )
+    return replace(samples, feeds=tuple(feeds), labels=None)
 
 
 def recorded(

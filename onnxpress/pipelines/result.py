@@ -1,6 +1,6 @@
 """What an optimized pipeline is, and how it is written: a folder that is a pipeline itself."""
 
-import math
+import functools
 import os
 import shutil
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from onnxpress.pipelines.description import FILE, Pipeline
 from onnxpress.pipelines.judging import Figures
 from onnxpress.pipelines.recipe import PipelineRecipe
 from onnxpress.pipelines.sharing import SHARED, shared_bytes, write_models
+from onnxpress.report.columns import number_or_none
 from onnxpress.result import Result
 
 __all__ = ["RECIPE", "PartResult", "PipelineResult"]
@@ -91,7 +92,7 @@ class PipelineResult:
         """Of all files of the original."""
         return sum(part.original_bytes for part in self.parts)
 
-    @property
+    @functools.cached_property
     def bytes(self) -> int:
         """Of all files, what several hold counted once."""
         return sum(part.bytes for part in self.parts) - shared_bytes(self.models)
@@ -124,7 +125,7 @@ class PipelineResult:
             texts = {FILE: self.pipeline.to_toml(), RECIPE: self.recipe.to_toml()}
             for name, text in texts.items():
                 with files.stage(target / name) as temporary:
-                    temporary.write_text(text, encoding="utf-8")
+                    temporary.write_text(text, encoding="utf-8", newline="\n")
                 written.append(target / name)
             for side in self.pipeline.side_files:
                 with files.stage(target / side.name) as temporary:
@@ -151,25 +152,35 @@ class PipelineResult:
                 for m in measured.metrics
             ],
             "outputs": {
-                name: out.sqnr_db if math.isfinite(out.sqnr_db) else None
-                for name, out in measured.outputs.items()
+                name: number_or_none(out.sqnr_db) for name, out in measured.outputs.items()
             },
             "samples": measured.samples,
             "figures": [
-                {"name": f.name, "original": f.original, "result": f.result} for f in self.figures
+                {
+                    "name": f.name,
+                    "original": number_or_none(f.original),
+                    "result": number_or_none(f.result),
+                }
+                for f in self.figures
             ],
             "parts": [
                 {
                     "name": part.name,
                     "original_bytes": part.original_bytes,
                     "bytes": part.bytes,
-                    "spent": part.spent,
+                    "spent": number_or_none(part.spent),
                     "optimized": part.result is not None,
                 }
                 for part in self.parts
             ],
             "seconds": self.seconds,
         }
+
+
+def places_in(folder: Path, pipeline: Pipeline) -> list[Path]:
+    """All files that may be written into a folder."""
+    sides = (side.name for side in pipeline.side_files)
+    return [folder / name for name in (FILE, RECIPE, SHARED, *pipeline.files.values(), *sides)]
 
 
 def require_place(pipeline: Pipeline, folder: Path, *, force: bool) -> None:

@@ -64,8 +64,7 @@ class Running:
         self.wiring = wiring
         self.sessions = dict(sessions)
         self._heard = heard
-        last = [p for p in wiring.pipeline.parts if p.name not in wiring.pipeline.firsts][-1]
-        self.last = last.name
+        self.last = wiring.pipeline.last
 
     def run(self, feed: Feed, /) -> dict[str, Array]:
         """What the last part gives: the logits of every step, `[batch, steps, vocabulary]`."""

@@ -9,11 +9,13 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from onnxpress import model_file
 from onnxpress.beyond_ir import to_proto
 from onnxpress.inlining import in_memory
+from onnxpress.model_file import PROTOBUF_LIMIT_BYTES
 from onnxpress.output_file import FileSet
 
 __all__ = ["SHARED", "shared_bytes", "write_models"]
@@ -22,8 +24,6 @@ SHARED = "shared.data"
 _LEAST = 1024
 _ALIGNED = 4096
 """Of offsets, so that weights can be mapped."""
-_MOST = 2_000_000_000
-"""Bytes of weights of a model up to which it is written as one message."""
 
 
 def _digests(models: Mapping[str, ir.Model]) -> dict[str, dict[str, ir.TensorProtocol]]:
@@ -49,23 +49,18 @@ def _digest(tensor: ir.TensorProtocol) -> str:
     return hashlib.sha256(kind + tensor.tobytes()).hexdigest()
 
 
-def _common(models: Mapping[str, ir.Model]) -> dict[str, ir.TensorProtocol]:
-    """What stands in more than one model, in the order of the first."""
-    if any(model_file.weight_bytes(model) > _MOST for model in models.values()):
+def _common(models: Mapping[str, ir.Model]) -> dict[str, tuple[ir.TensorProtocol, int]]:
+    """What stands in more than one model, in the order of the first, and in how many."""
+    if any(model_file.weight_bytes(m) > PROTOBUF_LIMIT_BYTES for m in models.values()):
         return {}
     found = _digests(models)
     times = Counter(digest for own in found.values() for digest in own)
-    return {d: t for own in found.values() for d, t in own.items() if times[d] > 1}
+    return {d: (t, times[d]) for own in found.values() for d, t in own.items() if times[d] > 1}
 
 
 def shared_bytes(models: Mapping[str, ir.Model]) -> int:
     """Bytes that are stored once instead of again and again."""
-    common = _common(models)
-    held = _digests(models)
-    return sum(
-        tensor.nbytes * (sum(digest in own for own in held.values()) - 1)
-        for digest, tensor in common.items()
-    )
+    return sum(tensor.nbytes * (times - 1) for tensor, times in _common(models).values())
 
 
 def write_models(models: Mapping[str, ir.Model], folder: Path, files: FileSet) -> list[Path]:
@@ -89,7 +84,7 @@ def write_models(models: Mapping[str, ir.Model], folder: Path, files: FileSet) -
         return [folder / file for file in models]
     places: dict[str, tuple[int, int]] = {}
     with files.stage(folder / SHARED) as temporary, temporary.open("wb") as stream:
-        for digest, tensor in common.items():
+        for digest, (tensor, _) in common.items():
             stream.write(bytes(-stream.tell() % _ALIGNED))
             places[digest] = stream.tell(), tensor.nbytes
             stream.write(tensor.tobytes())
@@ -111,9 +106,6 @@ def _referring(model: ir.Model, places: Mapping[str, tuple[int, int]]) -> bytes:
             place = places.get(_digest(held))
         if place is None:
             continue
+        onnx.external_data_helper.set_external_data(tensor, SHARED, *place)
         tensor.ClearField("raw_data")
-        tensor.data_location = tensor.EXTERNAL
-        for key, said in (("location", SHARED), ("offset", place[0]), ("length", place[1])):
-            entry = tensor.external_data.add()
-            entry.key, entry.value = key, str(said)
     return bytes(proto.SerializeToString(deterministic=True))
