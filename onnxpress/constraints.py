@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 from onnxpress.errors import UsageError
 from onnxpress.memory import bytes_of
@@ -74,7 +75,7 @@ class Constraints:
         )
 
     def __bool__(self) -> bool:
-        return any(getattr(self, field.name) is not None for field in fields(self))
+        return bool(self.table())
 
     @property
     def timed(self) -> bool:
@@ -83,11 +84,9 @@ class Constraints:
 
     def or_else(self, other: "Constraints") -> "Constraints":
         """These, and of others what is not said here."""
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
-        theirs = {field.name: getattr(other, field.name) for field in fields(self)}
-        return Constraints(**{k: theirs[k] if v is None else v for k, v in own.items()})
+        return Constraints(**(other.table() | self.table()))
 
-    def table(self) -> dict[str, float]:
+    def table(self) -> dict[str, Any]:
         """Those that are given, by name, as a recipe and JSON keep them."""
         known = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in known.items() if value is not None}
@@ -125,10 +124,11 @@ class Constraints:
             met = nbytes <= self.max_size
             wanted = f"at most {self.max_size:,} bytes"
             yield Requirement("size", wanted, f"{nbytes:,} bytes", met)
-        timed = latency is not None and not math.isnan(latency.speedup)
+        if latency is not None and math.isnan(latency.speedup):
+            latency = None
         if self.min_speedup is not None:
             wanted = f"at least {self.min_speedup:g} times as fast"
-            if latency is None or not timed:
+            if latency is None:
                 yield Requirement("speedup", wanted, "not timed", met=False)
             else:
                 found = (
@@ -138,7 +138,7 @@ class Constraints:
                 yield Requirement("speedup", wanted, found, latency.speedup >= self.min_speedup)
         if self.max_latency is not None:
             wanted = f"at most {self.max_latency:g} ms"
-            if latency is None or not timed:
+            if latency is None:
                 yield Requirement("latency", wanted, "not timed", met=False)
             else:
                 met = latency.median_ms <= self.max_latency

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from onnxpress import model_file
 from onnxpress.attempts import best_attempt, judged, part_of_run
+from onnxpress.constraints import Constraints
 from onnxpress.errors import UsageError
 from onnxpress.finishing import finished
 from onnxpress.judge import Evaluator
@@ -24,6 +25,7 @@ from onnxpress.progress import Progress
 from onnxpress.request import Request
 from onnxpress.result import Result
 from onnxpress.runtime import numpy_threads
+from onnxpress.stages import NO_TIME, NOT_NEEDED
 
 __all__ = ["MOST_MODELS", "Frontier", "explore", "undominated"]
 
@@ -68,15 +70,12 @@ def explore(request: Request) -> Frontier:
 
 
 def _explored(request: Request) -> Frontier:
+    _require_unconstrained(request.constraints)
     ready = prepared(request)
     if isinstance(ready, Result):
         return Frontier((ready,), 0, ("nothing could be searched, so that there is one model",))
     recipe = ready.work.recipe
-    if recipe.constraints:
-        raise UsageError(
-            "a frontier shows what every size and speed costs: leave max size, min speedup and "
-            "max latency out [U008]"
-        )
+    _require_unconstrained(recipe.constraints)
     if not any(s.decisions is None and s.pass_.stage.loses for s in recipe.stages):
         raise UsageError(
             "none of the passes has anything to decide that loses something (a recipe decides "
@@ -87,7 +86,9 @@ def _explored(request: Request) -> Frontier:
     found: list[Result] = []
     notes: list[str] = []
     judged_models = 0
-    share: float | None = 1.0
+    share: float | None = 0.0 if ready.late else 1.0
+    if ready.late:
+        notes.append("there is no time for a search: what is written loses nothing [L010]")
     splits: Mapping[str, float] | None = None
     while share is not None and judged_models < MOST_MODELS:
         if found and (request.stop() or ready.work.options.out_of_time()):
@@ -112,6 +113,19 @@ def _explored(request: Request) -> Frontier:
     return Frontier(tuple(kept), judged_models, tuple(notes))
 
 
+def _require_unconstrained(constraints: Constraints) -> None:
+    """Refuse what a frontier is no answer to.
+
+    Raises:
+        UsageError: a size or speed is asked for, by the user or a recipe.
+    """
+    if constraints:
+        raise UsageError(
+            "a frontier shows what every size and speed costs: leave max size, min speedup and "
+            "max latency out, also of a recipe [U008]"
+        )
+
+
 def _one(
     ready: Prepared, share: float, number: int, splits: Mapping[str, float] | None
 ) -> tuple[Result, float, Mapping[str, float]]:
@@ -121,7 +135,7 @@ def _one(
     """
     run = part_of_run(ready.work, number / MOST_MODELS, (number + 1) / MOST_MODELS)
     run = _with_time(run, MOST_MODELS - number)
-    attempt = best_attempt(run, share, splits)
+    attempt = best_attempt(run, share, splits, why=NO_TIME if ready.late else NOT_NEEDED)
     validation = judged(run, ready.judge, attempt)
     said = (*validation.warnings, *attempt.notes)
     result = finished(ready, attempt, replace(validation, warnings=said))

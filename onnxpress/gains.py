@@ -15,14 +15,11 @@ import onnx_ir as ir
 from onnxpress.contract import Candidate, Context, Decision, Proposal
 from onnxpress.costs import (
     Prediction,
-    Rates,
     Sizes,
-    fitted,
     load_table,
     model_digest,
     node_keys,
     predict,
-    shipped,
     sizes_of,
     this_machine,
 )
@@ -78,7 +75,6 @@ class Times:
         prediction: of the model.
         sizes: of its dimensions.
         threads: of onnxruntime.
-        rates: of the machine.
         layers: milliseconds by layer.
         note: why a table was not used; empty where it was, or there is none.
         clocked: milliseconds that the model has just been measured to take, if so.
@@ -87,7 +83,6 @@ class Times:
     prediction: Prediction
     sizes: Sizes
     threads: int
-    rates: Rates
     layers: Mapping[str, float]
     note: str = ""
     clocked: float | None = None
@@ -106,11 +101,16 @@ class Times:
             return "measured on this machine"
         return "estimate"
 
+    @property
+    def _scale(self) -> float:
+        """From predicted milliseconds to those that the model is said to take."""
+        return self.ms / self.prediction.ms if self.prediction.ms else 1.0
+
     def saved_ms(self, found: Sequence[Saving]) -> float:
         """What sites save together, in milliseconds of one run."""
-        other = 1 - min(self.rates.products / self.rates.integers, 1.0)
-        scale = self.ms / self.prediction.ms if self.prediction.ms else 1.0
-        return scale * sum(
+        rates = self.prediction.rates
+        other = 1 - min(rates.products / rates.integers, 1.0)
+        return self._scale * sum(
             (other if one.share is None else one.share)
             * sum(self.layers.get(name, 0.0) for name in one.layers)
             for one in found
@@ -118,8 +118,7 @@ class Times:
 
     def layers_ms(self, names: Sequence[str]) -> float:
         """What layers take now, in milliseconds of one run."""
-        scale = self.ms / self.prediction.ms if self.prediction.ms else 1.0
-        return scale * sum(self.layers.get(name, 0.0) for name in set(names))
+        return self._scale * sum(self.layers.get(name, 0.0) for name in set(names))
 
     def document(self, savings_ms: Sequence[float]) -> dict[str, Any]:
         """As JSON-ready data.
@@ -166,5 +165,4 @@ def predicted_times(
         layer.name: sum(prediction.nodes.get(use.node.name or "", 0.0) for use in layer.uses)
         for layer in find_layers(model)
     }
-    rates = fitted(table.rows.values(), shipped(machine.threads))
-    return Times(prediction, sizes, machine.threads, rates, layers, table.note, clocked)
+    return Times(prediction, sizes, machine.threads, layers, table.note, clocked)

@@ -33,6 +33,7 @@ from onnxpress.spill import kept
 
 __all__ = [
     "FLOAT_TYPES",
+    "INTEGER_WEIGHTS",
     "WEIGHT_INPUTS",
     "Layer",
     "Matrix",
@@ -57,6 +58,14 @@ WEIGHT_INPUTS = {
     **dict.fromkeys(RECURRENT, (INPUT_WEIGHT, HIDDEN_WEIGHT)),
 }
 """Which inputs of an operator may be the weight of a layer."""
+INTEGER_WEIGHTS = {
+    "QLinearConv": 3,
+    "QLinearMatMul": 3,
+    "QGemm": 3,
+    "ConvInteger": 1,
+    "MatMulInteger": 1,
+}
+"""Which input of an operator on integers is the weight."""
 _ROWS_LAST_BUT_ONE = ("gemm_out_in", "out_in", "directions_out_in")
 
 

@@ -35,7 +35,7 @@ from onnxpress.progress import Progress
 from onnxpress.stages import Variant
 from onnxpress.validation import Validation
 
-__all__ = ["constrained_attempt", "least_loss"]
+__all__ = ["constrained_attempt"]
 
 _LOOSEST = 32.0
 """Times the default budget, 15 dB: 5 dB are left of 20, and 32 points may go."""
@@ -117,7 +117,7 @@ def constrained_attempt(
     """
     wanted, budget = run.recipe.constraints, run.request.budget
     attempt, validation = judged_attempt(
-        run, judge, again, lambda run, share, _: least_loss(run, wanted, share)
+        run, judge, again, lambda run, share, _: _least_loss(run, wanted, share)
     )
     asked = budget.max_drop is not None or budget.min_sqnr is not None
     searched = any(stage.decisions is None for stage in run.recipe.stages)
@@ -152,7 +152,7 @@ def constrained_attempt(
     return attempt, replace(validation, warnings=warnings)
 
 
-def least_loss(run: Run, wanted: Constraints, share: float) -> Attempt:
+def _least_loss(run: Run, wanted: Constraints, share: float) -> Attempt:
     """What meets the constraints with least lost; the nearest where nothing does.
 
     Args:
@@ -160,8 +160,6 @@ def least_loss(run: Run, wanted: Constraints, share: float) -> Attempt:
         wanted: the constraints.
         share: of the budget that may be spent at most.
     """
-    if share == 0:
-        return best_attempt(run, 0)
     if not run.request.named:
         lossless = best_attempt(run, 0)
         if _excess(wanted, lossless) <= 1:

@@ -49,7 +49,7 @@ def test_layers_take_the_time_of_their_nodes_and_sites_save_their_share() -> Non
 def test_other_kernels_save_what_integers_are_faster_by() -> None:
     measured([64.0, 4.0, 16.0])
     times = predicted_times(mlp(), threads=1)
-    share = 1 - times.rates.products / times.rates.integers
+    share = 1 - times.prediction.rates.products / times.prediction.rates.integers
     assert times.saved_ms([Saving(("w",), None)]) == pytest.approx(share * 0.064)
 
 

@@ -139,7 +139,7 @@ def _write(
         texts = {_TABLE: trade_off_markdown(document), _PLOT: trade_off_plot(document)}
         for name, text in texts.items():
             with files.stage(folder / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+                temporary.write_text(text, encoding="utf-8", newline="\n")
             written.append(folder / name)
         stage_json(document, folder / _DOCUMENT, files)
         written.append(folder / _DOCUMENT)

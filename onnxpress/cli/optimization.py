@@ -97,7 +97,7 @@ def optimize_and_write(
             done.append(_optimize_for(model, names, files, given))
             if timing is not None and clock is not None:
                 with replace_file(timing) as temporary:
-                    temporary.write_text(clock.to_json(), encoding="utf-8")
+                    temporary.write_text(clock.to_json(), encoding="utf-8", newline="\n")
             if interruption.wanted:
                 sys.exit(INTERRUPTED)
     if not all(done):

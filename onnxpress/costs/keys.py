@@ -16,11 +16,13 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxpress.beyond_ir import PackedAttribute
+from onnxpress.constants import Constants
 from onnxpress.costs.sizes import Sizes
-from onnxpress.graph import RANDOM_OPERATORS, bodies, is_constant
-from onnxpress.layers import multiply_adds
+from onnxpress.graph import attribute, is_constant
+from onnxpress.layers import INTEGER_WEIGHTS, multiply_adds
+from onnxpress.runtime import is_integer_operator
 
-__all__ = ["CONTEXTS", "NodeKey", "node_keys"]
+__all__ = ["CONTEXTS", "NodeKey", "digest", "node_keys"]
 
 HOPS = 2
 """Edges that a context reaches: what is fused or converted together is about as long."""
@@ -28,10 +30,13 @@ CONTEXTS = 1 + 2 * HOPS
 """Of a node: of 0 to `HOPS` edges without attributes, then of 1 to `HOPS` with its own."""
 _LONG = 16
 """Values of an attribute that are told by their number alone."""
-_INTEGER_WEIGHTS = {"QLinearConv": 3, "QLinearMatMul": 3, "ConvInteger": 1, "MatMulInteger": 1}
-"""Operators of integers, and which input the weight is."""
-
-
+_UNTOLD = (
+    ir.AttributeType.GRAPH,
+    ir.AttributeType.GRAPHS,
+    ir.AttributeType.TENSOR,
+    ir.AttributeType.TENSORS,
+)
+"""Attributes whose values a key does not tell."""
 _VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Shape", "Size")
 """Operators that move no data: onnxruntime gives back the buffer that it was given."""
 _PICKING = ("Gather", "GatherElements", "GatherND", "Slice", "Split")
@@ -70,15 +75,15 @@ def node_keys(model: ir.Model, sizes: Sizes) -> list[NodeKey]:
         model: not changed.
         sizes: of its tensors.
     """
-    nodes = list(model.graph.all_nodes())
-    constants = _constants(model, nodes)
+    constants = Constants(model)
+    nodes = constants.nodes
     inside = {node: node.graph is not model.graph for node in nodes}
-    colours = [{n: _digest(_own(n, constants, inside=inside[n])) for n in nodes}]
+    colours = [{n: digest(_own(n, constants, inside=inside[n])) for n in nodes}]
     for _ in range(HOPS):
         before = colours[-1]
-        colours.append({node: _digest(_around(node, before)) for node in nodes})
+        colours.append({node: digest(_around(node, before)) for node in nodes})
     own = {node: _attributes(node) for node in nodes}
-    colours += [{n: _digest(own[n] + by_node[n]) for n in nodes} for by_node in colours[1:]]
+    colours += [{n: digest(own[n] + by_node[n]) for n in nodes} for by_node in colours[1:]]
     run = (node for node in nodes if not all(value in constants for value in node.outputs))
     return [
         NodeKey(
@@ -95,22 +100,7 @@ def node_keys(model: ir.Model, sizes: Sizes) -> list[NodeKey]:
     ]
 
 
-def _constants(model: ir.Model, nodes: Sequence[ir.Node]) -> set[ir.Value]:
-    """All values that do not depend on an input."""
-    found = {
-        value
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-        if is_constant(value)
-    }
-    for node in nodes:
-        fixed = node.op_type not in RANDOM_OPERATORS and not bodies(node)
-        if fixed and all(value is None or value in found for value in node.inputs):
-            found.update(node.outputs)
-    return found
-
-
-def _own(node: ir.Node, constants: set[ir.Value], *, inside: bool) -> str:
+def _own(node: ir.Node, constants: Constants, *, inside: bool) -> str:
     read = ",".join(
         "-" if value is None else f"{_type(value)}{'c' if value in constants else ''}"
         for value in node.inputs
@@ -126,14 +116,7 @@ def _attributes(node: ir.Node) -> str:
 
 
 def _text(attribute: ir.Attr) -> str:
-    if isinstance(attribute, PackedAttribute):
-        return "…"
-    if attribute.is_ref() or attribute.type in (
-        ir.AttributeType.GRAPH,
-        ir.AttributeType.GRAPHS,
-        ir.AttributeType.TENSOR,
-        ir.AttributeType.TENSORS,
-    ):
+    if isinstance(attribute, PackedAttribute) or attribute.is_ref() or attribute.type in _UNTOLD:
         return "…"
     value = attribute.value
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
@@ -155,7 +138,8 @@ def _around(node: ir.Node, colours: dict[ir.Node, str]) -> str:
     return f"{colours[node]}<{read}>{','.join(readers)}{ends}"
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """A short text for a long one."""
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -183,7 +167,9 @@ def _nbytes(value: ir.Value, sizes: Sizes) -> int:
 
 
 def _multiply_adds(node: ir.Node, sizes: Sizes) -> int:
-    place = _INTEGER_WEIGHTS.get(node.op_type)
+    place = INTEGER_WEIGHTS.get(node.op_type)
+    if node.op_type == "MatMulNBits":
+        return math.prod(sizes.of(node.outputs[0])) * attribute(node, "K", 0)
     if place is None:
         return multiply_adds(node, sizes.of)
     weight = node.inputs[place] if len(node.inputs) > place else None
@@ -192,12 +178,14 @@ def _multiply_adds(node: ir.Node, sizes: Sizes) -> int:
     shape, outputs = sizes.of(weight), math.prod(sizes.of(node.outputs[0]))
     if "Conv" in node.op_type:
         return outputs * math.prod(shape[1:])
+    if node.op_type == "QGemm" and attribute(node, "transB", 0):
+        return outputs * shape[-1]
     return outputs * shape[max(0, len(shape) - 2)] if shape else 0
 
 
-def _is_integer(node: ir.Node, constants: set[ir.Value]) -> bool:
+def _is_integer(node: ir.Node, constants: Constants) -> bool:
     """Whether it reads what was an integer, and a weight, if any, that was one too."""
-    if node.op_type in _INTEGER_WEIGHTS:
+    if is_integer_operator(node.op_type):
         return True
     data = [value for value in node.inputs[:2] if value is not None]
     makers = [value.producer() for value in data]

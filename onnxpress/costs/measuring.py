@@ -25,7 +25,7 @@ from onnxpress import model_file
 from onnxpress.costs.keys import NodeKey, node_keys
 from onnxpress.costs.sizes import sizes_of
 from onnxpress.costs.table import ModelTime, Row
-from onnxpress.runtime import Feed, Session, compare_latency
+from onnxpress.runtime import Feed, Session, compare_latency, nodes_of
 from onnxpress.runtime.profile import NodeTime, profiled_in_turn
 from onnxpress.temporary import temporary_folder
 
@@ -182,7 +182,7 @@ def _at_their_doors(
     nodes = {node.name or "": node for node in model.graph.all_nodes()}
     makers = {value.name: node for node in nodes.values() for value in node.outputs if value.name}
     work = {key.node: key.multiply_adds for key in keys}
-    made = list(_all_nodes(graph))
+    made = list(nodes_of(graph))
     tails = {node.name: _tail(node, nodes, makers) for node in made}
     ends = {node.name or "" for node in tails.values() if node is not None}
     doors = {
@@ -209,16 +209,6 @@ def _at_their_doors(
         else:
             found[door.name or ""] += 1e3 * one.ms
     return found, lost
-
-
-def _all_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    found = []
-    for node in graph.node:
-        found.append(node)
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                found += _all_nodes(attribute.g)
-    return found
 
 
 def _tail(

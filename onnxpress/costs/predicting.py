@@ -6,7 +6,6 @@ whole models took: profiles cost time of their own, and what lies between nodes 
 """
 
 import functools
-import hashlib
 import heapq
 import math
 import re
@@ -17,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from onnxpress.costs.keys import CONTEXTS, NodeKey
+from onnxpress.costs.keys import CONTEXTS, NodeKey, digest
 from onnxpress.costs.rates import Rates, fitted, shipped
 from onnxpress.costs.table import CostTable, Row
 
@@ -42,12 +41,14 @@ class Prediction:
         ms: of one run.
         nodes: milliseconds by nodes, corrected likewise.
         shares: of the time, by what they rest on.
+        rates: by which rows of other sizes were scaled.
         known: the milliseconds that the model itself was measured to take; `None` where it was not.
     """
 
     ms: float
     nodes: Mapping[str, float]
     shares: Mapping[Basis, float]
+    rates: Rates
     known: float | None = None
 
 
@@ -71,6 +72,7 @@ def predict(keys: Sequence[NodeKey], table: CostTable, *, like: str = "") -> Pre
         factor * total / 1e3,
         {k.node: factor * us / 1e3 for k, (us, _) in zip(keys, found, strict=True)},
         {basis: part / total if total else 0.0 for basis, part in shares.items()},
+        rates,
         None if own is None else own.microseconds / 1e3,
     )
 
@@ -78,7 +80,7 @@ def predict(keys: Sequence[NodeKey], table: CostTable, *, like: str = "") -> Pre
 def model_digest(keys: Sequence[NodeKey]) -> str:
     """What a model's latency depends on, as a short text."""
     text = "\n".join(f"{key.contexts[-1]} {key.sizes}" for key in keys)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return digest(text)
 
 
 def _factor(table: CostTable, like: str) -> float:

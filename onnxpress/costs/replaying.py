@@ -9,11 +9,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from onnxpress import model_file
 from onnxpress.costs.keys import node_keys
 from onnxpress.costs.predicting import model_digest
 from onnxpress.costs.sizes import sizes_of
+from onnxpress.costs.store import NOT_OURS
 from onnxpress.costs.table import on_grid, this_machine
 from onnxpress.errors import OutputError
 from onnxpress.runtime import Clock, Feed, Latency, Session, compare_latency
@@ -21,16 +23,6 @@ from onnxpress.runtime import Clock, Feed, Latency, Session, compare_latency
 __all__ = ["RecordedClock", "for_judging"]
 
 _FORMAT = "onnxpress timing 1"
-_NO_TABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-)
-"""What a file that is something else raises while it is read."""
 
 
 @dataclass
@@ -62,7 +54,7 @@ class RecordedClock:
             return cls(_read(path), clock)
         except FileNotFoundError:
             return cls({}, clock)
-        except _NO_TABLE as error:
+        except (OSError, *NOT_OURS) as error:
             raise OutputError(
                 f"--timing {path}: what is there is no table of times ({error}); give one that "
                 "--timing wrote, or a new name [O004]"
@@ -74,29 +66,18 @@ class RecordedClock:
         model: Session,
         feed: Feed,
         model_feed: Feed | None = None,
-        *,
-        rounds: int = 15,
-        budget_s: float = 6.0,
-        round_s: float = 0.01,
+        **limits: Any,  # noqa: ANN401 - rounds and seconds, as the clock's own
     ) -> Latency:
         """See `compare_latency`; figures lie on a grid that is coarser than its noise."""
         feeds = feed, feed if model_feed is None else model_feed
         key = self.purpose + " ".join(map(_digest, (reference, model), feeds))
         if key not in self.known:
-            found = self.clock(
-                reference,
-                model,
-                feed,
-                model_feed,
-                rounds=rounds,
-                budget_s=budget_s,
-                round_s=round_s,
-            )
+            found = self.clock(reference, model, feed, model_feed, **limits)
             self.known[key] = Latency(*map(on_grid, asdict(found).values()))
         return self.known[key]
 
     def to_json(self) -> str:
-        """All of it, and of which machine the last answers are."""
+        """All of it, and which machine wrote it; answers may be of others, and of other threads."""
         pairs = {key: asdict(self.known[key]) for key in sorted(self.known)}
         told = {"format": _FORMAT, "machine": asdict(this_machine()), "pairs": pairs}
         return json.dumps(told, indent=1) + "\n"
@@ -112,7 +93,7 @@ def _read(path: Path) -> dict[str, Latency]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is something else; likewise the others of `_NO_TABLE`.
+        ValueError: it is something else; likewise the others of `NOT_OURS`.
     """
     told = json.loads(path.read_text(encoding="utf-8"))
     if told["format"] != _FORMAT:

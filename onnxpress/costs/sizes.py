@@ -69,14 +69,13 @@ def sizes_of(model: ir.Model, given: Mapping[str, Sequence[int]] | None = None) 
             shapes[value] = found
     _follow(model, shapes)
     values = {output for node in model.graph for output in node.outputs if output.name}
-    if bound or any(value not in shapes for value in values):
-        missing = [value for value in values if value not in shapes]
-        if missing:
-            inferred = _inferred(model, inputs)
-            for value in missing:
-                if value.name in inferred:
-                    shapes[value] = inferred[value.name]
-            _follow(model, shapes)
+    missing = [value for value in values if value not in shapes]
+    if missing:
+        inferred = _inferred(model, inputs)
+        for value in missing:
+            if value.name in inferred:
+                shapes[value] = inferred[value.name]
+        _follow(model, shapes)
     return Sizes(shapes, bound, given is None)
 
 

@@ -19,11 +19,20 @@ from onnxpress.errors import OutputError
 from onnxpress.output_file import replace_file
 from onnxpress.toml_places import home_expanded
 
-__all__ = ["CACHE_VARIABLE", "cache_folder", "load_table", "save_table", "table_path"]
+__all__ = ["CACHE_VARIABLE", "NOT_OURS", "cache_folder", "load_table", "save_table", "table_path"]
 
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "ONNXPRESS_CACHE"
+NOT_OURS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+"""What a file raises while it is read that holds something else than what we write."""
 _FORMAT = 1
 _MOST_ROWS, _MOST_MODELS = 10_000, 200
 """Of a file, so that it is read in some hundredths of a second; the oldest go."""
@@ -54,14 +63,7 @@ def load_table(machine: Machine) -> CostTable:
         return CostTable(machine)
     except OSError as error:
         why = error.strerror or str(error)
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ) as error:
+    except NOT_OURS as error:
         why = str(error) or type(error).__name__
     note = (
         f"the table of latencies {path} is not used: {why}; what is measured next takes its place, "
@@ -105,8 +107,8 @@ def _read(machine: Machine, path: Path) -> CostTable:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: something else than what `save_table` writes for the machine; likewise
-            TypeError, KeyError, AttributeError, OverflowError and RecursionError.
+        ValueError: something else than what `save_table` writes for the machine; likewise the
+            others of `NOT_OURS`.
     """
     if path.stat().st_size > _MOST_BYTES:
         raise ValueError(f"it is over {_MOST_BYTES / 1e6:.0f} MB")

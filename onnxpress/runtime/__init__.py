@@ -8,7 +8,12 @@
 """
 
 from onnxpress.runtime.latency import Clock, Latency, compare_latency
-from onnxpress.runtime.operators import executed_operators, is_integer_operator, seen_by_providers
+from onnxpress.runtime.operators import (
+    executed_operators,
+    is_integer_operator,
+    nodes_of,
+    seen_by_providers,
+)
 from onnxpress.runtime.session import (
     DEFAULT,
     EXACT,
@@ -48,6 +53,7 @@ __all__ = [
     "executed_operators",
     "inv",
     "is_integer_operator",
+    "nodes_of",
     "numpy_threads",
     "pinv",
     "qr",

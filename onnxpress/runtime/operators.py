@@ -12,7 +12,7 @@ from onnxpress.beyond_ir import from_proto
 from onnxpress.runtime.session import Session
 from onnxpress.temporary import temporary_folder
 
-__all__ = ["executed_operators", "is_integer_operator", "seen_by_providers"]
+__all__ = ["executed_operators", "is_integer_operator", "nodes_of", "seen_by_providers"]
 
 _INTEGER_PREFIXES = (
     "QLinear",
@@ -53,7 +53,7 @@ def executed_operators(model: ir.Model | Path, *, integer_only: bool = False) ->
         optimized = Path(folder, "optimized.onnx")
         Session(model, threads=1, optimized_path=optimized)
         proto = onnx.load(optimized, load_external_data=False)
-    counts = collections.Counter(node.op_type for node in _nodes(proto.graph))
+    counts = collections.Counter(node.op_type for node in nodes_of(proto.graph))
     return {
         name: count
         for name, count in sorted(counts.items())
@@ -70,9 +70,10 @@ def _has_integers(model: ir.Model) -> bool:
     )
 
 
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes, those of bodies behind the node that holds them."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _nodes(attribute.g)
+                yield from nodes_of(attribute.g)

@@ -89,14 +89,8 @@ class Attention:
 
 
 class _Finder:
-    def __init__(
-        self,
-        tensors: Tensors,
-        projections: dict[ir.Node, Projection],
-        norms: dict[ir.Value, Norm],
-    ) -> None:
-        self.tensors = tensors
-        self.sides = Sides(tensors, projections, norms)
+    def __init__(self, sides: Sides) -> None:
+        self.sides, self.tensors = sides, sides.tensors
 
     # In products
 
@@ -258,7 +252,7 @@ def find_attentions(
     norms: dict[ir.Value, Norm],
 ) -> list[Attention]:
     """All of a model, in its order."""
-    finder = _Finder(tensors, projections, norms)
+    finder = _Finder(Sides(tensors, projections, norms))
     found = []
     for node in tensors.nodes:
         made = None

@@ -110,7 +110,7 @@ def _primitives(tensors: Tensors, node: ir.Node) -> Norm | None:
         return None
     for value in _scaled_by(tensors, node.outputs[0], mean):
         output, scale, offset = _affine(tensors, value)
-        source = _centred(tensors, mean)
+        source = _centred(mean)
         kind = "rms" if source is None else "layer"
         return _norm(tensors, kind, node, source or tensors.root(mean), output, scale, offset)
     return None
@@ -118,13 +118,13 @@ def _primitives(tensors: Tensors, node: ir.Node) -> Norm | None:
 
 def _mean_of_squares(tensors: Tensors, value: ir.Value | None) -> ir.Value | None:
     """X of mean x² + ε over the last axis."""
-    node = _producer(tensors, value)
+    node = _producer(value)
     if node is not None and node.op_type == "Add":
         value = next((v for v in node.inputs if v is not None and not tensors.is_constant(v)), None)
-        node = _producer(tensors, value)
+        node = _producer(value)
     if node is None or node.op_type != "ReduceMean":
         return None
-    square = _producer(tensors, node.inputs[0])
+    square = _producer(node.inputs[0])
     if square is None:
         return None
     first, second = (*square.inputs, None)[:2]
@@ -133,7 +133,7 @@ def _mean_of_squares(tensors: Tensors, value: ir.Value | None) -> ir.Value | Non
     return first if square.op_type == "Mul" and first is second else None
 
 
-def _producer(tensors: Tensors, value: ir.Value | None) -> ir.Node | None:
+def _producer(value: ir.Value | None) -> ir.Node | None:
     return None if value is None else _uncast(value).producer()
 
 
@@ -146,12 +146,12 @@ def _uncast(value: ir.Value) -> ir.Value:
     return value
 
 
-def _centred(tensors: Tensors, value: ir.Value) -> ir.Value | None:
+def _centred(value: ir.Value) -> ir.Value | None:
     """X of x − mean x."""
-    node = _producer(tensors, value)
+    node = _producer(value)
     if node is None or node.op_type != "Sub" or node.inputs[0] is None:
         return None
-    mean = _producer(tensors, node.inputs[1])
+    mean = _producer(node.inputs[1])
     if mean is None or mean.op_type != "ReduceMean" or mean.inputs[0] is None:
         return None
     same = _uncast(mean.inputs[0]) is _uncast(node.inputs[0])

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from onnxpress.constants import Constants
 from onnxpress.graph import attribute
-from onnxpress.transformer.constants import Constants
 
 __all__ = ["Sizes", "SizesOf"]
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
@@ -10,8 +10,8 @@ import onnx_ir as ir
 from onnxpress.transformer.attention import SOFTMAXES, Attention, find_attentions
 from onnxpress.transformer.embeddings import Table, find_tables
 from onnxpress.transformer.mlp import MLP, find_mlps
-from onnxpress.transformer.norms import Norm, find_norms
-from onnxpress.transformer.projections import Projection, find_projections
+from onnxpress.transformer.norms import find_norms
+from onnxpress.transformer.projections import find_projections
 from onnxpress.transformer.sides import OPERATORS
 from onnxpress.transformer.streams import Stream, find_streams
 from onnxpress.transformer.tensors import Tensors
@@ -24,22 +24,16 @@ class Structure:
     """Of a model with attention in it.
 
     Attributes:
-        tensors: the graph as it was read.
         streams: residual streams that attention takes part in.
         attentions: all, those outside of streams too.
         mlps: of the streams' blocks.
         tables: that streams begin with.
-        norms: all, by what they give.
-        projections: all linear layers over the last axis, by node.
     """
 
-    tensors: Tensors
-    streams: list[Stream] = field(default_factory=list)
-    attentions: list[Attention] = field(default_factory=list)
-    mlps: list[MLP] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    norms: dict[ir.Value, Norm] = field(default_factory=dict)
-    projections: dict[ir.Node, Projection] = field(default_factory=dict)
+    streams: list[Stream]
+    attentions: list[Attention]
+    mlps: list[MLP]
+    tables: list[Table]
 
     def document(self) -> dict[str, Any]:
         """As plain data."""
@@ -127,4 +121,4 @@ def find_structure(model: ir.Model, *, read_weights: bool = True) -> Structure |
     inside = {one for stream in streams for block in stream.additions for one in block.mlps}
     tables = find_tables(tensors, projections, streams, read_weights=read_weights)
     kept = [one for one in mlps if one in inside]
-    return Structure(tensors, streams, attentions, kept, tables, norms, projections)
+    return Structure(streams, attentions, kept, tables)

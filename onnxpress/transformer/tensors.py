@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import onnx_ir as ir
 
-from onnxpress.transformer.constants import Constants
+from onnxpress.constants import Constants
 from onnxpress.transformer.sizes import SizesOf
 
 __all__ = ["Tensors"]

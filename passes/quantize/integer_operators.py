@@ -15,16 +15,8 @@ import onnx_ir as ir
 
 from onnxpress.graph import Names, add_initializer, attribute, constant, is_standard, take_over
 
-__all__ = ["INTEGER_WEIGHTS", "write_in_float"]
+__all__ = ["write_in_float"]
 
-INTEGER_WEIGHTS = {
-    "QLinearConv": 3,
-    "QLinearMatMul": 3,
-    "QGemm": 3,
-    "ConvInteger": 1,
-    "MatMulInteger": 1,
-}
-"""Which input is the weight."""
 _MOVING = frozenset(
     {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity"}
 )

@@ -10,7 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.graph import Names, add_initializer, attribute, constant, insert_behind
-from onnxpress.passes.quantize.integer_operators import INTEGER_WEIGHTS, write_in_float
+from onnxpress.layers import INTEGER_WEIGHTS
+from onnxpress.passes.quantize.integer_operators import write_in_float
 from onnxpress.recurrent import HIDDEN_WEIGHT, INPUT_WEIGHT, RECURRENT
 
 __all__ = ["integer_weights", "restored"]
