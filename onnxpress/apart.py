@@ -9,7 +9,6 @@ import contextlib
 import os
 import pickle
 import queue
-import signal
 import struct
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from typing import IO
 
 from onnxpress.batch import Outcome, Task, done
+from onnxpress.ending import FAILURES, signal_name
 from onnxpress.progress import Progress, Tell
 
 __all__ = ["done_apart"]
@@ -107,8 +107,8 @@ def _ended(code: int, errors: IO[bytes]) -> str:
     errors.seek(0)
     lines = errors.read().decode(errors="replace").strip().splitlines()
     if code < 0:
-        how = f"its process was ended by {signal.Signals(-code).name}"
-        if signal.Signals(-code).name in ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGBUS"):
+        how = f"its process was ended by {signal_name(-code)}"
+        if signal_name(-code) in FAILURES:
             return f"{how}, as onnx and onnxruntime do on some broken models"
         return how
     return f"its process ended with {code}: {lines[-1][:_TAIL] if lines else 'no message'}"

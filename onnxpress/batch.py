@@ -94,24 +94,27 @@ def output_names(sources: Sequence[Path]) -> list[str]:
     """A file name for each model; those of one name are told apart by their folders.
 
     `a/onnx/model.onnx` and `b/onnx/model.onnx` become `a-onnx-model.onnx` and
-    `b-onnx-model.onnx`.
+    `b-onnx-model.onnx`. Names that differ in case alone count as one, as on some systems.
     """
     parts = [source.absolute().parts for source in sources]
     names = [source.name for source in sources]
     depth = 1
-    while len(set(names)) < len(names) and depth < max(map(len, parts)):
+    while max((often := _often(names)).values(), default=0) > 1 and depth < max(map(len, parts)):
         depth += 1
-        often = Counter(names)
         names = [
-            "-".join(own[-depth:]).lstrip("/-") if often[name] > 1 else name
+            "-".join(own[-depth:]).lstrip("/-") if often[name.casefold()] > 1 else name
             for name, own in zip(names, parts, strict=True)
         ]
-    often = Counter(names)
+    often = _often(names)
     # Only what folders and hyphens make alike is left: a/b.onnx beside a-b.onnx.
     return [
-        f"{Path(name).stem}-{place}{Path(name).suffix}" if often[name] > 1 else name
+        f"{Path(name).stem}-{place}{Path(name).suffix}" if often[name.casefold()] > 1 else name
         for place, name in enumerate(names, 1)
     ]
+
+
+def _often(names: Sequence[str]) -> Counter[str]:
+    return Counter(name.casefold() for name in names)
 
 
 def filled(options: Mapping[str, Any], source: Path) -> dict[str, Any]:

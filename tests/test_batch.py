@@ -28,12 +28,14 @@ from onnxpress.progress import Progress, unheard
         (["a/o/m.onnx", "b/o/m.onnx"], ["a-o-m.onnx", "b-o-m.onnx"]),
         (["/a/m.onnx", "/a/b/m.onnx"], ["a-m.onnx", "b-m.onnx"]),
         (["a/b.onnx", "c/b.onnx", "d/a-b.onnx"], None),
+        (["a/M.onnx", "b/m.onnx"], ["a-M.onnx", "b-m.onnx"]),
+        ([], []),
     ],
 )
 def test_models_of_one_name_are_told_apart(sources: list[str], names: list[str] | None) -> None:
     found = output_names([Path(source) for source in sources])
     assert names is None or found == names
-    assert len(set(found)) == len(sources)
+    assert len({name.casefold() for name in found}) == len(sources)
     assert all(name.endswith(".onnx") and "/" not in name for name in found)
 
 

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -175,10 +176,11 @@ force_option = click.option(
 
 _FOLDER = "onnxpress.folder"
 """In click's context: `-o` ended with a slash, which paths forget."""
+_SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
 
 
 def _noting_slash(ctx: click.Context, _option: click.Parameter, value: str | None) -> Path | None:
-    ctx.meta[_FOLDER] = value is not None and value.endswith("/")
+    ctx.meta[_FOLDER] = value is not None and value.endswith(_SEPARATORS)
     return None if value is None else Path(value)
 
 

@@ -12,13 +12,13 @@ import sys
 from collections.abc import Callable
 
 from onnxpress.cli.exit_status import BAD_INPUT
+from onnxpress.ending import FAILURES, signal_name
 
 __all__ = ["supervised"]
 
 assert sys.platform == "linux", "sigwaitinfo and prctl are Linux's"
 
 _WATCHED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD}
-_FAILURES = {signal.SIGABRT, signal.SIGSEGV, signal.SIGFPE, signal.SIGBUS, signal.SIGILL}
 _PR_SET_PDEATHSIG = 1
 """`prctl(2)`: the signal that a process gets when its parent ends."""
 
@@ -41,12 +41,12 @@ def supervised(command: Callable[[], None]) -> None:
     code = os.waitstatus_to_exitcode(_status(child))
     if code >= 0:
         sys.exit(code)
-    ended_by = signal.Signals(-code)
-    if ended_by in _FAILURES:
+    ended_by = -code
+    if signal_name(ended_by) in FAILURES:
         _say(
             "M010",
-            f"onnx or onnxruntime ended the process ({ended_by.name}), as they do on some broken "
-            "models; outputs of before are unchanged; export the model again, or see with "
+            f"onnx or onnxruntime ended the process ({signal_name(ended_by)}), as they do on some "
+            "broken models; outputs of before are unchanged; export the model again, or see with "
             "onnx.checker what is wrong with it",
         )
         sys.exit(BAD_INPUT)
