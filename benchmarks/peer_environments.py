@@ -44,6 +44,18 @@ REQUIREMENTS = {
         "torch==2.13.0+cpu",
         "onnxruntime==1.32.0",
     ),
+    "tensorflow-lite": (
+        "tensorflow-cpu==2.21.0",
+        "onnx2tf==1.28.8",
+        # Not among what it declares:
+        "ai-edge-litert",
+        "onnx-graphsurgeon",
+        "onnxsim",
+        "sng4onnx",
+        "tf_keras",
+        "psutil",
+        "onnxruntime==1.32.0",
+    ),
     "torch": ("torch==2.13.0", "onnx==1.23.2"),
     "torch-pruning": (
         "torch==2.13.0",
