@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from onnxpress import model_file
+from onnxpress.brief_names import briefly_named
 from onnxpress.contract import Context, Stage
 from onnxpress.conversion import convert_form, samples_to_choose_by
 from onnxpress.conversion.half_range import Magnitudes
@@ -99,6 +100,7 @@ class Attempt:
         notes: on conversions, in sentences.
         session: of the model where that is small: two of a large one take too much memory.
         splits: how the budget was divided among pools, where not evenly.
+        named: the model with the names that passes gave; `None`: `model` has them.
     """
 
     model: ir.Model
@@ -109,6 +111,7 @@ class Attempt:
     notes: tuple[str, ...] = ()
     session: Session | None = None
     splits: Mapping[str, float] = field(default_factory=dict)
+    named: ir.Model | None = None
 
     @property
     def lossy(self) -> bool:
@@ -384,9 +387,11 @@ def attempt_of(run: Run, variant: Variant, timed: Latency | None = None) -> Atte
     assert original is not None
     budget_s = _HURRIED_S if run.options.out_of_time() else _CLOCK_S
     latency = timed or run.request.clock(original, session, feeds[0], budget_s=budget_s)
-    small = model_file.weight_bytes(current) < SMALL_BYTES
+    written = briefly_named(current, run.original.model)
+    # What is judged is what is written.
+    small = model_file.weight_bytes(current) < SMALL_BYTES and written is current
     return Attempt(
-        current,
+        written,
         tuple(replace(stage, session=None) for stage in stages),
         evaluator.holds(measurement),
         measurement,
@@ -394,6 +399,7 @@ def attempt_of(run: Run, variant: Variant, timed: Latency | None = None) -> Atte
         tuple(notes),
         session if small else None,
         variant.splits,
+        None if written is current else current,
     )
 
 

@@ -99,6 +99,7 @@ def finished(ready: Prepared, best: Attempt, validation: Validation) -> Result:
         disagreements=different,
         compared=compared,
         activations=activation_grids(final, work.statistics.tensors()),
+        named=best.named,
         operators=_operators(work, judge, best, started) if work.target.timed_here else (),
     )
 

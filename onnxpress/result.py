@@ -58,6 +58,8 @@ class Result:
         operators: where the time of a run goes in the original and in the model.
         activations: those that lose most by being quantized, with the grid that was chosen.
         requirements: what became of `max_size`, `min_speedup` and `max_latency`.
+        named: the model with names that say what nodes and constants are made of, where `model`
+            has brief ones because they were much of a small file; `None`: `model` has them.
     """
 
     model: ir.Model
@@ -77,6 +79,7 @@ class Result:
     activations: tuple[ActivationGrid, ...] = ()
     operators: tuple[OperatorTime, ...] = ()
     requirements: tuple[Requirement, ...] = ()
+    named: ir.Model | None = None
 
     @property
     def layers(self) -> list[dict[str, Any]]:

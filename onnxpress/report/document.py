@@ -108,7 +108,9 @@ def _whole_weights(result: Result) -> dict[str, int] | None:
 
 def _regions(result: Result) -> list[dict[str, Any]]:
     """Where the graph of the simplified original changed."""
-    return region_documents(result.stages[0].model, result.model) if result.stages else []
+    if not result.stages:
+        return []
+    return region_documents(result.stages[0].model, result.named or result.model)
 
 
 def _tried(one: TriedModel) -> dict[str, Any]:

@@ -28,7 +28,8 @@ def form_rows(
         origins: of the model that the first left.
         layers: as `layer_rows` gives them.
     """
-    before, after = (_by_layer(model, origins) for model in (result.stages[0].model, result.model))
+    models = result.stages[0].model, result.named or result.model
+    before, after = (_by_layer(model, origins) for model in models)
     same, saved = _kernels(result, origins)
     grouped: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for layer in layers:

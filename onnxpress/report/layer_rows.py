@@ -52,7 +52,7 @@ def layer_rows(result: Result, origins: Origins) -> list[dict[str, Any]]:
         result: with at least one stage.
         origins: of the model that the first left.
     """
-    after = _bytes_after(result.model, origins)
+    after = _bytes_after(result.named or result.model, origins)
     forms: dict[str, list[str]] = defaultdict(list)
     errors: dict[str, float] = defaultdict(float)
     left: dict[str, list[str]] = defaultdict(list)

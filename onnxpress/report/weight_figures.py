@@ -45,7 +45,8 @@ def histograms(
     """
     wanted = sorted((row for row in rows if row["predicted_error"]), key=_error)[:_LAYERS]
     weights = {weight.name: weight for weight in origins.weights}
-    grids = _grids(result.model, {row["layer"] for row in wanted}) if wanted else {}
+    model = result.named or result.model
+    grids = _grids(model, {row["layer"] for row in wanted}) if wanted else {}
     found = []
     for row in wanted:
         tensor = weights[row["layer"]].weight.const_value
