@@ -18,7 +18,11 @@ __all__ = ["briefly_named"]
 _WORTH = 0.02
 """The share of a file below which names stay readable."""
 _SMALL_BYTES = 1024
-"""Constants up to here are told briefly, and equal ones are written once."""
+"""Constants up to here are told briefly.
+
+Equal ones are not shared: onnxruntime replaces zero points of weights under their names, and
+refuses the second time (`session.x64quantprecision`).
+"""
 _BRIEF = 4
 """Letters of a brief name, about."""
 
@@ -40,7 +44,6 @@ def briefly_named(model: ir.Model, given: ir.Model) -> ir.Model:
     taken = known | _names(brief)
     nodes, tensors, constants = (_fresh(letter, taken) for letter in "ntc")
     for graph in graphs_of(brief.graph):
-        _share_constants(graph, known)
         for value in list(graph.initializers.values()):
             if _is_ours(value, known) and _nbytes(value) <= _SMALL_BYTES:
                 value.name = next(constants)
@@ -93,17 +96,3 @@ def _gain(model: ir.Model, known: set[str | None]) -> int:
                 times = 1 + len(value.uses()) + (value.shape is not None)
                 saved += times * (len(value.name or "") - _BRIEF)
     return saved
-
-
-def _share_constants(graph: ir.Graph, known: set[str | None]) -> None:
-    """Write equal small constants of ours once: zero points above all."""
-    first: dict[tuple[ir.DataType, tuple[int, ...], bytes], ir.Value] = {}
-    for value in list(graph.initializers.values()):
-        tensor = value.const_value
-        if tensor is None or not _is_ours(value, known) or tensor.nbytes > _SMALL_BYTES:
-            continue
-        key = tensor.dtype, tuple(tensor.shape.numpy()), tensor.tobytes()
-        kept = first.setdefault(key, value)
-        if kept is not value:
-            ir.convenience.replace_all_uses_with(value, kept)
-            del graph.initializers[value.name or ""]

@@ -88,7 +88,7 @@ def test_the_file_is_smaller_valid_and_computes_the_same(
     before = _bytes(pressed)
     brief = ir.to_proto(briefly_named(pressed, given))
     onnx.checker.check_model(brief, full_check=True)
-    assert len(brief.SerializeToString()) < 0.6 * len(before)
+    assert len(brief.SerializeToString()) < 0.7 * len(before)
     assert LONG not in str(brief)
     np.testing.assert_array_equal(_run(brief), _run(_pressed()))
     assert _bytes(pressed) == before, "the model that was given is left alone"
@@ -113,9 +113,9 @@ def test_no_name_stands_twice_also_where_the_original_has_brief_ones(
     assert not set(values) & set(brief.graph.initializers)
 
 
-def test_equal_constants_of_ours_are_written_once(pressed: ir.Model, given: ir.Model) -> None:
-    assert len(pressed.graph.initializers) == 6
-    assert len(briefly_named(pressed, given).graph.initializers) == 4
+def test_equal_constants_stay_apart(pressed: ir.Model, given: ir.Model) -> None:
+    """Onnxruntime refuses weights with one zero point in its exact mode for x86-64."""
+    assert len(briefly_named(pressed, given).graph.initializers) == len(pressed.graph.initializers)
 
 
 def test_a_second_time_changes_nothing(pressed: ir.Model, given: ir.Model) -> None:
