@@ -38,7 +38,10 @@ def ours(name: str, folder: Path) -> list[Path]:
     made = []
     for command, options in given.items():
         made.append(folder / f"{command}.onnx")
-        subprocess.run([*command.split(), model, *options, "-q", "-o", str(made[-1])], check=False)
+        subprocess.run(
+            [*command.split(), model, *options, "--threads", "1", "-q", "-o", str(made[-1])],
+            check=False,
+        )
     return [path for path in made if path.exists()]
 
 

@@ -33,6 +33,9 @@ __all__ = ["Measured", "measured_rows"]
 
 _MADE = re.compile(r"(_token_\d+|_nchwc)+$")
 """What onnxruntime adds to a name that it takes over."""
+_LOOPS = ("Loop", "Scan")
+_LOOPING_S = 0.2
+"""For all models together where nodes run often in a run: profiles have a line for each time."""
 _PAIRS = 2
 _SMALL, _LEAST = 0.1, 0.1
 """The share of nodes that are taken for empty; what is left of any of them at least."""
@@ -78,7 +81,7 @@ def measured_rows(
         models: not changed.
         feeds: one for each.
         threads: of onnxruntime; 0: all cores.
-        budget_s: seconds for all together, about; twice.
+        budget_s: seconds for all together, about; twice. Less where there are loops.
         reference: microseconds that the first is known to take, so that tables made at other times
             stay comparable; `None`: what it takes now.
         whole: microseconds of each, where they are known already.
@@ -87,6 +90,8 @@ def measured_rows(
         ModelError: a model does not run.
     """
     named = [_named(m if isinstance(m, ir.Model) else model_file.load(m)) for m in models]
+    if any(node.op_type in _LOOPS for model in named for node in model.graph.all_nodes()):
+        budget_s = min(budget_s, _LOOPING_S)
     with temporary_folder() as folder:
         paths = [folder / f"{number}.onnx" for number in range(len(named))]
         sessions = [
