@@ -79,6 +79,11 @@ class Evidence:
         found = self.shape[axis]
         return found if isinstance(found, int) and found > 0 else None
 
+    def square_in(self, axis: int) -> bool:
+        """Whether another axis is always as long, as of attentions: these are steps, no classes."""
+        name = self.shape[axis] if axis < len(self.shape) else None
+        return isinstance(name, str) and self.shape.count(name) > 1
+
     @property
     def varies(self) -> bool:
         """Whether its shape depends on the data."""
