@@ -79,7 +79,9 @@ def fitted(rows: Iterable[Row], otherwise: Rates) -> Rates:
         found = [
             row.multiply_adds / time
             for row, time in above
-            if row.integer == integer and row.multiply_adds >= _PRODUCTS * row.nbytes
+            if row.integer == integer
+            # A Reshape moves nothing and computes nothing, and says nothing of products.
+            and row.multiply_adds >= max(_PRODUCTS * row.nbytes, 1)
         ]
         if len(found) >= _ENOUGH:
             rates = replace(rates, **{name: statistics.median(found)})

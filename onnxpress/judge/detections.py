@@ -199,17 +199,19 @@ def _suppressed(found: Detections) -> Detections:
 
 
 def _corners(boxes: Floats, *, given: bool) -> Floats:
-    if given:
-        return boxes
-    centre, size = boxes[:, :2], boxes[:, 2:] / 2
-    return np.concatenate([centre - size, centre + size], axis=1)
+    """Left, top, right, bottom of any two opposite corners, as NonMaxSuppression takes them."""
+    one, other = boxes[:, :2], boxes[:, 2:]
+    if not given:
+        one, other = one - other / 2, one + other / 2
+    return np.concatenate([np.minimum(one, other), np.maximum(one, other)], axis=1)
 
 
 def _overlap(box: Floats, others: Floats) -> Floats:
-    """IoU of a box with each of others, [n]."""
+    """IoU of a box with each of others, [n]; 1 with the same box, also where that has no area."""
     low = np.maximum(box[:2], others[:, :2])
     high = np.minimum(box[2:], others[:, 2:])
     common = np.prod(np.clip(high - low, 0, None), axis=1)
     area = np.prod(box[2:] - box[:2]) + np.prod(others[:, 2:] - others[:, :2], axis=1)
     union = area - common
-    return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0))
+    same = (others == box).all(axis=1).astype(np.float64)
+    return np.asarray(np.divide(common, union, out=same, where=union > 0))

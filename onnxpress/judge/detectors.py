@@ -143,6 +143,7 @@ def _pairs(known: Sequence[Evidence], *, asked: bool) -> list[Reading]:
             for e in dense
             if e is not boxes
             and e.name not in used
+            and not e.normalizes & boxes.holds
             and _sizes_agree(e, boxes)
             and _looks_like_scores(e, boxes, asked=asked)
         ]

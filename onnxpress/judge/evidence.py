@@ -29,6 +29,9 @@ _SAME_VALUES = frozenset(
     ]
 )
 """Operators behind which values mean what they meant before."""
+_ALL_VALUES = _SAME_VALUES - {"Slice", "Split", "Gather", "Expand"}
+"""Those of them that leave none out and repeat none."""
+_NORMALIZERS = frozenset(["Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid"])
 _ROWS_BY_DATA = frozenset(["NonMaxSuppression", "NonZero", "Compress", "Unique"])
 _MOST_NODES = 400
 _SUM_TOLERANCE = 1e-3
@@ -47,6 +50,8 @@ class Evidence:
         parts: of an output that a Concat made: the origins of each part.
         concat_axis: along which it did; `None` where what lies behind it hides that.
         by_data: an operator before it decides by the data how many rows there are.
+        holds: names of tensors with the same numbers in another order or shape, its own among them.
+        normalizes: of a Softmax or Sigmoid: what the tensor that it reads `holds`.
         examples: the original's answers, at least one, or none where nothing was run.
     """
 
@@ -57,6 +62,8 @@ class Evidence:
     parts: tuple[frozenset[str], ...] = ()
     concat_axis: int | None = None
     by_data: bool = False
+    holds: frozenset[str] = frozenset()
+    normalizes: frozenset[str] = frozenset()
     examples: tuple[Array, ...] = ()
 
     @property
@@ -71,6 +78,11 @@ class Evidence:
             return sizes.pop() if len(sizes) == 1 else None
         found = self.shape[axis]
         return found if isinstance(found, int) and found > 0 else None
+
+    def square_in(self, axis: int) -> bool:
+        """Whether another axis is always as long, as of attentions: these are steps, no classes."""
+        name = self.shape[axis] if axis < len(self.shape) else None
+        return isinstance(name, str) and self.shape.count(name) > 1
 
     @property
     def varies(self) -> bool:
@@ -154,6 +166,7 @@ def gather(
                 parts,
                 axis,
                 by_data,
+                *_normalized(value),
                 arrays,
             )
         )
@@ -194,6 +207,24 @@ def _origins(
                 if source is not None
             )
     return frozenset(_operator(node) for node in makers), parts, axis, _by_data(value)
+
+
+def _normalized(value: ir.Value | None) -> tuple[frozenset[str], frozenset[str]]:
+    """Names of tensors with an output's numbers, and with those that it is the Softmax of."""
+    held = _held(value)
+    maker = held[-1].producer() if held else None
+    read = _held(maker.inputs[0]) if maker is not None and maker.op_type in _NORMALIZERS else []
+    return frozenset(str(v.name) for v in held), frozenset(str(v.name) for v in read)
+
+
+def _held(value: ir.Value | None) -> list[ir.Value]:
+    """A tensor and those before it that hold the same numbers, as far as there are such."""
+    found: list[ir.Value] = []
+    while value is not None:
+        found.append(value)
+        node = value.producer()
+        value = node.inputs[0] if node is not None and node.op_type in _ALL_VALUES else None
+    return found
 
 
 def _operator(node: ir.Node) -> str:

@@ -126,7 +126,7 @@ def _scores_of_steps(e: Evidence) -> bool:
 def _scores_axis(e: Evidence) -> int | None:
     """Along which axis probabilities add up to 1; `None` where they do not."""
     for axis in ((1,) if e.rank in (2, 4) else ()) + ((e.rank - 1,) if e.rank >= 3 else ()):
-        if (e.size(axis) or 0) < 2:
+        if (e.size(axis) or 0) < 2 or e.square_in(axis):
             continue
         if e.sums_to_one(axis) or (not e.examples and e.origins & {"Softmax"}):
             return axis
@@ -191,8 +191,17 @@ def _state_input(
             not isinstance(dim, int) or dim < 0 or e.size(axis) in (None, dim)
             for axis, dim in enumerate(spec.shape)
         )
-        base = _plain(spec.name)
-        names = {base, base + "n", base + "next", base + "1", f"{base}.n", f"{base}.next"}
+        # Of h0 and h_0 the next is hn and h_n.
+        base = re.sub(r"\.?0$", "", _plain(spec.name))
+        names = {
+            _plain(spec.name),
+            base,
+            base + "n",
+            base + "next",
+            base + "1",
+            f"{base}.n",
+            f"{base}.next",
+        }
         # A picture that is given back as a picture has such names too: a state is never alone.
         if fits and _plain(e.name) in names and len(own) > 1 and len(outputs) > 1 and base:
             return spec.name

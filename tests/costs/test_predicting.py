@@ -118,3 +118,17 @@ def test_rates_follow_rows_where_there_are_enough() -> None:
     assert found.node == pytest.approx(2.0)
     assert found.integers == shipped(1).integers
     assert fitted(rows[:7], shipped(1)) == shipped(1)
+
+
+def test_rows_that_neither_move_nor_compute_say_nothing_of_products() -> None:
+    (key,) = keys_of(
+        model_of("g (float[1, 8] x, int64[2] s) => (float[a, b] y) { y = Reshape(x, s) }")
+    )
+    reshape = dataclasses.replace(row_of(key, 0.3), multiply_adds=0, nbytes=0)
+    rows = [dataclasses.replace(reshape, sizes=f"fast {number}") for number in range(40)]
+    rows += [
+        dataclasses.replace(reshape, sizes=f"slow {number}", microseconds=9.0)
+        for number in range(9)
+    ]
+    found = fitted(rows, shipped(1))
+    assert (found.products, found.integers) == (shipped(1).products, shipped(1).integers)

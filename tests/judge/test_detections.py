@@ -99,6 +99,19 @@ def test_every_object_is_found_in_itself_and_none_in_nothing() -> None:
     assert hits(one, nothing) == hits(nothing, one) == 0
 
 
+def test_boxes_without_an_area_and_of_swapped_corners_are_found_in_themselves() -> None:
+    rows = table(0)
+    wanted = len(decoded([HEAD], head(rows)))
+    mirrored = rows.copy()
+    mirrored[:, 2:4] *= -1
+    assert len(decoded([HEAD], head(mirrored))) == wanted
+    flat = rows.copy()
+    flat[:, 2] = 0
+    for changed in (mirrored, flat):
+        one = decoded([HEAD], head(changed))
+        assert hits(one, one) == len(one) > 3
+
+
 def test_forms_of_one_head_mean_the_same_objects() -> None:
     rows = table(1)
     wanted = as_list(decoded([HEAD], head(rows)))

@@ -1,6 +1,6 @@
 """What is read from graph, names, shapes and answers; and what a user may say instead."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +124,54 @@ def test_logits_of_each_class_apart_have_no_class_for_nothing() -> None:
     made = Made(net.model({"x": ("float", ["n", 8, 20])}, outputs), feeds)
     found = by_answers(made)["logits"]
     assert (found.kind, found.form, found.background) == (Kind.DETECTION, "logits", None)
+
+
+@pytest.mark.parametrize("read", [by_graph, by_answers])
+def test_attentions_of_steps_to_steps_are_no_classes(
+    read: Callable[[Made], Mapping[str, Reading]],
+) -> None:
+    net = Net()
+    keys = net.op("MatMul", "x", net.normal(8, 8, fan=8))
+    attention = net.op("Softmax", net.op("MatMul", "x", net.op("Transpose", keys, perm=[1, 0])))
+    outputs = {"attention": (attention, "float", ["steps", "steps"])}
+    rng = np.random.default_rng(0)
+    feeds = tuple({"x": rng.standard_normal((20, 8)).astype(np.float32)} for _ in range(8))
+    made = Made(net.model({"x": ("float", ["steps", 8])}, outputs), feeds)
+    assert kinds(read(made)) == "values"
+
+
+@pytest.mark.parametrize(("first", "last"), [("h0", "hN"), ("h_0", "h_n"), ("c0", "c")])
+def test_states_that_are_counted_from_zero_are_carried_on(first: str, last: str) -> None:
+    net = Net()
+    state = net.op("Tanh", net.op("Add", "x", first))
+    outputs = {
+        "y": (net.op("MatMul", state, net.normal(8, 8, fan=8)), "float", ["n", 8]),
+        last: (net.op("Identity", state), "float", ["n", 8]),
+    }
+    inputs: dict[str, tuple[str, Sequence[int | str]]] = {
+        "x": ("float", ["n", 8]),
+        first: ("float", ["n", 8]),
+    }
+    found = by_graph(Made(net.model(inputs, outputs), ()))[last]
+    assert (found.kind, found.state_input) == (Kind.STATE, first)
+
+
+@pytest.mark.parametrize("read", [by_graph, by_answers])
+def test_four_logits_beside_their_softmax_are_no_boxes(
+    read: Callable[[Made], Mapping[str, Reading]],
+) -> None:
+    net = Net()
+    hidden = net.op("MatMul", net.op("Transpose", "x", perm=[0, 2, 1]), net.normal(8, 4, fan=8))
+    by_step = net.op("Transpose", hidden, perm=[1, 0, 2])
+    scores = net.op("Softmax", by_step, axis=-1)
+    outputs = {
+        "logits": (net.op("Identity", by_step), "float", ["t", "n", 4]),
+        "probs": (scores, "float", ["t", "n", 4]),
+    }
+    rng = np.random.default_rng(0)
+    feeds = tuple({"x": rng.standard_normal((1, 8, 20)).astype(np.float32)} for _ in range(8))
+    made = Made(net.model({"x": ("float", ["n", 8, "t"])}, outputs), feeds)
+    assert kinds(read(made)) == "sequence sequence"
 
 
 @pytest.mark.parametrize("name", ["fashion_cnn", "fashion_mlp", "fashion_mobile"])
