@@ -1,4 +1,4 @@
-"""A pipeline in words: several models, what feeds what, and a loop that generates tokens.
+"""A pipeline in words: several models, what feeds what, a loop over tokens or over a recording.
 
     cache = "int8"
 
@@ -38,6 +38,7 @@ from typing import Any
 import tomli_w
 
 from onnxpress.errors import ModelError, UsageError, nearest_file
+from onnxpress.pipelines.stream import Stream, stream_of, stream_table
 from onnxpress.recipe_entries import Entries
 from onnxpress.toml_places import places_of, read_toml
 
@@ -46,7 +47,7 @@ __all__ = ["CACHES", "FILE", "Loop", "Part", "Pipeline", "matched", "read_pipeli
 FILE = "pipeline.toml"
 CACHES = ("float", "int8")
 _KEYS = ("cache", "part")
-_PART_KEYS = ("name", "model", "inputs", "loop")
+_PART_KEYS = ("name", "model", "inputs", "loop", "stream")
 _LOOP_KEYS = (
     "tokens",
     "logits",
@@ -112,13 +113,15 @@ class Part:
         name: by which others name its outputs.
         model: its file.
         inputs: where inputs come from, by name: `PART.OUTPUT`, or an input of the pipeline.
-        loop: how it generates; `None`: it runs once.
+        loop: how it generates tokens.
+        stream: how it reads a recording (`stream`). Without either it runs once.
     """
 
     name: str
     model: Path
     inputs: Mapping[str, str] = field(default_factory=dict)
     loop: Loop | None = None
+    stream: Stream | None = None
 
     def __post_init__(self) -> None:
         """Refuse a name that is no name of a file.
@@ -251,12 +254,15 @@ def side_files(folder: Path, parts: Sequence[Part]) -> tuple[Path, ...]:
 
 def _part(entry: Entries, folder: Path) -> Part:
     entry.known(_PART_KEYS)
-    inputs, loop = entry.table("inputs"), entry.table("loop")
+    inputs, loop, stream = (entry.table(name) for name in ("inputs", "loop", "stream"))
+    if loop is not None and stream is not None:
+        raise entry.error("stream", "a part has a loop or a stream, not both")
     return Part(
         entry.value("name", str),
         folder / entry.value("model", str),
         {} if inputs is None else {n: inputs.value(n, str) for n in inputs.table_itself},
         None if loop is None else _loop(loop),
+        None if stream is None else stream_of(stream),
     )
 
 
@@ -316,4 +322,6 @@ def _part_table(part: Part, file: str) -> dict[str, Any]:
             for name, value in said.items()
             if value not in (None, (), {}, 0) or (name == "start" and value == 0)
         }
+    if part.stream is not None:
+        table["stream"] = stream_table(part.stream)
     return table

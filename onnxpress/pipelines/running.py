@@ -1,10 +1,11 @@
-"""Run a pipeline as it is used: each part once, then tokens one at a time with a cache.
+"""Run a pipeline as it is used: each part once, or piece by piece with states, or over tokens.
 
     step 0:  prompt [batch, n], past of length 0        → logits of the last token, cache
     step t:  the token chosen at step t − 1 [batch, 1]  → logits, cache
 
 Chosen is the best token (greedily), or the one that is forced: two models are compared on the
 same past ("teacher forcing"), as after one different token two texts have nothing in common.
+A recording is read to its end (`stream`).
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ import numpy as np
 from onnxpress.errors import DataError, ModelError
 from onnxpress.pipelines.description import Loop, Part
 from onnxpress.pipelines.fitting import Wiring
+from onnxpress.pipelines.stream import Stream, cut, first_states
 from onnxpress.runtime import Array, Feed, InputSpec, Session
 
 __all__ = ["FORCED", "Call", "Running", "empty_cache"]
@@ -30,7 +32,7 @@ class Call:
 
     Attributes:
         part: which.
-        step: of its loop; 0 outside of one.
+        step: of its loop or stream; 0 outside of one.
         feed: what it was given.
     """
 
@@ -67,7 +69,7 @@ class Running:
         self.last = wiring.pipeline.last
 
     def run(self, feed: Feed, /) -> dict[str, Array]:
-        """What the last part gives: the logits of every step, `[batch, steps, vocabulary]`."""
+        """What the last part gives: of a loop the logits, `[batch, steps, vocabulary]`."""
         return self._run(feed)[0]
 
     def tokens(self, feed: Feed) -> Array:
@@ -81,7 +83,9 @@ class Running:
         for part in pipeline.parts:
             if part.name in pipeline.firsts:
                 continue
-            if part.loop is None:
+            if part.stream is not None:
+                made[part.name] = self._streamed(part, part.stream, feed, made)
+            elif part.loop is None:
                 made[part.name] = self._call(part.name, 0, self._wired(part.name, feed, made))
             else:
                 made[part.name], tokens = self._generated(part, part.loop, feed, made)
@@ -95,6 +99,30 @@ class Running:
             name: feed[source.name] if source.part is None else made[source.part][source.name]
             for name, source in self.wiring.sources[part].items()
         }
+
+    def _streamed(
+        self,
+        part: Part,
+        stream: Stream,
+        feed: Feed,
+        made: Mapping[str, Mapping[str, Array]],
+    ) -> dict[str, Array]:
+        """What all steps give, put together; states that are carried are left out."""
+        where = f"{self.wiring.pipeline.source}: part {part.name}, stream"
+        constant = self._wired(part.name, feed, made)
+        pieces = cut(stream, {n: constant.pop(n) for n in stream.pieces}, where)
+        specs = {spec.name: spec for spec in self.sessions[part.name].inputs}
+        states = first_states(stream, specs, {**constant, **pieces[0]}, where)
+        carried = set(stream.states.values())
+        given_on = [n for n in self.sessions[part.name].output_names if n not in carried]
+        rows: dict[str, list[Array]] = {name: [] for name in given_on or sorted(carried)}
+        for step, piece in enumerate(pieces):
+            given = {**constant, **piece, **states}
+            found = self._call(part.name, step, {name: given[name] for name in specs})
+            states = {name: found[output] for name, output in stream.states.items()}
+            for name, kept in rows.items():
+                kept.append(found[name])
+        return {name: _joined(kept, stream.joined) for name, kept in rows.items()}
 
     def _generated(
         self, part: Part, loop: Loop, feed: Feed, made: Mapping[str, Mapping[str, Array]]
@@ -206,6 +234,12 @@ class Running:
             raise ModelError(
                 f"{self.wiring.pipeline.source}: part {part}, step {step}, with {sizes}: {error}"
             ) from error
+
+
+def _joined(steps: list[Array], axis: int) -> Array:
+    """What has no such axis gets one in front."""
+    rank = steps[0].ndim
+    return np.concatenate(steps, axis) if -rank <= axis < rank else np.stack(steps)
 
 
 def _taking_turns(part: Part, loop: Loop) -> list[str]:
