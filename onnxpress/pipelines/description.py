@@ -57,6 +57,7 @@ _LOOP_KEYS = (
     "prompt",
     "longest",
     "mask",
+    "padded",
     "positions",
     "flag",
     "first",
@@ -79,6 +80,7 @@ class Loop:
             text in both. Empty: all tokens so far are fed at every step.
         once: inputs of the cache that keep what the first step gave, as an encoder's keys.
         mask: the input of ones, `[batch, past + step]`; `None`: there is none, or it is wired.
+        padded: the samples hold the mask of the prompt, with zeros in front of shorter texts.
         positions: the input that counts tokens, `[batch, step]`.
         flag: the bool input of a merged decoder, whether there is a past.
         first: the part that takes the first step in place of this one.
@@ -95,6 +97,7 @@ class Loop:
     cache: Mapping[str, str] = field(default_factory=dict)
     once: tuple[str, ...] = ()
     mask: str | None = None
+    padded: bool = False
     positions: str | None = None
     flag: str | None = None
     first: str | None = None
@@ -285,6 +288,7 @@ def _loop(entry: Entries) -> Loop:
         {} if cache is None else {name: cache.value(name, str) for name in cache.table_itself},
         entry.texts("once"),
         entry.value("mask", str, None),
+        entry.value("padded", bool, default=False),
         entry.value("positions", str, None),
         entry.value("flag", str, None),
         entry.value("first", str, None),
@@ -320,7 +324,7 @@ def _part_table(part: Part, file: str) -> dict[str, Any]:
         table["loop"] = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in said.items()
-            if value not in (None, (), {}, 0) or (name == "start" and value == 0)
+            if value not in (None, (), {}, 0, False) or (name == "start" and value == 0)
         }
     if part.stream is not None:
         table["stream"] = stream_table(part.stream)

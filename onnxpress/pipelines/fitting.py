@@ -81,6 +81,9 @@ def wired(pipeline: Pipeline, sessions: Mapping[str, Session]) -> Wiring:
         if part.loop is not None and part.loop.start is None:
             spec = next(s for s in sessions[part.name].inputs if s.name == part.loop.tokens)
             needed.setdefault(spec.name, spec)
+            if part.loop.padded:
+                mask = next(s for s in sessions[part.name].inputs if s.name == part.loop.mask)
+                needed.setdefault(mask.name, replace(mask, shape=(mask.shape[0], None)))
     return Wiring(pipeline, sources, tuple(needed.values()))
 
 
@@ -124,6 +127,12 @@ def _with_pairs(part: Part, sessions: Mapping[str, Session], source: str) -> Par
     _require_inputs(dict.fromkeys(told, ""), specs, where)
     if specs[loop.tokens].dtype not in _INTEGERS or len(specs[loop.tokens].shape) != 2:
         raise _misfit(where, "tokens", "int64 [batch, step]", str(specs[loop.tokens]))
+    if loop.padded and (loop.mask is None or loop.start is not None):
+        lacking = "no `mask`" if loop.mask is None else "a `start` in place of a prompt"
+        raise ModelError(
+            f"{where}: padded is of the mask of prompts, and there is {lacking}; leave it out "
+            "[N003]"
+        )
     if loop.first is not None and loop.first not in sessions:
         raise ModelError(
             f"{where}: first is {loop.first!r}, which is no part"

@@ -129,6 +129,7 @@ class Running:
     ) -> tuple[dict[str, Array], Array]:
         constant = {name: self._wired(name, feed, made) for name in _taking_turns(part, loop)}
         prompt, forced = self._prompt(part, loop, feed, constant), feed.get(FORCED)
+        seen = self._seen(part, loop, feed, prompt)
         steps = loop.steps if forced is None else forced.shape[1]
         self._require_room(part, loop, prompt.shape[1] + steps)
         spec = next(s for s in self.sessions[part.name].inputs if s.name == loop.tokens)
@@ -136,11 +137,11 @@ class Running:
         logits: list[Array] = []
         ended = np.zeros(len(prompt), bool)
         cache: dict[str, Array] = {}
-        new, past = prompt, 0
+        new = prompt
         for step in range(steps):
             turn = loop.first if step == 0 and loop.first is not None else part.name
             given = dict(constant[turn])
-            given.update(self._counted(turn, loop, new, past, cache))
+            given.update(self._counted(turn, loop, new, seen, cache))
             given[loop.tokens] = new.astype(spec.dtype)
             given = {n: given[n] for n in (s.name for s in self.sessions[turn].inputs)}
             found = self._call(turn, step, given)
@@ -153,10 +154,10 @@ class Running:
                 ended |= np.isin(best, loop.end)
                 if ended.all():
                     break
-            past += new.shape[1]
+            seen = np.pad(seen, ((0, 0), (0, 1)), constant_values=1)
             new = best[:, np.newaxis]
             if not loop.cache:
-                new, past = np.concatenate([prompt, np.stack(chosen, axis=1)], axis=1), 0
+                new = np.concatenate([prompt, np.stack(chosen, axis=1)], axis=1)
         return {loop.logits: np.concatenate(logits, axis=1)}, np.stack(chosen, axis=1)
 
     def _prompt(
@@ -178,11 +179,35 @@ class Running:
         fixed = next(s for s in specs if s.name == loop.tokens).shape[0]
         return fixed if isinstance(fixed, int) else 1
 
+    def _seen(self, part: Part, loop: Loop, feed: Feed, prompt: Array) -> Array:
+        """Which tokens of the prompt are text, int64 `[batch, n]`."""
+        if not loop.padded or loop.mask is None:
+            return np.ones(prompt.shape, np.int64)
+        given = feed[loop.mask].astype(np.int64)
+        seen = given[:, : loop.prompt] if loop.prompt else given
+        if seen.shape != prompt.shape or (np.diff(seen, axis=1) < 0).any() or not seen[:, -1].all():
+            raise DataError(
+                f"{self.wiring.pipeline.source}: part {part.name}: {loop.mask!r} is "
+                f"{list(seen.shape)} for a prompt of {list(prompt.shape)}; expected as many "
+                "numbers, zeros in front and ones from where each text begins: the next token is "
+                "read behind the last one [D003]"
+            )
+        return seen
+
     def _counted(
-        self, turn: str, loop: Loop, new: Array, past: int, cache: Mapping[str, Array]
+        self, turn: str, loop: Loop, new: Array, seen: Array, cache: Mapping[str, Array]
     ) -> dict[str, Array]:
-        """Mask, positions, flag, and the cache or an empty one."""
+        """Mask, positions, flag, and the cache or an empty one.
+
+        Args:
+            turn: the part.
+            loop: whose inputs they are.
+            new: tokens of this step, `[batch, step]`.
+            seen: which of all tokens so far are text, `[batch, past + step]`.
+            cache: of the step before.
+        """
         batch, step = new.shape
+        past = seen.shape[1] - step
         found: dict[str, Array] = {}
         for spec in self.sessions[turn].inputs:
             dtype = spec.dtype
@@ -190,10 +215,11 @@ class Running:
                 kept = cache.get(spec.name)
                 found[spec.name] = self._empty(turn, spec, batch) if kept is None else kept
             elif spec.name == loop.mask:
-                found[spec.name] = np.ones((batch, past + step), dtype)
+                found[spec.name] = seen.astype(dtype)
             elif spec.name == loop.positions:
-                places = np.arange(past, past + step, dtype=dtype)
-                found[spec.name] = np.broadcast_to(places, (batch, step)).copy()
+                # Padding has the first text's position, which nobody reads.
+                places = np.maximum(seen.cumsum(axis=1) - 1, 0)
+                found[spec.name] = places[:, past:].astype(dtype)
             elif spec.name == loop.flag:
                 found[spec.name] = np.full([1 for _ in spec.shape], past > 0)
         return found
