@@ -158,8 +158,20 @@ class Selection:
                 (only if key == "only" else kept).update(Selector(pattern, n) for n in names)
         return cls(tuple(sorted(kept)), tuple(sorted(only)))
 
-    def require_matches(self, sites: Sequence[Selectable], passes: Collection[str] = ()) -> None:
+    def require_matches(
+        self,
+        sites: Sequence[Selectable],
+        passes: Collection[str] = (),
+        where: str = "the model",
+        parts: Collection[str] = (),
+    ) -> None:
         """Refuse what stands for nothing.
+
+        Args:
+            sites: all there are.
+            passes: names of passes that may stand before a colon.
+            where: what messages call the model.
+            parts: names of models that may stand there too.
 
         Raises:
             UsageError: a selector matches no layer and no operator of the model.
@@ -174,9 +186,9 @@ class Selection:
             if colon and before in passes:
                 hint = f"; for {before} alone it is --exclude {selector.pattern}"
             elif colon and not hint:
-                hint = nearest(before, sorted(passes))
+                hint = nearest(before, sorted({*passes, *parts}))
             raise UsageError(
-                f"{selector.pattern!r} matches no layer, node or operator type of the model{hint} "
+                f"{selector.pattern!r} matches no layer, node or operator type of {where}{hint} "
                 "(onnxpress inspect lists them) [U001]"
             )
 

@@ -54,8 +54,8 @@ def _attended(g: Graph, q: str, k: str, v: str, mask: str | None) -> str:
     return g.add("Reshape", y, g.constant("from_heads", np.array([0, 0, WIDTH], np.int64)))
 
 
-def _causal(g: Graph, keys: str) -> str:
-    """Zero where a key is seen, [1, 1, step, past + step]."""
+def _causal(g: Graph, keys: str, *, masked: bool = False) -> str:
+    """Zero where a key is seen, [1 or batch, 1, step, past + step]."""
     one = g.constant("one", np.array(1, np.int64))
     zero = g.constant("zero", np.array(0, np.int64))
     step = g.add("Gather", g.add("Shape", "input_ids"), one)
@@ -63,6 +63,10 @@ def _causal(g: Graph, keys: str) -> str:
     rows = g.add("Range", g.add("Sub", total, step), total, one)
     rows = g.add("Unsqueeze", rows, g.constant("last", np.array([1], np.int64)))
     seen = g.add("LessOrEqual", g.add("Range", zero, total, one), rows)
+    if masked:
+        places = g.constant("places", np.array([1, 2], np.int64))
+        text = g.add("Unsqueeze", g.add("Cast", "attention_mask", to=BOOL), places)
+        seen = g.add("And", seen, text)
     hidden = g.constant("hidden", np.float32(-1e9))
     return g.add("Where", seen, g.constant("shown", np.float32(0)), hidden)
 
@@ -76,7 +80,9 @@ def _encoder_cache(g: Graph, *, read: bool) -> tuple[str, str]:
     return next(made), next(made)
 
 
-def decoder_body(g: Graph, *, with_past: bool, encoder: bool, cross_cache: bool = False) -> None:
+def decoder_body(
+    g: Graph, *, with_past: bool, encoder: bool, cross_cache: bool = False, masked: bool = False
+) -> None:
     """One block; writes `logits` and `present.0.key`/`.value` with the graph's prefix."""
     rng = np.random.default_rng(0)
     g.weights.setdefault("embedding", rng.normal(0, 1, (VOCABULARY, WIDTH)).astype(np.float32))
@@ -88,7 +94,8 @@ def decoder_body(g: Graph, *, with_past: bool, encoder: bool, cross_cache: bool 
         v = g.add("Concat", "past_key_values.0.value", v, axis=2)
     k = g.add("Identity", k, name=f"{g.prefix}present.0.key")
     v = g.add("Identity", v, name=f"{g.prefix}present.0.value")
-    x = g.add("Add", x, g.linear(_attended(g, g.heads(q), k, v, _causal(g, k)), "o", (32, 32), 5))
+    causal = _causal(g, k, masked=masked)
+    x = g.add("Add", x, g.linear(_attended(g, g.heads(q), k, v, causal), "o", (32, 32), 5))
     if encoder:
         ck, cv = _encoder_cache(g, read=with_past and cross_cache)
         if cross_cache and not with_past:
@@ -133,15 +140,22 @@ def _saved(
 
 
 def write_decoder(
-    path: Path, *, with_past: bool = True, encoder: bool = False, cross_cache: bool = False
+    path: Path,
+    *,
+    with_past: bool = True,
+    encoder: bool = False,
+    cross_cache: bool = False,
+    masked: bool = False,
 ) -> Path:
     """A decoder with a cache; without a past it only takes the first step.
 
+    With `masked` it takes an `attention_mask`, [batch, past + step].
     With `cross_cache` the first step gives keys and values of the encoder, which others take.
     """
     g = Graph("", {})
-    decoder_body(g, with_past=with_past, encoder=encoder, cross_cache=cross_cache)
-    inputs = [IDS, *(PAST if with_past else [])]
+    decoder_body(g, with_past=with_past, encoder=encoder, cross_cache=cross_cache, masked=masked)
+    mask = [_value("attention_mask", INT64, "batch", "total")] if masked else []
+    inputs = [IDS, *mask, *(PAST if with_past else [])]
     outputs = list(OUTPUTS)
     crossing = [(f"0.encoder.{part}", (FLOAT, "batch", HEADS, "source", DIM)) for part in PARTS]
     if cross_cache and with_past:

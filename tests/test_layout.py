@@ -65,6 +65,13 @@ def test_wheel_and_sdist_hold_everything(tmp_path: Path) -> None:
         names = set(archive.namelist())
     for file in sorted((ROOT / "passes").rglob("*.py")):
         assert f"onnxpress/passes/{file.relative_to(ROOT / 'passes')}" in names
-    reports = ("report/report.html.j2", "report/page.css", "report/page.js", "report/schema.json")
+    names_of_reports = (
+        "report.html.j2",
+        "page.css",
+        "page.js",
+        "schema.json",
+        "pipeline.schema.json",
+    )
+    reports = tuple(f"report/{name}" for name in names_of_reports)
     for wanted in ("targets/cpu.toml", *reports, "py.typed", "pipeline.py"):
         assert f"onnxpress/{wanted}" in names

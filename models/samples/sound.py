@@ -56,6 +56,31 @@ def silero_vad_fresh(cache: Path) -> Samples:
     return {name: x[order] for name, x in steps.items()}
 
 
+def vad_recordings(cache: Path) -> tuple[Samples, Samples]:
+    """Recordings of 4 s for `vad_pipeline.toml`: a sentence, silence before and behind, noise."""
+    rng = np.random.default_rng(8)
+    calibration = _recordings(glosses()[200:264], CALIBRATION_VOICES, rng)
+    return calibration, _recordings(glosses()[300:492], EVALUATION_VOICES, rng)
+
+
+def vad_recordings_fresh(cache: Path) -> Samples:
+    """Other glosses in other voices."""
+    return _recordings(glosses()[71000:71128], FRESH_VOICES, np.random.default_rng(108))
+
+
+def _recordings(
+    lines: Sequence[str], voices: Sequence[str], rng: np.random.Generator, length: int = 4 * RATE
+) -> Samples:
+    sounds = []
+    for clean in _spoken(lines, voices):
+        sound = np.zeros(length, np.float32)
+        start = int(rng.integers(0, length // 2))
+        heard = clean[: length - start]
+        sound[start : start + len(heard)] = heard
+        sounds.append(with_noise(sound, rng)[None])
+    return {"input": np.stack(sounds), "sr": np.full(len(sounds), RATE, np.int64)}
+
+
 def _steps(cache: Path, clean: np.ndarray, rng: np.random.Generator, most: int) -> Samples:
     clean = clean[: len(clean) // 512 * 512]
     noisy = clean + rng.normal(0, 0.01, len(clean)).astype(np.float32)

@@ -16,13 +16,20 @@ __all__ = ["STANDARD_OUTPUT", "check_json", "stage_json", "write_json"]
 STANDARD_OUTPUT = "-"
 
 
-def check_json(path: str | None, read: Iterable[object], *, can_force: bool = False) -> None:
+def check_json(
+    path: str | None,
+    read: Iterable[object],
+    *,
+    can_force: bool = False,
+    option: str = "--json",
+) -> None:
     """Refuse before any work a document that cannot be written or that would overwrite an input.
 
     Args:
         path: where to.
         read: files that are read, and what is none.
         can_force: whether the command has `--force`, and looks at what is there by itself.
+        option: that names it.
 
     Raises:
         OutputError: it is one of the files that are read, cannot be written, or holds what is no
@@ -34,8 +41,8 @@ def check_json(path: str | None, read: Iterable[object], *, can_force: bool = Fa
     for file in read:
         if isinstance(file, str | Path) and Path(file).resolve() == Path(path).resolve():
             raise OutputError(
-                f"{path}: --json would overwrite an input or another output; give it a file of its "
-                "own [O001]"
+                f"{path}: {option} would overwrite an input or another output; give it a file of "
+                "its own [O001]"
             )
     if not can_force:
         require_report(Path(path), can_force=False)

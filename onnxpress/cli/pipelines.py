@@ -18,13 +18,14 @@ from onnxpress.judge import Budget
 from onnxpress.pipelines import PipelineResult, optimize_pipeline, read_folder
 from onnxpress.pipelines.result import places_in, require_place
 from onnxpress.providers import NO_PROVIDERS
+from onnxpress.report.html import require_html
+from onnxpress.report.pipeline import FIGURE_HEADINGS, figure_rows, write_pipeline
 from onnxpress.report.printing import conclude, console_for, print_all, print_table, print_text
 from onnxpress.report.text import megabytes
 
 __all__ = ["optimize_pipeline_and_write"]
 
 _OF_ONE_MODEL: Mapping[str, object] = {
-    "report": None,
     "external_data": False,
     "per_target": False,
     "opset": None,
@@ -43,6 +44,7 @@ def optimize_pipeline_and_write(
     path: Path,
     *,
     output: Path | None,
+    report: Path | None,
     json_path: str | None,
     force: bool,
     dry_run: bool,
@@ -54,6 +56,7 @@ def optimize_pipeline_and_write(
     Args:
         path: a description, or a folder in a known layout.
         output: a folder; `None`: PATH with .opt behind its name.
+        report: an HTML file.
         json_path: a JSON file, or `-`.
         force: replace files that are no earlier results.
         dry_run: print the description and write nothing.
@@ -76,7 +79,11 @@ def optimize_pipeline_and_write(
     folder = output or base.parent / f"{base.name or 'pipeline'}.opt"
     require_place(pipeline, folder, force=force)
     read = [path, *(options.get(name) for name in ("calibration", "evaluation", "recipe"))]
-    check_json(json_path, [*read, *places_in(folder, pipeline)])
+    taken = [*read, *places_in(folder, pipeline), *(part.model for part in pipeline.parts)]
+    check_json(json_path, [*taken, report])
+    if report is not None:
+        require_html()
+        check_json(str(report), taken, can_force=force, option="--report")
     budget = Budget(**{field.name: options.pop(field.name) for field in fields(Budget)})
     with interruptible() as interruption:
         options["time_limit"] = left_of(options["time_limit"])
@@ -90,8 +97,13 @@ def optimize_pipeline_and_write(
                 **options,
             )
         written = result.save(folder, force=force)
-        if write_json(result.document(), json_path):
-            _print(result, folder, written)
+        asked = report is not None or json_path is not None
+        found = result.document(["onnxpress", *sys.argv[1:]], figures=asked)
+        if report is not None:
+            write_pipeline(found, report)
+            written.append(report)
+        if write_json(found, json_path):
+            _print(result, found, folder, written)
     if interruption.wanted:
         sys.exit(INTERRUPTED)
     if not result.within_budget:
@@ -103,7 +115,9 @@ def _base(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def _print(result: PipelineResult, folder: Path, written: list[Path]) -> None:
+def _print(
+    result: PipelineResult, found: Mapping[str, Any], folder: Path, written: list[Path]
+) -> None:
     sizes = f"{megabytes(result.original_bytes)} to {megabytes(result.bytes)}"
     conclude(f"{folder}: {sizes}, {result.judgement.verdict}")
     console = console_for()
@@ -122,22 +136,7 @@ def _print(result: PipelineResult, folder: Path, written: list[Path]) -> None:
     ]
     rows.append(["all", *(megabytes(n) for n in (result.original_bytes, result.bytes)), "", ""])
     print_table("parts", ["part", "original", "result", "budget spent", ""], rows, console)
-    print_table(
-        "figures",
-        ["on unseen samples", "original", "result"],
-        [
-            *(
-                [f"{m.name}, %", f"{m.reference:.2f}", f"{m.value:.2f}"]
-                for m in result.measurement.metrics
-            ),
-            *([f.name, f"{f.original:.4g}", f"{f.result:.4g}"] for f in result.figures),
-            *(
-                [["bytes of cache a token", *(f"{n:,}" for n in result.cache_bytes)]]
-                if result.cache_bytes[0]
-                else []
-            ),
-        ],
-        console,
-    )
+    rows = [list(line) for line in figure_rows(found)]
+    print_table("figures", list(FIGURE_HEADINGS), rows, console)
     print_all("note", list(result.warnings), console, style="yellow")
     print_all("written", [str(path) for path in written], console, style="")

@@ -81,6 +81,7 @@ class Evaluator:
         model: ir.Model | None = None,
         readings: Mapping[str, Reading] | None = None,
         most_bytes: int = _CACHE_BYTES,
+        steps: bool = False,
     ) -> None:
         """Run the original once; its outputs are kept while they fit into memory.
 
@@ -92,6 +93,8 @@ class Evaluator:
                 opened from one.
             readings: where they are known from other samples of the same model.
             most_bytes: of outputs that are kept.
+            steps: rows of a sample are steps of it, which follow from each other: they count as
+                one sample, and bounds are over samples.
 
         Raises:
             BudgetError: a metric was asked for that these samples or outputs do not allow.
@@ -101,6 +104,7 @@ class Evaluator:
         self.samples = samples
         self.budget = budget
         self.looks = 1
+        self._steps = steps
         self._confidence = budget.confidence or _CONFIDENCE
         self._cache: list[Answers] = []
         first = original.run(samples.feeds[0])
@@ -293,9 +297,11 @@ class Evaluator:
 
     def _rows(self, metric: Metric, found: Answers, reference: Answers, index: int) -> Floats:
         try:
-            return metric.rows(found, reference, self._label(index))
+            rows = metric.rows(found, reference, self._label(index))
         except UsageError as error:
             raise UsageError(f"{self.samples.source}, sample {index}: {error}") from error
+        together = self._steps and rows.shape[1] == 3
+        return rows.sum(axis=0, keepdims=True) if together else rows
 
     def _label(self, index: int) -> Label:
         labels = self.samples.labels

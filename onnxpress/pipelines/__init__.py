@@ -7,15 +7,18 @@ from onnxpress.pipelines.optimizing import optimize_pipeline
 from onnxpress.pipelines.recipe import PipelineRecipe
 from onnxpress.pipelines.result import PartResult, PipelineResult
 from onnxpress.pipelines.running import Running
+from onnxpress.pipelines.stream import Piece, Stream
 
 __all__ = [
     "Loop",
     "Part",
     "PartResult",
+    "Piece",
     "Pipeline",
     "PipelineRecipe",
     "PipelineResult",
     "Running",
+    "Stream",
     "Wiring",
     "optimize_pipeline",
     "read_folder",

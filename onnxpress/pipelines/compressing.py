@@ -57,6 +57,7 @@ class Work:
         selection: samples to choose by, likewise.
         chooser: measures the whole on samples to choose by.
         options: of `onnxpress.optimize`.
+        selected: what else each part's own search is told (`selecting`).
         budget: of the whole.
         deadline: when the search has to end.
         notes: what the user should know.
@@ -69,6 +70,7 @@ class Work:
     selection: Samples
     chooser: Evaluator
     options: Mapping[str, Any]
+    selected: Mapping[str, Mapping[str, Any]]
     budget: Budget
     deadline: float
     notes: list[str] = field(default_factory=list)
@@ -148,6 +150,7 @@ def _repeated(work: Work, described: Part, recipe: Recipe | None, tell: Tell) ->
         evaluation=evaluation,
         recipe=recipe,
         progress=tell,
+        **work.selected[described.name],
         **options,
     )
 
@@ -189,6 +192,7 @@ def _searched(
             time_limit=limit,
             progress=tell,
             **_budget_of(work, described, share, less_db),
+            **work.selected[described.name],
             **work.options,
         )
         session = Session(result.model, threads=1, name=described.name)

@@ -1,4 +1,4 @@
-"""A pipeline in words: several models, what feeds what, and a loop that generates tokens.
+"""A pipeline in words: several models, what feeds what, a loop over tokens or over a recording.
 
     cache = "int8"
 
@@ -38,6 +38,7 @@ from typing import Any
 import tomli_w
 
 from onnxpress.errors import ModelError, UsageError, nearest_file
+from onnxpress.pipelines.stream import Stream, stream_of, stream_table
 from onnxpress.recipe_entries import Entries
 from onnxpress.toml_places import places_of, read_toml
 
@@ -46,7 +47,7 @@ __all__ = ["CACHES", "FILE", "Loop", "Part", "Pipeline", "matched", "read_pipeli
 FILE = "pipeline.toml"
 CACHES = ("float", "int8")
 _KEYS = ("cache", "part")
-_PART_KEYS = ("name", "model", "inputs", "loop")
+_PART_KEYS = ("name", "model", "inputs", "loop", "stream")
 _LOOP_KEYS = (
     "tokens",
     "logits",
@@ -56,6 +57,7 @@ _LOOP_KEYS = (
     "prompt",
     "longest",
     "mask",
+    "padded",
     "positions",
     "flag",
     "first",
@@ -78,6 +80,7 @@ class Loop:
             text in both. Empty: all tokens so far are fed at every step.
         once: inputs of the cache that keep what the first step gave, as an encoder's keys.
         mask: the input of ones, `[batch, past + step]`; `None`: there is none, or it is wired.
+        padded: the samples hold the mask of the prompt, with zeros in front of shorter texts.
         positions: the input that counts tokens, `[batch, step]`.
         flag: the bool input of a merged decoder, whether there is a past.
         first: the part that takes the first step in place of this one.
@@ -94,6 +97,7 @@ class Loop:
     cache: Mapping[str, str] = field(default_factory=dict)
     once: tuple[str, ...] = ()
     mask: str | None = None
+    padded: bool = False
     positions: str | None = None
     flag: str | None = None
     first: str | None = None
@@ -112,13 +116,15 @@ class Part:
         name: by which others name its outputs.
         model: its file.
         inputs: where inputs come from, by name: `PART.OUTPUT`, or an input of the pipeline.
-        loop: how it generates; `None`: it runs once.
+        loop: how it generates tokens.
+        stream: how it reads a recording (`stream`). Without either it runs once.
     """
 
     name: str
     model: Path
     inputs: Mapping[str, str] = field(default_factory=dict)
     loop: Loop | None = None
+    stream: Stream | None = None
 
     def __post_init__(self) -> None:
         """Refuse a name that is no name of a file.
@@ -251,12 +257,15 @@ def side_files(folder: Path, parts: Sequence[Part]) -> tuple[Path, ...]:
 
 def _part(entry: Entries, folder: Path) -> Part:
     entry.known(_PART_KEYS)
-    inputs, loop = entry.table("inputs"), entry.table("loop")
+    inputs, loop, stream = (entry.table(name) for name in ("inputs", "loop", "stream"))
+    if loop is not None and stream is not None:
+        raise entry.error("stream", "a part has a loop or a stream, not both")
     return Part(
         entry.value("name", str),
         folder / entry.value("model", str),
         {} if inputs is None else {n: inputs.value(n, str) for n in inputs.table_itself},
         None if loop is None else _loop(loop),
+        None if stream is None else stream_of(stream),
     )
 
 
@@ -279,6 +288,7 @@ def _loop(entry: Entries) -> Loop:
         {} if cache is None else {name: cache.value(name, str) for name in cache.table_itself},
         entry.texts("once"),
         entry.value("mask", str, None),
+        entry.value("padded", bool, default=False),
         entry.value("positions", str, None),
         entry.value("flag", str, None),
         entry.value("first", str, None),
@@ -314,6 +324,8 @@ def _part_table(part: Part, file: str) -> dict[str, Any]:
         table["loop"] = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in said.items()
-            if value not in (None, (), {}, 0) or (name == "start" and value == 0)
+            if value not in (None, (), {}, 0, False) or (name == "start" and value == 0)
         }
+    if part.stream is not None:
+        table["stream"] = stream_table(part.stream)
     return table

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from onnxpress.errors import ModelError, nearest
-from onnxpress.pipelines.description import Loop, Part, Pipeline, matched
+from onnxpress.pipelines.description import Part, Pipeline, matched
+from onnxpress.pipelines.stream import free_axis
 from onnxpress.runtime import InputSpec, Session
 
 __all__ = ["Source", "Wiring", "wired"]
@@ -51,7 +52,10 @@ def wired(pipeline: Pipeline, sessions: Mapping[str, Session]) -> Wiring:
         ModelError: the parts do not fit: which, where, and what would be nearest.
     """
     _require_one_loop(pipeline)
-    parts = tuple(_with_pairs(part, sessions, pipeline.source) for part in pipeline.parts)
+    parts = tuple(
+        _with_states(_with_pairs(part, sessions, pipeline.source), sessions, pipeline.source)
+        for part in pipeline.parts
+    )
     pipeline = replace(pipeline, parts=parts)
     sources: dict[str, dict[str, Source]] = {}
     needed: dict[str, InputSpec] = {}
@@ -61,23 +65,25 @@ def wired(pipeline: Pipeline, sessions: Mapping[str, Session]) -> Wiring:
         where = f"{pipeline.source}: part {part.name}"
         specs = {spec.name: spec for spec in sessions[part.name].inputs}
         _require_inputs(part.inputs, specs, where)
-        for spec in sessions[part.name].inputs:
+        for spec in _whole(part, sessions[part.name].inputs, where):
             if _fed_by_loop(part, pipeline, spec.name):
                 continue
             source = _source(part, spec, _before(part, earlier, pipeline), where)
-            _require_fit(source, spec, sessions, where)
+            _require_fit(source, spec, sessions, pipeline, where)
             own[spec.name] = source
             if source.part is None:
                 needed.setdefault(source.name, replace(spec, name=source.name))
         # What takes the first step of a loop gives what it computes to that loop alone.
         if part.name not in pipeline.firsts:
-            loop = part.loop
-            earlier[part.name] = [loop.logits] if loop else sessions[part.name].output_names
+            earlier[part.name] = _given_to_others(part, sessions[part.name])
     # A prompt is what the samples hold of the tokens that a loop takes.
     for part in parts:
         if part.loop is not None and part.loop.start is None:
             spec = next(s for s in sessions[part.name].inputs if s.name == part.loop.tokens)
             needed.setdefault(spec.name, spec)
+            if part.loop.padded:
+                mask = next(s for s in sessions[part.name].inputs if s.name == part.loop.mask)
+                needed.setdefault(mask.name, replace(mask, shape=(mask.shape[0], None)))
     return Wiring(pipeline, sources, tuple(needed.values()))
 
 
@@ -121,6 +127,12 @@ def _with_pairs(part: Part, sessions: Mapping[str, Session], source: str) -> Par
     _require_inputs(dict.fromkeys(told, ""), specs, where)
     if specs[loop.tokens].dtype not in _INTEGERS or len(specs[loop.tokens].shape) != 2:
         raise _misfit(where, "tokens", "int64 [batch, step]", str(specs[loop.tokens]))
+    if loop.padded and (loop.mask is None or loop.start is not None):
+        lacking = "no `mask`" if loop.mask is None else "a `start` in place of a prompt"
+        raise ModelError(
+            f"{where}: padded is of the mask of prompts, and there is {lacking}; leave it out "
+            "[N003]"
+        )
     if loop.first is not None and loop.first not in sessions:
         raise ModelError(
             f"{where}: first is {loop.first!r}, which is no part"
@@ -134,7 +146,7 @@ def _with_pairs(part: Part, sessions: Mapping[str, Session], source: str) -> Par
         if logits.shape and len(logits.shape) != 3:
             raise _misfit(where, "logits", "[batch, step, vocabulary]", f"{giver}.{logits}")
     once = {name for pattern in loop.once for name in _required(pattern, list(specs), where)}
-    cache = _pairs(loop, list(specs), sessions[givers[-1]], where)
+    cache = _pairs(loop.cache, list(specs), sessions[givers[-1]], where, "cache")
     for name, output in cache.items():
         # The part itself runs every step but the first.
         if name not in once:
@@ -152,6 +164,44 @@ def _with_pairs(part: Part, sessions: Mapping[str, Session], source: str) -> Par
     return replace(part, loop=replace(loop, cache=cache, once=tuple(sorted(once))))
 
 
+def _with_states(part: Part, sessions: Mapping[str, Session], source: str) -> Part:
+    """A part whose stream names inputs and outputs that exist, one by one."""
+    stream, session = part.stream, sessions[part.name]
+    if stream is None:
+        return part
+    where = f"{source}: part {part.name}, stream"
+    specs = {spec.name: spec for spec in session.inputs}
+    _require_inputs(dict.fromkeys(stream.pieces, ""), specs, where)
+    states = _pairs(stream.states, list(specs), session, where, "state")
+    both = sorted({*stream.pieces} & {*states})
+    if both:
+        raise ModelError(f"{where}: {both[0]!r} is a state and takes pieces too; name one [N003]")
+    for name, output in states.items():
+        given = _given(session, output)
+        # onnxruntime gives no sizes where a file does not say the rank.
+        agree = not given.shape or _agree(given.shape, specs[name].shape)
+        if given.dtype != specs[name].dtype or not agree:
+            raise _misfit(where, f"state {name!r}", str(specs[name]), str(given))
+    return replace(part, stream=replace(stream, states=states))
+
+
+def _whole(part: Part, specs: Sequence[InputSpec], where: str) -> list[InputSpec]:
+    """Inputs as what feeds them is: a recording where a part takes a piece of it."""
+    pieces = {} if part.stream is None else part.stream.pieces
+    return [
+        free_axis(spec, pieces[spec.name], f"{where}, stream") if spec.name in pieces else spec
+        for spec in specs
+    ]
+
+
+def _given_to_others(part: Part, session: Session) -> Sequence[str]:
+    if part.loop is not None:
+        return [part.loop.logits]
+    carried = set() if part.stream is None else set(part.stream.states.values())
+    # What gives nothing but states gives those.
+    return [name for name in session.output_names if name not in carried] or session.output_names
+
+
 def _required(pattern: str, inputs: Sequence[str], where: str) -> dict[str, str]:
     found = matched(pattern, inputs)
     if not found:
@@ -162,24 +212,28 @@ def _required(pattern: str, inputs: Sequence[str], where: str) -> dict[str, str]
     return found
 
 
-def _pairs(loop: Loop, inputs: Sequence[str], giver: Session, where: str) -> dict[str, str]:
+def _pairs(
+    told: Mapping[str, str], inputs: Sequence[str], giver: Session, where: str, what: str
+) -> dict[str, str]:
     """Outputs by the inputs that take them at the next step."""
     found: dict[str, str] = {}
-    for pattern, output in loop.cache.items():
+    for pattern, output in told.items():
         fitting = matched(pattern, inputs)
         if not fitting:
             raise ModelError(
-                f"{where}: cache {pattern!r} is no input{nearest(pattern, inputs)} (there are "
+                f"{where}: {what} {pattern!r} is no input{nearest(pattern, inputs)} (there are "
                 f"{', '.join(inputs)}) [N003]"
             )
         for name, text in fitting.items():
             given = output.replace("*", text)
-            _require_output(given, giver, f"{where}, cache of {name!r}")
+            _require_output(given, giver, f"{where}, {what} of {name!r}")
             found[name] = given
     return found
 
 
 def _fed_by_loop(part: Part, pipeline: Pipeline, name: str) -> bool:
+    if part.stream is not None and name in part.stream.states:
+        return True
     loops = [part.loop] if part.loop is not None else []
     # What takes the first step of a loop is fed by that loop.
     loops += [p.loop for p in pipeline.parts if p.loop is not None and p.loop.first == part.name]
@@ -235,12 +289,21 @@ def _require_output(name: str, session: Session, where: str) -> None:
 
 
 def _require_fit(
-    source: Source, spec: InputSpec, sessions: Mapping[str, Session], where: str
+    source: Source,
+    spec: InputSpec,
+    sessions: Mapping[str, Session],
+    pipeline: Pipeline,
+    where: str,
 ) -> None:
     """Types, ranks and fixed sizes of both ends."""
     if source.part is None:
         return
     given = _given(sessions[source.part], source.name)
+    stream = pipeline.part(source.part).stream
+    if stream is not None and -len(given.shape) <= stream.joined < len(given.shape):
+        shape = list(given.shape)
+        shape[stream.joined] = None
+        given = replace(given, shape=tuple(shape))
     if given.dtype != spec.dtype or not _agree(given.shape, spec.shape):
         raise _misfit(where, f"input {spec.name!r}", str(spec), f"{source.part}.{given}")
 

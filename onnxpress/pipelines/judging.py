@@ -19,6 +19,7 @@ from onnxpress.errors import UsageError
 from onnxpress.judge import Budget, Evaluator, Kind, Reading
 from onnxpress.pipelines.fitting import Wiring
 from onnxpress.pipelines.running import FORCED, Running
+from onnxpress.pipelines.stream import Stream
 
 __all__ = ["Figure", "Figures", "evaluator_of", "figures_of"]
 
@@ -36,7 +37,12 @@ def evaluator_of(running: Running, samples: Samples, budget: Budget) -> Evaluato
     wiring = running.wiring
     last = wiring.pipeline.part(running.last)
     if last.loop is None:
-        return Evaluator(running, samples, budget, model=model_file.load(last.model))
+        model = model_file.load(last.model)
+        # States that are carried show in all answers behind them.
+        carried = set() if last.stream is None else set(last.stream.states.values())
+        judged = [value for value in model.graph.outputs if value.name not in carried]
+        model.graph.outputs[:] = judged or list(model.graph.outputs)
+        return Evaluator(running, samples, budget, model=model, steps=last.stream is not None)
     if budget.task not in (None, Kind.SEQUENCE):
         raise UsageError(
             f"--task is {budget.task!r}, and the logits of a loop are judged as {Kind.SEQUENCE}; "
@@ -68,8 +74,10 @@ Figures = tuple[Figure, ...]
 
 
 def figures_of(original: Running, result: Running, samples: Samples) -> Figures:
-    """Perplexity where the samples hold what should follow, free tokens, and time a step."""
+    """What its user would see besides: of tokens or of a recording, and time a step."""
     last = original.wiring.pipeline.part(original.last)
+    if last.stream is not None:
+        return _of_recordings(original, result, samples, last.name, last.stream)
     if last.loop is None:
         return ()
     found = []
@@ -81,9 +89,47 @@ def figures_of(original: Running, result: Running, samples: Samples) -> Figures:
     exact = float(np.mean([np.array_equal(one, other) for one, other in pairs]))
     found.append(Figure("texts generated the same, %", 100.0, 100 * exact))
     found.append(Figure("tokens before the first other one", *_before_other(pairs)))
-    speeds = _tokens_a_second(original, result, few[0])
+    speeds = _a_second(original, result, few[0], few[0][FORCED].shape[1])
     found.append(Figure("tokens a second", *speeds))
     return tuple(found)
+
+
+def _of_recordings(
+    original: Running, result: Running, samples: Samples, part: str, stream: Stream
+) -> Figures:
+    """How near the answers stay as states are carried on, and pieces a second."""
+    signal: np.ndarray | float = 0.0
+    noise: np.ndarray | float = 0.0
+    for feed in samples.feeds[:_FREE]:
+        pairs = [running.run(feed) for running in (original, result)]
+        floats = [name for name, x in pairs[0].items() if x.dtype.kind == "f" and x.ndim]
+        sums = [_first_and_last(pairs[0][n], pairs[1][n], stream.joined) for n in floats]
+        own = np.asarray(sums, np.float64).reshape(-1, 2, 2).transpose(1, 2, 0)
+        signal, noise = signal + own[:, 0], noise + own[:, 1]
+    found = []
+    if np.size(signal):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            worst = (10 * np.log10(signal / noise)).min(axis=1)
+        for words, level in zip(("first", "last"), worst, strict=True):
+            found.append(Figure(f"dB in the {words} quarter of recordings", math.inf, float(level)))
+    calls: list[str] = []
+    counted = Running(original.wiring, original.sessions, lambda call: calls.append(call.part))
+    counted.run(samples.feeds[0])
+    speeds = _a_second(original, result, samples.feeds[0], calls.count(part))
+    return (*found, Figure("pieces a second", *speeds))
+
+
+def _first_and_last(
+    reference: np.ndarray, found: np.ndarray, axis: int
+) -> list[tuple[float, float]]:
+    """Signal and noise in the first and the last quarter along an axis."""
+    number = reference.shape[axis]
+    size = max(number // 4, 1)
+    sums = []
+    for places in (range(size), range(number - size, number)):
+        one, other = (x.take(places, axis).astype(np.float64) for x in (reference, found))
+        sums.append((float(((one - one.mean()) ** 2).sum()), float(((one - other) ** 2).sum())))
+    return sums
 
 
 def known_tokens(wiring: Wiring) -> bool:
@@ -116,15 +162,14 @@ def _before_other(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, fl
     return float(np.mean(lengths)), float(np.mean(same))
 
 
-def _tokens_a_second(
-    original: Running, result: Running, feed: Mapping[str, np.ndarray]
+def _a_second(
+    original: Running, result: Running, feed: Mapping[str, np.ndarray], steps: int
 ) -> tuple[float, float]:
-    """Medians of interleaved rounds, a sample alone, on the same tokens."""
+    """Medians of interleaved rounds, a sample alone, on the same tokens or pieces."""
     times: dict[int, list[float]] = {0: [], 1: []}
     for _ in range(_ROUNDS):
         for place, running in enumerate((original, result)):
             started = time.perf_counter()
             running.run(feed)
             times[place].append(time.perf_counter() - started)
-    steps = feed[FORCED].shape[1]
     return steps / median(times[0]), steps / median(times[1])

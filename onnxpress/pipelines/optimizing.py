@@ -28,6 +28,7 @@ from onnxpress.pipelines.recipe import PipelineRecipe
 from onnxpress.pipelines.recording import forced
 from onnxpress.pipelines.result import PartResult, PipelineResult
 from onnxpress.pipelines.running import Running
+from onnxpress.pipelines.selecting import OPTIONS, selected
 from onnxpress.progress import Progress, Tell, followed, part, unheard
 from onnxpress.recipe import samples_digest
 from onnxpress.runtime import Session
@@ -72,8 +73,9 @@ def optimize_pipeline(
         time_limit: seconds, about; each part has its share of what is left.
         progress: told how far it is.
         stop: asked again and again; once it says yes, parts to come are left as they are.
-        options: others of `onnxpress.optimize` for every part: `goal`, `target`, `passes`, `keep`,
-            `only`, `exclude`, `threads`, `max_memory`.
+        options: others of `onnxpress.optimize` for every part: `goal`, `target`, `passes`,
+            `threads`, `max_memory`; and `keep`, `only`, `exclude`, which name layers of any part,
+            or of one as `PART:NAME` (`selecting`).
 
     Raises:
         OnnxpressError: the pipeline, its samples or the recipe cannot be used.
@@ -94,6 +96,8 @@ def optimize_pipeline(
     given, selection, judged = _sets(wiring, calibration, evaluation, seed)
     if told is not None:
         told.require([p.name for p in described.parts], samples_digest(given), given.source)
+    own = selected(described, {"seed": seed, **options}, told)
+    others = {key: value for key, value in options.items() if key not in OPTIONS}
     tell(Progress("running the original", fraction=0.02))
     looked_at, selection, judged = (forced(running, s) for s in (given, selection, judged))
     asked = budget or Budget()
@@ -104,7 +108,8 @@ def optimize_pipeline(
         looked_at,
         selection,
         evaluator_of(running, selection, asked),
-        {"seed": seed, "stop": stop, **options},
+        {"seed": seed, "stop": stop, **others},
+        own,
         asked,
         math.inf if time_limit is None else started + time_limit,
     )

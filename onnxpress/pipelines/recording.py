@@ -1,7 +1,7 @@
 """What each part of a pipeline is really given, as samples for the part alone.
 
 Of a loop the first step, one in the middle and the last are kept: the prompt as a whole, and
-single tokens behind a short and a long past.
+single tokens behind a short and a long past. Of a recording as many pieces as there is room for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,14 @@ from onnxpress.runtime import Feed, Session
 __all__ = ["forced", "recorded"]
 
 _STEPS_KEPT = 3
+_PIECES_KEPT = 16
+"""Of a recording at most, so that there are several of them."""
 
 
 def forced(running: Running, samples: Samples) -> Samples:
     """The samples with the tokens that a loop is to follow; others as they are.
 
+    Labels are of samples, and a loop or a stream answers at every step, so that they are left out.
     The rest of a sample behind its prompt where there is one, else what the pipeline generates.
 
     Args:
@@ -34,7 +37,8 @@ def forced(running: Running, samples: Samples) -> Samples:
     """
     loop = running.wiring.pipeline.loop
     if loop is None:
-        return samples
+        last = running.wiring.pipeline.part(running.last)
+        return samples if last.stream is None else replace(samples, labels=None)
     feeds: list[Feed] = []
     for number, feed in enumerate(samples.feeds):
         known = feed.get(loop.tokens)
@@ -67,7 +71,10 @@ def recorded(
     """
     feeds: list[Feed] = []
     groups: list[int] = []
-    each = _STEPS_KEPT if wiring.pipeline.part(part).loop is not None else 1
+    described = wiring.pipeline.part(part)
+    each = _STEPS_KEPT if described.loop is not None else 1
+    if described.stream is not None:
+        each = max(min(most // len(samples), _PIECES_KEPT), _STEPS_KEPT)
     number_of = min(len(samples), max(most // each, 1))
     places = np.linspace(0, len(samples) - 1, number_of).astype(int)
     for number, place in enumerate(dict.fromkeys(places.tolist())):
@@ -78,7 +85,7 @@ def recorded(
                 calls.append(call)
 
         Running(wiring, sessions, heard).run(samples.feeds[place])
-        chosen = _chosen(calls)
+        chosen = _chosen(calls, each)
         feeds += [call.feed for call in chosen]
         groups += [number] * len(chosen)
     return Samples(
@@ -86,7 +93,9 @@ def recorded(
     )
 
 
-def _chosen(calls: Sequence[Call]) -> list[Call]:
-    """A step in the middle, by which the part is timed, the first and the last."""
-    places = dict.fromkeys((len(calls) // 2, 0, len(calls) - 1))
+def _chosen(calls: Sequence[Call], most: int) -> list[Call]:
+    """A step in the middle, by which the part is timed, and some that lie evenly."""
+    last = len(calls) - 1
+    spread = np.linspace(0, last, max(most - 1, 2)).astype(int).tolist()
+    places = dict.fromkeys((len(calls) // 2, *spread))
     return [calls[place] for place in places if 0 <= place < len(calls)]

@@ -2,7 +2,9 @@
 
 import functools
 import os
+import shlex
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,15 @@ from onnxpress.pipelines.judging import Figures
 from onnxpress.pipelines.recipe import PipelineRecipe
 from onnxpress.pipelines.sharing import SHARED, shared_bytes, write_models
 from onnxpress.report.columns import number_or_none
+from onnxpress.report.document import document as report_document
 from onnxpress.result import Result
+from onnxpress.version import __version__
 
 __all__ = ["RECIPE", "PartResult", "PipelineResult"]
 
 RECIPE = "pipeline.recipe.toml"
+FORMAT = 1
+"""Of the document, which `report/pipeline.schema.json` describes."""
 
 
 @dataclass(frozen=True)
@@ -135,10 +141,18 @@ class PipelineResult:
                 files.remove(target / SHARED)
         return written
 
-    def document(self) -> dict[str, Any]:
-        """All of it as plain data."""
+    def document(self, command: Sequence[str] = (), *, figures: bool = True) -> dict[str, Any]:
+        """All of it as plain data, as `report/pipeline.schema.json` describes it.
+
+        Args:
+            command: the command line that asked for it, where there was one.
+            figures: with what a page draws of each part's weights.
+        """
         measured = self.measurement
         return {
+            "format": FORMAT,
+            "onnxpress": __version__,
+            "command": shlex.join(command),
             "pipeline": self.pipeline.source,
             "within_budget": self.within_budget,
             "budget": self.budget,
@@ -170,10 +184,15 @@ class PipelineResult:
                     "bytes": part.bytes,
                     "spent": number_or_none(part.spent),
                     "optimized": part.result is not None,
+                    "report": None
+                    if part.result is None
+                    else report_document(part.result, figures=figures),
                 }
                 for part in self.parts
             ],
-            "seconds": self.seconds,
+            "description": self.pipeline.to_toml(),
+            "recipe": self.recipe.to_toml(),
+            "seconds": round(self.seconds, 2),
         }
 
 

@@ -1,10 +1,11 @@
-"""Run a pipeline as it is used: each part once, then tokens one at a time with a cache.
+"""Run a pipeline as it is used: each part once, or piece by piece with states, or over tokens.
 
     step 0:  prompt [batch, n], past of length 0        → logits of the last token, cache
     step t:  the token chosen at step t − 1 [batch, 1]  → logits, cache
 
 Chosen is the best token (greedily), or the one that is forced: two models are compared on the
 same past ("teacher forcing"), as after one different token two texts have nothing in common.
+A recording is read to its end (`stream`).
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ import numpy as np
 from onnxpress.errors import DataError, ModelError
 from onnxpress.pipelines.description import Loop, Part
 from onnxpress.pipelines.fitting import Wiring
+from onnxpress.pipelines.stream import Stream, cut, first_states
 from onnxpress.runtime import Array, Feed, InputSpec, Session
 
 __all__ = ["FORCED", "Call", "Running", "empty_cache"]
@@ -30,7 +32,7 @@ class Call:
 
     Attributes:
         part: which.
-        step: of its loop; 0 outside of one.
+        step: of its loop or stream; 0 outside of one.
         feed: what it was given.
     """
 
@@ -67,7 +69,7 @@ class Running:
         self.last = wiring.pipeline.last
 
     def run(self, feed: Feed, /) -> dict[str, Array]:
-        """What the last part gives: the logits of every step, `[batch, steps, vocabulary]`."""
+        """What the last part gives: of a loop the logits, `[batch, steps, vocabulary]`."""
         return self._run(feed)[0]
 
     def tokens(self, feed: Feed) -> Array:
@@ -81,7 +83,9 @@ class Running:
         for part in pipeline.parts:
             if part.name in pipeline.firsts:
                 continue
-            if part.loop is None:
+            if part.stream is not None:
+                made[part.name] = self._streamed(part, part.stream, feed, made)
+            elif part.loop is None:
                 made[part.name] = self._call(part.name, 0, self._wired(part.name, feed, made))
             else:
                 made[part.name], tokens = self._generated(part, part.loop, feed, made)
@@ -96,11 +100,36 @@ class Running:
             for name, source in self.wiring.sources[part].items()
         }
 
+    def _streamed(
+        self,
+        part: Part,
+        stream: Stream,
+        feed: Feed,
+        made: Mapping[str, Mapping[str, Array]],
+    ) -> dict[str, Array]:
+        """What all steps give, put together; states that are carried are left out."""
+        where = f"{self.wiring.pipeline.source}: part {part.name}, stream"
+        constant = self._wired(part.name, feed, made)
+        pieces = cut(stream, {n: constant.pop(n) for n in stream.pieces}, where)
+        specs = {spec.name: spec for spec in self.sessions[part.name].inputs}
+        states = first_states(stream, specs, {**constant, **pieces[0]}, where)
+        carried = set(stream.states.values())
+        given_on = [n for n in self.sessions[part.name].output_names if n not in carried]
+        rows: dict[str, list[Array]] = {name: [] for name in given_on or sorted(carried)}
+        for step, piece in enumerate(pieces):
+            given = {**constant, **piece, **states}
+            found = self._call(part.name, step, {name: given[name] for name in specs})
+            states = {name: found[output] for name, output in stream.states.items()}
+            for name, kept in rows.items():
+                kept.append(found[name])
+        return {name: _joined(kept, stream.joined) for name, kept in rows.items()}
+
     def _generated(
         self, part: Part, loop: Loop, feed: Feed, made: Mapping[str, Mapping[str, Array]]
     ) -> tuple[dict[str, Array], Array]:
         constant = {name: self._wired(name, feed, made) for name in _taking_turns(part, loop)}
         prompt, forced = self._prompt(part, loop, feed, constant), feed.get(FORCED)
+        seen = self._seen(part, loop, feed, prompt)
         steps = loop.steps if forced is None else forced.shape[1]
         self._require_room(part, loop, prompt.shape[1] + steps)
         spec = next(s for s in self.sessions[part.name].inputs if s.name == loop.tokens)
@@ -108,11 +137,11 @@ class Running:
         logits: list[Array] = []
         ended = np.zeros(len(prompt), bool)
         cache: dict[str, Array] = {}
-        new, past = prompt, 0
+        new = prompt
         for step in range(steps):
             turn = loop.first if step == 0 and loop.first is not None else part.name
             given = dict(constant[turn])
-            given.update(self._counted(turn, loop, new, past, cache))
+            given.update(self._counted(turn, loop, new, seen, cache))
             given[loop.tokens] = new.astype(spec.dtype)
             given = {n: given[n] for n in (s.name for s in self.sessions[turn].inputs)}
             found = self._call(turn, step, given)
@@ -125,10 +154,10 @@ class Running:
                 ended |= np.isin(best, loop.end)
                 if ended.all():
                     break
-            past += new.shape[1]
+            seen = np.pad(seen, ((0, 0), (0, 1)), constant_values=1)
             new = best[:, np.newaxis]
             if not loop.cache:
-                new, past = np.concatenate([prompt, np.stack(chosen, axis=1)], axis=1), 0
+                new = np.concatenate([prompt, np.stack(chosen, axis=1)], axis=1)
         return {loop.logits: np.concatenate(logits, axis=1)}, np.stack(chosen, axis=1)
 
     def _prompt(
@@ -150,11 +179,35 @@ class Running:
         fixed = next(s for s in specs if s.name == loop.tokens).shape[0]
         return fixed if isinstance(fixed, int) else 1
 
+    def _seen(self, part: Part, loop: Loop, feed: Feed, prompt: Array) -> Array:
+        """Which tokens of the prompt are text, int64 `[batch, n]`."""
+        if not loop.padded or loop.mask is None:
+            return np.ones(prompt.shape, np.int64)
+        given = feed[loop.mask].astype(np.int64)
+        seen = given[:, : loop.prompt] if loop.prompt else given
+        if seen.shape != prompt.shape or (np.diff(seen, axis=1) < 0).any() or not seen[:, -1].all():
+            raise DataError(
+                f"{self.wiring.pipeline.source}: part {part.name}: {loop.mask!r} is "
+                f"{list(seen.shape)} for a prompt of {list(prompt.shape)}; expected as many "
+                "numbers, zeros in front and ones from where each text begins: the next token is "
+                "read behind the last one [D003]"
+            )
+        return seen
+
     def _counted(
-        self, turn: str, loop: Loop, new: Array, past: int, cache: Mapping[str, Array]
+        self, turn: str, loop: Loop, new: Array, seen: Array, cache: Mapping[str, Array]
     ) -> dict[str, Array]:
-        """Mask, positions, flag, and the cache or an empty one."""
+        """Mask, positions, flag, and the cache or an empty one.
+
+        Args:
+            turn: the part.
+            loop: whose inputs they are.
+            new: tokens of this step, `[batch, step]`.
+            seen: which of all tokens so far are text, `[batch, past + step]`.
+            cache: of the step before.
+        """
         batch, step = new.shape
+        past = seen.shape[1] - step
         found: dict[str, Array] = {}
         for spec in self.sessions[turn].inputs:
             dtype = spec.dtype
@@ -162,10 +215,11 @@ class Running:
                 kept = cache.get(spec.name)
                 found[spec.name] = self._empty(turn, spec, batch) if kept is None else kept
             elif spec.name == loop.mask:
-                found[spec.name] = np.ones((batch, past + step), dtype)
+                found[spec.name] = seen.astype(dtype)
             elif spec.name == loop.positions:
-                places = np.arange(past, past + step, dtype=dtype)
-                found[spec.name] = np.broadcast_to(places, (batch, step)).copy()
+                # Padding has the first text's position, which nobody reads.
+                places = np.maximum(seen.cumsum(axis=1) - 1, 0)
+                found[spec.name] = places[:, past:].astype(dtype)
             elif spec.name == loop.flag:
                 found[spec.name] = np.full([1 for _ in spec.shape], past > 0)
         return found
@@ -206,6 +260,12 @@ class Running:
             raise ModelError(
                 f"{self.wiring.pipeline.source}: part {part}, step {step}, with {sizes}: {error}"
             ) from error
+
+
+def _joined(steps: list[Array], axis: int) -> Array:
+    """What has no such axis gets one in front."""
+    rank = steps[0].ndim
+    return np.concatenate(steps, axis) if -rank <= axis < rank else np.stack(steps)
 
 
 def _taking_turns(part: Part, loop: Loop) -> list[str]:

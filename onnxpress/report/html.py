@@ -30,7 +30,14 @@ from onnxpress.report.small_charts import (
 from onnxpress.report.tables import Cell, Table, TableRow, table_of
 from onnxpress.report.text import costly_layers, counted, stage_summary
 
-__all__ = ["require_html", "write_difference", "write_html"]
+__all__ = [
+    "layers_table",
+    "require_html",
+    "stage_tables",
+    "titled",
+    "write_difference",
+    "write_html",
+]
 
 _OPERATORS = 12
 _LAYER_ROWS = 1000
@@ -82,8 +89,8 @@ def write_html(report: Document, path: Path, files: FileSet) -> None:
         tried=_tried(report),
         differing=_differing(report),
         differing_words=_differing_words(report),
-        depth=_titled(depth_charts(report["layers"])),
-        layers=_layers(report["layers"]),
+        depth=titled(depth_charts(report["layers"])),
+        layers=layers_table(report["layers"]),
         forms=table_of(FORM_COLUMNS, report["forms"]) if report["forms"] else None,
         histograms=histogram_charts(report["histograms"]),
         activations=activation_charts(report["activations"]),
@@ -92,7 +99,7 @@ def write_html(report: Document, path: Path, files: FileSet) -> None:
         masks_left=masks_left,
         operators=_operators(report["operators"]),
         regions=regions(report["regions"]),
-        stages=[(stage, stage_summary(stage), _stage_tables(stage)) for stage in report["stages"]],
+        stages=[(stage, stage_summary(stage), stage_tables(stage)) for stage in report["stages"]],
         costly=costly_layers(report["stages"]),
         recipe=report["recipe"].splitlines(),
     )
@@ -230,14 +237,15 @@ def _differing_words(report: Document) -> str:
     return f"{first} Of the {found} that differ most, {changed} change their answer."
 
 
-def _titled(strips: Sequence[Strip]) -> list[tuple[str, list[Strip]]]:
+def titled(strips: Sequence[Strip]) -> list[tuple[str, list[Strip]]]:
     """Strips of one title, which are one chart in two widths, together."""
     ordered = sorted(strips, key=lambda strip: strip.title, reverse=True)
     grouped = itertools.groupby(ordered, lambda strip: strip.title)
     return [(title, list(group)) for title, group in grouped]
 
 
-def _layers(found: Sequence[Document]) -> Table | None:
+def layers_table(found: Sequence[Document]) -> Table | None:
+    """Every layer, or the largest; nothing without any."""
     if not found:
         return None
     shown = found
@@ -254,7 +262,7 @@ def _layers(found: Sequence[Document]) -> Table | None:
     return replace(table, rest=rest)
 
 
-def _stage_tables(stage: Document) -> list[Table]:
+def stage_tables(stage: Document) -> list[Table]:
     """What was decided and what was left."""
     decisions, left = stage["decisions"], stage["left"]
     tables = []

@@ -82,6 +82,8 @@ def test_a_start_token_of_0_is_written(tmp_path: Path) -> None:
         ("[part.loop]", "[part.loop]\nfirst = 'decoder'", ModelError, "first is the part itself"),
         ("[part.loop]", "[part.loop]\nonce = ['pats.*']", ModelError, "once 'pats.*' is no input"),
         ("[part.loop]", "[part.loop]\nlogits = 'present.0.key'", ModelError, "logits expects"),
+        ("end = [1]", "padded = true", ModelError, "padded is of the mask of prompts.*no `mask`"),
+        ("end = [1]", "padded = 1", RecipeError, "padded"),
         ('name = "decoder"', 'name = "encoder"', RecipeError, "a part 'encoder' already"),
     ],
 )

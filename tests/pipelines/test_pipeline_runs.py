@@ -51,6 +51,58 @@ def test_tokens_are_those_without_a_cache(
     assert np.array_equal(running(tmp_path).tokens({"input_ids": ids}), without_cache(whole, ids))
 
 
+def padded(folder: Path, *, cache: bool = True) -> Running:
+    """A decoder with a mask whose samples hold that of the prompt."""
+    write_decoder(folder / "model.onnx", masked=True, with_past=cache)
+    if cache:
+        pipeline = read_folder(folder)
+    else:
+        text = "[[part]]\nname = 'decoder'\nmodel = 'model.onnx'\n[part.loop]\ntokens = 'input_ids'"
+        (folder / "pipeline.toml").write_text(f"{text}\nmask = 'attention_mask'\n")
+        pipeline = read_folder(folder)
+    (part,) = pipeline.parts
+    assert part.loop is not None
+    pipeline = replace(pipeline, parts=(replace(part, loop=replace(part.loop, padded=True)),))
+    sessions = {"decoder": Session(part.model, threads=1)}
+    return Running(wired(pipeline, sessions), sessions)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_texts_of_different_lengths_go_on_as_alone(
+    tmp_path: Path, whole: Path, *, cache: bool
+) -> None:
+    made = padded(tmp_path, cache=cache)
+    assert {spec.name for spec in made.wiring.inputs} == {"input_ids", "attention_mask"}
+    ids, lengths = prompts(3, 9), (4, 9, 6)
+    mask = np.stack([np.arange(9) >= 9 - length for length in lengths]).astype(np.int64)
+    found = made.tokens({"input_ids": ids, "attention_mask": mask})
+    for row, length in enumerate(lengths):
+        alone = without_cache(whole, ids[row : row + 1, 9 - length :])
+        assert np.array_equal(found[row : row + 1], alone), length
+
+
+@pytest.mark.parametrize(
+    "mask", [[[1, 1, 1, 0]], [[1, 0, 1, 1]], [[1, 1, 1]]], ids=["right", "inside", "short"]
+)
+def test_padding_elsewhere_than_in_front_is_refused(tmp_path: Path, mask: list[list[int]]) -> None:
+    feed = {"input_ids": prompts(1, 4), "attention_mask": np.array(mask)}
+    with pytest.raises(
+        DataError, match=r"zeros in front and ones from where each text begins.*D003"
+    ):
+        padded(tmp_path).tokens(feed)
+
+
+def test_positions_count_text_alone(tmp_path: Path) -> None:
+    made = padded(tmp_path)
+    (part,) = made.wiring.pipeline.parts
+    assert part.loop is not None
+    # As if the mask were the input of positions: what is counted is looked at.
+    loop = replace(part.loop, positions="attention_mask", mask=None)
+    seen = np.array([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    found = made._counted("decoder", loop, np.zeros((2, 2), np.int64), seen, {})
+    assert found["attention_mask"].tolist() == [[1, 2], [3, 4]]
+
+
 def test_an_encoder_runs_once_and_feeds_every_step(tmp_path: Path) -> None:
     folder = write_seq2seq(tmp_path / "model")
     source = prompts(2, 9)

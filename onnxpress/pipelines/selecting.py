@@ -1,0 +1,126 @@
+"""What `--keep`, `--only` and `--exclude` mean in several parts: `[PART:][PASS:]NAME`.
+
+Without a part a selector stands for what it matches in any of them, and is unknown where it
+matches in none. Nothing but what `only` names is touched, so that a part without any is left alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxpress import model_file, registry
+from onnxpress.contract import Pass
+from onnxpress.lossless import simplified
+from onnxpress.pipelines.description import Pipeline
+from onnxpress.pipelines.recipe import PipelineRecipe
+from onnxpress.recipe import Recipe
+from onnxpress.request import Request, planned
+from onnxpress.selectable import Selectable, selectable_sites
+from onnxpress.selection import Pins, Selection, Selector
+from onnxpress.targets import load_target
+
+__all__ = ["OPTIONS", "selected"]
+
+OPTIONS = ("keep", "only", "exclude")
+_ALL = "*"
+
+Texts = Mapping[str, Sequence[str]]
+"""Selectors by option, as `onnxpress.optimize` takes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sites:
+    """What can be selected in a part: as it is given, and as passes see it."""
+
+    given: list[Selectable]
+    simple: list[Selectable]
+
+
+def selected(
+    pipeline: Pipeline, options: Mapping[str, Any], told: PipelineRecipe | None = None
+) -> dict[str, Texts]:
+    """What each part's own search is told, by part.
+
+    Args:
+        pipeline: as described.
+        options: of `onnxpress.optimize`; `keep`, `only`, `exclude`, `passes`, `target`, `goal` and
+            `seed` are read.
+        told: the recipe that is repeated; parts that it leaves alone count for nothing.
+
+    Raises:
+        UsageError: a selector is empty, or matches in no part, or nothing that is left once the
+            parts are simplified.
+    """
+    given = {key: tuple(options.get(key) or ()) for key in OPTIONS}
+    if not any(given.values()):
+        return {part.name: given for part in pipeline.parts}
+    passes = registry.lossy_names([p for p in options.get("passes") or () if isinstance(p, Pass)])
+    recipes = {
+        part.name: _recipe(part.model, options) if told is None else told.parts[part.name]
+        for part in pipeline.parts
+    }
+    sites = {
+        part.name: _sites(part.model, recipe)
+        for part in pipeline.parts
+        if (recipe := recipes[part.name]) is not None
+    }
+    found: dict[str, dict[str, list[str]]] = {name: {key: [] for key in OPTIONS} for name in sites}
+    for key, texts in given.items():
+        for text in texts:
+            known = () if key == "keep" else passes
+            for name in _matching(text, known, sites, passes):
+                found[name][key].append(_without_part(text, sites))
+    for text in given["only"]:
+        pass_name = Selector.parse(_without_part(text, sites), passes).pass_name
+        for name, own in found.items():
+            if not any(Selector.parse(t, passes).pass_name == pass_name for t in own["only"]):
+                left = f"{pass_name}:{_ALL}" if pass_name else _ALL
+                own["exclude"] += [left] if sites[name].simple else []
+    return {part.name: found.get(part.name, {}) for part in pipeline.parts}
+
+
+def _recipe(model: Path, options: Mapping[str, Any]) -> Recipe:
+    """The passes that will see a part, their decisions open."""
+    read = {key: options[key] for key in ("passes", "goal", "seed") if key in options}
+    target = options.get("target", "cpu")
+    target = (target,) if isinstance(target, str) else tuple(target)
+    return planned(Request(model, target=target, **read), "").recipe
+
+
+def _sites(path: Path, recipe: Recipe) -> _Sites:
+    model = model_file.load(path)
+    passes = [stage.pass_ for stage in recipe.stages]
+    simple = simplified(model, passes, load_target(recipe.target), recipe.seed)
+    return _Sites(selectable_sites(model), selectable_sites(simple, model))
+
+
+def _without_part(text: str, parts: Mapping[str, object]) -> str:
+    before, colon, after = text.partition(":")
+    return after if colon and before in parts else text
+
+
+def _matching(
+    text: str, known: Sequence[str], sites: Mapping[str, _Sites], passes: Sequence[str]
+) -> list[str]:
+    """The parts in which a selector means something.
+
+    Args:
+        text: as the user wrote it.
+        known: names of passes that may stand before a colon.
+        sites: by part.
+        passes: names of all passes that lose something, for hints.
+    """
+    rest = _without_part(text, sites)
+    asked = [text.partition(":")[0]] if rest != text else list(sites)
+    selector = Selector.parse(rest, known)
+    found = [name for name in asked if selector.matches(sites[name].simple)]
+    if found:
+        return found
+    whole = Selection((selector,))
+    every = [site for name in asked for site in (*sites[name].given, *sites[name].simple)]
+    where = f"the part{'' if len(asked) == 1 else 's'} {', '.join(asked)}"
+    whole.require_matches(every, passes, where, sites)
+    # What it matches is gone once the part is simplified: that is told.
+    Pins.of(whole, [site for name in asked for site in sites[name].simple])
+    return found
