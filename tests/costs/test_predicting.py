@@ -118,3 +118,10 @@ def test_rates_follow_rows_where_there_are_enough() -> None:
     assert found.node == pytest.approx(2.0)
     assert found.integers == shipped(1).integers
     assert fitted(rows[:7], shipped(1)) == shipped(1)
+
+
+def test_nodes_that_move_and_multiply_nothing_say_no_rate() -> None:
+    first = keys_of(mlp())[0]
+    view = dataclasses.replace(row_of(first, 6.0), multiply_adds=0, nbytes=0)
+    rows = [dataclasses.replace(view, sizes=str(number)) for number in range(8)]
+    assert fitted(rows, shipped(1)).products == shipped(1).products
