@@ -146,7 +146,7 @@ def main() -> None:
         profile.disable()
         phases(onnxpress.Progress("the end"))
         if kept is not None:
-            given.timing.write_text(kept.to_json(), encoding="utf-8")
+            kept.save(given.timing)
         print(f"\n| {name} | wall s | processor s |\n| --- | --- | --- |")
         for phase, (wall, processor) in phases.seconds.items():
             print(f"| {phase} | {wall:.1f} | {processor:.1f} |")

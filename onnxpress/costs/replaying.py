@@ -18,6 +18,7 @@ from onnxpress.costs.sizes import sizes_of
 from onnxpress.costs.store import NOT_OURS
 from onnxpress.costs.table import on_grid, this_machine
 from onnxpress.errors import OutputError
+from onnxpress.output_file import replace_file, rewriting
 from onnxpress.runtime import Clock, Feed, Latency, Session, compare_latency
 
 __all__ = ["RecordedClock", "for_judging"]
@@ -75,6 +76,20 @@ class RecordedClock:
             found = self.clock(reference, model, feed, model_feed, **limits)
             self.known[key] = Latency(*map(on_grid, asdict(found).values()))
         return self.known[key]
+
+    def save(self, path: Path) -> None:
+        """Write the answers into a file, together with those that others wrote since it was read.
+
+        Of a pair that others measured too their answer stays, as what they wrote follows from it.
+
+        Raises:
+            OutputError: it cannot be written, or is something else now.
+        """
+        with rewriting(path):
+            there = type(self).of_file(path)
+            self.known.update(there.known)
+            with replace_file(path) as temporary:
+                temporary.write_text(self.to_json(), encoding="utf-8", newline="\n")
 
     def to_json(self) -> str:
         """All of it, and which machine wrote it; answers may be of others, and of other threads."""
