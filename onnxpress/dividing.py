@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from onnxpress import model_file
 from onnxpress.original import Run
+from onnxpress.pool import Pool
 from onnxpress.progress import part
 from onnxpress.search import Look, Split, best_split, even_split, until_each
 from onnxpress.stage_result import StageResult
@@ -69,7 +70,7 @@ def divided(
             return None
         started, number = time.monotonic(), len(found) - 1
         tell = part(run.options.progress, number / most, (number + 1) / most)
-        until = dict(zip(pools, until_each(split), strict=False))
+        until = dict(zip((pool.names for pool in pools), until_each(split), strict=False))
         variant = replace(even, splits=until)
         told = replace(run, options=replace(run.options, progress=tell))
         found.append((variant, follow(told, variant)))
@@ -89,8 +90,10 @@ def most_looks(run: Run) -> int:
     return max(1, min(_LOOKS, _LOOKS * _LOOK_BYTES // max(nbytes, 1)))
 
 
-def _look(split: Split, found: Found, pools: Sequence[str], cost: Callable[[Found], float]) -> Look:
-    of_pool = [[s for s in found.stages if s.pass_.name in names.split(", ")] for names in pools]
+def _look(
+    split: Split, found: Found, pools: Sequence[Pool], cost: Callable[[Found], float]
+) -> Look:
+    of_pool = [[s for s in found.stages if s.pass_ in pool.passes] for pool in pools]
     return Look(
         split,
         cost(found),

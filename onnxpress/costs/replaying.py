@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from onnxpress import model_file
 from onnxpress.costs.keys import node_keys
@@ -123,8 +124,17 @@ def _latency(entry: Mapping[str, float]) -> Latency:
     return found
 
 
+_Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+_digests: WeakKeyDictionary[Session, dict[_Shapes, str]] = WeakKeyDictionary()
+"""Of open sessions, by the shapes of a feed: a search asks about the same ones again and again."""
+
+
 def _digest(session: Session, feed: Feed) -> str:
-    model = session.model
-    graph = model_file.load(model) if isinstance(model, Path) else model
     shapes = {name: array.shape for name, array in feed.items()}
-    return model_digest(node_keys(graph, sizes_of(graph, shapes)))
+    known = _digests.setdefault(session, {})
+    key = tuple(sorted(shapes.items()))
+    if key not in known:
+        model = session.model
+        graph = model_file.load(model) if isinstance(model, Path) else model
+        known[key] = model_digest(node_keys(graph, sizes_of(graph, shapes)))
+    return known[key]

@@ -7,6 +7,8 @@ budget. What candidates are there, how fast they are and what they cost is the s
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
+import onnx_ir as ir
+
 from onnxpress.contract import Context, Decision
 from onnxpress.judge import Measurement
 from onnxpress.pool import PoolOffer
@@ -29,6 +31,7 @@ class Findings:
         clocked: drafts, by `seen_of`.
         latencies: of choices, by `seen_of`.
         layers: latencies of layers alone, by what they depend on; `None` where they cannot be run.
+        refits: choices that were fitted again, by `seen_of`: they take longest to be built.
         magnifications: of errors at the outputs, which all models that the pool meets share.
     """
 
@@ -39,6 +42,7 @@ class Findings:
     clocked: dict[Hashable, Clocked] = field(default_factory=dict)
     latencies: dict[Hashable, Latency] = field(default_factory=dict)
     layers: dict[Hashable, Latency | None] = field(default_factory=dict)
+    refits: dict[Hashable, ir.Model] = field(default_factory=dict)
     magnifications: Magnifications = field(default_factory=dict)
 
     def note(self, choice: Choice, measurement: Measurement) -> None:

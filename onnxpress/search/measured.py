@@ -115,13 +115,7 @@ class MeasuredTrials:
     def _measured(self, decisions: Choice, *, glance: bool = False) -> Trial:
         options = self.options
         started = time.monotonic()
-        model = self._pool.rewrite_refined(
-            self._context,
-            decisions,
-            options.calibration,
-            threads=options.threads,
-            over=options.out_of_time,
-        )
+        model = self._built(decisions)
         known = self._known(decisions, glance=glance)
         if known is not None:
             return Trial(decisions, known, model)
@@ -142,6 +136,27 @@ class MeasuredTrials:
             measurement.worst_sqnr_db,
         )
         return Trial(decisions, measurement, model)
+
+    def _built(self, decisions: Choice) -> ir.Model:
+        """What carries them out, fitted again where they say so.
+
+        Raises:
+            UnfinishedError: there was no time to fit all of it again.
+        """
+        key, refits = seen_of(decisions), self._findings.refits
+        if key in refits:
+            return refits[key]
+        options = self.options
+        model = self._pool.rewrite_refined(
+            self._context,
+            decisions,
+            options.calibration,
+            threads=options.threads,
+            over=options.out_of_time,
+        )
+        if any(decision.candidate.refined for decision in decisions):
+            refits[key] = model
+        return model
 
     def _take_down(self, decisions: Choice, model: ir.Model, measurement: Measurement) -> None:
         key, findings = seen_of(decisions), self._findings

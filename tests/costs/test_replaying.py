@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -13,7 +14,7 @@ from command_line import run
 from costs_of import mlp
 
 import onnxpress
-from onnxpress.costs import RecordedClock, for_judging
+from onnxpress.costs import RecordedClock, for_judging, node_keys, replaying
 from onnxpress.errors import OutputError
 from onnxpress.runtime import Latency, Session
 
@@ -51,6 +52,25 @@ def test_a_pair_is_measured_once() -> None:
     assert len(seen) == 2
     assert asked(clock, 128, 32).speedup == pytest.approx(4.0)
     assert len(seen) == 4
+
+
+def test_sessions_are_looked_at_once_however_often_they_are_asked_about(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[ir.Model] = []
+
+    def noted(model: ir.Model, *given: Any) -> Any:
+        looked.append(model)
+        return node_keys(model, *given)
+
+    monkeypatch.setattr(replaying, "node_keys", noted)
+    clock = RecordedClock({}, TableClock(lambda _: 1.0))
+    sessions = [Session(mlp(width), threads=1) for width in (128, 64)]
+    for rows in (2, 2, 3):
+        clock(*sessions, {"x": np.ones((rows, 64), np.float32)})
+    # Of other shapes they take other times.
+    assert len(looked) == 4
+    assert len(clock.known) == 2
 
 
 def test_rounds_that_chose_are_not_told_to_who_judges() -> None:
