@@ -37,6 +37,7 @@ class MeasuredTrials:
     Attributes:
         options: of the search.
         quickest_s: seconds that the quickest choice took to be built and measured.
+        expected_s: that the last one took.
         magnifications: of errors at the outputs, as far as they are known; it grows.
     """
 
@@ -54,6 +55,7 @@ class MeasuredTrials:
         self.magnifications = findings.magnifications
         self._tried = 0
         self.quickest_s = float("inf")
+        self.expected_s = 0.0
         self._before: Session | None = None
         self._tell = part(options.progress, _TRYING, 1.0)
 
@@ -124,7 +126,8 @@ class MeasuredTrials:
         measurement = self._evaluator.measure(session, share=options.share, glance=glance)
         self._findings.note(decisions, measurement)
         self._take_down(decisions, model, measurement)
-        self.quickest_s = min(self.quickest_s, time.monotonic() - started)
+        self.expected_s = time.monotonic() - started
+        self.quickest_s = min(self.quickest_s, self.expected_s)
         self._tell(
             Progress(f"{self._pool.names}: models tried", self._tried, best=options.journal.best)
         )

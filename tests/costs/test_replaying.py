@@ -65,9 +65,9 @@ def test_sessions_are_looked_at_once_however_often_they_are_asked_about(
 
     monkeypatch.setattr(replaying, "node_keys", noted)
     clock = RecordedClock({}, TableClock(lambda _: 1.0))
-    sessions = [Session(mlp(width), threads=1) for width in (128, 64)]
+    first, second = (Session(mlp(width), threads=1) for width in (128, 64))
     for rows in (2, 2, 3):
-        clock(*sessions, {"x": np.ones((rows, 64), np.float32)})
+        clock(first, second, {"x": np.ones((rows, 64), np.float32)})
     # Of other shapes they take other times.
     assert len(looked) == 4
     assert len(clock.known) == 2

@@ -64,7 +64,9 @@ def test_a_choice_that_comes_again_is_not_fitted_again(monkeypatch: pytest.Monke
     assert found[0].measurement == found[1].measurement
 
 
-def test_a_refit_that_time_runs_out_on_leaves_what_was_measured_before() -> None:
+# Before a level, and between its samples.
+@pytest.mark.parametrize("asks", [1, 6])
+def test_a_refit_that_time_runs_out_on_leaves_what_was_measured_before(asks: int) -> None:
     model = SAMPLE_MODELS["mlp_opset17"]()
     original = Session(model)
     samples = random_samples(original, 12, seed=1)
@@ -72,11 +74,11 @@ def test_a_refit_that_time_runs_out_on_leaves_what_was_measured_before() -> None
     context = pool.context(model, load_target("cpu"), samples, threads=1)
     asked = itertools.count()
     options = SearchOptions(
-        Objective("size"), calibration=samples, threads=1, stop=lambda: next(asked) > 1
+        Objective("size"), calibration=samples, threads=1, stop=lambda: next(asked) > asks
     )
     evaluator = Evaluator(original, samples, Budget(metric="none", min_sqnr=5.0), model=model)
     trials = MeasuredTrials(pool, context, evaluator, options, Findings())
     plain = trials.measure(strongest(pool, context, pool.offer(context)))
     found = trials.refined(plain)
     assert found is plain
-    assert next(asked) > 2, "it was asked while the layers were fitted"
+    assert next(asked) == asks + 2, "it ended at once while the layers were fitted"
