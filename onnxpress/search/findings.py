@@ -27,6 +27,7 @@ class Findings:
         offer: what the pool proposes for it, where no pass failed.
         measurements: of choices, by `seen_of`; without those that hold answers, as metrics of whole
             sets do.
+        screened: measurements of single changes on few samples, by `seen_of`.
         noises: of choices, by `seen_of` and the number of samples.
         clocked: drafts, by `seen_of`.
         latencies: of choices, by `seen_of`.
@@ -38,6 +39,7 @@ class Findings:
     context: Context | None = None
     offer: PoolOffer | None = None
     measurements: dict[Hashable, Measurement] = field(default_factory=dict)
+    screened: dict[Hashable, Measurement] = field(default_factory=dict)
     noises: dict[Hashable, float] = field(default_factory=dict)
     clocked: dict[Hashable, Clocked] = field(default_factory=dict)
     latencies: dict[Hashable, Latency] = field(default_factory=dict)

@@ -200,10 +200,11 @@ class MeasuredTrials:
 
     def clearly_fails(self, decisions: Choice) -> bool:
         """On the screening samples; see `Trials`."""
-        model = self._pool.rewrite(self._context, decisions)
-        session = self._session(model, decisions)
-        measured = self._evaluator.measure(session, self._evaluator.screening)
-        return self._evaluator.clearly_fails(measured, self.options.share)
+        key, known = seen_of(decisions), self._findings.screened
+        if key not in known:
+            session = self._session(self._pool.rewrite(self._context, decisions), decisions)
+            known[key] = self._evaluator.measure(session, self._evaluator.screening)
+        return self._evaluator.clearly_fails(known[key], self.options.share)
 
     def noise(self, decisions: Sequence[Decision], samples: int) -> float:
         """On the worst output; by prediction where time is up."""
