@@ -14,7 +14,7 @@ from generated import initialized
 import onnxpress
 from onnxpress import dividing, model_file
 from onnxpress.contract import Candidate, Decision
-from onnxpress.dividing import divided, most_looks
+from onnxpress.dividing import _Looks, divided, most_looks
 from onnxpress.original import Latest, Run
 from onnxpress.passes.factorize import Factorize
 from onnxpress.passes.prune import Prune
@@ -95,6 +95,18 @@ def test_no_division_is_looked_at_for_which_there_is_no_time() -> None:
     for took, looked in ((2000.0, False), (1.0, True)):
         divided(run, Variant(), spending(0.5), took, follow, lambda chain: chain.share)
         assert bool(asked) is looked
+
+
+def test_a_look_takes_as_long_as_those_that_began_with_the_same_pool() -> None:
+    looks = _Looks({(0.3, 0.5): 17.0})
+    assert looks.expected_s((0.3, 0.9)) == 17.0, "nothing better is known"
+    looks.took_s[0.3, 0.9] = 5.0
+    looks.took_s[0.3, 0.95] = 1.0
+    assert looks.expected_s((0.3, 0.99)) == 5.0
+    assert looks.expected_s((0.8, 0.95)) == 17.0
+    looks.took_s[0.8, 0.95] = 13.0
+    assert looks.expected_s((0.8, 0.99)) == 5.0
+    assert looks.expected_s((0.9, 0.95)) == 17.0
 
 
 def test_larger_models_get_fewer_looks_and_those_with_a_limit_more() -> None:
