@@ -64,6 +64,9 @@ def finished(
     )
     feeds = sets.evaluation.feeds[:_COMPARED]
     final, notes = convert_interface(best.model, plan.recipe.conversion, feeds)
+    if final is best.model:
+        # Another share of the budget may come to the same model, which is not to be stamped twice.
+        final = final.clone()
     reasons = (
         original.note,
         made_by_us(original.model),
