@@ -93,9 +93,8 @@ def _conv_rows(
     pads = _pads(node, tensor.shape[2:], spans, strides)
     padded = _padded(tensor, pads)
     sizes = padded.shape[2:]
-    inputs = math.prod(layer.shape[1:])
     if any(size < span for size, span in zip(sizes, spans, strict=True)):
-        return np.zeros((0, layer.groups, inputs), np.float32), 0
+        return np.zeros((0, layer.groups, math.prod(layer.shape[1:])), np.float32), 0
     places = [len(padded)] + [
         (size - span) // step + 1 for size, span, step in zip(sizes, spans, strides, strict=True)
     ]
@@ -112,7 +111,8 @@ def _conv_rows(
         reached = np.arange(kernel[axis]) * (dilations[axis] * apart[axis])
         offsets = np.add.outer(offsets, reached)
     rows = _gathered(padded.reshape(-1), first, offsets.reshape(-1))
-    return rows.reshape(len(chosen), layer.groups, inputs), total
+    # A network with channels removed feeds the layer fewer than its weight has.
+    return rows.reshape(len(chosen), layer.groups, offsets.size // layer.groups), total
 
 
 def _padded(

@@ -40,6 +40,11 @@ def test_rows_times_the_weight_are_what_the_operator_gives(
     matrix = layer.read().reshape(layer.groups, -1, found.shape[2])
     given = np.einsum("rgi,goi->rgo", found, matrix).reshape(len(found), -1)
     np.testing.assert_allclose(given, np.moveaxis(out, 1, -1).reshape(len(found), -1), atol=1e-4)
+    if layer.groups == 1:
+        # As a network with channels removed feeds it.
+        fewer, _ = input_rows(layer, x[:, 1:], 10_000, np.random.default_rng(0))
+        own = found.reshape(len(found), x.shape[1], -1)[:, 1:]
+        np.testing.assert_array_equal(fewer.reshape(own.shape), own)
     few, applied = input_rows(layer, x, 4, np.random.default_rng(0))
     assert applied == len(found)
     assert all((row == found).all(axis=(1, 2)).any() for row in few)
