@@ -31,7 +31,7 @@ __all__ = [
 
 _WARM, _LEAST, _MOST = 2, 5, 100
 """Runs that are not counted; at least and at most of those that are, in a turn, and turns."""
-_ENOUGH = 500
+_ENOUGH = 200
 """Runs of each model: a median of more says no more, and reading what they wrote takes as long as
 they did."""
 LEAST_RUNS = _WARM + _LEAST
