@@ -46,7 +46,7 @@ def looked_at(run: Run, variant: Variant, timed: Latency | None = None) -> Attem
     return found
 
 
-_attempt = attempts._attempt  # noqa: SLF001 - to tell what each way came to
+_attempt = attempts.attempt_of
 
 
 def row(name: str, goal: Goal, folder: Path, threads: int, *, work: bool, searched: bool) -> str:
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("build", "divisions"))
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    with patch.object(attempts, "_attempt", looked_at):
+    with patch.object(attempts, "attempt_of", looked_at):
         for name in given.names:
             for searched in (False, True):
                 print(

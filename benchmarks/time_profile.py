@@ -1,7 +1,7 @@
 """Where the time of `optimize` goes, beside onnxruntime's static quantizer.
 
     python benchmarks/time_profile.py NAME ... [--threads N] [--peers] [--functions N] [--work]
-        [--time-limit S [--processor]]
+        [--time-limit S [--processor]] [--max-drop POINTS] [--timing FILE]
 
 For each model, with calibration and evaluation data: seconds on the wall and of processor time for
 each phase, as `progress` names them, the whole over that of `quantize_static` in a process of its
@@ -9,11 +9,14 @@ own, imports and all (`--peers`), and what came out. `--functions` prints the fu
 most, by cumulated time. Processor time tells two states of the code apart on a machine that others
 use too, though it grows with what they do: measure both in turn. `--time-limit` is that of
 `optimize`; with `--processor` the search reads processor time instead of the wall's, which others
-do not take from it (give `--threads 1` and `OPENBLAS_NUM_THREADS=1`).
+do not take from it (give `--threads 1` and `OPENBLAS_NUM_THREADS=1`). `--timing` decides by what a
+file says of times, and adds to it: two states of the code choose alike then, which the digest of
+what they write shows.
 """
 
 import argparse
 import cProfile
+import hashlib
 import pstats
 import re
 import resource
@@ -28,6 +31,7 @@ from press import paths
 
 import onnxpress
 from onnxpress import model_file
+from onnxpress.costs import RecordedClock
 from onnxpress.data import load_samples
 from onnxpress.runtime import Clock, Session, compare_latency
 
@@ -95,6 +99,15 @@ def said(result: onnxpress.Result) -> None:
     if validation is not None:
         measured = validation.measurement
         print(f"; drop {measured.drop:.2f}; {measured.worst_sqnr_db:.1f} dB; tried: {tried}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "out.onnx")
+        result.save(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        print(
+            f"file {path.stat().st_size:,} bytes, {digest}; "
+            f"{'within' if result.within_budget else 'not within'} the budget",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -107,12 +120,16 @@ def main() -> None:
     parser.add_argument("--work", action="store_true")
     parser.add_argument("--time-limit", type=float)
     parser.add_argument("--processor", action="store_true")
+    parser.add_argument("--max-drop", type=float)
+    parser.add_argument("--timing", type=Path)
     given = parser.parse_args()
     if given.processor:
         time.monotonic = time.process_time
     for name in given.names:
         model, calibration, evaluation = paths(name)
         phases, profile = Phases(), cProfile.Profile()
+        clock = clock_of_work() if given.work else compare_latency
+        kept = None if given.timing is None else RecordedClock.of_file(given.timing, clock)
         phases.start()
         if given.functions:
             profile.enable()
@@ -121,12 +138,15 @@ def main() -> None:
             calibration=calibration,
             evaluation=evaluation,
             threads=given.threads,
-            clock=clock_of_work() if given.work else compare_latency,
+            max_drop=given.max_drop,
+            clock=kept or clock,
             time_limit=given.time_limit,
             progress=phases,
         )
         profile.disable()
-        phases("the end")
+        phases(onnxpress.Progress("the end"))
+        if kept is not None:
+            kept.save(given.timing)
         print(f"\n| {name} | wall s | processor s |\n| --- | --- | --- |")
         for phase, (wall, processor) in phases.seconds.items():
             print(f"| {phase} | {wall:.1f} | {processor:.1f} |")

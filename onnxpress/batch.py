@@ -5,11 +5,7 @@ out (`apart`, `distributed`) and answers with plain data. What a model needs tha
 samples or its recipe, is named by `{name}` and `{folder}` in a path.
 """
 
-import contextlib
-import os
 import platform
-import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +19,7 @@ from onnxpress.pipeline import optimize
 from onnxpress.progress import Tell
 from onnxpress.report.document import document
 from onnxpress.runtime import Clock, Feed, Latency, Session, compare_latency
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from onnxpress.temporary import alone
 
 __all__ = ["AloneClock", "Outcome", "Status", "Task", "done", "filled", "output_names"]
 
@@ -176,33 +168,5 @@ class AloneClock:
         **limits: Any,  # noqa: ANN401 - rounds and seconds, as the clock's own
     ) -> Latency:
         """See `compare_latency`."""
-        place = Path(tempfile.gettempdir(), f"onnxpress{_user()}.clock")
-        with place.open("a") as file:
-            # The system gives it back however the process ends.
-            _lock(file.fileno())
+        with alone("clock"):
             return self.clock(reference, model, feed, model_feed, **limits)
-
-
-if sys.platform == "win32":
-
-    def _lock(file: int) -> None:
-        """Wait until nobody else holds an open file."""
-        while True:
-            # It gives up after ten seconds.
-            with contextlib.suppress(OSError):
-                msvcrt.locking(file, msvcrt.LK_LOCK, 1)
-                return
-
-    def _user() -> str:
-        """Its temporary folder is of one user."""
-        return ""
-
-else:
-
-    def _lock(file: int) -> None:
-        """Wait until nobody else holds an open file."""
-        fcntl.flock(file, fcntl.LOCK_EX)
-
-    def _user() -> str:
-        """Who waits for whom: others may not open this user's file."""
-        return f"-{os.getuid()}"

@@ -14,7 +14,7 @@ from onnxpress.errors import UsageError
 from onnxpress.memory import bytes_of
 from onnxpress.runtime import Latency
 
-__all__ = ["NO_CONSTRAINTS", "Constraints", "Requirement"]
+__all__ = ["NO_CONSTRAINTS", "Constraints", "Expectation", "Requirement"]
 
 _TIME = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(us|µs|ms|s)?\s*", re.IGNORECASE)
 _MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
@@ -35,6 +35,23 @@ class Requirement:
     wanted: str
     found: str
     met: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What is predicted of one thing that was asked for, before any search.
+
+    Attributes:
+        name: of it, as of a `Requirement`.
+        wanted: in words.
+        predicted: in words.
+        reached: by the prediction; `None`: it says nothing, or does not know all that may be done.
+    """
+
+    name: str
+    wanted: str
+    predicted: str
+    reached: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,27 +139,75 @@ class Constraints:
     def _requirements(self, nbytes: int, latency: Latency | None) -> Iterator[Requirement]:
         if self.max_size is not None:
             met = nbytes <= self.max_size
-            wanted = f"at most {self.max_size:,} bytes"
-            yield Requirement("size", wanted, f"{nbytes:,} bytes", met)
+            yield Requirement("size", self._wanted_size, f"{nbytes:,} bytes", met)
         if latency is not None and math.isnan(latency.speedup):
             latency = None
         if self.min_speedup is not None:
-            wanted = f"at least {self.min_speedup:g} times as fast"
             if latency is None:
-                yield Requirement("speedup", wanted, "not timed", met=False)
+                yield Requirement("speedup", self._wanted_speedup, "not timed", met=False)
             else:
                 found = (
                     f"{latency.speedup:.2f} times as fast (quartiles {latency.low:.2f} to "
                     f"{latency.high:.2f})"
                 )
-                yield Requirement("speedup", wanted, found, latency.speedup >= self.min_speedup)
+                met = latency.speedup >= self.min_speedup
+                yield Requirement("speedup", self._wanted_speedup, found, met)
         if self.max_latency is not None:
-            wanted = f"at most {self.max_latency:g} ms"
             if latency is None:
-                yield Requirement("latency", wanted, "not timed", met=False)
+                yield Requirement("latency", self._wanted_latency, "not timed", met=False)
             else:
                 met = latency.median_ms <= self.max_latency
-                yield Requirement("latency", wanted, f"{latency.median_ms:.3g} ms", met)
+                found = f"{latency.median_ms:.3g} ms"
+                yield Requirement("latency", self._wanted_latency, found, met)
+
+    def expectations(
+        self, nbytes: int, original_ms: float | None, predicted_ms: float | None, *, whole: bool
+    ) -> tuple[Expectation, ...]:
+        """What a prediction says of each.
+
+        Args:
+            nbytes: predicted, of the file.
+            original_ms: of one run of the original; `None`: not known.
+            predicted_ms: of one run of the result; `None`: not predicted.
+            whole: whether all that may be done is in the prediction; what does not reach a
+                constraint by it might otherwise.
+        """
+        return tuple(self._expectations(nbytes, original_ms, predicted_ms, whole=whole))
+
+    def _expectations(
+        self, nbytes: int, original_ms: float | None, predicted_ms: float | None, *, whole: bool
+    ) -> Iterator[Expectation]:
+        short = False if whole else None
+        if self.max_size is not None:
+            reached = nbytes <= self.max_size or short
+            yield Expectation("size", self._wanted_size, f"about {nbytes:,} bytes", reached)
+        if self.min_speedup is not None:
+            wanted = self._wanted_speedup
+            if original_ms and predicted_ms:
+                speedup = original_ms / predicted_ms
+                words, reached = f"about {speedup:.1f} times", speedup >= self.min_speedup or short
+                yield Expectation("speedup", wanted, words, reached)
+            else:
+                yield Expectation("speedup", wanted, "no time", None)
+        if self.max_latency is not None:
+            wanted = self._wanted_latency
+            if predicted_ms is None:
+                yield Expectation("latency", wanted, "no time", None)
+            else:
+                reached = predicted_ms <= self.max_latency or short
+                yield Expectation("latency", wanted, f"about {predicted_ms:.2g} ms", reached)
+
+    @property
+    def _wanted_size(self) -> str:
+        return f"at most {self.max_size:,} bytes"
+
+    @property
+    def _wanted_speedup(self) -> str:
+        return f"at least {self.min_speedup:g} times as fast"
+
+    @property
+    def _wanted_latency(self) -> str:
+        return f"at most {self.max_latency:g} ms"
 
 
 NO_CONSTRAINTS = Constraints()

@@ -5,14 +5,16 @@ comes again is remembered, so that most looks cost less than the first (`search.
 divisions are looked at).
 """
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from onnxpress import model_file
 from onnxpress.original import Run
+from onnxpress.pool import Pool
 from onnxpress.progress import part
 from onnxpress.search import Look, Split, best_split, even_split, until_each
 from onnxpress.stage_result import StageResult
@@ -27,8 +29,6 @@ _LOOK_BYTES = 4_000_000
 not decide where no limit is given, so that the same command gives the same bytes."""
 _LOOKS_IN_TIME = 12
 """Where a limit is given, which ends them earlier."""
-_ROOM = 1.5
-"""Of the longest look, which has to be left for another: what is taken is fitted again after it."""
 
 
 class Followed(Protocol):
@@ -62,23 +62,57 @@ def divided(
     """
     found = [(even, first)]
     pools = lossy_pools(run, even)
-    took, most = [took_s], most_looks(run)
+    looks = _Looks({even_split(len(pools)): took_s})
+    most = most_looks(run)
 
     def look(split: Split) -> Look | None:
-        if run.options.out_of_time() or run.options.left_s <= _ROOM * max(took):
+        # What is taken is fitted again behind it, which takes about as long as the last pool alone.
+        if run.options.out_of_time(looks.expected_s(split) + even.kept_s):
             return None
         started, number = time.monotonic(), len(found) - 1
         tell = part(run.options.progress, number / most, (number + 1) / most)
-        until = dict(zip(pools, until_each(split), strict=False))
+        until = dict(zip((pool.names for pool in pools), until_each(split), strict=False))
         variant = replace(even, splits=until)
         told = replace(run, options=replace(run.options, progress=tell))
         found.append((variant, follow(told, variant)))
-        took.append(time.monotonic() - started)
+        looks.took_s[split] = time.monotonic() - started
         return _look(split, found[-1][1], pools, cost)
 
     if len(pools) > 1:
         best_split(_look(even_split(len(pools)), first, pools, cost), look, most)
     return found
+
+
+@dataclass
+class _Looks:
+    """How long looks took.
+
+    Attributes:
+        took_s: by division, in order; the first one found out what there is.
+    """
+
+    took_s: dict[Split, float]
+
+    def expected_s(self, split: Split) -> float:
+        """The longest of those that began where this one does, or of those that began before.
+
+        A look finds out anew what comes from the first pool on whose part no earlier look had.
+        """
+        begun: dict[int, float] = {}
+        for number, (other, took_s) in enumerate(self.took_s.items()):
+            place = _shared(other, list(self.took_s)[:number])
+            begun[place] = max(begun.get(place, 0.0), took_s)
+        own = _shared(split, list(self.took_s))
+        return begun[max(place for place in begun if place <= own)]
+
+
+def _shared(split: Split, others: Sequence[Split]) -> int:
+    """Of how many pools in the beginning any of the others has the same parts."""
+    alike = (
+        itertools.takewhile(lambda pair: pair[0] == pair[1], zip(split, other, strict=True))
+        for other in others
+    )
+    return max((len(list(pairs)) for pairs in alike), default=0)
 
 
 def most_looks(run: Run) -> int:
@@ -89,8 +123,10 @@ def most_looks(run: Run) -> int:
     return max(1, min(_LOOKS, _LOOKS * _LOOK_BYTES // max(nbytes, 1)))
 
 
-def _look(split: Split, found: Found, pools: Sequence[str], cost: Callable[[Found], float]) -> Look:
-    of_pool = [[s for s in found.stages if s.pass_.name in names.split(", ")] for names in pools]
+def _look(
+    split: Split, found: Found, pools: Sequence[Pool], cost: Callable[[Found], float]
+) -> Look:
+    of_pool = [[s for s in found.stages if s.pass_ in pool.passes] for pool in pools]
     return Look(
         split,
         cost(found),

@@ -38,13 +38,17 @@ _COMPARING_SHARE = 0.03
 _COMPARED_BYTES = 500_000_000
 
 
-def finished(ready: Prepared, best: Attempt, validation: Validation) -> Result:
+def finished(
+    ready: Prepared, best: Attempt, validation: Validation, *, looked_into: bool = True
+) -> Result:
     """The result of a search.
 
     Args:
         ready: what it was given.
         best: what it took.
         validation: of that, on samples that no choice has seen.
+        looked_into: whether it is told on which samples old and new differ most, and which
+            operators take the time.
     """
     work, judge, sets, started = ready.work, ready.judge, ready.sets, ready.started
     request, original, plan = work.request, work.original, ready.plan
@@ -60,6 +64,9 @@ def finished(ready: Prepared, best: Attempt, validation: Validation) -> Result:
     )
     feeds = sets.evaluation.feeds[:_COMPARED]
     final, notes = convert_interface(best.model, plan.recipe.conversion, feeds)
+    if final is best.model:
+        # Another share of the budget may come to the same model, which is not to be stamped twice.
+        final = final.clone()
     reasons = (
         original.note,
         made_by_us(original.model),
@@ -82,7 +89,8 @@ def finished(ready: Prepared, best: Attempt, validation: Validation) -> Result:
     recipe = _decided(plan.recipe, best, sets, work.statistics)
     stamp(final, recipe, original.digest)
     grown = kept_small(final, original.model, original.nbytes, shed=not best.lossy)
-    different, compared = _different(work, judge, best, started)
+    different, compared = _different(work, judge, best, started) if looked_into else ((), 0)
+    timed = looked_into and work.target.timed_here
     return Result(
         final,
         recipe,
@@ -100,7 +108,7 @@ def finished(ready: Prepared, best: Attempt, validation: Validation) -> Result:
         compared=compared,
         activations=activation_grids(final, work.statistics.tensors()),
         named=best.named,
-        operators=_operators(work, judge, best, started) if work.target.timed_here else (),
+        operators=_operators(work, judge, best, started) if timed else (),
     )
 
 

@@ -138,7 +138,7 @@ def _one(
     attempt = best_attempt(run, share, splits, why=NO_TIME if ready.late else NOT_NEEDED)
     validation = judged(run, ready.judge, attempt)
     said = (*validation.warnings, *attempt.notes)
-    result = finished(ready, attempt, replace(validation, warnings=said))
+    result = finished(ready, attempt, replace(validation, warnings=said), looked_into=False)
     spent = 0.0 if not attempt.lossy else run.evaluator.spent_anywhere(attempt.measurement)
     return result, min(spent, share), attempt.splits if splits is None else splits
 

@@ -6,6 +6,7 @@ run left behind is removed by the next one that writes there (`temporary`).
 """
 
 import contextlib
+import hashlib
 import os
 import signal
 import sys
@@ -15,9 +16,9 @@ from types import TracebackType
 from typing import Self
 
 from onnxpress.errors import OutputError
-from onnxpress.temporary import TemporaryFolder
+from onnxpress.temporary import TemporaryFolder, alone
 
-__all__ = ["FileSet", "check_output", "place_of", "replace_file"]
+__all__ = ["FileSet", "check_output", "place_of", "replace_file", "rewriting"]
 
 _PREFIX = ".onnxpress-"
 
@@ -170,6 +171,17 @@ def replace_file(path: Path) -> Iterator[Path]:
     """
     with FileSet() as files, files.stage(path) as temporary:
         yield temporary
+
+
+@contextlib.contextmanager
+def rewriting(path: Path) -> Iterator[None]:
+    """Let one process at a time read a file and replace it by what follows from it; others wait.
+
+    Those of other users and other machines do not; of theirs what is written last stays.
+    """
+    key = os.fsencode(os.path.realpath(path))
+    with alone(f"{hashlib.sha256(key).hexdigest()[:16]}.lock"):
+        yield
 
 
 def _not_written(path: Path, error: OSError, *, done: bool) -> OutputError:

@@ -6,10 +6,11 @@ run, to read the outputs and to time the original. What only a search can say is
 
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
+from onnxpress.constraints import Constraints
 from onnxpress.contract import Pass
 from onnxpress.conversion import convert_shapes
 from onnxpress.data import random_samples
@@ -21,7 +22,7 @@ from onnxpress.lossless_stage import require_selected
 from onnxpress.memory import collected_rarely, memory_budget
 from onnxpress.needed_memory import needed_bytes
 from onnxpress.original import Original, SampleSets, load_sets_unrun, opened, read, settled
-from onnxpress.potential import potentials, predicted_bytes, timed_document
+from onnxpress.potential import Potential, potentials, predicted_bytes, timed_document
 from onnxpress.report.reading import reading_document
 from onnxpress.request import Request, planned
 from onnxpress.runtime import Feed, Session
@@ -83,6 +84,8 @@ def preview(request: Request) -> dict[str, Any]:
     times = None
     if target.timed_here:
         times = predicted_times(model, threads=request.threads, given=shapes, clocked=took)
+    size = predicted_bytes(given.nbytes, found)
+    latency = _latency(took, timed_document(found, times))
     return {
         "dry_run": True,
         "source": given.source,
@@ -95,9 +98,10 @@ def preview(request: Request) -> dict[str, Any]:
         "passes": [potential.document(times) for potential in found],
         "size": {
             "original_bytes": given.nbytes,
-            "predicted_bytes": predicted_bytes(given.nbytes, found),
+            "predicted_bytes": size,
         },
-        "latency": _latency(took, timed_document(found, times)),
+        "latency": latency,
+        "constraints": _constraints(plan.recipe.constraints, size, latency, found),
         "loss": None,
         "warnings": [given.note] * bool(given.note) + list(plan.problems),
     }
@@ -133,6 +137,17 @@ def _latency(took: float | None, told: dict[str, Any] | None) -> dict[str, Any]:
         "speedup": None,
         "prediction": told,
     }
+
+
+def _constraints(
+    wanted: Constraints, nbytes: int, latency: Mapping[str, Any], found: Sequence[Potential]
+) -> list[dict[str, Any]]:
+    """What the predictions say of each; what samples open is in none of them."""
+    told = latency["prediction"]
+    before = latency["original_ms"] or (None if told is None else told["original_ms"])
+    whole = not any(potential.opened for potential in found)
+    after = latency["predicted_ms"]
+    return [asdict(one) for one in wanted.expectations(nbytes, before, after, whole=whole)]
 
 
 def _order(passes: Sequence[Pass]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ makes much of little. So the bytes are the same for blocks of any size.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -35,7 +35,7 @@ from onnxpress.data import Samples
 from onnxpress.errors import ModelError
 from onnxpress.layers import Layer
 from onnxpress.levels import boundaries, levels_of
-from onnxpress.runtime import Array
+from onnxpress.runtime import Array, Feed
 from onnxpress.statistics import (
     LayerStatistics,
     Observations,
@@ -94,7 +94,7 @@ def refitted(
         threads: of onnxruntime.
         budget_bytes: of weights in a block; `None`: what a level has on average.
         held_bytes: of activations that wait in memory.
-        over: asked before each level, whether to give up.
+        over: asked before each level and each of its samples, whether to give up.
 
     Raises:
         UnfinishedError: `over` says so.
@@ -114,7 +114,7 @@ def refitted(
     logger.debug("fitting %d layers again, in %d blocks", len(layers), len(blocks.blocks))
     if blocks.note:
         logger.debug("%s", blocks.note)
-    networks = Networks(context, layers, samples, blocks, model, threads, held_bytes)
+    networks = Networks(context, layers, samples, blocks, model, threads, held_bytes, over)
     at = boundaries(context.model.graph, levels, blocks)
     try:
         for number, level in enumerate(levels):
@@ -132,6 +132,22 @@ def refitted(
     finally:
         networks.close()
     return rewrite(statistics, observed=False)
+
+
+class _Hurried:
+    """Samples that are not given any more once time is over."""
+
+    def __init__(self, feeds: PartFeeds, over: Callable[[], bool]) -> None:
+        self._feeds, self._over = feeds, over
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    def __iter__(self) -> Iterator[Feed]:
+        for feed in self._feeds:
+            if self._over():
+                raise UnfinishedError
+            yield feed
 
 
 class _Side:
@@ -175,7 +191,9 @@ class Networks:
         after: ir.Model,
         threads: int,
         held_bytes: int,
+        over: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._over = over
         self._seed, self._threads = context.seed, threads
         walks = [
             Walk(samples.feeds, threads=threads, limit_bytes=held_bytes // 2) for _ in range(2)
@@ -214,6 +232,9 @@ class Networks:
             later: layers behind, which will be observed.
             end: how many blocks have no layer left that is to be fitted.
             final: names of tensors that depend on no such layer, and so may be held.
+
+        Raises:
+            UnfinishedError: the time is over.
         """
         while self._passed < end and self._weight_bytes(end) > PART_BYTES:
             names = self._blocks[self._passed].outputs
@@ -240,7 +261,7 @@ class Networks:
         found = collect(
             after[0],
             level,
-            after[1],
+            _Hurried(after[1], self._over),
             Observations(layers=frozenset(layer.name for layer in level), gram=True),
             reference=before[0],
             reference_samples=before[1],

@@ -82,20 +82,24 @@ def names() -> list[str]:
 def lossy_names(others: Iterable["Pass"] = ()) -> list[str]:
     """Names of passes that lose something: installed ones, and others at hand, sorted."""
     classes: list[type[Pass]] = [type(pass_) for pass_ in others]
-    for name in names():
+    entries = _entry_points()
+    for name in sorted(entries):
         # One that cannot be imported cannot act either.
         with contextlib.suppress(UsageError):
-            classes.append(load(name))
+            classes.append(load(name, entries))
     return sorted({found.name for found in classes if found.stage.loses})
 
 
-def default_names() -> list[str]:
+def default_names(entries: Entries | None = None) -> list[str]:
     """Names of the passes that take part when none is named: ours, and those configured.
+
+    Args:
+        entries: as in `load`.
 
     Raises:
         UsageError: the configuration names a pass that is not installed.
     """
-    entries = _entry_points()
+    entries = _entry_points() if entries is None else entries
     own = {name for name, entry in entries.items() if package_of(entry) == OWN}
     for name in _configured():
         if name not in entries:
@@ -115,7 +119,7 @@ def default_passes() -> "tuple[list[Pass], list[str]]":
     found: list[Pass] = []
     problems: list[str] = []
     entries = _entry_points()
-    for name in default_names():
+    for name in default_names(entries):
         try:
             found.append(create(name, entries=entries))
         except UsageError as error:

@@ -89,10 +89,14 @@ class _Step:
         return self.pool.stage.loses
 
 
-def lossy_pools(run: Run, variant: Variant) -> tuple[str, ...]:
-    """What the pools that spend of the budget are called, in the order in which they act."""
-    steps = [step for step in _steps(run, variant) if step.pool.names not in variant.skipped]
-    return tuple(step.pool.names for step in steps if step.loses)
+def lossy_pools(run: Run, variant: Variant) -> tuple[Pool, ...]:
+    """The pools that spend of the budget, in the order in which they act."""
+    return tuple(step.pool for step in _lossy(variant, _steps(run, variant)))
+
+
+def _lossy(variant: Variant, steps: Sequence[_Step]) -> list[_Step]:
+    """Those of the steps that spend of the budget, where they are not left out."""
+    return [step for step in steps if step.loses and step.pool.names not in variant.skipped]
 
 
 def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]:
@@ -100,7 +104,7 @@ def run_stages(run: Run, variant: Variant) -> tuple[ir.Model, list[StageResult]]
     current = run.original.model
     results: list[StageResult] = []
     steps = _steps(run, variant)
-    lossy = [step for step in steps if step.loses and step.pool.names not in variant.skipped]
+    lossy = _lossy(variant, steps)
     done, spent, pins = 0, "", NO_PINS
     unchanged_since = 0
     for place, step in enumerate(steps):
@@ -159,14 +163,15 @@ def _options(
         done: how many that lose something came until this one, itself among them.
         steps: all.
     """
-    lossy = [one for one in steps if one.loses and one.pool.names not in variant.skipped]
+    lossy = _lossy(variant, steps)
     rough = variant.rough and step.loses and done == len(lossy)
     training = [one for one in steps if step.loses and one.pool.stage == Stage.RECOVERY]
     later = [one for one in (*lossy[done:], *training) if one.decisions is None]
     until = variant.splits.get(step.pool.names, done / len(lossy)) if step.loses else 1.0
     options = replace(
         run.options,
-        share=variant.share * until,
+        # Equal parts come to the same in more than one way, but for the last bits.
+        share=float(f"{variant.share * until:.12g}"),
         kernel_preserving_only=variant.kernel_preserving_only,
         refining=not rough,
         explaining=None if rough else run.options.explaining,

@@ -23,7 +23,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["TemporaryFolder", "no_room", "temporary_folder"]
+__all__ = ["TemporaryFolder", "alone", "no_room", "temporary_folder"]
 
 _SUFFIX = ".tmp"
 _LOCK = ".onnxpress-lock"
@@ -84,6 +84,20 @@ def no_room(error: OSError) -> OutputError:
     )
 
 
+@contextlib.contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Wait until no other process of this user on this machine is at something.
+
+    Args:
+        name: of what one at a time may do; letters, digits and hyphens.
+    """
+    place = Path(tempfile.gettempdir(), f"onnxpress{_user()}.{name}")
+    with place.open("a") as file:
+        # The system gives it back however the process ends.
+        _wait_for(file.fileno())
+        yield
+
+
 def _made(place: Path, prefix: str) -> tuple[Path, int]:
     """A new folder, and the lock on it."""
     if sys.platform == "win32":
@@ -139,3 +153,28 @@ def _remove_left_over(beside: Path, prefix: str) -> None:
             if sys.platform == "win32" and time.time() - folder.stat().st_mtime < _YOUNG_S:
                 continue
             _remove(folder, _held(folder))
+
+
+if sys.platform == "win32":
+
+    def _wait_for(file: int) -> None:
+        """Wait until nobody else holds an open file."""
+        while True:
+            # It gives up after ten seconds.
+            with contextlib.suppress(OSError):
+                msvcrt.locking(file, msvcrt.LK_LOCK, 1)
+                return
+
+    def _user() -> str:
+        """Its temporary folder is of one user."""
+        return ""
+
+else:
+
+    def _wait_for(file: int) -> None:
+        """Wait until nobody else holds an open file."""
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+    def _user() -> str:
+        """Who waits for whom: others may not open this user's file."""
+        return f"-{os.getuid()}"

@@ -7,6 +7,7 @@ layer would show is not looked for: which layers bear more than their passes pre
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -228,12 +229,13 @@ class _Walks:
     Attributes:
         options: of the search, which ends after a few walks too.
         tried: how many choices were measured.
+        expected_s: seconds that the last one took to be run.
     """
 
     def __init__(self, search: WalkedSearch, pool: Pool, context: Context) -> None:
         self._search, self._pool, self._context = search, pool, context
         given = search.options
-        self.tried = 0
+        self.tried, self.expected_s = 0, 0.0
         self._last: tuple[Choice, Measurement] | None = None
         self.options = replace(given, stop=lambda: given.stop() or self.tried >= _MOST_TRIALS)
 
@@ -264,8 +266,10 @@ class _Walks:
         self.tried += 1
         judge = self._search.evaluator
         what = f"{self._pool.names}, attempt {self.tried} with {len(decisions)} sites"
+        started = time.monotonic()
         answers = recorded(what, model, judge.samples, self._search.means)
         trial = Trial(decisions, judge.measure(answers), model)
+        self.expected_s = time.monotonic() - started
         logger.debug("%s: spends %.3g of the budget", what, self.spent(trial))
         return trial
 

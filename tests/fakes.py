@@ -35,6 +35,7 @@ class FakeTrials:
         numbers: of a sample, in the smallest output.
         asked: on how many samples noise was asked for, each time.
         magnifications: as far as they are known.
+        expected_s: seconds that a choice takes.
     """
 
     allowed: float
@@ -48,6 +49,7 @@ class FakeTrials:
     numbers: int = 10
     asked: list[int] = field(default_factory=list)
     magnifications: Magnifications = field(default_factory=dict)
+    expected_s: float = 0.0
 
     @property
     def tried(self) -> int:

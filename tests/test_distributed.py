@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from clocks import BY_WORK, EndingParentOnce
 from command_line import message, run
@@ -67,6 +68,34 @@ def test_two_workers_make_the_bytes_of_one_process_and_lose_no_model(tmp_path: P
             assert task.output.read_bytes() == other.read_bytes(), task.source
     assert len(list((tmp_path / "shared").glob("*.onnx"))) == 6
     assert (events[-1].done, events[-1].total) == (8, 8)
+
+
+def searched(folder: Path, out: str) -> list[Task]:
+    """A model whose layers are split and rounded by what samples show, with four seeds."""
+    (folder / out).mkdir()
+    source = folder / "mlp.onnx"
+    if not source.exists():
+        save(SAMPLE_MODELS["mlp_opset17"](), source)
+    rows = np.random.default_rng(0).standard_normal((48, 96)).astype(np.float32)
+    options = {"calibration": {"x": rows}, "threads": 1, "clock": BY_WORK}
+    return [
+        Task(source, folder / out / f"{seed}.onnx", {**options, "seed": seed}) for seed in range(4)
+    ]
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("everywhere")
+def test_any_number_of_workers_makes_the_bytes_of_one_process(tmp_path: Path) -> None:
+    alone = [done_apart(task, unheard, lambda: False) for task in searched(tmp_path, "alone")]
+    assert {one.status for one in alone} == {"within the budget"}
+    for workers in (1, 2, 4):
+        shared = searched(tmp_path, f"local {workers}")
+        found = done_by_workers(shared, f"local:{workers}", unheard, lambda: False)
+        assert [one.status for one in found] == [one.status for one in alone]
+        for task in shared:
+            for name in (task.output.name, f"{task.output.stem}.recipe.toml"):
+                own, other = task.output.with_name(name), tmp_path / "alone" / name
+                assert own.read_bytes() == other.read_bytes(), (workers, name)
 
 
 @pytest.mark.slow

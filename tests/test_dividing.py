@@ -1,6 +1,7 @@
 """The division of the budget that is searched, on a real model by a clock of work."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,16 +14,17 @@ from generated import initialized
 import onnxpress
 from onnxpress import dividing, model_file
 from onnxpress.contract import Candidate, Decision
-from onnxpress.dividing import divided, most_looks
+from onnxpress.dividing import _Looks, divided, most_looks
 from onnxpress.original import Latest, Run
+from onnxpress.passes.factorize import Factorize
 from onnxpress.passes.prune import Prune
 from onnxpress.passes.quantize import Quantize
 from onnxpress.pool import Pool
 from onnxpress.pooled import _findings, searched
 from onnxpress.recipe import RecipeStage
-from onnxpress.search import Findings, SearchOptions
+from onnxpress.search import Findings, SearchOptions, even_split, until_each
 from onnxpress.stage_result import StageResult
-from onnxpress.stages import Variant
+from onnxpress.stages import Variant, _options, _steps, lossy_pools
 
 
 def weighing(width: int) -> ir.Model:
@@ -71,6 +73,17 @@ def test_division_that_costs_least_is_among_what_is_found() -> None:
     assert all(variant.splits == {"prune": chain.share} for variant, chain in found[1:])
 
 
+def test_equal_parts_are_the_same_share_however_they_are_reached() -> None:
+    recipe = [RecipeStage(pass_, None) for pass_ in (Prune(), Factorize(), Quantize())]
+    run = replace(a_run(), recipe=cast("Any", SimpleNamespace(stages=recipe)))
+    steps = _steps(run, Variant())
+    names = [pool.names for pool in lossy_pools(run, Variant())]
+    told = Variant(splits=dict(zip(names, until_each(even_split(3)), strict=False)))
+    for done, step in enumerate(steps, 1):
+        even, same = (_options(run, way, step, done, steps).share for way in (Variant(), told))
+        assert even == same
+
+
 def test_no_division_is_looked_at_for_which_there_is_no_time() -> None:
     asked: list[Variant] = []
 
@@ -82,6 +95,18 @@ def test_no_division_is_looked_at_for_which_there_is_no_time() -> None:
     for took, looked in ((2000.0, False), (1.0, True)):
         divided(run, Variant(), spending(0.5), took, follow, lambda chain: chain.share)
         assert bool(asked) is looked
+
+
+def test_a_look_takes_as_long_as_those_that_began_with_the_same_pool() -> None:
+    looks = _Looks({(0.3, 0.5): 17.0})
+    assert looks.expected_s((0.3, 0.9)) == 17.0, "nothing better is known"
+    looks.took_s[0.3, 0.9] = 5.0
+    looks.took_s[0.3, 0.95] = 1.0
+    assert looks.expected_s((0.3, 0.99)) == 5.0
+    assert looks.expected_s((0.8, 0.95)) == 17.0
+    looks.took_s[0.8, 0.95] = 13.0
+    assert looks.expected_s((0.8, 0.99)) == 5.0
+    assert looks.expected_s((0.9, 0.95)) == 17.0
 
 
 def test_larger_models_get_fewer_looks_and_those_with_a_limit_more() -> None:

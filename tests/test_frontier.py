@@ -74,6 +74,10 @@ def test_frontier_of_a_network_is_monotone_and_within_the_budget(models: Path) -
     assert spent[-1] == 0, "the last one loses nothing"
     for result in found.models:
         assert result.within_budget
+        stamped = result.model.metadata_props["onnxpress.recipe_sha256"]
+        assert stamped == result.recipe.digest, "no other share's"
+        assert not result.operators, "nobody is told"
+        assert not result.disagreements, "nobody is told"
         assert result.validation is not None
         assert "untouched" in result.validation.measurement.source
         (metric,) = result.validation.measurement.metrics

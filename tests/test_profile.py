@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,13 @@ from command_line import run
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxpress
-from onnxpress.runtime.profile import NodeTime, by_operator, node_times, profiled
+from onnxpress.runtime.profile import (
+    NodeTime,
+    by_operator,
+    node_times,
+    profiled,
+    profiled_in_turn,
+)
 
 
 def kernel(name: str, operator: str, start: int, microseconds: int) -> dict[str, Any]:
@@ -34,6 +41,15 @@ def test_warm_ups_do_not_count_and_the_median_is_told() -> None:
     times = (500, 500, 10, 30, 20)
     found = node_times(five_runs(lambda at, number: [kernel("a", "Conv", at + 5, times[number])]))
     assert [(one.node, one.operator, one.ms) for one in found] == [("a", "Conv", 0.02)]
+
+
+def test_a_fast_model_is_not_run_for_all_of_the_time_there_is(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text("[]")
+    runs: list[Any] = []
+    session: Any = SimpleNamespace(run=runs.append, end_profile=lambda: path)
+    profiled_in_turn([session], [{}], budget_s=3600.0)
+    assert 200 <= len(runs) <= 502, "two to warm up, and five turns of a hundred at most"
 
 
 def test_a_loop_is_told_without_its_body_which_counts_with_all_its_steps() -> None:

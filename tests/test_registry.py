@@ -72,7 +72,7 @@ def test_a_package_that_cannot_be_imported_is_named_and_left_out(
     install(monkeypatch, registry.GROUP, ("broken", "broken_package:Broken"))
     with pytest.raises(UsageError, match="RuntimeError: no licence"):
         registry.load("broken")
-    monkeypatch.setattr(registry, "default_names", lambda: ["broken", "quantize"])
+    monkeypatch.setattr(registry, "default_names", lambda _: ["broken", "quantize"])
     plan = planned(Request("m.onnx"), "")
     assert [stage.pass_ for stage in plan.recipe.stages] == [Quantize()]
     assert "broken" in plan.problems[0]

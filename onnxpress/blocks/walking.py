@@ -136,7 +136,7 @@ def _is_tensor(value: ir.Value) -> bool:
 
 def has_nan(array: Array) -> bool:
     """Whether there is one in it."""
-    return array.dtype.kind == "f" and bool(np.isnan(array.astype(np.float64, copy=False)).any())
+    return array.dtype.kind == "f" and bool(np.isnan(array).any())
 
 
 def first_nan(model: ir.Model, feeds: Iterable[Feed], *, threads: int = 0) -> str:

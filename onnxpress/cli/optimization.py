@@ -18,7 +18,7 @@ from onnxpress.conversion import Conversion
 from onnxpress.costs import RecordedClock
 from onnxpress.errors import UsageError
 from onnxpress.judge import Budget
-from onnxpress.output_file import FileSet, check_output, replace_file
+from onnxpress.output_file import FileSet, check_output
 from onnxpress.pipeline import optimize
 from onnxpress.preview import preview
 from onnxpress.report.console import print_result, result_line
@@ -96,8 +96,7 @@ def optimize_and_write(
             given |= {} if clock is None else {"clock": clock}
             done.append(_optimize_for(model, names, files, given))
             if timing is not None and clock is not None:
-                with replace_file(timing) as temporary:
-                    temporary.write_text(clock.to_json(), encoding="utf-8", newline="\n")
+                clock.save(timing)
             if interruption.wanted:
                 sys.exit(INTERRUPTED)
     if not all(done):

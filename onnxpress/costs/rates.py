@@ -20,7 +20,7 @@ __all__ = ["Rates", "fitted", "shipped"]
 _ENOUGH = 8
 """Rows that a rate is fitted to; fewer are no better than what is shipped."""
 _PRODUCTS, _MOVES = 16.0, 0.1
-"""Multiply-adds per byte from which a node's time is that of its products, and below which of what
+"""Multiply-adds per byte above which a node's time is that of its products, and below which of what
 it moves."""
 
 
@@ -79,9 +79,7 @@ def fitted(rows: Iterable[Row], otherwise: Rates) -> Rates:
         found = [
             row.multiply_adds / time
             for row, time in above
-            if row.integer == integer
-            # A Reshape moves nothing and computes nothing, and says nothing of products.
-            and row.multiply_adds >= max(_PRODUCTS * row.nbytes, 1)
+            if row.integer == integer and row.multiply_adds > _PRODUCTS * row.nbytes
         ]
         if len(found) >= _ENOUGH:
             rates = replace(rates, **{name: statistics.median(found)})

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from onnxpress import model_file
 from onnxpress.costs.keys import node_keys
@@ -18,6 +19,7 @@ from onnxpress.costs.sizes import sizes_of
 from onnxpress.costs.store import NOT_OURS
 from onnxpress.costs.table import on_grid, this_machine
 from onnxpress.errors import OutputError
+from onnxpress.output_file import replace_file, rewriting
 from onnxpress.runtime import Clock, Feed, Latency, Session, compare_latency
 
 __all__ = ["RecordedClock", "for_judging"]
@@ -76,6 +78,20 @@ class RecordedClock:
             self.known[key] = Latency(*map(on_grid, asdict(found).values()))
         return self.known[key]
 
+    def save(self, path: Path) -> None:
+        """Write the answers into a file, together with those that others wrote since it was read.
+
+        Of a pair that others measured too their answer stays, as what they wrote follows from it.
+
+        Raises:
+            OutputError: it cannot be written, or is something else now.
+        """
+        with rewriting(path):
+            there = type(self).of_file(path)
+            self.known.update(there.known)
+            with replace_file(path) as temporary:
+                temporary.write_text(self.to_json(), encoding="utf-8", newline="\n")
+
     def to_json(self) -> str:
         """All of it, and which machine wrote it; answers may be of others, and of other threads."""
         pairs = {key: asdict(self.known[key]) for key in sorted(self.known)}
@@ -108,8 +124,17 @@ def _latency(entry: Mapping[str, float]) -> Latency:
     return found
 
 
+_Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+_digests: WeakKeyDictionary[Session, dict[_Shapes, str]] = WeakKeyDictionary()
+"""Of open sessions, by the shapes of a feed: a search asks about the same ones again and again."""
+
+
 def _digest(session: Session, feed: Feed) -> str:
-    model = session.model
-    graph = model_file.load(model) if isinstance(model, Path) else model
     shapes = {name: array.shape for name, array in feed.items()}
-    return model_digest(node_keys(graph, sizes_of(graph, shapes)))
+    known = _digests.setdefault(session, {})
+    key = tuple(sorted(shapes.items()))
+    if key not in known:
+        model = session.model
+        graph = model_file.load(model) if isinstance(model, Path) else model
+        known[key] = model_digest(node_keys(graph, sizes_of(graph, shapes)))
+    return known[key]

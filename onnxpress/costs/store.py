@@ -16,7 +16,7 @@ from typing import Any
 from onnxpress.costs.keys import CONTEXTS
 from onnxpress.costs.table import CostTable, Machine, ModelTime, Row
 from onnxpress.errors import OutputError
-from onnxpress.output_file import replace_file
+from onnxpress.output_file import replace_file, rewriting
 from onnxpress.toml_places import home_expanded
 
 __all__ = ["CACHE_VARIABLE", "NOT_OURS", "cache_folder", "load_table", "save_table", "table_path"]
@@ -80,21 +80,27 @@ def save_table(table: CostTable) -> None:
         table: it takes what others wrote.
     """
     path = table_path(table.machine)
-    known = load_table(table.machine)
-    rows = list({**known.rows, **table.rows}.values())
-    models = {**known.models, **table.models}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with rewriting(path):
+            text = _together(load_table(table.machine), table)
+            with replace_file(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+    except (OSError, OutputError) as error:
+        logger.info("latencies are not kept: %s", error)
+
+
+def _together(known: CostTable, new: CostTable) -> str:
+    """Two tables as JSON, as many rows as a file may hold."""
+    rows = list({**known.rows, **new.rows}.values())
+    models = {**known.models, **new.models}
     told = {
         "format": _FORMAT,
-        "machine": asdict(table.machine),
+        "machine": asdict(new.machine),
         "rows": [_written(row) for row in rows[-_MOST_ROWS:]],
         "models": {key: asdict(models[key]) for key in list(models)[-_MOST_MODELS:]},
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replace_file(path) as temporary:
-            temporary.write_text(json.dumps(told, separators=(",", ":")), encoding="utf-8")
-    except (OSError, OutputError) as error:
-        logger.info("latencies are not kept: %s", error)
+    return json.dumps(told, separators=(",", ":"))
 
 
 def _written(row: Row) -> list[Any]:

@@ -42,6 +42,10 @@ def print_preview(found: Document, *, would_write: Sequence[str], console: Conso
     if predicted is not None and took is not None and predicted < _LESS * took:
         text = f"{one}, about {in_ms(predicted)} with all of that, by its multiply-adds (estimate)"
     print_text(text, console, label="time", style="bold")
+    opened = any(entry["opened_by_samples"]["sites"] for entry in found["passes"])
+    which = ("the samples open" if given else "samples would open (--calibration)") * opened
+    for one in found["constraints"]:
+        print_text(_expectation(one, which), console, label="asked", style="bold")
     text = "not measured in a dry run; the search keeps to the budget on "
     text += "the samples" if given else "random inputs"
     print_text(text, console, label="loss", style="bold")
@@ -50,6 +54,22 @@ def print_preview(found: Document, *, would_write: Sequence[str], console: Conso
     if step:
         print_text(step, console, label="next", style="bold")
     print_text(", ".join(printable(path) for path in would_write), console, label="would write")
+
+
+def _expectation(one: Document, opened: str) -> str:
+    """Whether a constraint is reached, as far as the predictions go.
+
+    Args:
+        one: of the constraints.
+        opened: by what more sites are opened, which no prediction has; empty: there are none.
+    """
+    text = f"{one['name']}: {one['wanted']}; {one['predicted']} predicted"
+    if one["reached"]:
+        return f"{text}: reached, if the budget allows all of that"
+    if one["reached"] is False:
+        return f"{text}: not reached"
+    known = f", without what {opened}" if opened else ""
+    return f"{text}{known}: only a search can tell"
 
 
 def _samples(sizes: Document | None) -> str:

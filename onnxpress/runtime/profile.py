@@ -30,7 +30,10 @@ __all__ = [
 ]
 
 _WARM, _LEAST, _MOST = 2, 5, 100
-"""Runs that are not counted; at least and at most of those that are."""
+"""Runs that are not counted; at least and at most of those that are, in a turn, and turns."""
+_ENOUGH = 200
+"""Runs of each model: a median of more says no more, and reading what they wrote takes as long as
+they did."""
 LEAST_RUNS = _WARM + _LEAST
 """Of each model, however long they take."""
 _TURN_S = 0.01
@@ -127,15 +130,19 @@ def profiled_in_turn(
     for session, feed in zip(sessions, feeds, strict=True):
         for _ in range(_WARM):
             session.run(feed)
-    runs = 0
-    while runs < _LEAST or (runs < _MOST and time.monotonic() - started < budget_s):
+    turns, fewest = 0, 0
+    while turns < _LEAST or (
+        turns < _MOST and fewest < _ENOUGH and time.monotonic() - started < budget_s
+    ):
+        in_turn = []
         for session, feed in zip(sessions, feeds, strict=True):
             # What ran last has its weights in the caches, as it has where it runs alone.
             begun, again = time.monotonic(), 0
             while again < 1 or (again < _MOST and time.monotonic() - begun < _TURN_S):
                 session.run(feed)
                 again += 1
-        runs += 1
+            in_turn.append(again)
+        turns, fewest = turns + 1, fewest + min(in_turn)
     files = [session.end_profile() for session in sessions]
     return [node_times(json.loads(file.read_text(encoding="utf-8"))) for file in files]
 

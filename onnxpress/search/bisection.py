@@ -67,8 +67,8 @@ def _highest(
 ) -> tuple[int, Trial | None]:
     """The highest rung that holds, and its place; the last is known not to.
 
-    When time is over, of those that were measured before; where these are too strong, one more is
-    tried that should spend half of what it may.
+    When there is no time for another one, of those that were measured before; where these are too
+    strong, one more is tried that should spend half of what it may.
     """
     errors = [sum(d.candidate.predicted_error for d in choice) for choice in ladder]
     bracket = _Bracket(np.maximum.accumulate([0.0, *errors])[1:].tolist(), trials.allowed)
@@ -79,7 +79,7 @@ def _highest(
         bracket.learn(spending)
     found: Trial | None = None
     place = -1
-    while bracket.low < bracket.failing and not trials.options.out_of_time():
+    while bracket.low < bracket.failing and not trials.options.out_of_time(trials.expected_s):
         index = bracket.next()
         trial = measure(ladder[index])
         spending = Spending(bracket.errors[index], trials.spent(trial), trials.holds(trial))

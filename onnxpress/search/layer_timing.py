@@ -146,10 +146,12 @@ def _timed(
     seed: int,
     options: SearchOptions,
 ) -> Latency | None:
-    """How a subgraph's latency changes; `None` where onnxruntime cannot run it."""
+    """How a subgraph's latency changes; `None` where it cannot be run, or time is over."""
     key = pass_name, subgraph.key
     if key in known:
         return known[key]
+    if options.out_of_time():
+        return None
     found = None
     try:
         models = subgraph.build()

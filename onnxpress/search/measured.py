@@ -37,6 +37,7 @@ class MeasuredTrials:
     Attributes:
         options: of the search.
         quickest_s: seconds that the quickest choice took to be built and measured.
+        expected_s: that the last one took.
         magnifications: of errors at the outputs, as far as they are known; it grows.
     """
 
@@ -54,6 +55,7 @@ class MeasuredTrials:
         self.magnifications = findings.magnifications
         self._tried = 0
         self.quickest_s = float("inf")
+        self.expected_s = 0.0
         self._before: Session | None = None
         self._tell = part(options.progress, _TRYING, 1.0)
 
@@ -115,13 +117,7 @@ class MeasuredTrials:
     def _measured(self, decisions: Choice, *, glance: bool = False) -> Trial:
         options = self.options
         started = time.monotonic()
-        model = self._pool.rewrite_refined(
-            self._context,
-            decisions,
-            options.calibration,
-            threads=options.threads,
-            over=options.out_of_time,
-        )
+        model = self._built(decisions)
         known = self._known(decisions, glance=glance)
         if known is not None:
             return Trial(decisions, known, model)
@@ -130,7 +126,8 @@ class MeasuredTrials:
         measurement = self._evaluator.measure(session, share=options.share, glance=glance)
         self._findings.note(decisions, measurement)
         self._take_down(decisions, model, measurement)
-        self.quickest_s = min(self.quickest_s, time.monotonic() - started)
+        self.expected_s = time.monotonic() - started
+        self.quickest_s = min(self.quickest_s, self.expected_s)
         self._tell(
             Progress(f"{self._pool.names}: models tried", self._tried, best=options.journal.best)
         )
@@ -142,6 +139,27 @@ class MeasuredTrials:
             measurement.worst_sqnr_db,
         )
         return Trial(decisions, measurement, model)
+
+    def _built(self, decisions: Choice) -> ir.Model:
+        """What carries them out, fitted again where they say so.
+
+        Raises:
+            UnfinishedError: there was no time to fit all of it again.
+        """
+        key, refits = seen_of(decisions), self._findings.refits
+        if key in refits:
+            return refits[key]
+        options = self.options
+        model = self._pool.rewrite_refined(
+            self._context,
+            decisions,
+            options.calibration,
+            threads=options.threads,
+            over=options.out_of_time,
+        )
+        if any(decision.candidate.refined for decision in decisions):
+            refits[key] = model
+        return model
 
     def _take_down(self, decisions: Choice, model: ir.Model, measurement: Measurement) -> None:
         key, findings = seen_of(decisions), self._findings
@@ -182,10 +200,11 @@ class MeasuredTrials:
 
     def clearly_fails(self, decisions: Choice) -> bool:
         """On the screening samples; see `Trials`."""
-        model = self._pool.rewrite(self._context, decisions)
-        session = self._session(model, decisions)
-        measured = self._evaluator.measure(session, self._evaluator.screening)
-        return self._evaluator.clearly_fails(measured, self.options.share)
+        key, known = seen_of(decisions), self._findings.screened
+        if key not in known:
+            session = self._session(self._pool.rewrite(self._context, decisions), decisions)
+            known[key] = self._evaluator.measure(session, self._evaluator.screening)
+        return self._evaluator.clearly_fails(known[key], self.options.share)
 
     def noise(self, decisions: Sequence[Decision], samples: int) -> float:
         """On the worst output; by prediction where time is up."""

@@ -61,9 +61,13 @@ class SearchOptions:
     explaining: Allowance | None = None
     journal: Journal = field(default_factory=Journal)
 
-    def out_of_time(self) -> bool:
-        """Whether the search has to take the best it has."""
-        return self.stop() or time.monotonic() > self.deadline
+    def out_of_time(self, needed_s: float = 0.0) -> bool:
+        """Whether the search has to take the best it has.
+
+        Args:
+            needed_s: seconds of what would be done next.
+        """
+        return self.stop() or time.monotonic() + needed_s > self.deadline
 
     @property
     def left_s(self) -> float:
@@ -117,6 +121,8 @@ class Measures(Protocol):
     """What a bisection asks of choices."""
 
     options: SearchOptions
+    expected_s: float
+    """Seconds that the next choice takes to be built and measured, by the last one."""
 
     @property
     def allowed(self) -> float:

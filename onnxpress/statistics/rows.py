@@ -6,7 +6,7 @@ few are drawn, because neighbours repeat each other. Padding follows the ONNX Co
 """
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ from onnxpress.recurrent import HIDDEN_WEIGHT, is_recurrent
 __all__ = ["input_rows", "reading_of", "recurrent_rows"]
 
 Rows = npt.NDArray[np.float32]
+_GATHERED = 1 << 18
+"""Numbers that are fetched at once."""
 
 
 def input_rows(
@@ -89,22 +91,53 @@ def _conv_rows(
     dilations = _ints(node, "dilations", [1] * axes)
     spans = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
     pads = _pads(node, tensor.shape[2:], spans, strides)
-    padded = np.pad(tensor, [(0, 0), (0, 0), *pads]) if np.any(pads) else tensor
-    if any(size < span for size, span in zip(padded.shape[2:], spans, strict=True)):
+    padded = _padded(tensor, pads)
+    sizes = padded.shape[2:]
+    if any(size < span for size, span in zip(sizes, spans, strict=True)):
         return np.zeros((0, layer.groups, math.prod(layer.shape[1:])), np.float32), 0
-    # [images, channels, positions..., kernel...], a view.
-    windows = np.lib.stride_tricks.sliding_window_view(
-        padded, spans, axis=tuple(range(2, 2 + axes))
-    )
-    steps = [slice(None, None, step) for step in (*strides, *dilations)]
-    windows = np.moveaxis(windows[(slice(None), slice(None), *steps)], 1, 1 + axes)
-    places = windows.shape[: 1 + axes]
+    places = [len(padded)] + [
+        (size - span) // step + 1 for size, span, step in zip(sizes, spans, strides, strict=True)
+    ]
     total = math.prod(places)
     chosen = np.sort(rng.choice(total, limit, replace=False)) if total > limit else np.arange(total)
-    # [rows, channels, kernel...]: the order of the flattened Conv weight.
-    rows = windows[np.unravel_index(chosen, places)]
-    grouped = rows.reshape(len(chosen), layer.groups, -1)
-    return np.ascontiguousarray(grouped, dtype=np.float32), total
+    # Places in the flat tensor: of the first number of each row, and of the others from there, in
+    # the order of the flattened Conv weight, channels before the kernel.
+    apart = [math.prod(sizes[axis + 1 :]) for axis in range(axes)]
+    image, *position = np.unravel_index(chosen, places)
+    first = image * padded[:1].size
+    offsets = np.arange(padded.shape[1]) * math.prod(sizes)
+    for axis in range(axes):
+        first = first + position[axis] * (strides[axis] * apart[axis])
+        reached = np.arange(kernel[axis]) * (dilations[axis] * apart[axis])
+        offsets = np.add.outer(offsets, reached)
+    rows = _gathered(padded.reshape(-1), first, offsets.reshape(-1))
+    # A network with channels removed feeds the layer fewer than its weight has.
+    return rows.reshape(len(chosen), layer.groups, offsets.size // layer.groups), total
+
+
+def _padded(
+    tensor: npt.NDArray[np.floating], pads: Sequence[tuple[int, int]]
+) -> npt.NDArray[np.floating]:
+    """With zeros around all axes but the first two."""
+    if not np.any(pads):
+        return tensor
+    sizes = [size + sum(pad) for size, pad in zip(tensor.shape[2:], pads, strict=True)]
+    found = np.zeros((*tensor.shape[:2], *sizes), tensor.dtype)
+    inner = [slice(pad[0], pad[0] + size) for size, pad in zip(tensor.shape[2:], pads, strict=True)]
+    found[(slice(None), slice(None), *inner)] = tensor
+    return found
+
+
+def _gathered(
+    flat: npt.NDArray[np.floating], first: npt.NDArray[np.intp], offsets: npt.NDArray[np.intp]
+) -> Rows:
+    """`[first, offsets]` of the numbers at both together, few rows at a time: indices are long."""
+    rows = np.empty((len(first), len(offsets)), np.float32)
+    step = max(_GATHERED // max(len(offsets), 1), 1)
+    for start in range(0, len(first), step):
+        part = first[start : start + step, None] + offsets
+        rows[start : start + step] = flat.take(part)
+    return rows
 
 
 def _pads(

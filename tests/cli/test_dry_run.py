@@ -9,6 +9,8 @@ import pytest
 from command_line import run
 from onnx import TensorProto, helper
 
+from onnxpress.constraints import Constraints
+
 
 @pytest.fixture
 def cnn(models: Path, tmp_path: Path) -> Path:
@@ -89,3 +91,35 @@ def test_a_model_that_cannot_be_run_without_samples_is_not_timed(tmp_path: Path)
     )
     document = json.loads(run("optimize", path, "--dry-run", "--json", "-").output)
     assert document["latency"]["original_ms"] is None
+
+
+def expected(cnn: Path, *options: object) -> dict[str, object]:
+    output = run("optimize", cnn, "--dry-run", "--json", "-", *options).output
+    return {entry["name"]: entry["reached"] for entry in json.loads(output)["constraints"]}
+
+
+def test_a_dry_run_says_which_constraints_the_predictions_reach(cnn: Path) -> None:
+    assert expected(cnn) == {}
+    reached = {"size": True, "latency": True}
+    assert expected(cnn, "--max-size", "1MB", "--max-latency", "10s") == reached
+    # Samples open pruning, which no prediction has.
+    open_ = {"size": None, "speedup": None}
+    assert expected(cnn, "--max-size", "0.1MB", "--min-speedup", "50") == open_
+
+
+def test_what_is_predicted_whole_and_falls_short_is_not_reached() -> None:
+    wanted = Constraints(max_size=1000, min_speedup=2.0, max_latency=3.0)
+    found = wanted.expectations(1001, 6.0, 3.1, whole=True)
+    assert [one.reached for one in found] == [False, False, False]
+    found = wanted.expectations(1000, 6.0, 3.0, whole=True)
+    assert [one.reached for one in found] == [True, True, True]
+    found = wanted.expectations(1000, 6.0, None, whole=True)
+    assert [one.reached for one in found] == [True, None, None]
+
+
+def test_the_console_labels_what_is_predicted_of_a_constraint(cnn: Path) -> None:
+    lines = " ".join(run("optimize", cnn, "--dry-run", "--max-size", "1MB").output.split())
+    assert "asked size: at most 1,000,000 bytes; about 7" in lines
+    assert "predicted: reached, if the budget allows all of that" in lines
+    lines = " ".join(run("optimize", cnn, "--dry-run", "--max-size", "0.1MB").output.split())
+    assert "only a search can tell" in lines

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +14,7 @@ from command_line import run
 from costs_of import mlp
 
 import onnxpress
-from onnxpress.costs import RecordedClock, for_judging
+from onnxpress.costs import RecordedClock, for_judging, node_keys, replaying
 from onnxpress.errors import OutputError
 from onnxpress.runtime import Latency, Session
 
@@ -52,6 +54,25 @@ def test_a_pair_is_measured_once() -> None:
     assert len(seen) == 4
 
 
+def test_sessions_are_looked_at_once_however_often_they_are_asked_about(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[ir.Model] = []
+
+    def noted(model: ir.Model, *given: Any) -> Any:
+        looked.append(model)
+        return node_keys(model, *given)
+
+    monkeypatch.setattr(replaying, "node_keys", noted)
+    clock = RecordedClock({}, TableClock(lambda _: 1.0))
+    first, second = (Session(mlp(width), threads=1) for width in (128, 64))
+    for rows in (2, 2, 3):
+        clock(first, second, {"x": np.ones((rows, 64), np.float32)})
+    # Of other shapes they take other times.
+    assert len(looked) == 4
+    assert len(clock.known) == 2
+
+
 def test_rounds_that_chose_are_not_told_to_who_judges() -> None:
     inner, seen = counting(lambda model: float(rows_of(model)))
     clock = RecordedClock({}, inner)
@@ -77,10 +98,40 @@ def test_a_file_gives_the_answers_again(tmp_path: Path) -> None:
     path = tmp_path / "times.json"
     first = RecordedClock.of_file(path, TableClock(lambda _: 3.0))
     told = asked(first, 128, 64)
-    path.write_text(first.to_json())
+    first.save(path)
     inner, seen = counting(lambda _: 5.0)
     assert asked(RecordedClock.of_file(path, inner), 128, 64) == told
     assert seen == []
+
+
+def answer(took: float) -> Latency:
+    return Latency(took, 2 * took, 2.0, 2.0, 2.0)
+
+
+def test_runs_at_once_that_write_one_file_keep_each_others_answers(tmp_path: Path) -> None:
+    path = tmp_path / "times.json"
+    clocks = [RecordedClock({f"pair {number}": answer(1.0)}) for number in range(16)]
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda clock: clock.save(path), clocks))
+    assert set(RecordedClock.of_file(path).known) == {f"pair {number}" for number in range(16)}
+    assert [file.name for file in tmp_path.iterdir()] == ["times.json"]
+
+
+def test_what_others_wrote_of_a_pair_stays(tmp_path: Path) -> None:
+    path = tmp_path / "times.json"
+    first, second = RecordedClock({"pair": answer(1.0)}), RecordedClock({"pair": answer(3.0)})
+    first.save(path)
+    second.save(path)
+    assert RecordedClock.of_file(path).known == {"pair": answer(1.0)}
+
+
+def test_a_file_that_became_something_else_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "times.json"
+    clock = RecordedClock.of_file(path)
+    path.write_text("notes")
+    with pytest.raises(OutputError, match=r"no table of times.*\[O004\]"):
+        clock.save(path)
+    assert path.read_text() == "notes"
 
 
 OTHERS = ["", "{}", "[]", '{"format": "onnxpress timing 1"}', "\x00", "[" * 100_000]
@@ -113,7 +164,7 @@ def test_the_same_table_gives_the_same_bytes_on_another_machine(
             clock=clock,
             threads=1,
         )
-        path.write_text(clock.to_json())
+        clock.save(path)
         result.save(tmp_path / "out.onnx")
         made.append((tmp_path / "out.onnx").read_bytes())
     assert made[0] == made[1]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ def test_what_others_wrote_in_the_meantime_is_kept() -> None:
     found = load_table(MACHINE)
     assert len(found.rows) == 6
     assert set(found.models) == {"a model"}
+
+
+def test_tables_that_are_written_at_once_keep_each_others_rows() -> None:
+    tables = [CostTable(MACHINE) for _ in range(8)]
+    for number, table in enumerate(tables):
+        table.models[f"model {number}"] = ModelTime(70.0, 60.0, {"x": (1, 64)})
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(save_table, tables))
+    assert set(load_table(MACHINE).models) == {f"model {number}" for number in range(8)}
 
 
 @pytest.mark.parametrize(

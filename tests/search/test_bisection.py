@@ -1,6 +1,7 @@
 """How many measurements find the strongest choice that holds."""
 
 import itertools
+import time
 from collections.abc import Callable
 
 from fakes import FakeTrials, candidate
@@ -55,6 +56,16 @@ def test_predictions_that_say_nothing_take_four_times_bisection_at_most() -> Non
     assert found is not None
     assert found.decisions[0].candidate.predicted_error == 1e-9 * 299
     assert trials.tried <= 4 * 9
+
+
+def test_no_rung_is_begun_for_which_there_is_no_time_but_one_to_fall_back_on() -> None:
+    ladder = _ladder([1.02**n for n in range(RUNGS)])
+    trials = _trials(1.02**450.75, lambda error: error**1.5)
+    trials.options = SearchOptions(deadline=time.monotonic() + 1000.0)
+    trials.expected_s, trials.measured = 2000.0, [ladder[-1]]
+    found = bisected(trials, ladder, [])
+    assert found is not None
+    assert trials.tried == 2, "the last rung was known to fail, and one more was tried"
 
 
 def test_another_ladder_begins_where_the_first_one_ended() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clocks import BY_WORK
@@ -11,6 +12,7 @@ from onnxpress.data import random_samples
 from onnxpress.judge import Budget, Evaluator
 from onnxpress.passes.quantize import Quantize
 from onnxpress.pool import Pool
+from onnxpress.refinement import refitted
 from onnxpress.runtime import Session
 from onnxpress.search import Objective, SearchOptions, strongest
 from onnxpress.search.findings import Findings
@@ -35,7 +37,36 @@ def test_search_says_why_it_found_nothing(models: Path, limit: float | None, sai
     assert said in note
 
 
-def test_a_refit_that_time_runs_out_on_leaves_what_was_measured_before() -> None:
+def test_a_choice_that_comes_again_is_not_fitted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = SAMPLE_MODELS["mlp_opset17"]()
+    original = Session(model)
+    samples = random_samples(original, 12, seed=1)
+    pool = Pool((Quantize(form="static"),))
+    context = pool.context(model, load_target("cpu"), samples, threads=1)
+    evaluator = Evaluator(original, samples, Budget(metric="none", min_sqnr=5.0), model=model)
+    findings, built = Findings(), []
+
+    def noted(*given: Any, **more: Any) -> Any:
+        built.append(given)
+        return refitted(*given, **more)
+
+    monkeypatch.setattr("onnxpress.pool.refitted", noted)
+    found = []
+    for share in (1.0, 0.5):
+        options = SearchOptions(
+            Objective("size"), share, calibration=samples, threads=1, clock=BY_WORK
+        )
+        trials = MeasuredTrials(pool, context, evaluator, options, findings)
+        plain = trials.measure(strongest(pool, context, pool.offer(context)))
+        found.append(trials.refined(plain))
+    assert len(built) == 1
+    assert found[0].model is found[1].model
+    assert found[0].measurement == found[1].measurement
+
+
+# Before a level, and between its samples.
+@pytest.mark.parametrize("asks", [1, 6])
+def test_a_refit_that_time_runs_out_on_leaves_what_was_measured_before(asks: int) -> None:
     model = SAMPLE_MODELS["mlp_opset17"]()
     original = Session(model)
     samples = random_samples(original, 12, seed=1)
@@ -43,11 +74,11 @@ def test_a_refit_that_time_runs_out_on_leaves_what_was_measured_before() -> None
     context = pool.context(model, load_target("cpu"), samples, threads=1)
     asked = itertools.count()
     options = SearchOptions(
-        Objective("size"), calibration=samples, threads=1, stop=lambda: next(asked) > 1
+        Objective("size"), calibration=samples, threads=1, stop=lambda: next(asked) > asks
     )
     evaluator = Evaluator(original, samples, Budget(metric="none", min_sqnr=5.0), model=model)
     trials = MeasuredTrials(pool, context, evaluator, options, Findings())
     plain = trials.measure(strongest(pool, context, pool.offer(context)))
     found = trials.refined(plain)
     assert found is plain
-    assert next(asked) > 2, "it was asked while the layers were fitted"
+    assert next(asked) == asks + 2, "it ended at once while the layers were fitted"
