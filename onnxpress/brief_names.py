@@ -38,7 +38,9 @@ def briefly_named(model: ir.Model, given: ir.Model) -> ir.Model:
         The same object where a fiftieth of the file would not be gained; functions are left alone.
     """
     known = _names(given) | {value.name for value in model.graph.outputs}
-    if _gain(model, known) < _WORTH * model_file.whole_size(model):
+    gain = _gain(model, known)
+    sizes = (model_file.weight_bytes, model_file.whole_size)  # the quick one first
+    if any(gain < _WORTH * size(model) for size in sizes):
         return model
     brief = model.clone()
     taken = known | _names(brief)
