@@ -101,8 +101,9 @@ def read_texts(
     if len(specs) == 1 and specs[0].dtype == "object":
         samples = assembled(_as_they_are(lines, specs[0]), inputs, constants, str(path), notes)
     else:
+        roles = _roles(specs, path)
         how = replace(how, tokenizer=str(_tokenizer_file(how, path)))
-        rows, note = _tokenized(lines, how, specs, path)
+        rows, note = _tokenized(lines, how, specs, roles, path)
         samples = assembled(rows, inputs, constants, str(path), [*notes, note])
     kept = preparation_of("texts", how, inputs, constants)
     # Of a batch of several there is no one line.
@@ -169,11 +170,19 @@ def _as_they_are(lines: Sequence[Line], spec: InputSpec) -> Iterator[Row]:
         yield {spec.name: np.array([text], dtype=object).reshape((1,) * len(spec.shape))}, label
 
 
-def _tokenized(
-    lines: Sequence[Line], how: Texts, specs: Sequence[InputSpec], path: Path
-) -> tuple[Iterator[Row], str]:
+def _roles(specs: Sequence[InputSpec], path: Path) -> dict[str, str]:
+    """What each input takes of a tokenized text.
+
+    Raises:
+        DataError: one takes nothing of it.
+    """
     roles = {spec.name: _role(spec) for spec in specs}
-    if "ids" not in roles.values() or None in roles.values():
+    others = [spec for spec in specs if roles[spec.name] is None]
+    if "ids" not in roles.values() and len(others) == 1 and _may_be_ids(others[0]):
+        # Whatever its name, it is the only one that the tokens can go to.
+        roles[others[0].name] = "ids"
+    told = {name: role for name, role in roles.items() if role is not None}
+    if "ids" not in told.values() or len(told) < len(specs):
         wanted = "; ".join(str(spec) for spec in specs)
         raise DataError(
             f"{path}: text feeds token ids, a mask, token types and positions, told by their "
@@ -181,6 +190,20 @@ def _tokenized(
             "description, or give module:function that yields a dictionary of arrays "
             "per sample [D013]"
         )
+    return told
+
+
+def _may_be_ids(spec: InputSpec) -> bool:
+    return spec.dtype in ("int64", "int32") and len(spec.shape) == 2
+
+
+def _tokenized(
+    lines: Sequence[Line],
+    how: Texts,
+    specs: Sequence[InputSpec],
+    roles: Mapping[str, str],
+    path: Path,
+) -> tuple[Iterator[Row], str]:
     file = _tokenizer_file(how, path)
     tokenizer = _loaded(file)
     fixed = {spec.shape[1] for spec in specs if isinstance(spec.shape[1], int)}
@@ -205,8 +228,7 @@ def _tokenized(
                 "positions": list(range(count)),
             }
             feed: Feed = {
-                spec.name: np.array([values[roles[spec.name] or "ids"]], dtype=spec.dtype)
-                for spec in specs
+                spec.name: np.array([values[roles[spec.name]]], dtype=spec.dtype) for spec in specs
             }
             yield feed, label
 

@@ -191,7 +191,8 @@ def _searched(
         note = f"undone: {note}"
         left += [(d.candidate.pass_name, Skip(d.site, note)) for d in found.trials[0].decisions]
         return replace(nothing, left=tuple(left), note=note)
-    if not (quota or told_how(pool)) and hardly_gains(context, chosen, evaluator, options):
+    told = bool(quota) or told_how(pool, options.objective.goal)
+    if not told and hardly_gains(context, chosen, evaluator, options):
         note = (
             "undone: it gains less than 1% of the bytes, and no time that the "
             "clock is sure of [L009]"

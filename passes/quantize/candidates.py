@@ -55,7 +55,8 @@ __all__ = [
 STORES = ("auto", "weight_only")
 """Forms in which weights may be stored alone."""
 DYNAMIC, STATIC, WIDE = "dynamic", "static", "static_16_bit"
-_NODE_BYTES = 160
+_NODE_BYTES, _NAMES = 100, 8
+"""Of two nodes and two tensors beside a weight: all but names, and how often these name it."""
 _PAIRS_BYTES = 840
 """More, of the pairs around a layer and its bias, which neighbours share mostly."""
 _STATIC_OPSET = 10
@@ -228,7 +229,7 @@ def dynamic_candidates(
 
 def weight_only_candidate(context: Context, layer: Layer) -> tuple[Candidate | None, str | None]:
     """Integers that the runtime expands when it loads the model; or why not."""
-    saved = layer.nbytes - nearest_bytes(layer) - _NODE_BYTES
+    saved = layer.nbytes - nearest_bytes(layer) - _added_bytes(layer)
     if saved <= 0:
         return None, "too small: its scales would take what is saved [Q008]"
     total = weight_bytes(context)
@@ -283,4 +284,8 @@ def _input_error(energy: float, read: npt.NDArray[np.floating], span: Activation
 
 
 def _saved(layer: Layer, weight: QuantizedWeight) -> int:
-    return layer.nbytes - weight.values.nbytes - weight.scales.nbytes - _NODE_BYTES
+    return layer.nbytes - weight.values.nbytes - weight.scales.nbytes - _added_bytes(layer)
+
+
+def _added_bytes(layer: Layer) -> int:
+    return _NODE_BYTES + _NAMES * len(layer.name)

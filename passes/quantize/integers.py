@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from onnxpress.contract import Context, Parameter, memoised
 from onnxpress.graph import constant
@@ -141,7 +142,8 @@ def nearest_bytes(layer: Layer) -> int:
     """What integers and scales of `weight_only_integers` take; its numbers are not read."""
     axes = _stored_axes(layer)
     scales = math.prod(layer.shape[at] for at in (axes if isinstance(axes, tuple) else (axes,)))
-    return math.prod(layer.shape) + _SCALE_BYTES * scales
+    wide = layer.dtype == ir.DataType.DOUBLE
+    return math.prod(layer.shape) + (2 if wide else 1) * _SCALE_BYTES * scales
 
 
 def _stored_axes(layer: Layer) -> int | tuple[int, ...]:

@@ -34,6 +34,20 @@ def test_each_line_is_a_sample_of_its_own_length(folder: Path) -> None:
     assert any("each as long as it is" in note for note in samples.notes)
 
 
+def test_tokens_go_to_the_only_input_that_can_take_them_whatever_its_name(folder: Path) -> None:
+    x = InputSpec("x", "int64", ("batch", "length"))
+    samples = load_samples(folder / "lines.txt", [x, MASK])
+    assert samples.feeds[0]["x"].tolist() == [[2, 3, 4]]
+    with pytest.raises(DataError, match="told by their names"):
+        load_samples(folder / "lines.txt", [x, InputSpec("y", "int64", ("batch", "length"))])
+
+
+def test_a_model_of_pictures_is_not_asked_for_a_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("a bird\n")
+    with pytest.raises(DataError, match=r"the model wants image: float32\[1, 3, 8, 8\]"):
+        load_samples(tmp_path, [InputSpec("image", "float32", (1, 3, 8, 8))])
+
+
 def test_fixed_length_is_filled_up_and_cut(folder: Path) -> None:
     specs = [
         InputSpec("input_ids", "int32", (1, 2)),

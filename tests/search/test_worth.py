@@ -6,8 +6,11 @@ import pytest
 from generated import hold
 
 import onnxpress
+from onnxpress import model_file
 from onnxpress.data import Samples
+from onnxpress.passes.quantize import candidates
 from onnxpress.runtime import Clock, Latency
+from onnxpress.search import Goal
 from onnxpress.search.worth import noise_in_words
 
 SHAPES = {"a": (64, 256), "b": (256, 16), "c": (64, 16384)}
@@ -54,6 +57,26 @@ def test_pruning_that_gains_no_bytes_and_no_sure_time_is_undone(
     (stage,) = (stage for stage in result.stages if stage.pass_.name == "prune")
     assert stage.decisions == () if undone else stage.decisions
     assert ("gains less than 1%" in stage.note) is undone
+
+
+@pytest.mark.parametrize("estimated", [True, False])
+@pytest.mark.parametrize(("kind", "goal"), [("float", "size"), ("double", "balanced")])
+def test_integers_that_need_more_nodes_than_they_save_are_not_written(
+    monkeypatch: pytest.MonkeyPatch, kind: str, goal: Goal, *, estimated: bool
+) -> None:
+    if not estimated:
+        monkeypatch.setattr(candidates, "_added_bytes", lambda _: 0)
+    name = "encoder_layers_0_attention_output_kernel"
+    text = f"""<ir_version: 8, opset_import: ["" : 17]>
+        g ({kind}[n, 8] x, {kind}[8, 8] {name}) => ({kind}[n, 8] y) {{ y = MatMul (x, {name}) }}"""
+    dtype = np.dtype(np.float32 if kind == "float" else np.float64)
+    drawn = np.random.default_rng(0).standard_normal((8, 8)).astype(dtype)
+    small = hold(ir.from_onnx_text(text), {name: drawn})
+    before = model_file.whole_size(small)
+    result = onnxpress.optimize(small, passes=["quantize"], goal=goal)
+    assert not any(s.decisions for s in result.stages if s.pass_.name == "quantize")
+    result.model.metadata_props.clear()
+    assert model_file.whole_size(result.model) <= before
 
 
 def test_noise_is_said_without_powers_of_ten() -> None:
