@@ -24,6 +24,8 @@ __all__ = ["FIGURE_HEADINGS", "PIPELINE_PART_COLUMNS", "figure_rows", "write_pip
 
 _ALONE = ("speedup", "drop", "level")
 """Columns of several models that say something of a part."""
+_WHOLE = 1000.0
+"""From here on decimals of a figure say nothing."""
 FIGURE_HEADINGS = ("on unseen samples", "original", "result")
 
 
@@ -71,7 +73,9 @@ def figure_rows(found: Document) -> list[tuple[str, str, str]]:
 
 
 def _short(figure: float | None) -> str:
-    return "" if figure is None else f"{figure:.4g}"
+    if figure is None:
+        return ""
+    return f"{figure:,.0f}" if abs(figure) >= _WHOLE else f"{figure:.4g}"
 
 
 def write_pipeline(found: Document, path: Path) -> None:
@@ -110,7 +114,7 @@ def _key_figures(found: Document) -> list[Line]:
         pair = one["original"], one["result"]
         if one["name"].endswith("a second") and None not in pair and pair[0]:
             words = f"{pair[1] / pair[0]:.2f} times as many"
-            lines.append(_line(one["name"], pair, "{:.4g}".format, words))
+            lines.append(_line(one["name"], pair, _short, words))
     cache = found["cache_bytes"]["original"], found["cache_bytes"]["result"]
     if cache[0]:
         words = size_in_words(cache[0] / cache[1])
