@@ -248,7 +248,11 @@ def _masks(reading: Reading, found: Answers, reference: Answers, _: Label) -> Fl
     one, other = found[reading.output], reference[reading.output]
     if one.shape != other.shape:
         return np.array([[0.0, other.size, other.size, 0.0]])
-    exclusive = one.dtype.kind == "f" and one.ndim > 1 and reading.axis == 1 and one.shape[1] > 1
+    if reading.axis is not None and one.dtype.kind == "f" and one.ndim > 1:
+        one, other = (np.moveaxis(array, reading.axis, 1) for array in (one, other))
+    exclusive = (
+        one.dtype.kind == "f" and one.ndim > 1 and reading.axis is not None and one.shape[1] > 1
+    )
     if one.dtype.kind == "f" and not (exclusive and not _masked(other)):
         limit = _POSITIVE if _masked(other) else 0.0
         pairs = [(a > limit, b > limit) for a, b in zip(*_channels(one, other), strict=True)]

@@ -141,7 +141,7 @@ def _as_scores(e: Evidence, why: str, axis: int | None = None) -> Reading:
         return Reading(e.name, Kind.MULTI_LABEL, "one score, yes or no", why, "sigmoid", axis)
     form: Form = "probabilities" if e.sums_to_one(axis) or "Softmax" in e.origins else "logits"
     what = "probabilities" if form == "probabilities" else "logits"
-    if e.rank == 4 and axis == 1:
+    if e.rank == 4 and axis in (1, 3):
         words = f"class {what} of pixels, {number or '?'} classes"
         return Reading(e.name, Kind.SEGMENTATION, words, why, "values", axis)
     if e.rank >= 3:

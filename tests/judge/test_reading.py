@@ -1,5 +1,6 @@
 """What is read from graph, names, shapes and answers; and what a user may say instead."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from onnxpress import model_file
 from onnxpress.data import load_samples
 from onnxpress.errors import UsageError
 from onnxpress.judge import Kind, Reading, read_outputs
+from onnxpress.judge.metrics import Metric, metrics_of
 from onnxpress.runtime import Session
 
 EXPECTED = {
@@ -138,6 +140,27 @@ def test_attentions_of_steps_to_steps_are_no_classes(
     feeds = tuple({"x": rng.standard_normal((20, 8)).astype(np.float32)} for _ in range(8))
     made = Made(net.model({"x": ("float", ["steps", 8])}, outputs), feeds)
     assert kinds(read(made)) == "values"
+
+
+def test_classes_of_pixels_with_channels_last_are_a_map_judged_as_with_channels_first() -> None:
+    net = Net()
+    scores = net.op("Softmax", net.op("MatMul", "x", net.normal(8, 3, fan=8)), axis=-1)
+    outputs = {"map": (scores, "float", ["n", 6, 7, 3])}
+    rng = np.random.default_rng(0)
+    feeds = tuple({"x": rng.standard_normal((1, 6, 7, 8)).astype(np.float32)} for _ in range(8))
+    made = Made(net.model({"x": ("float", ["n", 6, 7, 8])}, outputs), feeds)
+    last = by_answers(made)["map"]
+    assert (last.kind, last.axis) == (Kind.SEGMENTATION, 3)
+    one, other = (rng.dirichlet([1, 1, 1], (1, 6, 7)).astype(np.float32) for _ in range(2))
+    first = dataclasses.replace(last, axis=1)
+    (by_last,) = metrics_of({"map": last}, None, [])
+    (by_first,) = metrics_of({"map": first}, None, [])
+    assert isinstance(by_last, Metric)
+    assert isinstance(by_first, Metric)
+    a, b = ({"map": np.moveaxis(array, 3, 1)} for array in (one, other))
+    wanted = by_first.rows(a, b, None)
+    assert wanted[:, 0].sum() < wanted[:, 1].sum()
+    np.testing.assert_array_equal(by_last.rows({"map": one}, {"map": other}, None), wanted)
 
 
 @pytest.mark.parametrize(("first", "last"), [("h0", "hN"), ("h_0", "h_n"), ("c0", "c")])
