@@ -320,7 +320,7 @@ selection_options = _together(
         multiple=True,
         metavar="NAME",
         help="No lossy pass touches this: a layer or node by name, a pattern (/head/*), or an "
-        "operator type (Gather). May be repeated.",
+        "operator type (Gather); in a pipeline also PART:NAME. May be repeated.",
     ),
     click.option(
         "--only",
