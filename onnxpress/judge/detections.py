@@ -146,7 +146,8 @@ def _of_rows(output: Array) -> Detections:
     table = table[table[:, score] >= _THRESHOLD]
     table = table[np.argsort(-table[:, score], kind="stable")]
     labels = np.nan_to_num(table[:, label]).astype(np.int64)
-    return Detections(table[:, box : box + 4], labels, table[:, score])
+    corners = _corners(table[:, box : box + 4], given=True)
+    return Detections(corners, labels, table[:, score])
 
 
 def _of_lists(readings: Sequence[Reading], outputs: Mapping[str, Array]) -> Detections:

@@ -213,7 +213,10 @@ def _form(scores: Evidence) -> tuple[Form, int | None]:
         form = "logits"
     if classes < 2 or not shares:
         return form, classes - 1 if classes > 1 else None
-    ends = [float(np.mean([array[..., place] for array in shares])) for place in (0, classes - 1)]
+    ends = [
+        float(np.concatenate([array[..., place].ravel() for array in shares]).mean())
+        for place in (0, classes - 1)
+    ]
     if form == "logits" and max(ends) < _MOSTLY:
         # As DETR gives logits over the classes and "nothing", so others give logits of each class.
         return form, None

@@ -80,9 +80,18 @@ class Evidence:
         return found if isinstance(found, int) and found > 0 else None
 
     def square_in(self, axis: int) -> bool:
-        """Whether another axis is always as long, as of attentions: these are steps, no classes."""
+        """Whether another axis is always as long, as of attentions: these are steps, no classes.
+
+        By the names of sizes, and by the answers, as some exporters give all sizes one name.
+        """
         name = self.shape[axis] if axis < len(self.shape) else None
-        return isinstance(name, str) and self.shape.count(name) > 1
+        if not isinstance(name, str):
+            return False
+        others = [place for place, size in enumerate(self.shape) if size == name and place != axis]
+        return any(
+            all(array.shape[place] == array.shape[axis] for array in self.examples)
+            for place in others
+        )
 
     @property
     def varies(self) -> bool:

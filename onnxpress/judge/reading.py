@@ -181,31 +181,34 @@ def _state_input(
     e: Evidence, inputs: Sequence[InputSpec], outputs: Sequence[Evidence]
 ) -> str | None:
     """The input that takes this output at the next step, by its name, type and shape."""
-    if not e.is_float or e.rank == 0:
+    # A picture that is given back as a picture has such names too: a state is never alone.
+    if not e.is_float or e.rank == 0 or len({s.name for s in inputs}) < 2 or len(outputs) < 2:
         return None
-    own = {spec.name for spec in inputs}
-    for spec in inputs:
-        if len(spec.shape) != e.rank or not spec.dtype.startswith("float"):
-            continue
-        fits = all(
+    fitting = [spec for spec in inputs if _takes(spec, e) and _plain(spec.name)]
+    name = _plain(e.name)
+    same = [spec.name for spec in fitting if _plain(spec.name) == name]
+    if same:
+        return same[0]
+    taken = {_plain(other.name) for other in outputs}
+    for spec in fitting:
+        # Of h0 and h_0 the next is hn and h_n.
+        base = re.sub(r"\.?0$", "", _plain(spec.name))
+        names = {base, base + "n", base + "next", base + "1", f"{base}.n", f"{base}.next"}
+        if base and name in names and _plain(spec.name) not in taken:
+            return spec.name
+    return None
+
+
+def _takes(spec: InputSpec, e: Evidence) -> bool:
+    """Whether an input has the type and shape of an output."""
+    return (
+        len(spec.shape) == e.rank
+        and spec.dtype.startswith("float")
+        and all(
             not isinstance(dim, int) or dim < 0 or e.size(axis) in (None, dim)
             for axis, dim in enumerate(spec.shape)
         )
-        # Of h0 and h_0 the next is hn and h_n.
-        base = re.sub(r"\.?0$", "", _plain(spec.name))
-        names = {
-            _plain(spec.name),
-            base,
-            base + "n",
-            base + "next",
-            base + "1",
-            f"{base}.n",
-            f"{base}.next",
-        }
-        # A picture that is given back as a picture has such names too: a state is never alone.
-        if fits and _plain(e.name) in names and len(own) > 1 and len(outputs) > 1 and base:
-            return spec.name
-    return None
+    )
 
 
 def _kind(text: str, option: str) -> Kind:

@@ -112,6 +112,13 @@ def test_boxes_without_an_area_and_of_swapped_corners_are_found_in_themselves() 
         assert hits(one, one) == len(one) > 3
 
 
+def test_rows_of_swapped_corners_are_found_in_themselves() -> None:
+    reading = replace(HEAD, role="rows", corners=True)
+    rows = np.array([[50, 60, 10, 20, 0.9, 1], [5, 5, 90, 90, 0.8, 0]], np.float32)
+    found = decoded([reading], {"y": rows[None]})
+    assert hits(found, found) == len(found) == 2
+
+
 def test_forms_of_one_head_mean_the_same_objects() -> None:
     rows = table(1)
     wanted = as_list(decoded([HEAD], head(rows)))

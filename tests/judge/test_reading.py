@@ -16,6 +16,8 @@ from onnxpress import model_file
 from onnxpress.data import load_samples
 from onnxpress.errors import UsageError
 from onnxpress.judge import Kind, Reading, read_outputs
+from onnxpress.judge.detectors import detectors
+from onnxpress.judge.evidence import Evidence
 from onnxpress.judge.metrics import Metric, metrics_of
 from onnxpress.runtime import Session
 
@@ -140,6 +142,49 @@ def test_attentions_of_steps_to_steps_are_no_classes(
     feeds = tuple({"x": rng.standard_normal((20, 8)).astype(np.float32)} for _ in range(8))
     made = Made(net.model({"x": ("float", ["steps", 8])}, outputs), feeds)
     assert kinds(read(made)) == "values"
+
+
+def test_sizes_of_one_name_are_no_attentions_where_they_differ() -> None:
+    """Some exporters call every size that they do not know alike."""
+    net = Net()
+    scores = net.op("Softmax", net.op("MatMul", "x", net.normal(8, 5, fan=8)))
+    rng = np.random.default_rng(0)
+    feeds = tuple({"x": rng.standard_normal((2, 8)).astype(np.float32)} for _ in range(8))
+    model = net.model({"x": ("float", ["None", 8])}, {"y": (scores, "float", ["None", "None"])})
+    assert by_answers(Made(model, feeds))["y"].kind == Kind.CLASSIFICATION
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        {"h0": "h0_out", "h1": "h1_out"},
+        {"h1": "new_h1", "h0": "new_h0"},
+        {"state0": "state0_out", "state1": "state1_out"},
+    ],
+)
+def test_counted_states_go_each_to_its_own_input(pairs: dict[str, str]) -> None:
+    net = Net()
+    inputs: dict[str, tuple[str, Sequence[int | str]]] = {"x": ("float", ["n", 8])}
+    outputs = {"y": (net.op("MatMul", "x", net.normal(8, 8, fan=8)), "float", ["n", 8])}
+    for first, last in pairs.items():
+        inputs[first] = ("float", ["n", 8])
+        outputs[last] = (net.op("Tanh", net.op("Add", "x", first)), "float", ["n", 8])
+    found = by_graph(Made(net.model(inputs, outputs), ()))
+    assert {reading.state_input: name for name, reading in found.items() if name != "y"} == pairs
+
+
+def test_boxes_and_scores_may_differ_in_number() -> None:
+    rng = np.random.default_rng(0)
+    many = [rng.standard_normal((1, boxes, 6)).astype(np.float32) for boxes in (5, 7)]
+    scores, boxes = (
+        Evidence(name, (1, "n", size), is_float=True, origins=frozenset(), examples=found)
+        for name, size, found in (
+            ("logits", 6, tuple(many)),
+            ("boxes", 4, tuple(array[..., :4] for array in many)),
+        )
+    )
+    found = detectors([scores, boxes], asked=True)
+    assert {reading.role for reading in found} == {"scores", "boxes"}
 
 
 def test_classes_of_pixels_with_channels_last_are_a_map_judged_as_with_channels_first() -> None:
