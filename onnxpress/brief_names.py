@@ -87,14 +87,14 @@ def _gain(model: ir.Model, known: set[str | None]) -> int:
     """Letters that brief names would save, about."""
     saved = 0
     for graph in graphs_of(model.graph):
-        values = [v for v in graph.initializers.values() if _nbytes(v) <= _SMALL_BYTES]
+        constants = [v for v in graph.initializers.values() if _nbytes(v) <= _SMALL_BYTES]
+        # Of these no type is told.
+        values = [(value, 1 + len(value.uses())) for value in constants]
         for node in graph:
             if node.name and node.name not in known:
                 saved += len(node.name) - _BRIEF
-            values += node.outputs
-        for value in values:
+            values += [(v, 1 + len(v.uses()) + (v.shape is not None)) for v in node.outputs]
+        for value, times in values:
             if _is_ours(value, known):
-                # Where it is made, where it is read, and where its type is told.
-                times = 1 + len(value.uses()) + (value.shape is not None)
                 saved += times * (len(value.name or "") - _BRIEF)
     return saved

@@ -106,7 +106,7 @@ def finished(
         spent=judge.spent_anywhere(validation.measurement),
         disagreements=different,
         compared=compared,
-        activations=activation_grids(final, work.statistics.tensors()),
+        activations=activation_grids(best.named or final, work.statistics.tensors()),
         named=best.named,
         operators=_operators(work, judge, best, started) if timed else (),
     )

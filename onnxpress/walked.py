@@ -229,7 +229,7 @@ class _Walks:
     Attributes:
         options: of the search, which ends after a few walks too.
         tried: how many choices were measured.
-        expected_s: seconds that the last one took to be run.
+        expected_s: seconds that the last one took to be built and run, not corrected.
     """
 
     def __init__(self, search: WalkedSearch, pool: Pool, context: Context) -> None:
@@ -246,7 +246,10 @@ class _Walks:
 
     def measure(self, decisions: Choice) -> Trial:
         """Build it, with its weights in files that go when it goes, and run it."""
-        return self._measured(decisions, self._pool.rewrite(self._apart(), decisions))
+        started = time.monotonic()
+        trial = self._measured(decisions, self._pool.rewrite(self._apart(), decisions))
+        self.expected_s = time.monotonic() - started
+        return trial
 
     def corrected(self, trial: Trial) -> Trial:
         """The nearer of what was found and the same corrected as it is rewritten."""
@@ -266,10 +269,8 @@ class _Walks:
         self.tried += 1
         judge = self._search.evaluator
         what = f"{self._pool.names}, attempt {self.tried} with {len(decisions)} sites"
-        started = time.monotonic()
         answers = recorded(what, model, judge.samples, self._search.means)
         trial = Trial(decisions, judge.measure(answers), model)
-        self.expected_s = time.monotonic() - started
         logger.debug("%s: spends %.3g of the budget", what, self.spent(trial))
         return trial
 

@@ -37,7 +37,7 @@ class MeasuredTrials:
     Attributes:
         options: of the search.
         quickest_s: seconds that the quickest choice took to be built and measured.
-        expected_s: that the last one took.
+        expected_s: that the last one took, without fitting anything again.
         magnifications: of errors at the outputs, as far as they are known; it grows.
     """
 
@@ -126,8 +126,9 @@ class MeasuredTrials:
         measurement = self._evaluator.measure(session, share=options.share, glance=glance)
         self._findings.note(decisions, measurement)
         self._take_down(decisions, model, measurement)
-        self.expected_s = time.monotonic() - started
-        self.quickest_s = min(self.quickest_s, self.expected_s)
+        if not any(decision.candidate.refined for decision in decisions):
+            self.expected_s = time.monotonic() - started
+            self.quickest_s = min(self.quickest_s, self.expected_s)
         self._tell(
             Progress(f"{self._pool.names}: models tried", self._tried, best=options.journal.best)
         )
