@@ -10,6 +10,8 @@ keep = true                 # no lossy pass touches them
 exclude = ["quantize"]      # nor does this one
 [layers."/body/*"]
 only = true                 # or ["prune"]: lossy passes, or this one, touch nothing but these
+[layers.""]
+only = ["quantize"]         # this one touches nothing but what other entries allow
 """
 
 import fnmatch
@@ -30,7 +32,7 @@ class Selector:
     """Layers or operators.
 
     Attributes:
-        pattern: a name, an operator type, or a pattern of names.
+        pattern: a name, an operator type, or a pattern of names; empty, in `only`: nothing.
         pass_name: the pass it speaks of; empty: all that lose something.
     """
 
@@ -55,6 +57,8 @@ class Selector:
 
     def matches(self, sites: Iterable[Selectable]) -> frozenset[str]:
         """Names of the sites it stands for."""
+        if not self.pattern:
+            return frozenset()
         known = list(sites)
         found = [s for s in known if self.pattern in s.all_names | s.operators]
         if not found:
@@ -84,7 +88,7 @@ class Selection:
     def parse(
         cls,
         keep: Sequence[str],
-        only: Sequence[str],
+        only: Sequence[str | Selector],
         exclude: Sequence[str],
         passes: Collection[str],
     ) -> "Selection":
@@ -92,7 +96,7 @@ class Selection:
 
         Args:
             keep: from all passes; what stands before a colon is no pass.
-            only: the others are kept.
+            only: the others are kept; where a text cannot say it, as of nothing, a `Selector`.
             exclude: from the pass before the colon, or from all.
             passes: names of passes that may stand there.
 
@@ -101,15 +105,15 @@ class Selection:
         """
         kept = [Selector.parse(text, ()) for text in keep]
         kept += [Selector.parse(text, passes) for text in exclude]
-        return cls(
-            tuple(sorted(set(kept))),
-            tuple(sorted({Selector.parse(text, passes) for text in only})),
-        )
+        allowed = {
+            item if isinstance(item, Selector) else Selector.parse(item, passes) for item in only
+        }
+        return cls(tuple(sorted(set(kept))), tuple(sorted(allowed)))
 
     @property
     def selectors(self) -> tuple[Selector, ...]:
-        """All of them."""
-        return (*self.kept, *self.only)
+        """All that have to stand for something."""
+        return (*self.kept, *(selector for selector in self.only if selector.pattern))
 
     def joined(self, other: "Selection") -> "Selection":
         """What both say."""

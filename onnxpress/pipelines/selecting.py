@@ -1,7 +1,8 @@
 """What `--keep`, `--only` and `--exclude` mean in several parts: `[PART:][PASS:]NAME`.
 
 Without a part a selector stands for what it matches in any of them, and is unknown where it
-matches in none. Nothing but what `only` names is touched, so that a part without any is left alone.
+matches in none. As in one model, a pass touches nothing but what an `only` for it or for all names,
+so that it leaves alone a part in which none does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,9 @@ from onnxpress.targets import load_target
 __all__ = ["OPTIONS", "selected"]
 
 OPTIONS = ("keep", "only", "exclude")
-_ALL = "*"
 
-Texts = Mapping[str, Sequence[str]]
-"""Selectors by option, as `onnxpress.optimize` takes them."""
+Selectors = Mapping[str, Sequence[str | Selector]]
+"""By option, as `onnxpress.optimize` takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class _Sites:
 
 def selected(
     pipeline: Pipeline, options: Mapping[str, Any], told: PipelineRecipe | None = None
-) -> dict[str, Texts]:
+) -> dict[str, Selectors]:
     """What each part's own search is told, by part.
 
     Args:
@@ -65,18 +65,18 @@ def selected(
         for part in pipeline.parts
         if (recipe := recipes[part.name]) is not None
     }
-    found: dict[str, dict[str, list[str]]] = {name: {key: [] for key in OPTIONS} for name in sites}
+    found: dict[str, dict[str, list[str | Selector]]] = {
+        name: {key: [] for key in OPTIONS} for name in sites
+    }
     for key, texts in given.items():
         for text in texts:
             known = () if key == "keep" else passes
             for name in _matching(text, known, sites, passes):
                 found[name][key].append(_without_part(text, sites))
-    for text in given["only"]:
-        pass_name = Selector.parse(_without_part(text, sites), passes).pass_name
-        for name, own in found.items():
-            if not any(Selector.parse(t, passes).pass_name == pass_name for t in own["only"]):
-                left = f"{pass_name}:{_ALL}" if pass_name else _ALL
-                own["exclude"] += [left] if sites[name].simple else []
+    limited = {_pass_of(_without_part(text, sites), passes) for text in given["only"]}
+    for own in found.values():
+        named = {_pass_of(text, passes) for text in own["only"]}
+        own["only"] += [Selector("", pass_name) for pass_name in sorted(limited - named)]
     return {part.name: found.get(part.name, {}) for part in pipeline.parts}
 
 
@@ -98,6 +98,12 @@ def _sites(path: Path, recipe: Recipe) -> _Sites:
 def _without_part(text: str, parts: Mapping[str, object]) -> str:
     before, colon, after = text.partition(":")
     return after if colon and before in parts else text
+
+
+def _pass_of(selector: str | Selector, passes: Sequence[str]) -> str:
+    """The pass that a selector of `only` is for; empty: all."""
+    (found,) = Selection.parse((), (selector,), (), passes).only
+    return found.pass_name
 
 
 def _matching(

@@ -12,8 +12,11 @@ from decoders import prompts, write_encoder, write_head, write_seq2seq
 from onnxpress import Budget
 from onnxpress.errors import UsageError
 from onnxpress.pipelines import PipelineResult, optimize_pipeline, read_folder
+from onnxpress.pipelines.recipe import PipelineRecipe
 from onnxpress.pipelines.result import RECIPE
 from onnxpress.pipelines.selecting import selected
+from onnxpress.selectable import Selectable
+from onnxpress.selection import Pins, Selection, Selector
 
 CALIBRATION = {"input_ids": prompts(16)}
 BUDGET = Budget(min_sqnr=15.0, max_drop=20.0)
@@ -37,9 +40,9 @@ def of_parts(folder: Path, **options: Any) -> dict[str, Any]:
         ({"keep": ["MatMul"]}, {"keep": ["MatMul"]}, {"keep": ["MatMul"]}),
         ({"exclude": ["quantize:head"]}, {}, {"exclude": ["quantize:head"]}),
         ({"exclude": ["encoder:quantize:in"]}, {"exclude": ["quantize:in"]}, {}),
-        ({"only": ["head"]}, {"exclude": ["*"]}, {"only": ["head"]}),
-        ({"only": ["prune:in"]}, {"only": ["prune:in"]}, {"exclude": ["prune:*"]}),
-        ({"only": ["encoder:in"]}, {"only": ["in"]}, {"exclude": ["*"]}),
+        ({"only": ["head"]}, {"only": [Selector("")]}, {"only": ["head"]}),
+        ({"only": ["prune:in"]}, {"only": ["prune:in"]}, {"only": [Selector("", "prune")]}),
+        ({"only": ["encoder:in"]}, {"only": ["in"]}, {"only": [Selector("")]}),
     ],
 )
 def test_each_part_is_told_what_means_something_in_it(
@@ -121,3 +124,52 @@ def test_a_part_without_any_that_is_named_is_left_alone(two: Path) -> None:
     found = optimized(two, passes=["quantize"], only=["encoder:in"])
     assert floats_of(found, "encoder") & {"in", "out"} == {"out"}
     assert "classes" in floats_of(found, "head")
+
+
+@pytest.mark.parametrize(
+    "only",
+    [
+        ["encoder:quantize:in"],
+        ["encoder:quantize:in", "head:classes"],
+        ["quantize:*", "head:classes"],
+        ["encoder:quantize:in", "encoder:out"],
+        ["quantize:in", "prune:classes"],
+        ["prune:out", "in", "head:quantize:classes"],
+    ],
+)
+def test_several_of_only_allow_what_they_allow_in_one_model(two: Path, only: list[str]) -> None:
+    parts = {"encoder": ["source", "in", "out"], "head": ["classes"]}
+    sites = {part: [Selectable(n, is_layer=True) for n in own] for part, own in parts.items()}
+    passes = ("prune", "quantize")
+    bare = [text.removeprefix("encoder:").removeprefix("head:") for text in only]
+    every = [site for own in sites.values() for site in own]
+    whole = Pins.of(Selection.parse((), bare, (), passes), every)
+    found = selected(read_folder(two), {"only": only})
+    for part, own in sites.items():
+        pins = Pins.of(Selection.parse((), found[part]["only"], (), passes), own)
+        for name in (site.name for site in own):
+            for pass_name in passes:
+                assert pins.keep(pass_name, name) == whole.keep(pass_name, name)
+
+
+def test_only_for_a_pass_and_only_of_another_part_both_have_their_layers_changed(
+    two: Path, tmp_path: Path
+) -> None:
+    found = optimized(two, passes=["quantize"], only=["encoder:quantize:in", "head:classes"])
+    assert floats_of(found, "encoder") & {"in", "out"} == {"out"}
+    assert "classes" not in floats_of(found, "head")
+    written = {path.name: path for path in found.save(tmp_path / "out")}
+    again = optimized(two, recipe=written[RECIPE])
+    assert floats_of(again, "encoder") == floats_of(found, "encoder")
+    assert floats_of(again, "head") == floats_of(found, "head")
+
+
+def test_only_beside_a_recipe_opens_a_part_that_it_left_alone(two: Path, tmp_path: Path) -> None:
+    found = optimized(two, passes=["quantize"], only=["encoder:in"])
+    recipe = {path.name: path for path in found.save(tmp_path / "out")}[RECIPE]
+    told = PipelineRecipe.load(recipe).parts["head"]
+    assert told is not None
+    assert told.selection.only == (Selector(""),)
+    both = told.selection.joined(Selection(only=(Selector("classes"),)))
+    pins = Pins.of(both, [Selectable("classes", is_layer=True)])
+    assert not pins.keep("quantize", "classes")
