@@ -202,6 +202,16 @@ def places_in(folder: Path, pipeline: Pipeline) -> list[Path]:
     return [folder / name for name in (FILE, RECIPE, SHARED, *pipeline.files.values(), *sides)]
 
 
+def files_read(pipeline: Pipeline) -> list[Path]:
+    """All files that a pipeline consists of: its description, models, their weights, side files.
+
+    Raises:
+        ModelError: a part is no ONNX model.
+    """
+    models = [file for part in pipeline.parts for file in model_file.files_of(part.model)]
+    return [Path(pipeline.source), *models, *pipeline.side_files]
+
+
 def require_place(pipeline: Pipeline, folder: Path, *, force: bool) -> None:
     """Refuse, before any work, a folder where the original or files of others would be lost.
 
@@ -225,6 +235,11 @@ def require_place(pipeline: Pipeline, folder: Path, *, force: bool) -> None:
             )
         if not force:
             require_own_model(place)
+    if (folder / FILE).resolve() == Path(pipeline.source).resolve():
+        raise OutputError(
+            f"{folder / FILE}: would overwrite the description of the original; give another "
+            "folder with -o [O001]"
+        )
     # A folder with our recipe is an earlier result, and what else is of our names there is ours.
     ours = [FILE, SHARED, *(side.name for side in pipeline.side_files)]
     found = [name for name in ours if (folder / name).exists()]
