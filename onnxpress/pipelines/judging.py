@@ -8,7 +8,7 @@ generated freely is only counted: one other token changes all that follow, in an
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 import numpy as np
@@ -63,11 +63,13 @@ class Figure:
         name: in words, with its unit.
         original: of the original.
         result: of the result.
+        level: whether it is dB of signal to noise, infinite where there is no noise.
     """
 
     name: str
     original: float
     result: float
+    level: bool = field(default=False, kw_only=True)
 
 
 Figures = tuple[Figure, ...]
@@ -109,9 +111,10 @@ def _of_recordings(
     found = []
     if np.size(signal):
         with np.errstate(divide="ignore", invalid="ignore"):
-            worst = (10 * np.log10(signal / noise)).min(axis=1)
-        for words, level in zip(("first", "last"), worst, strict=True):
-            found.append(Figure(f"dB in the {words} quarter of recordings", math.inf, float(level)))
+            levels = np.where(noise == 0, math.inf, 10 * np.log10(signal / noise))
+        for words, level in zip(("first", "last"), levels.min(axis=1), strict=True):
+            name = f"dB in the {words} quarter of recordings"
+            found.append(Figure(name, math.inf, float(level), level=True))
     calls: list[str] = []
     counted = Running(original.wiring, original.sessions, lambda call: calls.append(call.part))
     counted.run(samples.feeds[0])

@@ -1,6 +1,7 @@
 """What an optimized pipeline is, and how it is written: a folder that is a pipeline itself."""
 
 import functools
+import math
 import os
 import shlex
 import shutil
@@ -166,14 +167,16 @@ class PipelineResult:
                 for m in measured.metrics
             ],
             "outputs": {
-                name: number_or_none(out.sqnr_db) for name, out in measured.outputs.items()
+                name: _number_or_words(out.sqnr_db, level=True)
+                for name, out in measured.outputs.items()
+                if out.is_float
             },
             "samples": measured.samples,
             "figures": [
                 {
                     "name": f.name,
-                    "original": number_or_none(f.original),
-                    "result": number_or_none(f.result),
+                    "original": _number_or_words(f.original, level=f.level),
+                    "result": _number_or_words(f.result, level=f.level),
                 }
                 for f in self.figures
             ],
@@ -194,6 +197,13 @@ class PipelineResult:
             "recipe": self.recipe.to_toml(),
             "seconds": round(self.seconds, 2),
         }
+
+
+def _number_or_words(value: float, *, level: bool) -> float | str:
+    """What JSON cannot say as a number in words: of a level +inf is the best there is."""
+    if math.isfinite(value):
+        return float(value)
+    return "no noise" if level and value == math.inf else "not finite"
 
 
 def places_in(folder: Path, pipeline: Pipeline) -> list[Path]:

@@ -1,5 +1,7 @@
 """A pipeline keeps its one budget on unseen samples, is smaller, and its recipe makes the same."""
 
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from decoders import prompts, write_decoder, write_encoder, write_head, write_me
 from onnxpress import Budget
 from onnxpress.cli import cli
 from onnxpress.errors import NoSamplesError, OutputError, RecipeError, UsageError
+from onnxpress.judge import OutputFidelity
 from onnxpress.passes.quantize import Quantize
 from onnxpress.pipelines import (
     PipelineRecipe,
@@ -23,9 +26,11 @@ from onnxpress.pipelines import (
     read_folder,
     wired,
 )
+from onnxpress.pipelines.judging import Figure
 from onnxpress.pipelines.result import RECIPE, require_place
 from onnxpress.pipelines.running import FORCED
 from onnxpress.pipelines.sharing import SHARED
+from onnxpress.report.pipeline import figure_rows
 from onnxpress.runtime import Session
 
 CALIBRATION = {"input_ids": prompts(40)}
@@ -193,6 +198,30 @@ def test_a_recipe_with_an_unknown_cache_is_refused(written: Path, tmp_path: Path
     (tmp_path / "recipe.toml").write_text(text)
     with pytest.raises(RecipeError, match=r"cache is 'int4'; expected one of float, int8.*R004"):
         PipelineRecipe.load(tmp_path / "recipe.toml")
+
+
+def test_no_noise_is_said_of_floats_without_any_alone(optimized: PipelineResult) -> None:
+    nan = math.nan
+    outputs = {
+        "same": OutputFidelity(math.inf, 1.0, 0.0, 1.0),
+        "broken": OutputFidelity(-math.inf, 0.0, math.inf, 0.0),
+        "label": OutputFidelity(nan, nan, nan, 0.5),
+    }
+    figures = (
+        Figure("dB", math.inf, nan, level=True),
+        Figure("perplexity", 3.0, math.inf),
+    )
+    measurement = replace(optimized.measurement, outputs=outputs, metrics=())
+    found = replace(optimized, measurement=measurement, figures=figures).document(figures=False)
+    json.dumps(found, allow_nan=False)
+    rows = {name: rest for name, *rest in figure_rows(found)}
+    rows.pop("bytes of cache a token")
+    assert rows == {
+        "SQNR of output same, dB": ["", "no noise"],
+        "SQNR of output broken, dB": ["", "not finite"],
+        "dB": ["no noise", "not finite"],
+        "perplexity": ["3", "not finite"],
+    }
 
 
 def test_a_place_that_is_no_folder_is_told_before_the_search(seq2seq: Path, tmp_path: Path) -> None:
