@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from onnxpress.errors import ModelError, nearest
 from onnxpress.pipelines.description import Part, Pipeline, matched
-from onnxpress.pipelines.stream import free_axis
+from onnxpress.pipelines.stream import Stream, free_axis, step_axis
 from onnxpress.runtime import InputSpec, Session
 
 __all__ = ["Source", "Wiring", "wired"]
@@ -182,7 +182,23 @@ def _with_states(part: Part, sessions: Mapping[str, Session], source: str) -> Pa
         agree = not given.shape or _agree(given.shape, specs[name].shape)
         if given.dtype != specs[name].dtype or not agree:
             raise _misfit(where, f"state {name!r}", str(specs[name]), str(given))
-    return replace(part, stream=replace(stream, states=states))
+    found = replace(part, stream=replace(stream, states=states))
+    _require_axis(stream, [_given(session, n) for n in _given_to_others(found, session)], where)
+    return found
+
+
+def _require_axis(stream: Stream, outputs: Sequence[InputSpec], where: str) -> None:
+    """Steps are put together along an axis that something has; 0 and -1 all have or get."""
+    ranks = [len(spec.shape) for spec in outputs]
+    # onnxruntime gives no sizes where a file does not say the rank.
+    if stream.joined in (0, -1) or 0 in ranks:
+        return
+    if all(step_axis(stream, rank) is None for rank in ranks):
+        raise ModelError(
+            f"{where}: joined is {stream.joined}, and no output has such an axis "
+            f"({', '.join(map(str, outputs))}); expected one from {-max(ranks)} to "
+            f"{max(ranks) - 1} [N003]"
+        )
 
 
 def _whole(part: Part, specs: Sequence[InputSpec], where: str) -> list[InputSpec]:

@@ -19,7 +19,6 @@ from onnxpress.errors import UsageError
 from onnxpress.judge import Budget, Evaluator, Kind, Reading
 from onnxpress.pipelines.fitting import Wiring
 from onnxpress.pipelines.running import FORCED, Running
-from onnxpress.pipelines.stream import Stream
 
 __all__ = ["Figure", "Figures", "evaluator_of", "figures_of"]
 
@@ -79,7 +78,7 @@ def figures_of(original: Running, result: Running, samples: Samples) -> Figures:
     """What its user would see besides: of tokens or of a recording, and time a step."""
     last = original.wiring.pipeline.part(original.last)
     if last.stream is not None:
-        return _of_recordings(original, result, samples, last.name, last.stream)
+        return _of_recordings(original, result, samples, last.name)
     if last.loop is None:
         return ()
     found = []
@@ -96,16 +95,15 @@ def figures_of(original: Running, result: Running, samples: Samples) -> Figures:
     return tuple(found)
 
 
-def _of_recordings(
-    original: Running, result: Running, samples: Samples, part: str, stream: Stream
-) -> Figures:
+def _of_recordings(original: Running, result: Running, samples: Samples, part: str) -> Figures:
     """How near the answers stay as states are carried on, and pieces a second."""
     signal: np.ndarray | float = 0.0
     noise: np.ndarray | float = 0.0
     for feed in samples.feeds[:_FREE]:
         pairs = [running.run(feed) for running in (original, result)]
         floats = [name for name, x in pairs[0].items() if x.dtype.kind == "f" and x.ndim]
-        sums = [_first_and_last(pairs[0][n], pairs[1][n], stream.joined) for n in floats]
+        axes = original.step_axes
+        sums = [_first_and_last(pairs[0][n], pairs[1][n], axes[n]) for n in floats]
         own = np.asarray(sums, np.float64).reshape(-1, 2, 2).transpose(1, 2, 0)
         signal, noise = signal + own[:, 0], noise + own[:, 1]
     found = []

@@ -16,7 +16,7 @@ import numpy as np
 from onnxpress.errors import DataError, ModelError
 from onnxpress.pipelines.description import Loop, Part
 from onnxpress.pipelines.fitting import Wiring
-from onnxpress.pipelines.stream import Stream, cut, first_states
+from onnxpress.pipelines.stream import Stream, cut, first_states, together
 from onnxpress.runtime import Array, Feed, InputSpec, Session
 
 __all__ = ["FORCED", "Call", "Running", "empty_cache"]
@@ -48,6 +48,7 @@ class Running:
         wiring: what feeds what.
         sessions: by part.
         last: the part whose outputs are those of the pipeline.
+        step_axes: the axis along which the steps of the stream that was run last lie, by output.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Running:
         self.wiring = wiring
         self.sessions = dict(sessions)
         self._heard = heard
+        self.step_axes: Mapping[str, int] = {}
         self.last = wiring.pipeline.last
 
     def run(self, feed: Feed, /) -> dict[str, Array]:
@@ -122,7 +124,9 @@ class Running:
             states = {name: found[output] for name, output in stream.states.items()}
             for name, kept in rows.items():
                 kept.append(found[name])
-        return {name: _joined(kept, stream.joined) for name, kept in rows.items()}
+        joined = {name: together(stream, kept) for name, kept in rows.items()}
+        self.step_axes = {name: axis for name, (_, axis) in joined.items()}
+        return {name: found for name, (found, _) in joined.items()}
 
     def _generated(
         self, part: Part, loop: Loop, feed: Feed, made: Mapping[str, Mapping[str, Array]]
@@ -260,12 +264,6 @@ class Running:
             raise ModelError(
                 f"{self.wiring.pipeline.source}: part {part}, step {step}, with {sizes}: {error}"
             ) from error
-
-
-def _joined(steps: list[Array], axis: int) -> Array:
-    """What has no such axis gets one in front."""
-    rank = steps[0].ndim
-    return np.concatenate(steps, axis) if -rank <= axis < rank else np.stack(steps)
 
 
 def _taking_turns(part: Part, loop: Loop) -> list[str]:

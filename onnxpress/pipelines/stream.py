@@ -13,7 +13,7 @@ Piece t is what stands from t·length − before to (t + 1)·length along the ax
 the first; what is left at the end and fills no piece is not read. States begin with zeros.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,7 +23,17 @@ from onnxpress.errors import DataError, ModelError
 from onnxpress.recipe_entries import Entries
 from onnxpress.runtime import Array, Feed, InputSpec
 
-__all__ = ["Piece", "Stream", "cut", "first_states", "free_axis", "stream_of", "stream_table"]
+__all__ = [
+    "Piece",
+    "Stream",
+    "cut",
+    "first_states",
+    "free_axis",
+    "step_axis",
+    "stream_of",
+    "stream_table",
+    "together",
+]
 
 _KEYS = ("pieces", "states", "joined")
 _PIECE_KEYS = ("length", "before", "axis")
@@ -54,7 +64,7 @@ class Stream:
         states: outputs that are fed to inputs at the next step, by input; a `*` stands for the
             same text in both.
         joined: the axis along which what the steps give is put together; 0, usually the batch,
-            as though all steps were one batch.
+            as though all steps were one batch. An output without it gets an axis in front.
     """
 
     pieces: Mapping[str, Piece]
@@ -143,6 +153,21 @@ def _at(array: Array, piece: Piece, step: int) -> Array:
     places: list[slice] = [slice(None)] * array.ndim
     places[piece.axis] = slice(first, first + piece.before + piece.length)
     return np.ascontiguousarray(array[tuple(places)])
+
+
+def step_axis(stream: Stream, rank: int) -> int | None:
+    """Of an output of one step with so many axes, along which the steps are put together.
+
+    Returns:
+        The axis; `None`: it has no such axis, and the steps lie along a new one in front.
+    """
+    return stream.joined if -rank <= stream.joined < rank else None
+
+
+def together(stream: Stream, steps: Sequence[Array]) -> tuple[Array, int]:
+    """What all steps gave as one array, and the axis of it along which they lie."""
+    axis = step_axis(stream, steps[0].ndim)
+    return (np.stack(steps), 0) if axis is None else (np.concatenate(steps, axis), axis)
 
 
 def first_states(

@@ -1,5 +1,6 @@
 """A part that carries states is run over a whole recording, piece by piece, and judged on all."""
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +24,10 @@ from onnxpress import Budget
 from onnxpress.data import Samples
 from onnxpress.errors import DataError, ModelError, RecipeError
 from onnxpress.pipelines import Piece, Running, optimize_pipeline, read_folder, wired
+from onnxpress.pipelines.judging import figures_of
 from onnxpress.pipelines.recording import forced, recorded
 from onnxpress.pipelines.result import RECIPE
-from onnxpress.runtime import Session
+from onnxpress.runtime import Array, Feed, Session
 
 ONE = np.array(1, np.float32)
 STEPS = 20
@@ -113,6 +115,12 @@ def test_what_is_written_reads_the_same(folder: Path, tmp_path: Path) -> None:
         ("length = 24", "", RecipeError, "length"),
         ("[part.stream.pieces.x]", "[part.stream.pieces.state]", ModelError, "is a state and"),
         (
+            "[part.stream.pieces.x]",
+            "[part.stream]\njoined = 2\n[part.stream.pieces.x]",
+            ModelError,
+            r"joined is 2, and no output has such an axis \(y: .*\); expected one from -2 to 1 ",
+        ),
+        (
             "[part.stream.states]",
             "[part.loop]\ntokens = 'x'\n[part.stream.states]",
             RecipeError,
@@ -128,6 +136,31 @@ def test_what_is_wrong_is_told_with_what_is_right(
     with pytest.raises(error) as raised:
         running(tmp_path)
     assert re.search(said, str(raised.value))
+
+
+def test_quarters_are_those_of_the_steps_where_they_lie_in_front(tmp_path: Path) -> None:
+    """An output [batch] among others that are joined along axis 1 becomes [steps, batch]."""
+    write_recurrent(tmp_path / "net.onnx", flat=True)
+    joined = "[part.stream]\njoined = 1\n[part.stream.pieces.x]"
+    (tmp_path / "pipeline.toml").write_text(STREAM.replace("[part.stream.pieces.x]", joined))
+    original = running(tmp_path)
+    feed = {"x": recordings(1, batch=8)[0], "gain": ONE}
+    found = original.run(feed)
+    assert {name: x.shape for name, x in found.items()} == {"y": (8, STEPS), "flat": (STEPS, 8)}
+    assert original.step_axes == {"y": 1, "flat": 0}
+
+    class Late(Running):
+        """Answers of the last quarter are wrong."""
+
+        def run(self, feed: Feed, /) -> dict[str, Array]:
+            found = super().run(feed)
+            shift = np.repeat([0.0, 1.0], [STEPS - STEPS // 4, STEPS // 4])
+            return {"y": found["y"] + shift, "flat": found["flat"] + shift[:, np.newaxis]}
+
+    late = Late(original.wiring, original.sessions)
+    first, last, _ = figures_of(original, late, Samples((feed,), None, "one"))
+    assert first.result == math.inf
+    assert last.result < 0
 
 
 def test_a_recording_shorter_than_a_piece_is_refused(folder: Path) -> None:
