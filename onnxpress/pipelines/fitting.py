@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from onnxpress.errors import ModelError, nearest
 from onnxpress.pipelines.description import Part, Pipeline, matched
-from onnxpress.pipelines.stream import Stream, free_axis, step_axis
+from onnxpress.pipelines.stream import Stream, free_axis, step_axis, together_shape
 from onnxpress.runtime import InputSpec, Session
 
 __all__ = ["Source", "Wiring", "wired"]
@@ -316,10 +316,8 @@ def _require_fit(
         return
     given = _given(sessions[source.part], source.name)
     stream = pipeline.part(source.part).stream
-    if stream is not None and -len(given.shape) <= stream.joined < len(given.shape):
-        shape = list(given.shape)
-        shape[stream.joined] = None
-        given = replace(given, shape=tuple(shape))
+    if stream is not None:
+        given = replace(given, shape=together_shape(stream, given.shape))
     if given.dtype != spec.dtype or not _agree(given.shape, spec.shape):
         raise _misfit(where, f"input {spec.name!r}", str(spec), f"{source.part}.{given}")
 

@@ -33,10 +33,14 @@ __all__ = [
     "stream_of",
     "stream_table",
     "together",
+    "together_shape",
 ]
 
 _KEYS = ("pieces", "states", "joined")
 _PIECE_KEYS = ("length", "before", "axis")
+
+Dim = int | str | None
+"""A size, as `InputSpec` has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +172,16 @@ def together(stream: Stream, steps: Sequence[Array]) -> tuple[Array, int]:
     """What all steps gave as one array, and the axis of it along which they lie."""
     axis = step_axis(stream, steps[0].ndim)
     return (np.stack(steps), 0) if axis is None else (np.concatenate(steps, axis), axis)
+
+
+def together_shape(stream: Stream, shape: Sequence[Dim]) -> tuple[Dim, ...]:
+    """The shape of what all steps give, by that of one; how many they are is not known."""
+    axis = step_axis(stream, len(shape))
+    if axis is None:
+        return (None, *shape)
+    made = list(shape)
+    made[axis] = None
+    return tuple(made)
 
 
 def first_states(

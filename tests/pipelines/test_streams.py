@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.parser
 import onnxruntime as ort
 import pytest
 from streams import (
@@ -88,6 +90,38 @@ def test_a_part_before_makes_the_recording_and_one_behind_reads_all_steps(tmp_pa
     features = states_by_hand(sound, 1.0).reshape(1, STEPS * STATE)
     found = running(tmp_path).run({"x": sound, "gain": ONE})["y"]
     assert np.allclose(found[:, 0], by_hand(features, 1.0)[0], atol=1e-4)
+
+
+def write_smoother(path: Path, given: str) -> None:
+    """Twice the levels, of a shape such as `[steps]`."""
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        smoother (float{given} level) => (float{given} twice) {{ twice = Add (level, level) }}"""
+    )
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize("joined", [0, -1])
+def test_a_scalar_of_every_step_is_given_on_as_steps(tmp_path: Path, joined: int) -> None:
+    write_recurrent(tmp_path / "net.onnx", level=True)
+    write_smoother(tmp_path / "smoother.onnx", "[steps]")
+    told = f"[part.stream]\njoined = {joined}\n[part.stream.pieces.x]"
+    second = "[[part]]\nname = 'smoother'\nmodel = 'smoother.onnx'\n"
+    text = STREAM.replace("[part.stream.pieces.x]", told) + second
+    (tmp_path / "pipeline.toml").write_text(text)
+    (sound,) = recordings(1, batch=3)
+    found = running(tmp_path).run({"x": sound, "gain": ONE})["twice"]
+    assert np.allclose(found, 2 * by_hand(sound, 1.0).mean(axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("given", ["", "[steps, 4]"])
+def test_a_scalar_of_every_step_does_not_fit_another_rank(tmp_path: Path, given: str) -> None:
+    write_recurrent(tmp_path / "net.onnx", level=True)
+    write_smoother(tmp_path / "smoother.onnx", given)
+    second = "[[part]]\nname = 'smoother'\nmodel = 'smoother.onnx'\n"
+    (tmp_path / "pipeline.toml").write_text(STREAM + second)
+    with pytest.raises(ModelError, match=r"is given net\.level: float32\[\?\].*N003"):
+        running(tmp_path)
 
 
 def test_what_is_written_reads_the_same(folder: Path, tmp_path: Path) -> None:
