@@ -39,9 +39,23 @@ class Selector:
     pattern: str
     pass_name: str = ""
 
+    @property
+    def text(self) -> str:
+        """As it is written."""
+        return f"{self._of_pass}{self.pattern}"
+
+    @property
+    def _of_pass(self) -> str:
+        return f"{self.pass_name}:" if self.pass_name else ""
+
     @classmethod
-    def parse(cls, text: str, passes: Collection[str]) -> "Selector":
+    def parse(cls, text: str, passes: Collection[str], part: str = "") -> "Selector":
         """`PATTERN` or `PASS:PATTERN`; tensors have colons in their names too.
+
+        Args:
+            text: what it is read from.
+            passes: names of passes that may stand before a colon.
+            part: what the user wrote before that, `PART:`, for messages.
 
         Raises:
             UsageError: nothing stands there.
@@ -50,8 +64,8 @@ class Selector:
         found = cls(after, before) if colon and before in passes else cls(text)
         if not found.pattern.strip():
             raise UsageError(
-                f"the selector {text!r} is empty; expected the name of a layer, a pattern or an "
-                "operator type [U001]"
+                f"the selector {part + text!r} is empty; expected the name of a layer, a "
+                "pattern or an operator type [U001]"
             )
         return found
 
@@ -67,6 +81,33 @@ class Selector:
 
     def _fits(self, name: str) -> bool:
         return fnmatch.fnmatchcase(name, self.pattern)
+
+    def hint(
+        self,
+        sites: Sequence[Selectable],
+        passes: Collection[str],
+        parts: Collection[str],
+        part: str,
+    ) -> str:
+        """What it may have been meant to be where it matches nothing; empty: nothing is near.
+
+        Args:
+            sites: all there are.
+            passes: names of passes that may stand before a colon.
+            parts: names of models that may stand before these.
+            part: what the user wrote before it, `PART:`.
+        """
+        words = sorted({name for site in sites for name in (*site.all_names, *site.operators)})
+        # `quantise:/head` is read as a name, since names may have colons.
+        before, colon, rest = self.pattern.partition(":")
+        if colon and before in passes:
+            inner, second, name = rest.partition(":")
+            own = f"{inner}:{before}:{name}" if second and inner in parts else f"{before}:{rest}"
+            return f"; for {before} alone it is --exclude {part}{own}"
+        if colon and before in parts and self.pass_name:
+            return f"; the part stands in front: {before}:{self._of_pass}{rest}"
+        found = nearest(self.pattern, words, before=part + self._of_pass)
+        return found or (nearest(before, sorted({*passes, *parts})) if colon else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +209,7 @@ class Selection:
         passes: Collection[str] = (),
         where: str = "the model",
         parts: Collection[str] = (),
+        part: str = "",
     ) -> None:
         """Refuse what stands for nothing.
 
@@ -175,7 +217,8 @@ class Selection:
             sites: all there are.
             passes: names of passes that may stand before a colon.
             where: what messages call the model.
-            parts: names of models that may stand there too.
+            parts: names of models that may stand before these.
+            part: what the user wrote before the selectors, `PART:`.
 
         Raises:
             UsageError: a selector matches no layer and no operator of the model.
@@ -183,17 +226,10 @@ class Selection:
         for selector in self.selectors:
             if selector.matches(sites):
                 continue
-            words = sorted({name for site in sites for name in (*site.all_names, *site.operators)})
-            # `quantise:/head` is read as a name, since names may have colons.
-            before, colon, _ = selector.pattern.partition(":")
-            hint = nearest(selector.pattern, words)
-            if colon and before in passes:
-                hint = f"; for {before} alone it is --exclude {selector.pattern}"
-            elif colon and not hint:
-                hint = nearest(before, sorted({*passes, *parts}))
+            hint = selector.hint(sites, passes, parts, part)
             raise UsageError(
-                f"{selector.pattern!r} matches no layer, node or operator type of {where}{hint} "
-                "(onnxpress inspect lists them) [U001]"
+                f"{part + selector.text!r} matches no layer, node or operator type of {where}{hint}"
+                " (onnxpress inspect lists them) [U001]"
             )
 
 
@@ -219,8 +255,13 @@ class Pins:
         return bool(self.kept or self.only)
 
     @classmethod
-    def of(cls, selection: Selection, sites: Sequence[Selectable]) -> "Pins":
+    def of(cls, selection: Selection, sites: Sequence[Selectable], part: str = "") -> "Pins":
         """Resolve a selection for the simplified model.
+
+        Args:
+            selection: what the user wrote.
+            sites: of that model.
+            part: what stood before each selector, `PART:`, for messages.
 
         Raises:
             UsageError: a selector matches nothing that is left in it.
@@ -228,9 +269,9 @@ class Pins:
         for selector in selection.selectors:
             if not selector.matches(sites):
                 raise UsageError(
-                    f"what {selector.pattern!r} matches is no layer or node of its own any more "
-                    "once the model is simplified; name what it became part of (onnxpress inspect "
-                    "lists the layers) [U001]"
+                    f"what {part + selector.text!r} matches is no layer or node of its own any "
+                    "more once the model is simplified; name what it became part of (onnxpress "
+                    "inspect lists the layers) [U001]"
                 )
         return cls(
             _resolved(selection.kept, sites),

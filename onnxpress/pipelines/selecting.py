@@ -118,15 +118,16 @@ def _matching(
         passes: names of all passes that lose something, for hints.
     """
     rest = _without_part(text, sites)
-    asked = [text.partition(":")[0]] if rest != text else list(sites)
-    selector = Selector.parse(rest, known)
+    part = text.removesuffix(rest)
+    asked = [part.removesuffix(":")] if part else list(sites)
+    selector = Selector.parse(rest, known, part)
     found = [name for name in asked if selector.matches(sites[name].simple)]
     if found:
         return found
     whole = Selection((selector,))
     every = [site for name in asked for site in (*sites[name].given, *sites[name].simple)]
     where = f"the part{'' if len(asked) == 1 else 's'} {', '.join(asked)}"
-    whole.require_matches(every, passes, where, sites)
+    whole.require_matches(every, passes, where, sites, part)
     # What it matches is gone once the part is simplified: that is told.
-    Pins.of(whole, [site for name in asked for site in sites[name].simple])
+    Pins.of(whole, [site for name in asked for site in sites[name].simple], part)
     return found

@@ -59,11 +59,17 @@ def test_each_part_is_told_what_means_something_in_it(
             {"keep": ["/nowhere/*"]},
             r"'/nowhere/\*' matches no .* of the parts encoder, decoder, decoder_with_past.*U001",
         ),
-        ({"keep": ["encoder:hed"]}, "'hed' matches no .* of the part encoder"),
+        ({"keep": ["encoder:ine"]}, "'encoder:ine' matches no .* of the part encoder"),
+        ({"keep": ["encoder:ine"]}, "did you mean 'encoder:in'"),
+        ({"exclude": ["quantize:hed"]}, "'quantize:hed' matches .* did you mean 'quantize:head'"),
+        ({"keep": ["encoder:quantize:in"]}, "it is --exclude encoder:quantize:in"),
+        ({"keep": ["quantize:encoder:in"]}, "it is --exclude encoder:quantize:in"),
+        ({"only": ["prune:encoder:in"]}, "part stands in front: encoder:prune:in"),
         ({"keep": ["hed"]}, "did you mean 'head'"),
         ({"exclude": ["encodr:in"]}, "did you mean 'encoder'"),
         ({"keep": ["quantize:in"]}, "for quantize alone it is --exclude quantize:in"),
-        ({"only": ["encoder:"]}, "is empty"),
+        ({"only": ["encoder:"]}, "the selector 'encoder:' is empty"),
+        ({"only": ["encoder:quantize:"]}, "the selector 'encoder:quantize:' is empty"),
     ],
 )
 def test_what_matches_in_no_part_is_refused(
@@ -91,9 +97,10 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_node_that_simplifying_removes_is_told(two: Path) -> None:
-    with pytest.raises(UsageError, match="'copied' matches is no layer or node of its own any"):
-        of_parts(two, keep=["copied"])
+@pytest.mark.parametrize("given", ["copied", "head:copied"])
+def test_a_node_that_simplifying_removes_is_told(two: Path, given: str) -> None:
+    with pytest.raises(UsageError, match=f"what '{given}' matches is no layer or node of its own"):
+        of_parts(two, keep=[given])
 
 
 def floats_of(found: PipelineResult, part: str) -> set[str]:
