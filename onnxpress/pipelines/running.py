@@ -8,6 +8,7 @@ same past ("teacher forcing"), as after one different token two texts have nothi
 A recording is read to its end (`stream`).
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -114,11 +115,12 @@ class Running:
         constant = self._wired(part.name, feed, made)
         pieces = cut(stream, {n: constant.pop(n) for n in stream.pieces}, where)
         specs = {spec.name: spec for spec in self.sessions[part.name].inputs}
-        states = first_states(stream, specs, {**constant, **pieces[0]}, where)
+        first = next(pieces)
+        states = first_states(stream, specs, {**constant, **first}, where)
         carried = set(stream.states.values())
         given_on = [n for n in self.sessions[part.name].output_names if n not in carried]
         rows: dict[str, list[Array]] = {name: [] for name in given_on or sorted(carried)}
-        for step, piece in enumerate(pieces):
+        for step, piece in enumerate(itertools.chain([first], pieces)):
             given = {**constant, **piece, **states}
             found = self._call(part.name, step, {name: given[name] for name in specs})
             states = {name: found[output] for name, output in stream.states.items()}

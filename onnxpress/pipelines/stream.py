@@ -13,7 +13,7 @@ Piece t is what stands from t·length − before to (t + 1)·length along the ax
 the first; what is left at the end and fills no piece is not read. States begin with zeros.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -121,8 +121,10 @@ def stream_table(stream: Stream) -> dict[str, Any]:
     return table
 
 
-def cut(stream: Stream, recordings: Mapping[str, Array], where: str) -> list[dict[str, Array]]:
-    """Pieces by input, a step after the other; views but for the first.
+def cut(stream: Stream, recordings: Mapping[str, Array], where: str) -> Iterator[dict[str, Array]]:
+    """Pieces by input, a step after the other, cut as they are asked for.
+
+    A piece is contiguous, as onnxruntime takes it: a copy where a recording has several rows.
 
     Args:
         stream: that takes them.
@@ -143,7 +145,7 @@ def cut(stream: Stream, recordings: Mapping[str, Array], where: str) -> list[dic
             "a smaller `length` in [part.stream.pieces] [D003]"
         )
     padded = {n: _with_zeros(recordings[n], p) for n, p in stream.pieces.items()}
-    return [{n: _at(padded[n], p, step) for n, p in stream.pieces.items()} for step in range(steps)]
+    return ({n: _at(padded[n], p, step) for n, p in stream.pieces.items()} for step in range(steps))
 
 
 def _with_zeros(array: Array, piece: Piece) -> Array:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from onnxpress.pipelines import Piece, Running, optimize_pipeline, read_folder, 
 from onnxpress.pipelines.judging import figures_of
 from onnxpress.pipelines.recording import forced, recorded
 from onnxpress.pipelines.result import RECIPE
+from onnxpress.pipelines.stream import Stream, cut
 from onnxpress.runtime import Array, Feed, Session
 
 ONE = np.array(1, np.float32)
@@ -195,6 +197,17 @@ def test_quarters_are_those_of_the_steps_where_they_lie_in_front(tmp_path: Path)
     first, last, _ = figures_of(original, late, Samples((feed,), None, "one"))
     assert first.result == math.inf
     assert last.result < 0
+
+
+def test_pieces_of_a_batch_are_not_all_in_memory_at_once() -> None:
+    recording = np.zeros((2, 1_000_000), np.float32)
+    stream = Stream({"x": Piece(1000)})
+    tracemalloc.start()
+    assert sum(piece["x"].shape == (2, 1000) for piece in cut(stream, {"x": recording}, "")) == 1000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Two pieces of 8 kB, where all are 8 MB.
+    assert peak < recording.nbytes / 10
 
 
 def test_a_recording_shorter_than_a_piece_is_refused(folder: Path) -> None:
