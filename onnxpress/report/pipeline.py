@@ -144,7 +144,6 @@ def _detail(part: Document) -> dict[str, Any]:
     stages = report["stages"]
     return {
         "name": part["name"],
-        "source": report["source"],
         "tone": tone,
         "verdict": sentence,
         "warnings": list(dict.fromkeys(itertools.chain(report["warnings"], _warned(report)))),
