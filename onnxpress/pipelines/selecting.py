@@ -13,12 +13,13 @@ from typing import Any
 from onnxpress import model_file, registry
 from onnxpress.contract import Pass
 from onnxpress.lossless import simplified
+from onnxpress.pinning import Pins
 from onnxpress.pipelines.description import Pipeline
 from onnxpress.pipelines.recipe import PipelineRecipe
 from onnxpress.recipe import Recipe
 from onnxpress.request import Request, planned
 from onnxpress.selectable import Selectable, selectable_sites
-from onnxpress.selection import Pins, Selection, Selector
+from onnxpress.selection import Selection, Selector
 from onnxpress.targets import load_target
 
 __all__ = ["OPTIONS", "selected"]

@@ -11,12 +11,13 @@ from decoders import prompts, write_encoder, write_head, write_seq2seq
 
 from onnxpress import Budget
 from onnxpress.errors import UsageError
+from onnxpress.pinning import Pins
 from onnxpress.pipelines import PipelineResult, optimize_pipeline, read_folder
 from onnxpress.pipelines.recipe import PipelineRecipe
 from onnxpress.pipelines.result import RECIPE
 from onnxpress.pipelines.selecting import selected
 from onnxpress.selectable import Selectable
-from onnxpress.selection import Pins, Selection, Selector
+from onnxpress.selection import Selection, Selector
 
 CALIBRATION = {"input_ids": prompts(16)}
 BUDGET = Budget(min_sqnr=15.0, max_drop=20.0)
