@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxpress.errors import DataError, ModelError
-from onnxpress.pipelines.description import Loop, Part
+from onnxpress.pipelines.description import Part
 from onnxpress.pipelines.fitting import Wiring
+from onnxpress.pipelines.loop import Loop
 from onnxpress.pipelines.stream import Stream, cut, first_states, together
 from onnxpress.runtime import Array, Feed, InputSpec, Session
 
