@@ -131,9 +131,9 @@ def nearest_file(path: Path) -> str:
     return nearest(path.name, sorted(names))
 
 
-def nearest(word: str, words: Sequence[str]) -> str:
-    """`; did you mean …?` or nothing."""
+def nearest(word: str, words: Sequence[str], *, before: str = "") -> str:
+    """`; did you mean …?`, with what has to stand before the word, or nothing."""
     import difflib  # noqa: PLC0415 - only for a message
 
     found = difflib.get_close_matches(word, words, n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    return f"; did you mean {before + found[0]!r}?" if found else ""

@@ -304,6 +304,15 @@ def size_bytes(path: Path) -> int:
         return path.stat().st_size
 
 
+def files_of(path: Path) -> list[Path]:
+    """A model's file, and those that it says its weights are in.
+
+    Raises:
+        ModelError: it is no ONNX model.
+    """
+    return [path, *(path.parent / location for location in sorted(referred(parsed(path))))]
+
+
 def _on_disk(file: Path, beside: Iterable[str]) -> int:
     paths = [file, *(file.parent / location for location in beside)]
     return sum(path.stat().st_size for path in paths)

@@ -6,7 +6,6 @@ run left behind is removed by the next one that writes there (`temporary`).
 """
 
 import contextlib
-import hashlib
 import os
 import signal
 import sys
@@ -16,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from onnxpress.errors import OutputError
-from onnxpress.temporary import TemporaryFolder, alone
+from onnxpress.temporary import TemporaryFolder, alone_in
 
 __all__ = ["FileSet", "check_output", "place_of", "replace_file", "rewriting"]
 
@@ -177,10 +176,17 @@ def replace_file(path: Path) -> Iterator[Path]:
 def rewriting(path: Path) -> Iterator[None]:
     """Let one process at a time read a file and replace it by what follows from it; others wait.
 
-    Those of other users and other machines do not; of theirs what is written last stays.
+    It is the file's folder that is locked, which all processes know alike and which is there
+    already. Those of other machines do not wait; of theirs what is written last stays.
+
+    Raises:
+        OutputError: the folder cannot be opened.
     """
-    key = os.fsencode(os.path.realpath(path))
-    with alone(f"{hashlib.sha256(key).hexdigest()[:16]}.lock"):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(alone_in(place_of(path).parent))
+        except OSError as error:
+            raise _not_written(path, error, done=False) from error
         yield
 
 

@@ -26,6 +26,7 @@ from onnxpress.lossless import lossless
 from onnxpress.lossless_stage import require_selected
 from onnxpress.needed_memory import needed_bytes
 from onnxpress.original import Original, custom_operators, load_sets_unrun
+from onnxpress.pinning import NO_PINS, Pins
 from onnxpress.pool import pools_of
 from onnxpress.progress import Progress
 from onnxpress.recipe import Recipe
@@ -33,7 +34,6 @@ from onnxpress.request import Plan, Request
 from onnxpress.result import Result
 from onnxpress.runtime import Latency, structural_refusal
 from onnxpress.selectable import selectable_sites
-from onnxpress.selection import NO_PINS, Pins
 from onnxpress.shedding import kept_small
 from onnxpress.spill import spill
 from onnxpress.stage_result import StageResult

@@ -4,15 +4,99 @@ A decision is judged by all layers that it changes (`Pass.changes`): of those co
 kept keeps all.
 """
 
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from onnxpress.contract import Context, Decision, Pass, Proposal, Skip
 from onnxpress.enforcement import Offer, changed_by
-from onnxpress.selection import Pins
+from onnxpress.errors import UsageError
+from onnxpress.selectable import Selectable
+from onnxpress.selection import Selection, Selector
 
-__all__ = ["KEPT", "kept_from", "permitted_offer", "pinned"]
+__all__ = ["KEPT", "NO_PINS", "Pins", "kept_from", "permitted_offer", "pinned"]
 
 KEPT = "kept as asked [L005]"
+
+
+@dataclass(frozen=True)
+class Pins:
+    """A selection, resolved for a model: by pass (empty: for all), the sites it stands for.
+
+    Attributes:
+        kept: that are left as they are.
+        only: the sites that may be changed, for passes that are restricted.
+        layers: names of all layers of the model. Passes put others in their place whose names
+            begin with theirs; what was said of a layer holds for these.
+    """
+
+    kept: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    only: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    layers: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.kept or self.only)
+
+    @classmethod
+    def of(cls, selection: Selection, sites: Sequence[Selectable], part: str = "") -> "Pins":
+        """Resolve a selection for the simplified model.
+
+        Args:
+            selection: what the user wrote.
+            sites: of that model.
+            part: what stood before each selector, `PART:`, for messages.
+
+        Raises:
+            UsageError: a selector matches nothing that is left in it.
+        """
+        for selector in selection.selectors:
+            if not selector.matches(sites):
+                raise UsageError(
+                    f"what {part + selector.text!r} matches is no layer or node of its own any "
+                    "more once the model is simplified; name what it became part of (onnxpress "
+                    "inspect lists the layers) [U001]"
+                )
+        return cls(
+            _resolved(selection.kept, sites),
+            _resolved(selection.only, sites),
+            frozenset(site.name for site in sites if site.is_layer),
+        )
+
+    def keep(self, pass_name: str, name: str) -> bool:
+        """Whether a pass must leave a layer or node alone.
+
+        Args:
+            pass_name: which pass.
+            name: of the layer or node, in the model or in what earlier passes made of it.
+        """
+        origin = self.origin(name)
+        if any(origin in self.kept.get(key, ()) for key in ("", pass_name)):
+            return True
+        allowed = [self.only[key] for key in ("", pass_name) if key in self.only]
+        return bool(allowed) and not any(origin in names for names in allowed)
+
+    def origin(self, name: str) -> str:
+        """The layer that a layer was made of, by its name."""
+        if name in self.layers:
+            return name
+        stem = name
+        while "_" in stem:
+            stem = stem.rpartition("_")[0]
+            if stem in self.layers:
+                return stem
+        return name
+
+
+NO_PINS = Pins()
+
+
+def _resolved(
+    selectors: Iterable[Selector], sites: Sequence[Selectable]
+) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for selector in selectors:
+        known = found.get(selector.pass_name, frozenset())
+        found[selector.pass_name] = known | selector.matches(sites)
+    return found
 
 
 def pinned(pins: Pins, pass_: Pass, context: Context) -> Context:

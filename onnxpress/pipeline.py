@@ -23,6 +23,7 @@ from onnxpress.request import DataArgument, Request
 from onnxpress.result import Result
 from onnxpress.runtime import Clock, compare_latency, numpy_threads
 from onnxpress.search import Goal
+from onnxpress.selection import Selector
 from onnxpress.stages import NO_TIME
 
 __all__ = ["optimize", "run"]
@@ -53,7 +54,7 @@ def optimize(
     clock: Clock = compare_latency,
     progress: Tell = unheard,
     keep: Sequence[str] = (),
-    only: Sequence[str] = (),
+    only: Sequence[str | Selector] = (),
     exclude: Sequence[str] = (),
     overridable: bool | None = None,
     stop: Callable[[], bool] = lambda: False,

@@ -37,9 +37,8 @@ from onnxpress.enforcement import (
 )
 from onnxpress.errors import PassError, UsageError
 from onnxpress.memory import collected_rarely
-from onnxpress.pinning import kept_from, permitted_offer, pinned
+from onnxpress.pinning import NO_PINS, Pins, kept_from, permitted_offer, pinned
 from onnxpress.refinement import refitted
-from onnxpress.selection import NO_PINS, Pins
 from onnxpress.statistics import Observations, Statistics, collect
 from onnxpress.targets import Target
 

@@ -10,8 +10,8 @@ import onnx_ir as ir
 from onnxpress.codes import split
 from onnxpress.contract import Candidate, Context, Pass, Proposal
 from onnxpress.gains import Saving, Times, savings
+from onnxpress.pinning import NO_PINS, Pins
 from onnxpress.pool import Pool
-from onnxpress.selection import NO_PINS, Pins
 from onnxpress.targets import Target
 
 __all__ = ["WITHOUT_DATA", "Potential", "potentials", "predicted_bytes", "timed_document"]

@@ -22,12 +22,12 @@ from onnxpress.lossless_stage import require_selected
 from onnxpress.memory import collected_rarely, memory_budget
 from onnxpress.needed_memory import needed_bytes
 from onnxpress.original import Original, SampleSets, load_sets_unrun, opened, read, settled
+from onnxpress.pinning import Pins
 from onnxpress.potential import Potential, potentials, predicted_bytes, timed_document
 from onnxpress.report.reading import reading_document
 from onnxpress.request import Request, planned
 from onnxpress.runtime import Feed, Session
 from onnxpress.selectable import selectable_sites
-from onnxpress.selection import Pins
 from onnxpress.targets import load_target
 
 __all__ = ["preview"]

@@ -22,7 +22,7 @@ from onnxpress.providers import NO_PROVIDERS, ProviderOptions
 from onnxpress.recipe import Recipe, RecipeStage
 from onnxpress.runtime import Clock, compare_latency
 from onnxpress.search import GOALS, Goal, Objective
-from onnxpress.selection import Selection
+from onnxpress.selection import Selection, Selector
 from onnxpress.targets import load_target
 
 __all__ = ["DataArgument", "Plan", "Request", "planned"]
@@ -77,7 +77,7 @@ class Request:
     clock: Clock = compare_latency
     progress: Tell = unheard
     keep: Sequence[str] = ()
-    only: Sequence[str] = ()
+    only: Sequence[str | Selector] = ()
     exclude: Sequence[str] = ()
     overridable: bool | None = None
     stop: Callable[[], bool] = lambda: False

@@ -10,17 +10,19 @@ keep = true                 # no lossy pass touches them
 exclude = ["quantize"]      # nor does this one
 [layers."/body/*"]
 only = true                 # or ["prune"]: lossy passes, or this one, touch nothing but these
+[layers.""]
+only = ["quantize"]         # this one touches nothing but what other entries allow
 """
 
 import fnmatch
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from onnxpress.errors import RecipeError, UsageError, nearest
 from onnxpress.selectable import Selectable
 
-__all__ = ["NOTHING_SELECTED", "NO_PINS", "Pins", "Selection", "Selector"]
+__all__ = ["NOTHING_SELECTED", "Selection", "Selector"]
 
 _ENTRIES = ("keep", "exclude", "only")
 
@@ -30,16 +32,30 @@ class Selector:
     """Layers or operators.
 
     Attributes:
-        pattern: a name, an operator type, or a pattern of names.
+        pattern: a name, an operator type, or a pattern of names; empty, in `only`: nothing.
         pass_name: the pass it speaks of; empty: all that lose something.
     """
 
     pattern: str
     pass_name: str = ""
 
+    @property
+    def text(self) -> str:
+        """As it is written."""
+        return f"{self._of_pass}{self.pattern}"
+
+    @property
+    def _of_pass(self) -> str:
+        return f"{self.pass_name}:" if self.pass_name else ""
+
     @classmethod
-    def parse(cls, text: str, passes: Collection[str]) -> "Selector":
+    def parse(cls, text: str, passes: Collection[str], part: str = "") -> "Selector":
         """`PATTERN` or `PASS:PATTERN`; tensors have colons in their names too.
+
+        Args:
+            text: what it is read from.
+            passes: names of passes that may stand before a colon.
+            part: what the user wrote before that, `PART:`, for messages.
 
         Raises:
             UsageError: nothing stands there.
@@ -48,13 +64,15 @@ class Selector:
         found = cls(after, before) if colon and before in passes else cls(text)
         if not found.pattern.strip():
             raise UsageError(
-                f"the selector {text!r} is empty; expected the name of a layer, a pattern or an "
-                "operator type [U001]"
+                f"the selector {part + text!r} is empty; expected the name of a layer, a "
+                "pattern or an operator type [U001]"
             )
         return found
 
     def matches(self, sites: Iterable[Selectable]) -> frozenset[str]:
         """Names of the sites it stands for."""
+        if not self.pattern:
+            return frozenset()
         known = list(sites)
         found = [s for s in known if self.pattern in s.all_names | s.operators]
         if not found:
@@ -63,6 +81,33 @@ class Selector:
 
     def _fits(self, name: str) -> bool:
         return fnmatch.fnmatchcase(name, self.pattern)
+
+    def hint(
+        self,
+        sites: Sequence[Selectable],
+        passes: Collection[str],
+        parts: Collection[str],
+        part: str,
+    ) -> str:
+        """What it may have been meant to be where it matches nothing; empty: nothing is near.
+
+        Args:
+            sites: all there are.
+            passes: names of passes that may stand before a colon.
+            parts: names of models that may stand before these.
+            part: what the user wrote before it, `PART:`.
+        """
+        words = sorted({name for site in sites for name in (*site.all_names, *site.operators)})
+        # `quantise:/head` is read as a name, since names may have colons.
+        before, colon, rest = self.pattern.partition(":")
+        if colon and before in passes:
+            inner, second, name = rest.partition(":")
+            own = f"{inner}:{before}:{name}" if second and inner in parts else f"{before}:{rest}"
+            return f"; for {before} alone it is --exclude {part}{own}"
+        if colon and before in parts and self.pass_name:
+            return f"; the part stands in front: {before}:{self._of_pass}{rest}"
+        found = nearest(self.pattern, words, before=part + self._of_pass)
+        return found or (nearest(before, sorted({*passes, *parts})) if colon else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +129,7 @@ class Selection:
     def parse(
         cls,
         keep: Sequence[str],
-        only: Sequence[str],
+        only: Sequence[str | Selector],
         exclude: Sequence[str],
         passes: Collection[str],
     ) -> "Selection":
@@ -92,7 +137,7 @@ class Selection:
 
         Args:
             keep: from all passes; what stands before a colon is no pass.
-            only: the others are kept.
+            only: the others are kept; where a text cannot say it, as of nothing, a `Selector`.
             exclude: from the pass before the colon, or from all.
             passes: names of passes that may stand there.
 
@@ -101,15 +146,15 @@ class Selection:
         """
         kept = [Selector.parse(text, ()) for text in keep]
         kept += [Selector.parse(text, passes) for text in exclude]
-        return cls(
-            tuple(sorted(set(kept))),
-            tuple(sorted({Selector.parse(text, passes) for text in only})),
-        )
+        allowed = {
+            item if isinstance(item, Selector) else Selector.parse(item, passes) for item in only
+        }
+        return cls(tuple(sorted(set(kept))), tuple(sorted(allowed)))
 
     @property
     def selectors(self) -> tuple[Selector, ...]:
-        """All of them."""
-        return (*self.kept, *self.only)
+        """All that have to stand for something."""
+        return (*self.kept, *(selector for selector in self.only if selector.pattern))
 
     def joined(self, other: "Selection") -> "Selection":
         """What both say."""
@@ -164,6 +209,7 @@ class Selection:
         passes: Collection[str] = (),
         where: str = "the model",
         parts: Collection[str] = (),
+        part: str = "",
     ) -> None:
         """Refuse what stands for nothing.
 
@@ -171,7 +217,8 @@ class Selection:
             sites: all there are.
             passes: names of passes that may stand before a colon.
             where: what messages call the model.
-            parts: names of models that may stand there too.
+            parts: names of models that may stand before these.
+            part: what the user wrote before the selectors, `PART:`.
 
         Raises:
             UsageError: a selector matches no layer and no operator of the model.
@@ -179,97 +226,14 @@ class Selection:
         for selector in self.selectors:
             if selector.matches(sites):
                 continue
-            words = sorted({name for site in sites for name in (*site.all_names, *site.operators)})
-            # `quantise:/head` is read as a name, since names may have colons.
-            before, colon, _ = selector.pattern.partition(":")
-            hint = nearest(selector.pattern, words)
-            if colon and before in passes:
-                hint = f"; for {before} alone it is --exclude {selector.pattern}"
-            elif colon and not hint:
-                hint = nearest(before, sorted({*passes, *parts}))
+            hint = selector.hint(sites, passes, parts, part)
             raise UsageError(
-                f"{selector.pattern!r} matches no layer, node or operator type of {where}{hint} "
-                "(onnxpress inspect lists them) [U001]"
+                f"{part + selector.text!r} matches no layer, node or operator type of {where}{hint}"
+                " (onnxpress inspect lists them) [U001]"
             )
 
 
 NOTHING_SELECTED = Selection()
-
-
-@dataclass(frozen=True)
-class Pins:
-    """A selection, resolved for a model: by pass (empty: for all), the sites it stands for.
-
-    Attributes:
-        kept: that are left as they are.
-        only: the sites that may be changed, for passes that are restricted.
-        layers: names of all layers of the model. Passes put others in their place whose names
-            begin with theirs; what was said of a layer holds for these.
-    """
-
-    kept: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    only: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    layers: frozenset[str] = frozenset()
-
-    def __bool__(self) -> bool:
-        return bool(self.kept or self.only)
-
-    @classmethod
-    def of(cls, selection: Selection, sites: Sequence[Selectable]) -> "Pins":
-        """Resolve a selection for the simplified model.
-
-        Raises:
-            UsageError: a selector matches nothing that is left in it.
-        """
-        for selector in selection.selectors:
-            if not selector.matches(sites):
-                raise UsageError(
-                    f"what {selector.pattern!r} matches is no layer or node of its own any more "
-                    "once the model is simplified; name what it became part of (onnxpress inspect "
-                    "lists the layers) [U001]"
-                )
-        return cls(
-            _resolved(selection.kept, sites),
-            _resolved(selection.only, sites),
-            frozenset(site.name for site in sites if site.is_layer),
-        )
-
-    def keep(self, pass_name: str, name: str) -> bool:
-        """Whether a pass must leave a layer or node alone.
-
-        Args:
-            pass_name: which pass.
-            name: of the layer or node, in the model or in what earlier passes made of it.
-        """
-        origin = self.origin(name)
-        if any(origin in self.kept.get(key, ()) for key in ("", pass_name)):
-            return True
-        allowed = [self.only[key] for key in ("", pass_name) if key in self.only]
-        return bool(allowed) and not any(origin in names for names in allowed)
-
-    def origin(self, name: str) -> str:
-        """The layer that a layer was made of, by its name."""
-        if name in self.layers:
-            return name
-        stem = name
-        while "_" in stem:
-            stem = stem.rpartition("_")[0]
-            if stem in self.layers:
-                return stem
-        return name
-
-
-NO_PINS = Pins()
-
-
-def _resolved(
-    selectors: Iterable[Selector], sites: Sequence[Selectable]
-) -> dict[str, frozenset[str]]:
-    found: dict[str, frozenset[str]] = {}
-    for selector in selectors:
-        known = found.get(selector.pass_name, frozenset())
-        found[selector.pass_name] = known | selector.matches(sites)
-    return found
 
 
 def _passes(value: object, key: str, passes: Collection[str], where: str) -> list[str]:

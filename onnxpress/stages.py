@@ -11,6 +11,7 @@ from onnxpress.conversion.opset import raise_opset
 from onnxpress.enforcement import opset_needed_by
 from onnxpress.lossless_stage import difference_of, lossless_stage
 from onnxpress.original import Run
+from onnxpress.pinning import NO_PINS, Pins
 from onnxpress.pool import Pool, pools_of
 from onnxpress.pooled import fitted, replayed, searched
 from onnxpress.progress import part
@@ -18,7 +19,6 @@ from onnxpress.recovering import recovered
 from onnxpress.runtime import Session
 from onnxpress.search import SearchOptions
 from onnxpress.selectable import selectable_sites
-from onnxpress.selection import NO_PINS, Pins
 from onnxpress.stage_result import StageResult
 
 __all__ = [

@@ -23,7 +23,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["TemporaryFolder", "alone", "no_room", "temporary_folder"]
+__all__ = ["TemporaryFolder", "alone", "alone_in", "no_room", "temporary_folder"]
 
 _SUFFIX = ".tmp"
 _LOCK = ".onnxpress-lock"
@@ -90,12 +90,38 @@ def alone(name: str) -> Iterator[None]:
 
     Args:
         name: of what one at a time may do; letters, digits and hyphens.
+
+    Raises:
+        OutputError: nothing can be written where the system keeps temporary files.
     """
     place = Path(tempfile.gettempdir(), f"onnxpress{_user()}.{name}")
-    with place.open("a") as file:
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(place.open("a"))
+        except OSError as error:
+            raise no_room(error) from error
         # The system gives it back however the process ends.
         _wait_for(file.fileno())
         yield
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process on this machine is at something in a folder.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    if sys.platform == "win32":
+        # A file that stays: there an open one cannot be removed.
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT)
+    else:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _wait_for(lock)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _made(place: Path, prefix: str) -> tuple[Path, int]:

@@ -10,13 +10,22 @@ NEW, BEFORE, STATE = 24, 8, 48
 PIECE = NEW + BEFORE
 
 
-def write_recurrent(path: Path, *, features: bool = False) -> Path:
+def write_recurrent(
+    path: Path, *, features: bool = False, flat: bool = False, level: bool = False
+) -> Path:
     """H' = tanh(x·W + g·h·U + b), y = sigmoid(h'·V), with a state that is carried.
 
-    `gain`, a scalar input, is g. With `features` the network gives h' as `features` instead of y.
+    `gain`, a scalar input, is g. With `features` the network gives h' as `features` instead of y;
+    with `flat` y as [batch] besides, with `level` the mean of y alone, a scalar.
     """
     last = "features = Identity (new)" if features else "s = MatMul (new, v) y = Sigmoid (s)"
     result = f"float[batch, {STATE}] features" if features else "float[batch, 1] y"
+    if flat:
+        last += " flat = Squeeze (y, one)"
+        result += ", float[batch] flat"
+    if level:
+        last += " level = ReduceMean <keepdims = 0> (y)"
+        result = "float level"
     model = parser.parse_model(
         f"""<ir_version: 8, opset_import: ["" : 17]>
         tiny (float[batch, {PIECE}] x, float[1, batch, {STATE}] state, float gain)
@@ -34,7 +43,8 @@ def write_recurrent(path: Path, *, features: bool = False) -> Path:
         }}"""
     )
     tensors = [numpy_helper.from_array(array, name) for name, array in weights().items()]
-    tensors.append(numpy_helper.from_array(np.zeros(1, np.int64), "zero"))
+    for name, number in (("zero", 0), ("one", 1)):
+        tensors.append(numpy_helper.from_array(np.array([number]), name))
     model.graph.initializer.extend(tensors)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)

@@ -5,14 +5,17 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from onnxpress import model_file
+from onnxpress.costs import RecordedClock
 from onnxpress.errors import OutputError
-from onnxpress.output_file import FileSet, check_output, replace_file
+from onnxpress.output_file import FileSet, check_output, replace_file, rewriting
+from onnxpress.runtime import compare_latency
 
 
 def write(path: Path, text: str) -> None:
@@ -141,3 +144,52 @@ def test_what_a_living_run_stages_is_left(tmp_path: Path) -> None:
         write(tmp_path / "b", "b")
         assert temporary.read_text() == "a"
     assert (tmp_path / "a").read_text() == "a"
+
+
+_COUNTS = """
+import sys, time
+from pathlib import Path
+from onnxpress.output_file import rewriting
+path = Path(sys.argv[1])
+for _ in range(50):
+    with rewriting(path):
+        number = int(path.read_text())
+        time.sleep(0.002)
+        path.write_text(str(number + 1))
+"""
+
+
+def test_processes_with_other_temporary_folders_rewrite_a_file_one_at_a_time(
+    tmp_path: Path,
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    counter = shared / "counter"
+    counter.write_text("0")
+    (tmp_path / "link").symlink_to(counter)
+    running = []
+    for name, path in (("first", counter), ("second", tmp_path / "link")):
+        (tmp_path / name).mkdir()
+        given = {**os.environ, "TMPDIR": str(tmp_path / name)}
+        running.append(subprocess.Popen([sys.executable, "-c", _COUNTS, path], env=given))
+    assert [process.wait() for process in running] == [0, 0]
+    assert counter.read_text() == "100"
+    # No lock is left behind.
+    left = [path for name in ("shared", "first", "second") for path in (tmp_path / name).iterdir()]
+    assert left == [counter]
+
+
+def test_a_folder_that_cannot_be_locked_is_told(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match=r"cannot be written: No such file.*O002"),
+        rewriting(tmp_path / "nowhere" / "table.json"),
+    ):
+        pass
+
+
+def test_a_clock_is_saved_where_there_is_no_temporary_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    RecordedClock({}, compare_latency).save(tmp_path / "timing.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["timing.json"]

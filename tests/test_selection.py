@@ -22,11 +22,11 @@ from onnxpress.layers import find_layers
 from onnxpress.lossless import simplified
 from onnxpress.passes.prune import Prune
 from onnxpress.passes.simplify import Simplify
-from onnxpress.pinning import KEPT
+from onnxpress.pinning import KEPT, Pins
 from onnxpress.pool import Pool
 from onnxpress.recipe import Recipe, RecipeStage
 from onnxpress.selectable import Selectable, selectable_sites
-from onnxpress.selection import Pins, Selection, Selector
+from onnxpress.selection import Selection, Selector
 from onnxpress.targets import load_target
 from onnxpress.testing import SAMPLE_MODELS
 

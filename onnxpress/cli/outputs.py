@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnxpress import model_file
 from onnxpress.cli.json_output import STANDARD_OUTPUT
 from onnxpress.conversion import ort_paths
 from onnxpress.errors import OutputError, UsageError
@@ -71,6 +72,7 @@ class Outputs:
         Raises:
             OutputError: a folder is missing, or a file that is read or is not ours would be
                 overwritten.
+            ModelError: the source is no ONNX model.
             UsageError: the target does not read external data, or the report needs a package.
         """
         self.require_target(target)
@@ -79,6 +81,9 @@ class Outputs:
         for option, file in read.items():
             if file is not None:
                 taken.setdefault(Path(str(file)).resolve(), option)
+        if any(path.exists() for _, path in self._files(target)):
+            for file in model_file.files_of(source)[1:]:
+                taken.setdefault(file.resolve(), "weights of the input")
         for what, path in self._files(target):
             check_output(path)
             place = path.resolve()

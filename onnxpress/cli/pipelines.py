@@ -16,7 +16,7 @@ from onnxpress.cli.progress import progress_line
 from onnxpress.errors import UsageError
 from onnxpress.judge import Budget
 from onnxpress.pipelines import PipelineResult, optimize_pipeline, read_folder
-from onnxpress.pipelines.result import places_in, require_place
+from onnxpress.pipelines.result import files_read, places_in, require_place
 from onnxpress.providers import NO_PROVIDERS
 from onnxpress.report.html import require_html
 from onnxpress.report.pipeline import FIGURE_HEADINGS, figure_rows, write_pipeline
@@ -79,7 +79,7 @@ def optimize_pipeline_and_write(
     folder = output or base.parent / f"{base.name or 'pipeline'}.opt"
     require_place(pipeline, folder, force=force)
     read = [path, *(options.get(name) for name in ("calibration", "evaluation", "recipe"))]
-    taken = [*read, *places_in(folder, pipeline), *(part.model for part in pipeline.parts)]
+    taken = [*read, *places_in(folder, pipeline), *files_read(pipeline)]
     check_json(json_path, [*taken, report])
     if report is not None:
         require_html()

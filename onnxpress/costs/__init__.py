@@ -9,28 +9,23 @@
 """
 
 from onnxpress.costs.keys import NodeKey, node_keys
-from onnxpress.costs.measuring import Measured, measured_rows
+from onnxpress.costs.measuring import measured_rows
 from onnxpress.costs.predicting import Prediction, model_digest, predict
-from onnxpress.costs.rates import Rates, fitted, shipped
 from onnxpress.costs.recording import recorded
 from onnxpress.costs.replaying import RecordedClock, for_judging
 from onnxpress.costs.sizes import Sizes, sizes_of
-from onnxpress.costs.store import CACHE_VARIABLE, load_table, save_table
+from onnxpress.costs.store import load_table, save_table
 from onnxpress.costs.table import CostTable, Machine, ModelTime, Row, this_machine
 
 __all__ = [
-    "CACHE_VARIABLE",
     "CostTable",
     "Machine",
-    "Measured",
     "ModelTime",
     "NodeKey",
     "Prediction",
-    "Rates",
     "RecordedClock",
     "Row",
     "Sizes",
-    "fitted",
     "for_judging",
     "load_table",
     "measured_rows",
@@ -39,7 +34,6 @@ __all__ = [
     "predict",
     "recorded",
     "save_table",
-    "shipped",
     "sizes_of",
     "this_machine",
 ]

@@ -1,8 +1,9 @@
 """Several models as one pipeline: read, run as it is used, optimized within one budget."""
 
-from onnxpress.pipelines.description import Loop, Part, Pipeline, read_pipeline
+from onnxpress.pipelines.description import Part, Pipeline, read_pipeline
 from onnxpress.pipelines.fitting import Wiring, wired
 from onnxpress.pipelines.layouts import read_folder
+from onnxpress.pipelines.loop import Loop
 from onnxpress.pipelines.optimizing import optimize_pipeline
 from onnxpress.pipelines.recipe import PipelineRecipe
 from onnxpress.pipelines.result import PartResult, PipelineResult

@@ -38,74 +38,19 @@ from typing import Any
 import tomli_w
 
 from onnxpress.errors import ModelError, UsageError, nearest_file
+from onnxpress.pipelines.loop import Loop, loop_of, loop_table
 from onnxpress.pipelines.stream import Stream, stream_of, stream_table
 from onnxpress.recipe_entries import Entries
 from onnxpress.toml_places import places_of, read_toml
 
-__all__ = ["CACHES", "FILE", "Loop", "Part", "Pipeline", "matched", "read_pipeline", "side_files"]
+__all__ = ["CACHES", "FILE", "Part", "Pipeline", "matched", "read_pipeline", "side_files"]
 
 FILE = "pipeline.toml"
 CACHES = ("float", "int8")
 _KEYS = ("cache", "part")
 _PART_KEYS = ("name", "model", "inputs", "loop", "stream")
-_LOOP_KEYS = (
-    "tokens",
-    "logits",
-    "start",
-    "end",
-    "steps",
-    "prompt",
-    "longest",
-    "mask",
-    "padded",
-    "positions",
-    "flag",
-    "first",
-    "once",
-    "cache",
-)
-_STEPS = 32
 _SIDES = (".json", ".txt", ".model", ".spm", ".jinja", ".vocab", ".bpe")
 """What configurations and tokenizers end with."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loop:
-    """How a part generates: greedily, a token a step, what it knows of the past in a cache.
-
-    Attributes:
-        tokens: the input that takes tokens, `[batch, step]`.
-        logits: the output whose last step says the next token, `[batch, step, vocabulary]`.
-        cache: outputs that are fed to inputs at the next step, by input; a `*` stands for the same
-            text in both. Empty: all tokens so far are fed at every step.
-        once: inputs of the cache that keep what the first step gave, as an encoder's keys.
-        mask: the input of ones, `[batch, past + step]`; `None`: there is none, or it is wired.
-        padded: the samples hold the mask of the prompt, with zeros in front of shorter texts.
-        positions: the input that counts tokens, `[batch, step]`.
-        flag: the bool input of a merged decoder, whether there is a past.
-        first: the part that takes the first step in place of this one.
-        start: the first token where the samples have no prompt.
-        end: tokens that end it.
-        steps: how many tokens are generated, at most.
-        prompt: of the samples' tokens, how many are given; the rest is what should follow, which
-            gives a perplexity. 0: all are a prompt.
-        longest: tokens that the part was trained for; `None`: not known.
-    """
-
-    tokens: str
-    logits: str = "logits"
-    cache: Mapping[str, str] = field(default_factory=dict)
-    once: tuple[str, ...] = ()
-    mask: str | None = None
-    padded: bool = False
-    positions: str | None = None
-    flag: str | None = None
-    first: str | None = None
-    start: int | None = None
-    end: tuple[int, ...] = ()
-    steps: int = _STEPS
-    prompt: int = 0
-    longest: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,39 +209,8 @@ def _part(entry: Entries, folder: Path) -> Part:
         entry.value("name", str),
         folder / entry.value("model", str),
         {} if inputs is None else {n: inputs.value(n, str) for n in inputs.table_itself},
-        None if loop is None else _loop(loop),
+        None if loop is None else loop_of(loop),
         None if stream is None else stream_of(stream),
-    )
-
-
-def _loop(entry: Entries) -> Loop:
-    entry.known(_LOOP_KEYS)
-    steps, prompt = entry.value("steps", int, _STEPS), entry.value("prompt", int, 0)
-    if steps < 1 or prompt < 0:
-        raise entry.error("steps", f"steps is {steps}, prompt {prompt}; expected 1 or more, 0")
-    longest = entry.value("longest", int, None)
-    if longest is not None and longest < 1:
-        raise entry.error("longest", f"longest is {longest}; expected 1 or more")
-    end = entry.table_itself.get("end", [])
-    end = end if isinstance(end, list) else [end]
-    if not all(type(token) is int for token in end):
-        raise entry.error("end", f"end is {end!r}; expected numbers of tokens")
-    cache = entry.table("cache")
-    return Loop(
-        entry.value("tokens", str),
-        entry.value("logits", str, "logits"),
-        {} if cache is None else {name: cache.value(name, str) for name in cache.table_itself},
-        entry.texts("once"),
-        entry.value("mask", str, None),
-        entry.value("padded", bool, default=False),
-        entry.value("positions", str, None),
-        entry.value("flag", str, None),
-        entry.value("first", str, None),
-        entry.value("start", int, None),
-        tuple(end),
-        steps,
-        prompt,
-        longest,
     )
 
 
@@ -320,12 +234,7 @@ def _part_table(part: Part, file: str) -> dict[str, Any]:
     if part.inputs:
         table["inputs"] = dict(part.inputs)
     if part.loop is not None:
-        said = {name: getattr(part.loop, name) for name in _LOOP_KEYS}
-        table["loop"] = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in said.items()
-            if value not in (None, (), {}, 0, False) or (name == "start" and value == 0)
-        }
+        table["loop"] = loop_table(part.loop)
     if part.stream is not None:
         table["stream"] = stream_table(part.stream)
     return table

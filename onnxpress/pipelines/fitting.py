@@ -3,19 +3,24 @@
 Sources are checked by name, type and rank, and by every size that both sides fix.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from onnxpress.errors import ModelError, nearest
-from onnxpress.pipelines.description import Part, Pipeline, matched
-from onnxpress.pipelines.stream import free_axis
+from onnxpress.pipelines.description import Part, Pipeline
+from onnxpress.pipelines.pairing import (
+    agree,
+    given_to_others,
+    misfit,
+    output_of,
+    require_inputs,
+    with_pairs,
+    with_states,
+)
+from onnxpress.pipelines.stream import free_axis, together_shape
 from onnxpress.runtime import InputSpec, Session
 
 __all__ = ["Source", "Wiring", "wired"]
-
-_INTEGERS = ("int64", "int32")
-_CACHE_WORDS = re.compile(r"past|cache", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ def wired(pipeline: Pipeline, sessions: Mapping[str, Session]) -> Wiring:
     """
     _require_one_loop(pipeline)
     parts = tuple(
-        _with_states(_with_pairs(part, sessions, pipeline.source), sessions, pipeline.source)
+        with_states(with_pairs(part, sessions, pipeline.source), sessions, pipeline.source)
         for part in pipeline.parts
     )
     pipeline = replace(pipeline, parts=parts)
@@ -64,7 +69,7 @@ def wired(pipeline: Pipeline, sessions: Mapping[str, Session]) -> Wiring:
         own = sources.setdefault(part.name, {})
         where = f"{pipeline.source}: part {part.name}"
         specs = {spec.name: spec for spec in sessions[part.name].inputs}
-        _require_inputs(part.inputs, specs, where)
+        require_inputs(part.inputs, specs, where)
         for spec in _whole(part, sessions[part.name].inputs, where):
             if _fed_by_loop(part, pipeline, spec.name):
                 continue
@@ -75,7 +80,7 @@ def wired(pipeline: Pipeline, sessions: Mapping[str, Session]) -> Wiring:
                 needed.setdefault(source.name, replace(spec, name=source.name))
         # What takes the first step of a loop gives what it computes to that loop alone.
         if part.name not in pipeline.firsts:
-            earlier[part.name] = _given_to_others(part, sessions[part.name])
+            earlier[part.name] = given_to_others(part, sessions[part.name])
     # A prompt is what the samples hold of the tokens that a loop takes.
     for part in parts:
         if part.loop is not None and part.loop.start is None:
@@ -116,75 +121,6 @@ def _before(
     return {name: outputs for name, outputs in earlier.items() if name in before}
 
 
-def _with_pairs(part: Part, sessions: Mapping[str, Session], source: str) -> Part:
-    """A part whose loop names inputs and outputs that exist, one by one."""
-    loop = part.loop
-    if loop is None:
-        return part
-    where = f"{source}: part {part.name}, loop"
-    specs = {spec.name: spec for spec in sessions[part.name].inputs}
-    told = [n for n in (loop.tokens, loop.mask, loop.positions, loop.flag) if n is not None]
-    _require_inputs(dict.fromkeys(told, ""), specs, where)
-    if specs[loop.tokens].dtype not in _INTEGERS or len(specs[loop.tokens].shape) != 2:
-        raise _misfit(where, "tokens", "int64 [batch, step]", str(specs[loop.tokens]))
-    if loop.padded and (loop.mask is None or loop.start is not None):
-        lacking = "no `mask`" if loop.mask is None else "a `start` in place of a prompt"
-        raise ModelError(
-            f"{where}: padded is of the mask of prompts, and there is {lacking}; leave it out "
-            "[N003]"
-        )
-    if loop.first is not None and loop.first not in sessions:
-        raise ModelError(
-            f"{where}: first is {loop.first!r}, which is no part"
-            f"{nearest(loop.first, list(sessions))} (there are {', '.join(sessions)}) [N003]"
-        )
-    givers = [part.name] if loop.first is None else [part.name, loop.first]
-    for giver in givers:
-        _require_output(loop.logits, sessions[giver], f"{source}: part {giver}")
-        logits = _given(sessions[giver], loop.logits)
-        # onnxruntime gives no sizes where a file does not say the rank.
-        if logits.shape and len(logits.shape) != 3:
-            raise _misfit(where, "logits", "[batch, step, vocabulary]", f"{giver}.{logits}")
-    once = {name for pattern in loop.once for name in _required(pattern, list(specs), where)}
-    cache = _pairs(loop.cache, list(specs), sessions[givers[-1]], where, "cache")
-    for name, output in cache.items():
-        # The part itself runs every step but the first.
-        if name not in once:
-            _require_output(output, sessions[part.name], f"{where}, cache of {name!r}")
-    fed = {*cache, *told, *part.inputs}
-    stray = [name for name in specs if name not in fed and _CACHE_WORDS.search(name)]
-    if stray and cache:
-        raise ModelError(
-            f"{where}: the input {stray[0]!r} looks like a cache, and no output is fed to it; name "
-            f"one of {part.name}'s in [part.loop.cache]"
-            f"{nearest(stray[0], list(sessions[givers[-1]].output_names))} [N003]"
-        )
-    for name, output in cache.items():
-        _require_same_rank(specs[name], output, sessions[givers[-1]], where)
-    return replace(part, loop=replace(loop, cache=cache, once=tuple(sorted(once))))
-
-
-def _with_states(part: Part, sessions: Mapping[str, Session], source: str) -> Part:
-    """A part whose stream names inputs and outputs that exist, one by one."""
-    stream, session = part.stream, sessions[part.name]
-    if stream is None:
-        return part
-    where = f"{source}: part {part.name}, stream"
-    specs = {spec.name: spec for spec in session.inputs}
-    _require_inputs(dict.fromkeys(stream.pieces, ""), specs, where)
-    states = _pairs(stream.states, list(specs), session, where, "state")
-    both = sorted({*stream.pieces} & {*states})
-    if both:
-        raise ModelError(f"{where}: {both[0]!r} is a state and takes pieces too; name one [N003]")
-    for name, output in states.items():
-        given = _given(session, output)
-        # onnxruntime gives no sizes where a file does not say the rank.
-        agree = not given.shape or _agree(given.shape, specs[name].shape)
-        if given.dtype != specs[name].dtype or not agree:
-            raise _misfit(where, f"state {name!r}", str(specs[name]), str(given))
-    return replace(part, stream=replace(stream, states=states))
-
-
 def _whole(part: Part, specs: Sequence[InputSpec], where: str) -> list[InputSpec]:
     """Inputs as what feeds them is: a recording where a part takes a piece of it."""
     pieces = {} if part.stream is None else part.stream.pieces
@@ -192,43 +128,6 @@ def _whole(part: Part, specs: Sequence[InputSpec], where: str) -> list[InputSpec
         free_axis(spec, pieces[spec.name], f"{where}, stream") if spec.name in pieces else spec
         for spec in specs
     ]
-
-
-def _given_to_others(part: Part, session: Session) -> Sequence[str]:
-    if part.loop is not None:
-        return [part.loop.logits]
-    carried = set() if part.stream is None else set(part.stream.states.values())
-    # What gives nothing but states gives those.
-    return [name for name in session.output_names if name not in carried] or session.output_names
-
-
-def _required(pattern: str, inputs: Sequence[str], where: str) -> dict[str, str]:
-    found = matched(pattern, inputs)
-    if not found:
-        raise ModelError(
-            f"{where}: once {pattern!r} is no input{nearest(pattern, inputs)} (there are "
-            f"{', '.join(inputs)}) [N003]"
-        )
-    return found
-
-
-def _pairs(
-    told: Mapping[str, str], inputs: Sequence[str], giver: Session, where: str, what: str
-) -> dict[str, str]:
-    """Outputs by the inputs that take them at the next step."""
-    found: dict[str, str] = {}
-    for pattern, output in told.items():
-        fitting = matched(pattern, inputs)
-        if not fitting:
-            raise ModelError(
-                f"{where}: {what} {pattern!r} is no input{nearest(pattern, inputs)} (there are "
-                f"{', '.join(inputs)}) [N003]"
-            )
-        for name, text in fitting.items():
-            given = output.replace("*", text)
-            _require_output(given, giver, f"{where}, {what} of {name!r}")
-            found[name] = given
-    return found
 
 
 def _fed_by_loop(part: Part, pipeline: Pipeline, name: str) -> bool:
@@ -271,23 +170,6 @@ def _source(
     return Source(None, told)
 
 
-def _require_inputs(names: Mapping[str, str], specs: Mapping[str, InputSpec], where: str) -> None:
-    for name in names:
-        if name not in specs:
-            raise ModelError(
-                f"{where}: there is no input {name!r}{nearest(name, list(specs))} (the model has "
-                f"{', '.join(specs)}) [N003]"
-            )
-
-
-def _require_output(name: str, session: Session, where: str) -> None:
-    if name not in session.output_names:
-        raise ModelError(
-            f"{where}: there is no output {name!r}{nearest(name, list(session.output_names))} "
-            f"(the model has {', '.join(session.output_names)}) [N003]"
-        )
-
-
 def _require_fit(
     source: Source,
     spec: InputSpec,
@@ -298,37 +180,9 @@ def _require_fit(
     """Types, ranks and fixed sizes of both ends."""
     if source.part is None:
         return
-    given = _given(sessions[source.part], source.name)
+    given = output_of(sessions[source.part], source.name)
     stream = pipeline.part(source.part).stream
-    if stream is not None and -len(given.shape) <= stream.joined < len(given.shape):
-        shape = list(given.shape)
-        shape[stream.joined] = None
-        given = replace(given, shape=tuple(shape))
-    if given.dtype != spec.dtype or not _agree(given.shape, spec.shape):
-        raise _misfit(where, f"input {spec.name!r}", str(spec), f"{source.part}.{given}")
-
-
-def _require_same_rank(spec: InputSpec, output: str, giver: Session, where: str) -> None:
-    given = _given(giver, output)
-    # Along one axis a cache grows, so that the sizes there may differ.
-    apart = sum(
-        isinstance(a, int) and isinstance(b, int) and a != b
-        for a, b in zip(given.shape, spec.shape, strict=False)
-    )
-    if given.dtype != spec.dtype or len(given.shape) != len(spec.shape) or apart > 1:
-        raise _misfit(where, f"cache {spec.name!r}", str(spec), str(given))
-
-
-def _given(session: Session, name: str) -> InputSpec:
-    return next(spec for spec in session.outputs if spec.name == name)
-
-
-def _agree(one: Sequence[object], other: Sequence[object]) -> bool:
-    pairs = zip(one, other, strict=False)
-    return len(one) == len(other) and all(
-        a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in pairs
-    )
-
-
-def _misfit(where: str, what: str, expected: str, found: str) -> ModelError:
-    return ModelError(f"{where}: {what} expects {expected}, and is given {found} [N003]")
+    if stream is not None:
+        given = replace(given, shape=together_shape(stream, given.shape))
+    if given.dtype != spec.dtype or not agree(given.shape, spec.shape):
+        raise misfit(where, f"input {spec.name!r}", str(spec), f"{source.part}.{given}")

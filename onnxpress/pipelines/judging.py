@@ -8,7 +8,7 @@ generated freely is only counted: one other token changes all that follow, in an
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 import numpy as np
@@ -19,7 +19,6 @@ from onnxpress.errors import UsageError
 from onnxpress.judge import Budget, Evaluator, Kind, Reading
 from onnxpress.pipelines.fitting import Wiring
 from onnxpress.pipelines.running import FORCED, Running
-from onnxpress.pipelines.stream import Stream
 
 __all__ = ["Figure", "Figures", "evaluator_of", "figures_of"]
 
@@ -63,11 +62,13 @@ class Figure:
         name: in words, with its unit.
         original: of the original.
         result: of the result.
+        level: whether it is dB of signal to noise, infinite where there is no noise.
     """
 
     name: str
     original: float
     result: float
+    level: bool = field(default=False, kw_only=True)
 
 
 Figures = tuple[Figure, ...]
@@ -77,7 +78,7 @@ def figures_of(original: Running, result: Running, samples: Samples) -> Figures:
     """What its user would see besides: of tokens or of a recording, and time a step."""
     last = original.wiring.pipeline.part(original.last)
     if last.stream is not None:
-        return _of_recordings(original, result, samples, last.name, last.stream)
+        return _of_recordings(original, result, samples, last.name)
     if last.loop is None:
         return ()
     found = []
@@ -94,24 +95,24 @@ def figures_of(original: Running, result: Running, samples: Samples) -> Figures:
     return tuple(found)
 
 
-def _of_recordings(
-    original: Running, result: Running, samples: Samples, part: str, stream: Stream
-) -> Figures:
+def _of_recordings(original: Running, result: Running, samples: Samples, part: str) -> Figures:
     """How near the answers stay as states are carried on, and pieces a second."""
     signal: np.ndarray | float = 0.0
     noise: np.ndarray | float = 0.0
     for feed in samples.feeds[:_FREE]:
         pairs = [running.run(feed) for running in (original, result)]
         floats = [name for name, x in pairs[0].items() if x.dtype.kind == "f" and x.ndim]
-        sums = [_first_and_last(pairs[0][n], pairs[1][n], stream.joined) for n in floats]
+        axes = original.step_axes
+        sums = [_first_and_last(pairs[0][n], pairs[1][n], axes[n]) for n in floats]
         own = np.asarray(sums, np.float64).reshape(-1, 2, 2).transpose(1, 2, 0)
         signal, noise = signal + own[:, 0], noise + own[:, 1]
     found = []
     if np.size(signal):
         with np.errstate(divide="ignore", invalid="ignore"):
-            worst = (10 * np.log10(signal / noise)).min(axis=1)
-        for words, level in zip(("first", "last"), worst, strict=True):
-            found.append(Figure(f"dB in the {words} quarter of recordings", math.inf, float(level)))
+            levels = np.where(noise == 0, math.inf, 10 * np.log10(signal / noise))
+        for words, level in zip(("first", "last"), levels.min(axis=1), strict=True):
+            name = f"dB in the {words} quarter of recordings"
+            found.append(Figure(name, math.inf, float(level), level=True))
     calls: list[str] = []
     counted = Running(original.wiring, original.sessions, lambda call: calls.append(call.part))
     counted.run(samples.feeds[0])

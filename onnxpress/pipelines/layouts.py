@@ -17,15 +17,8 @@ from typing import Any
 
 from onnxpress import model_file
 from onnxpress.errors import ModelError, UsageError
-from onnxpress.pipelines.description import (
-    FILE,
-    Loop,
-    Part,
-    Pipeline,
-    matched,
-    read_pipeline,
-    side_files,
-)
+from onnxpress.pipelines.description import FILE, Part, Pipeline, matched, read_pipeline, side_files
+from onnxpress.pipelines.loop import Loop
 
 __all__ = ["read_folder"]
 

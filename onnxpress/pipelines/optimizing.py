@@ -20,10 +20,11 @@ from onnxpress.judge import Budget, judgement
 from onnxpress.own_files import STAMP
 from onnxpress.pipelines.caching import SCALE, cache_bytes, in_bytes, key_peaks, refusal
 from onnxpress.pipelines.compressing import Work, compressed
-from onnxpress.pipelines.description import CACHES, Loop, Part, Pipeline
+from onnxpress.pipelines.description import CACHES, Part, Pipeline
 from onnxpress.pipelines.fitting import Wiring, wired
 from onnxpress.pipelines.judging import evaluator_of, figures_of
 from onnxpress.pipelines.layouts import read_folder
+from onnxpress.pipelines.loop import Loop
 from onnxpress.pipelines.recipe import PipelineRecipe
 from onnxpress.pipelines.recording import forced
 from onnxpress.pipelines.result import PartResult, PipelineResult

@@ -1,6 +1,7 @@
 """What an optimized pipeline is, and how it is written: a folder that is a pipeline itself."""
 
 import functools
+import math
 import os
 import shlex
 import shutil
@@ -166,14 +167,16 @@ class PipelineResult:
                 for m in measured.metrics
             ],
             "outputs": {
-                name: number_or_none(out.sqnr_db) for name, out in measured.outputs.items()
+                name: _number_or_words(out.sqnr_db, level=True)
+                for name, out in measured.outputs.items()
+                if out.is_float
             },
             "samples": measured.samples,
             "figures": [
                 {
                     "name": f.name,
-                    "original": number_or_none(f.original),
-                    "result": number_or_none(f.result),
+                    "original": _number_or_words(f.original, level=f.level),
+                    "result": _number_or_words(f.result, level=f.level),
                 }
                 for f in self.figures
             ],
@@ -196,10 +199,27 @@ class PipelineResult:
         }
 
 
+def _number_or_words(value: float, *, level: bool) -> float | str:
+    """What JSON cannot say as a number in words: of a level +inf is the best there is."""
+    if math.isfinite(value):
+        return float(value)
+    return "no noise" if level and value == math.inf else "not finite"
+
+
 def places_in(folder: Path, pipeline: Pipeline) -> list[Path]:
     """All files that may be written into a folder."""
     sides = (side.name for side in pipeline.side_files)
     return [folder / name for name in (FILE, RECIPE, SHARED, *pipeline.files.values(), *sides)]
+
+
+def files_read(pipeline: Pipeline) -> list[Path]:
+    """All files that a pipeline consists of: its description, models, their weights, side files.
+
+    Raises:
+        ModelError: a part is no ONNX model.
+    """
+    models = [file for part in pipeline.parts for file in model_file.files_of(part.model)]
+    return [Path(pipeline.source), *models, *pipeline.side_files]
 
 
 def require_place(pipeline: Pipeline, folder: Path, *, force: bool) -> None:
@@ -225,6 +245,11 @@ def require_place(pipeline: Pipeline, folder: Path, *, force: bool) -> None:
             )
         if not force:
             require_own_model(place)
+    if (folder / FILE).resolve() == Path(pipeline.source).resolve():
+        raise OutputError(
+            f"{folder / FILE}: would overwrite the description of the original; give another "
+            "folder with -o [O001]"
+        )
     # A folder with our recipe is an earlier result, and what else is of our names there is ours.
     ours = [FILE, SHARED, *(side.name for side in pipeline.side_files)]
     found = [name for name in ours if (folder / name).exists()]

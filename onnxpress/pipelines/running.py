@@ -8,15 +8,17 @@ same past ("teacher forcing"), as after one different token two texts have nothi
 A recording is read to its end (`stream`).
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnxpress.errors import DataError, ModelError
-from onnxpress.pipelines.description import Loop, Part
+from onnxpress.pipelines.description import Part
 from onnxpress.pipelines.fitting import Wiring
-from onnxpress.pipelines.stream import Stream, cut, first_states
+from onnxpress.pipelines.loop import Loop
+from onnxpress.pipelines.stream import Stream, cut, first_states, together
 from onnxpress.runtime import Array, Feed, InputSpec, Session
 
 __all__ = ["FORCED", "Call", "Running", "empty_cache"]
@@ -48,6 +50,7 @@ class Running:
         wiring: what feeds what.
         sessions: by part.
         last: the part whose outputs are those of the pipeline.
+        step_axes: the axis along which the steps of the stream that was run last lie, by output.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Running:
         self.wiring = wiring
         self.sessions = dict(sessions)
         self._heard = heard
+        self.step_axes: Mapping[str, int] = {}
         self.last = wiring.pipeline.last
 
     def run(self, feed: Feed, /) -> dict[str, Array]:
@@ -112,17 +116,20 @@ class Running:
         constant = self._wired(part.name, feed, made)
         pieces = cut(stream, {n: constant.pop(n) for n in stream.pieces}, where)
         specs = {spec.name: spec for spec in self.sessions[part.name].inputs}
-        states = first_states(stream, specs, {**constant, **pieces[0]}, where)
+        first = next(pieces)
+        states = first_states(stream, specs, {**constant, **first}, where)
         carried = set(stream.states.values())
         given_on = [n for n in self.sessions[part.name].output_names if n not in carried]
         rows: dict[str, list[Array]] = {name: [] for name in given_on or sorted(carried)}
-        for step, piece in enumerate(pieces):
+        for step, piece in enumerate(itertools.chain([first], pieces)):
             given = {**constant, **piece, **states}
             found = self._call(part.name, step, {name: given[name] for name in specs})
             states = {name: found[output] for name, output in stream.states.items()}
             for name, kept in rows.items():
                 kept.append(found[name])
-        return {name: _joined(kept, stream.joined) for name, kept in rows.items()}
+        joined = {name: together(stream, kept) for name, kept in rows.items()}
+        self.step_axes = {name: axis for name, (_, axis) in joined.items()}
+        return {name: found for name, (found, _) in joined.items()}
 
     def _generated(
         self, part: Part, loop: Loop, feed: Feed, made: Mapping[str, Mapping[str, Array]]
@@ -260,12 +267,6 @@ class Running:
             raise ModelError(
                 f"{self.wiring.pipeline.source}: part {part}, step {step}, with {sizes}: {error}"
             ) from error
-
-
-def _joined(steps: list[Array], axis: int) -> Array:
-    """What has no such axis gets one in front."""
-    rank = steps[0].ndim
-    return np.concatenate(steps, axis) if -rank <= axis < rank else np.stack(steps)
 
 
 def _taking_turns(part: Part, loop: Loop) -> list[str]:

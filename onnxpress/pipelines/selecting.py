@@ -1,7 +1,8 @@
 """What `--keep`, `--only` and `--exclude` mean in several parts: `[PART:][PASS:]NAME`.
 
 Without a part a selector stands for what it matches in any of them, and is unknown where it
-matches in none. Nothing but what `only` names is touched, so that a part without any is left alone.
+matches in none. As in one model, a pass touches nothing but what an `only` for it or for all names,
+so that it leaves alone a part in which none does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,21 +13,21 @@ from typing import Any
 from onnxpress import model_file, registry
 from onnxpress.contract import Pass
 from onnxpress.lossless import simplified
+from onnxpress.pinning import Pins
 from onnxpress.pipelines.description import Pipeline
 from onnxpress.pipelines.recipe import PipelineRecipe
 from onnxpress.recipe import Recipe
 from onnxpress.request import Request, planned
 from onnxpress.selectable import Selectable, selectable_sites
-from onnxpress.selection import Pins, Selection, Selector
+from onnxpress.selection import Selection, Selector
 from onnxpress.targets import load_target
 
 __all__ = ["OPTIONS", "selected"]
 
 OPTIONS = ("keep", "only", "exclude")
-_ALL = "*"
 
-Texts = Mapping[str, Sequence[str]]
-"""Selectors by option, as `onnxpress.optimize` takes them."""
+Selectors = Mapping[str, Sequence[str | Selector]]
+"""By option, as `onnxpress.optimize` takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class _Sites:
 
 def selected(
     pipeline: Pipeline, options: Mapping[str, Any], told: PipelineRecipe | None = None
-) -> dict[str, Texts]:
+) -> dict[str, Selectors]:
     """What each part's own search is told, by part.
 
     Args:
@@ -65,18 +66,18 @@ def selected(
         for part in pipeline.parts
         if (recipe := recipes[part.name]) is not None
     }
-    found: dict[str, dict[str, list[str]]] = {name: {key: [] for key in OPTIONS} for name in sites}
+    found: dict[str, dict[str, list[str | Selector]]] = {
+        name: {key: [] for key in OPTIONS} for name in sites
+    }
     for key, texts in given.items():
         for text in texts:
             known = () if key == "keep" else passes
             for name in _matching(text, known, sites, passes):
                 found[name][key].append(_without_part(text, sites))
-    for text in given["only"]:
-        pass_name = Selector.parse(_without_part(text, sites), passes).pass_name
-        for name, own in found.items():
-            if not any(Selector.parse(t, passes).pass_name == pass_name for t in own["only"]):
-                left = f"{pass_name}:{_ALL}" if pass_name else _ALL
-                own["exclude"] += [left] if sites[name].simple else []
+    limited = {_pass_of(_without_part(text, sites), passes) for text in given["only"]}
+    for own in found.values():
+        named = {_pass_of(text, passes) for text in own["only"]}
+        own["only"] += [Selector("", pass_name) for pass_name in sorted(limited - named)]
     return {part.name: found.get(part.name, {}) for part in pipeline.parts}
 
 
@@ -100,6 +101,12 @@ def _without_part(text: str, parts: Mapping[str, object]) -> str:
     return after if colon and before in parts else text
 
 
+def _pass_of(selector: str | Selector, passes: Sequence[str]) -> str:
+    """The pass that a selector of `only` is for; empty: all."""
+    (found,) = Selection.parse((), (selector,), (), passes).only
+    return found.pass_name
+
+
 def _matching(
     text: str, known: Sequence[str], sites: Mapping[str, _Sites], passes: Sequence[str]
 ) -> list[str]:
@@ -112,15 +119,16 @@ def _matching(
         passes: names of all passes that lose something, for hints.
     """
     rest = _without_part(text, sites)
-    asked = [text.partition(":")[0]] if rest != text else list(sites)
-    selector = Selector.parse(rest, known)
+    part = text.removesuffix(rest)
+    asked = [part.removesuffix(":")] if part else list(sites)
+    selector = Selector.parse(rest, known, part)
     found = [name for name in asked if selector.matches(sites[name].simple)]
     if found:
         return found
     whole = Selection((selector,))
     every = [site for name in asked for site in (*sites[name].given, *sites[name].simple)]
     where = f"the part{'' if len(asked) == 1 else 's'} {', '.join(asked)}"
-    whole.require_matches(every, passes, where, sites)
+    whole.require_matches(every, passes, where, sites, part)
     # What it matches is gone once the part is simplified: that is told.
-    Pins.of(whole, [site for name in asked for site in sites[name].simple])
+    Pins.of(whole, [site for name in asked for site in sites[name].simple], part)
     return found

@@ -13,7 +13,7 @@ Piece t is what stands from t·length − before to (t + 1)·length along the ax
 the first; what is left at the end and fills no piece is not read. States begin with zeros.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,10 +23,24 @@ from onnxpress.errors import DataError, ModelError
 from onnxpress.recipe_entries import Entries
 from onnxpress.runtime import Array, Feed, InputSpec
 
-__all__ = ["Piece", "Stream", "cut", "first_states", "free_axis", "stream_of", "stream_table"]
+__all__ = [
+    "Piece",
+    "Stream",
+    "cut",
+    "first_states",
+    "free_axis",
+    "step_axis",
+    "stream_of",
+    "stream_table",
+    "together",
+    "together_shape",
+]
 
 _KEYS = ("pieces", "states", "joined")
 _PIECE_KEYS = ("length", "before", "axis")
+
+Dim = int | str | None
+"""A size, as `InputSpec` has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +68,7 @@ class Stream:
         states: outputs that are fed to inputs at the next step, by input; a `*` stands for the
             same text in both.
         joined: the axis along which what the steps give is put together; 0, usually the batch,
-            as though all steps were one batch.
+            as though all steps were one batch. An output without it gets an axis in front.
     """
 
     pieces: Mapping[str, Piece]
@@ -107,8 +121,10 @@ def stream_table(stream: Stream) -> dict[str, Any]:
     return table
 
 
-def cut(stream: Stream, recordings: Mapping[str, Array], where: str) -> list[dict[str, Array]]:
-    """Pieces by input, a step after the other; views but for the first.
+def cut(stream: Stream, recordings: Mapping[str, Array], where: str) -> Iterator[dict[str, Array]]:
+    """Pieces by input, a step after the other, cut as they are asked for.
+
+    A piece is contiguous, as onnxruntime takes it: a copy where a recording has several rows.
 
     Args:
         stream: that takes them.
@@ -129,7 +145,7 @@ def cut(stream: Stream, recordings: Mapping[str, Array], where: str) -> list[dic
             "a smaller `length` in [part.stream.pieces] [D003]"
         )
     padded = {n: _with_zeros(recordings[n], p) for n, p in stream.pieces.items()}
-    return [{n: _at(padded[n], p, step) for n, p in stream.pieces.items()} for step in range(steps)]
+    return ({n: _at(padded[n], p, step) for n, p in stream.pieces.items()} for step in range(steps))
 
 
 def _with_zeros(array: Array, piece: Piece) -> Array:
@@ -143,6 +159,31 @@ def _at(array: Array, piece: Piece, step: int) -> Array:
     places: list[slice] = [slice(None)] * array.ndim
     places[piece.axis] = slice(first, first + piece.before + piece.length)
     return np.ascontiguousarray(array[tuple(places)])
+
+
+def step_axis(stream: Stream, rank: int) -> int | None:
+    """Of an output of one step with so many axes, along which the steps are put together.
+
+    Returns:
+        The axis; `None`: it has no such axis, and the steps lie along a new one in front.
+    """
+    return stream.joined if -rank <= stream.joined < rank else None
+
+
+def together(stream: Stream, steps: Sequence[Array]) -> tuple[Array, int]:
+    """What all steps gave as one array, and the axis of it along which they lie."""
+    axis = step_axis(stream, steps[0].ndim)
+    return (np.stack(steps), 0) if axis is None else (np.concatenate(steps, axis), axis)
+
+
+def together_shape(stream: Stream, shape: Sequence[Dim]) -> tuple[Dim, ...]:
+    """The shape of what all steps give, by that of one; how many they are is not known."""
+    axis = step_axis(stream, len(shape))
+    if axis is None:
+        return (None, *shape)
+    made = list(shape)
+    made[axis] = None
+    return tuple(made)
 
 
 def first_states(

@@ -59,7 +59,7 @@ def figure_rows(found: Document) -> list[tuple[str, str, str]]:
         for one in found["metrics"]
     ]
     lines += [
-        (f"SQNR of output {name}, dB", "", "no noise" if level is None else f"{level:.1f}")
+        (f"SQNR of output {name}, dB", "", level if isinstance(level, str) else f"{level:.1f}")
         for name, level in found["outputs"].items()
     ]
     for one in found["figures"]:
@@ -72,9 +72,9 @@ def figure_rows(found: Document) -> list[tuple[str, str, str]]:
     return lines
 
 
-def _short(figure: float | None) -> str:
-    if figure is None:
-        return ""
+def _short(figure: float | str) -> str:
+    if isinstance(figure, str):
+        return figure
     return f"{figure:,.0f}" if abs(figure) >= _WHOLE else f"{figure:.4g}"
 
 
@@ -112,7 +112,8 @@ def _key_figures(found: Document) -> list[Line]:
         lines.append(Line(metric["name"], "", value, drop))
     for one in found["figures"]:
         pair = one["original"], one["result"]
-        if one["name"].endswith("a second") and None not in pair and pair[0]:
+        numbers = not any(isinstance(figure, str) for figure in pair)
+        if one["name"].endswith("a second") and numbers and pair[0]:
             words = f"{pair[1] / pair[0]:.2f} times as many"
             lines.append(_line(one["name"], pair, _short, words))
     cache = found["cache_bytes"]["original"], found["cache_bytes"]["result"]
@@ -143,7 +144,6 @@ def _detail(part: Document) -> dict[str, Any]:
     stages = report["stages"]
     return {
         "name": part["name"],
-        "source": report["source"],
         "tone": tone,
         "verdict": sentence,
         "warnings": list(dict.fromkeys(itertools.chain(report["warnings"], _warned(report)))),

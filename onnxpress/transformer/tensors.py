@@ -139,14 +139,3 @@ class Tensors:
                 if above not in seen:
                     seen.add(above)
                     waiting.append(above)
-
-    def moved_into(self, value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
-        """Readers of a tensor, and of what it is only moved into: the node, and which input."""
-        waiting, seen = [value], {value}
-        for current in waiting:
-            for user, index in current.uses():
-                yield user, index
-                if user.op_type in _MOVING and index == 0 and len(waiting) < _FARTHEST:
-                    fresh = [user.outputs[0]] if "Quantize" in user.op_type else user.outputs
-                    waiting += [made for made in fresh if made not in seen]
-                    seen.update(fresh)

@@ -5,6 +5,7 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from command_line import message, run
 
@@ -48,6 +49,22 @@ def test_samples_are_not_overwritten(
     assert done.exit_code == 2
     assert f"would overwrite {option}" in " ".join(message(done).split())
     assert Path("data.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize("output", ["-o", "--report", "--json"])
+def test_weights_beside_the_model_are_not_overwritten(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, linear_model: Path, output: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = onnx.load(linear_model)
+    onnx.save(
+        model, "apart.onnx", save_as_external_data=True, location="apart.data", size_threshold=0
+    )
+    before = Path("apart.data").read_bytes()
+    done = run("optimize", "apart.onnx", "-o", "out.onnx", "--force", output, "apart.data")
+    assert done.exit_code == 2
+    assert "would overwrite weights of the input" in " ".join(message(done).split())
+    assert Path("apart.data").read_bytes() == before
 
 
 def test_a_link_to_the_input_is_the_input(

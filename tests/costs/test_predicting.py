@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from costs_of import MACHINE, keys_of, mlp, model_of, row_of, table_of
 
-from onnxpress.costs import CostTable, ModelTime, NodeKey, fitted, model_digest, predict, shipped
+from onnxpress.costs import CostTable, ModelTime, NodeKey, model_digest, predict
+from onnxpress.costs.rates import fitted, shipped
 
 
 def test_a_model_of_known_nodes_takes_the_sum_of_their_rows() -> None:

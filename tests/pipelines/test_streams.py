@@ -1,10 +1,14 @@
 """A part that carries states is run over a whole recording, piece by piece, and judged on all."""
 
+import math
 import re
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.parser
 import onnxruntime as ort
 import pytest
 from streams import (
@@ -23,9 +27,11 @@ from onnxpress import Budget
 from onnxpress.data import Samples
 from onnxpress.errors import DataError, ModelError, RecipeError
 from onnxpress.pipelines import Piece, Running, optimize_pipeline, read_folder, wired
+from onnxpress.pipelines.judging import figures_of
 from onnxpress.pipelines.recording import forced, recorded
 from onnxpress.pipelines.result import RECIPE
-from onnxpress.runtime import Session
+from onnxpress.pipelines.stream import Stream, cut
+from onnxpress.runtime import Array, Feed, Session
 
 ONE = np.array(1, np.float32)
 STEPS = 20
@@ -88,6 +94,38 @@ def test_a_part_before_makes_the_recording_and_one_behind_reads_all_steps(tmp_pa
     assert np.allclose(found[:, 0], by_hand(features, 1.0)[0], atol=1e-4)
 
 
+def write_smoother(path: Path, given: str) -> None:
+    """Twice the levels, of a shape such as `[steps]`."""
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        smoother (float{given} level) => (float{given} twice) {{ twice = Add (level, level) }}"""
+    )
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize("joined", [0, -1])
+def test_a_scalar_of_every_step_is_given_on_as_steps(tmp_path: Path, joined: int) -> None:
+    write_recurrent(tmp_path / "net.onnx", level=True)
+    write_smoother(tmp_path / "smoother.onnx", "[steps]")
+    told = f"[part.stream]\njoined = {joined}\n[part.stream.pieces.x]"
+    second = "[[part]]\nname = 'smoother'\nmodel = 'smoother.onnx'\n"
+    text = STREAM.replace("[part.stream.pieces.x]", told) + second
+    (tmp_path / "pipeline.toml").write_text(text)
+    (sound,) = recordings(1, batch=3)
+    found = running(tmp_path).run({"x": sound, "gain": ONE})["twice"]
+    assert np.allclose(found, 2 * by_hand(sound, 1.0).mean(axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("given", ["", "[steps, 4]"])
+def test_a_scalar_of_every_step_does_not_fit_another_rank(tmp_path: Path, given: str) -> None:
+    write_recurrent(tmp_path / "net.onnx", level=True)
+    write_smoother(tmp_path / "smoother.onnx", given)
+    second = "[[part]]\nname = 'smoother'\nmodel = 'smoother.onnx'\n"
+    (tmp_path / "pipeline.toml").write_text(STREAM + second)
+    with pytest.raises(ModelError, match=r"is given net\.level: float32\[\?\].*N003"):
+        running(tmp_path)
+
+
 def test_what_is_written_reads_the_same(folder: Path, tmp_path: Path) -> None:
     pipeline = read_folder(folder)
     (part,) = pipeline.parts
@@ -113,6 +151,12 @@ def test_what_is_written_reads_the_same(folder: Path, tmp_path: Path) -> None:
         ("length = 24", "", RecipeError, "length"),
         ("[part.stream.pieces.x]", "[part.stream.pieces.state]", ModelError, "is a state and"),
         (
+            "[part.stream.pieces.x]",
+            "[part.stream]\njoined = 2\n[part.stream.pieces.x]",
+            ModelError,
+            r"joined is 2, and no output has such an axis \(y: .*\); expected one from -2 to 1 ",
+        ),
+        (
             "[part.stream.states]",
             "[part.loop]\ntokens = 'x'\n[part.stream.states]",
             RecipeError,
@@ -128,6 +172,42 @@ def test_what_is_wrong_is_told_with_what_is_right(
     with pytest.raises(error) as raised:
         running(tmp_path)
     assert re.search(said, str(raised.value))
+
+
+def test_quarters_are_those_of_the_steps_where_they_lie_in_front(tmp_path: Path) -> None:
+    """An output [batch] among others that are joined along axis 1 becomes [steps, batch]."""
+    write_recurrent(tmp_path / "net.onnx", flat=True)
+    joined = "[part.stream]\njoined = 1\n[part.stream.pieces.x]"
+    (tmp_path / "pipeline.toml").write_text(STREAM.replace("[part.stream.pieces.x]", joined))
+    original = running(tmp_path)
+    feed = {"x": recordings(1, batch=8)[0], "gain": ONE}
+    found = original.run(feed)
+    assert {name: x.shape for name, x in found.items()} == {"y": (8, STEPS), "flat": (STEPS, 8)}
+    assert original.step_axes == {"y": 1, "flat": 0}
+
+    class Late(Running):
+        """Answers of the last quarter are wrong."""
+
+        def run(self, feed: Feed, /) -> dict[str, Array]:
+            found = super().run(feed)
+            shift = np.repeat([0.0, 1.0], [STEPS - STEPS // 4, STEPS // 4])
+            return {"y": found["y"] + shift, "flat": found["flat"] + shift[:, np.newaxis]}
+
+    late = Late(original.wiring, original.sessions)
+    first, last, _ = figures_of(original, late, Samples((feed,), None, "one"))
+    assert first.result == math.inf
+    assert last.result < 0
+
+
+def test_pieces_of_a_batch_are_not_all_in_memory_at_once() -> None:
+    recording = np.zeros((2, 1_000_000), np.float32)
+    stream = Stream({"x": Piece(1000)})
+    tracemalloc.start()
+    assert sum(piece["x"].shape == (2, 1000) for piece in cut(stream, {"x": recording}, "")) == 1000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Two pieces of 8 kB, where all are 8 MB.
+    assert peak < recording.nbytes / 10
 
 
 def test_a_recording_shorter_than_a_piece_is_refused(folder: Path) -> None:

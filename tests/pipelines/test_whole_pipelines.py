@@ -1,16 +1,21 @@
 """A pipeline keeps its one budget on unseen samples, is smaller, and its recipe makes the same."""
 
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
+from command_line import message, run
 from decoders import prompts, write_decoder, write_encoder, write_head, write_merged, write_seq2seq
 
 from onnxpress import Budget
 from onnxpress.cli import cli
 from onnxpress.errors import NoSamplesError, OutputError, RecipeError, UsageError
+from onnxpress.judge import OutputFidelity
 from onnxpress.passes.quantize import Quantize
 from onnxpress.pipelines import (
     PipelineRecipe,
@@ -21,9 +26,11 @@ from onnxpress.pipelines import (
     read_folder,
     wired,
 )
+from onnxpress.pipelines.judging import Figure
 from onnxpress.pipelines.result import RECIPE, require_place
 from onnxpress.pipelines.running import FORCED
 from onnxpress.pipelines.sharing import SHARED
+from onnxpress.report.pipeline import figure_rows
 from onnxpress.runtime import Session
 
 CALIBRATION = {"input_ids": prompts(40)}
@@ -193,6 +200,30 @@ def test_a_recipe_with_an_unknown_cache_is_refused(written: Path, tmp_path: Path
         PipelineRecipe.load(tmp_path / "recipe.toml")
 
 
+def test_no_noise_is_said_of_floats_without_any_alone(optimized: PipelineResult) -> None:
+    nan = math.nan
+    outputs = {
+        "same": OutputFidelity(math.inf, 1.0, 0.0, 1.0),
+        "broken": OutputFidelity(-math.inf, 0.0, math.inf, 0.0),
+        "label": OutputFidelity(nan, nan, nan, 0.5),
+    }
+    figures = (
+        Figure("dB", math.inf, nan, level=True),
+        Figure("perplexity", 3.0, math.inf),
+    )
+    measurement = replace(optimized.measurement, outputs=outputs, metrics=())
+    found = replace(optimized, measurement=measurement, figures=figures).document(figures=False)
+    json.dumps(found, allow_nan=False)
+    rows = {name: rest for name, *rest in figure_rows(found)}
+    rows.pop("bytes of cache a token")
+    assert rows == {
+        "SQNR of output same, dB": ["", "no noise"],
+        "SQNR of output broken, dB": ["", "not finite"],
+        "dB": ["no noise", "not finite"],
+        "perplexity": ["3", "not finite"],
+    }
+
+
 def test_a_place_that_is_no_folder_is_told_before_the_search(seq2seq: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"file is no folder, or closed to you.*O002"):
@@ -207,6 +238,47 @@ def test_without_samples_it_says_what_they_hold(seq2seq: Path) -> None:
 def test_the_original_is_never_written_over(optimized: PipelineResult, seq2seq: Path) -> None:
     with pytest.raises(OutputError, match="would overwrite a part of the original"):
         optimized.save(seq2seq, force=True)
+
+
+def test_a_description_of_models_elsewhere_is_not_written_over(
+    optimized: PipelineResult, tmp_path: Path
+) -> None:
+    described = tmp_path / "pipeline.toml"
+    described.write_text("# mine")
+    pipeline = replace(optimized.pipeline, source=str(described))
+    with pytest.raises(OutputError, match=r"would overwrite the description of the original.*O001"):
+        require_place(pipeline, tmp_path, force=True)
+
+
+@pytest.mark.parametrize("option", ["--report", "--json"])
+@pytest.mark.parametrize(
+    "name", ["pipeline.toml", "head.onnx.data", "tokenizer.json", "encoder.onnx", "samples.npz"]
+)
+def test_a_report_takes_the_place_of_no_file_of_the_pipeline(
+    tmp_path: Path, name: str, option: str
+) -> None:
+    write_encoder(tmp_path / "encoder.onnx")
+    write_head(tmp_path / "head.onnx")
+    head = onnx.load(tmp_path / "head.onnx")
+    onnx.save(
+        head,
+        tmp_path / "head.onnx",
+        save_as_external_data=True,
+        location="head.onnx.data",
+        size_threshold=0,
+    )
+    np.savez(tmp_path / "samples.npz", input_ids=CALIBRATION["input_ids"])
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "pipeline.toml").write_text(
+        "".join(f"[[part]]\nname = '{n}'\nmodel = '{n}.onnx'\n" for n in ("encoder", "head"))
+    )
+    before = (tmp_path / name).read_bytes()
+    given = ["--calibration", tmp_path / "samples.npz", "--force", option, tmp_path / name]
+    done = run("optimize", tmp_path, "-o", tmp_path / "out", *given)
+    assert done.exit_code == 2
+    assert "O001" in message(done)
+    assert (tmp_path / name).read_bytes() == before
+    assert not (tmp_path / "out").exists()
 
 
 def test_files_of_others_are_replaced_with_force_alone(

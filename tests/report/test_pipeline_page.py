@@ -78,6 +78,9 @@ def test_the_page_shows_the_whole_and_each_part(folder: Path, found: dict[str, A
         shown = f"Part <bdi>{part['name']}</bdi>" in text
         assert shown is part["optimized"], part["name"]
         assert text.count(part["name"]) > 1
+    optimized = [part for part in found["parts"] if part["optimized"]]
+    # One of the whole, and one of each part with a report.
+    assert text.count('<p class="verdict good">Within the budget: ') == 1 + len(optimized)
     assert "[[part]]" in text
     assert "pipeline.recipe" not in text
     assert found["command"] in text.replace("&#39;", "'")

@@ -18,10 +18,11 @@ from onnxpress.graph import Names
 from onnxpress.layers import find_layers
 from onnxpress.passes.quantize import Quantize
 from onnxpress.passes.quantize.folding import divide, divisible
+from onnxpress.pinning import Pins
 from onnxpress.pool import Pool
 from onnxpress.runtime import Array, Session, executed_operators
 from onnxpress.selectable import selectable_sites
-from onnxpress.selection import Pins, Selection, Selector
+from onnxpress.selection import Selection, Selector
 from onnxpress.targets import load_target
 
 CHAINS = {
