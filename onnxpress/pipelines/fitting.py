@@ -6,6 +6,7 @@ Sources are checked by name, type and rank, and by every size that both sides fi
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from onnxpress import model_file
 from onnxpress.errors import ModelError, nearest
 from onnxpress.pipelines.description import Part, Pipeline
 from onnxpress.pipelines.pairing import (
@@ -74,7 +75,7 @@ def wired(pipeline: Pipeline, sessions: Mapping[str, Session]) -> Wiring:
             if _fed_by_loop(part, pipeline, spec.name):
                 continue
             source = _source(part, spec, _before(part, earlier, pipeline), where)
-            _require_fit(source, spec, sessions, pipeline, where)
+            _require_fit(source, spec, sessions, part, pipeline)
             own[spec.name] = source
             if source.part is None:
                 needed.setdefault(source.name, replace(spec, name=source.name))
@@ -174,15 +175,26 @@ def _require_fit(
     source: Source,
     spec: InputSpec,
     sessions: Mapping[str, Session],
+    part: Part,
     pipeline: Pipeline,
-    where: str,
 ) -> None:
-    """Types, ranks and fixed sizes of both ends."""
+    """Types, ranks and fixed sizes of both ends, as far as the files say them."""
     if source.part is None:
         return
-    given = output_of(sessions[source.part], source.name)
-    stream = pipeline.part(source.part).stream
-    if stream is not None:
-        given = replace(given, shape=together_shape(stream, given.shape))
-    if given.dtype != spec.dtype or not agree(given.shape, spec.shape):
-        raise misfit(where, f"input {spec.name!r}", str(spec), f"{source.part}.{given}")
+    giver = pipeline.part(source.part)
+    given = output_of(sessions[giver.name], source.name)
+    known = _says_rank(giver, given) and _says_rank(part, spec)
+    if giver.stream is not None:
+        given = replace(given, shape=together_shape(giver.stream, given.shape))
+    if given.dtype != spec.dtype or (known and not agree(given.shape, spec.shape)):
+        where = f"{pipeline.source}: part {part.name}"
+        raise misfit(where, f"input {spec.name!r}", str(spec), f"{giver.name}.{given}")
+
+
+def _says_rank(part: Part, spec: InputSpec) -> bool:
+    """Whether no size means no axis: onnxruntime says none of an unknown rank either."""
+    if spec.shape:
+        return True
+    graph = model_file.parsed(part.model).graph
+    ends = (value for value in (*graph.input, *graph.output) if value.name == spec.name)
+    return any(value.type.tensor_type.HasField("shape") for value in ends)

@@ -126,6 +126,33 @@ def test_a_scalar_of_every_step_does_not_fit_another_rank(tmp_path: Path, given:
         running(tmp_path)
 
 
+@pytest.mark.parametrize("side", ["net", "smoother"])
+def test_an_unknown_rank_fits_whatever_it_is(tmp_path: Path, side: str) -> None:
+    write_recurrent(tmp_path / "net.onnx")
+    write_smoother(tmp_path / "smoother.onnx", "[steps, 1]")
+    model = onnx.load(tmp_path / f"{side}.onnx")
+    if side == "net":
+        # A shape whose length onnxruntime does not find by itself.
+        graph = onnx.parser.parse_graph(
+            """shaped (float[n, 1] y) => (float[n, 1] level) <int64[2] to = {-1, 1}> {
+                all = Cast <to = 9> (to) some = Compress (to, all) level = Reshape (y, some) }"""
+        )
+        model.graph.node.extend(graph.node)
+        model.graph.initializer.extend(graph.initializer)
+        model.graph.output[0].name = "level"
+    ends = model.graph.output if side == "net" else model.graph.input
+    ends[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, tmp_path / f"{side}.onnx")
+    wire = "[part.inputs]\nlevel = 'net.{}'\n".format("level" if side == "net" else "y")
+    second = "[[part]]\nname = 'smoother'\nmodel = 'smoother.onnx'\n"
+    (tmp_path / "pipeline.toml").write_text(STREAM + second + wire)
+    made = running(tmp_path)
+    specs = made.sessions[side].outputs if side == "net" else made.sessions[side].inputs
+    assert specs[0].shape == ()
+    (sound,) = recordings(1)
+    assert made.run({"x": sound, "gain": ONE})["twice"].shape == (STEPS, 1)
+
+
 def test_what_is_written_reads_the_same(folder: Path, tmp_path: Path) -> None:
     pipeline = read_folder(folder)
     (part,) = pipeline.parts
