@@ -18,6 +18,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from onnxpress.blockwise import Blockwise, recorded
+from onnxpress.brief_names import briefly_named
 from onnxpress.contract import Stage
 from onnxpress.conversion import fix_shapes
 from onnxpress.errors import UsageError
@@ -97,6 +98,8 @@ def without_room(
     def followed(samples: RunsByBlocks) -> tuple[list[StageResult], ir.Model, Validation | None]:
         stages = _stages(model, original, plan, request, samples, refusal)
         final = (stages[-1].model if stages else model).clone()
+        if _lossy(stages):
+            final = briefly_named(final, original.model)
         return stages, final, None if judge is None else _judged(judge, final, means)
 
     stages, final, validation = followed(samples)
@@ -117,7 +120,7 @@ def without_room(
             preparation=samples.sets.preparation or recipe.preparation,
         )
     done = stamped(original, final, recipe, stages)
-    lossy = [stage for stage in stages if stage.pass_.stage.loses and stage.decisions]
+    lossy = _lossy(stages)
     grown = kept_small(final, original.model, original.nbytes, shed=not lossy)
     how = _HOW_RUN if judge else "nothing was run and compared"
     warnings = [
@@ -133,8 +136,17 @@ def without_room(
     problems = _problems(request, stages, judge, validation) if lossy or judge else []
     result = result_of(original, final, done, stages, started, warnings)
     return replace(
-        result, validation=validation, problems=tuple(problems), within_budget=not problems
+        result,
+        validation=validation,
+        problems=tuple(problems),
+        within_budget=not problems,
+        named=stages[-1].model if lossy else None,
     )
+
+
+def _lossy(stages: Sequence[StageResult]) -> list[StageResult]:
+    """Those that lost something."""
+    return [stage for stage in stages if stage.pass_.stage.loses and stage.decisions]
 
 
 def _stages(

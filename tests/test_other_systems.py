@@ -24,7 +24,7 @@ def locking(descriptor, mode, count):
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 msvcrt = types.ModuleType("msvcrt")
-msvcrt.LK_NBLCK, msvcrt.locking = 2, locking
+msvcrt.LK_LOCK, msvcrt.LK_NBLCK, msvcrt.locking = 1, 2, locking
 sys.modules["msvcrt"] = msvcrt
 sys.modules["fcntl"] = sys.modules["resource"] = sys.modules["pwd"] = None
 for name in ("fork", "killpg", "geteuid", "getppid", "sysconf", "O_DIRECTORY", "O_NOFOLLOW"):

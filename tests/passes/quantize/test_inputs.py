@@ -210,7 +210,7 @@ def test_sigmoid_has_the_range_of_the_function_and_gates_in_integers() -> None:
         clock=BY_WORK,
     )
     assert result.within_budget, result.problems
-    scale = result.model.graph.initializers["s_scale"].const_value
+    scale = (result.named or result.model).graph.initializers["s_scale"].const_value
     assert scale is not None
     assert float(scale.numpy()) == pytest.approx(1 / 255)
     kernels = executed_operators(result.model)
@@ -269,7 +269,7 @@ def test_concat_shares_a_scale_where_that_costs_at_most_a_bit(
     assert result.within_budget, result.problems
     scales = {
         name: float(value.const_value.numpy())
-        for name, value in result.model.graph.initializers.items()
+        for name, value in (result.named or result.model).graph.initializers.items()
         if name in ("a_scale", "b_scale") and value.const_value is not None
     }
     assert (scales["a_scale"] == scales["b_scale"]) is shared

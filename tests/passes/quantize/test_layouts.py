@@ -221,7 +221,7 @@ def test_sixteen_bit_range_performs_the_clip_and_otherwise_reaches_beyond_what_w
         clock=BY_WORK,
     )
     top = {}
-    for name, value in result.model.graph.initializers.items():
+    for name, value in (result.named or result.model).graph.initializers.items():
         if name.endswith("_wide_scale") and value.const_value is not None:
             top[name[0]] = float(value.const_value.numpy()) * 65535
     assert top["y"] == pytest.approx(6.0)
