@@ -218,8 +218,9 @@ def measured(one: Configuration, judge: Judge, folder: Path, limit_s: float) -> 
     cell = {key: took[key] for key in ("wall_s", "processor_s", "peak_mb")}
     # Ours ends with 1 where a budget could not be kept, and writes a model all the same.
     if not out.exists():
-        return cell | {"error": took["message"] or f"exit status {took['status']}, no output"}
+        said = took["message"] or f"exit status {took['status']}, no output"
+        return cell | {"error": said.replace(f"{folder}/", "")}
     try:
         return cell | judge.figures(out)
     except OnnxpressError as error:
-        return cell | {"error": f"its model: {error}"}
+        return cell | {"error": f"its model: {error}".replace(f"{folder}/", "")}
