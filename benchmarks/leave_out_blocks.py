@@ -155,20 +155,31 @@ def fitted(x: Array, y: Array, form: str) -> tuple[Array | None, Array | None]:
     wanted = y - x
     if form == FORMS[1]:
         return None, wanted.mean(0)
+    return ridge(x, wanted, _RIDGE)
+
+
+def ridge(x: Array, wanted: Array, strength: float) -> tuple[Array, Array]:
+    """A and b of the best A·x + b, by rows; the strength is of the inputs' mean power."""
     centre, target = x.mean(0), wanted.mean(0)
     gram = (x - centre).T @ (x - centre)
-    gram += _RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
+    gram += strength * np.trace(gram) / len(gram) * np.eye(len(gram))
     matrix = np.linalg.solve(gram, (x - centre).T @ (wanted - target))
     return matrix, target - centre @ matrix
 
 
-def main() -> None:
-    """Print a line for every round of every form."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def network_parser(description: str) -> argparse.ArgumentParser:
+    """A folder with a network, and how many of its samples are fitted to and judged by."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--calibration", default="calibration")
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--evaluation", type=int, default=64)
+    return parser
+
+
+def main() -> None:
+    """Print a line for every round of every form."""
+    parser = network_parser(__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
     given = parser.parse_args()

@@ -9,16 +9,14 @@ activation is GELU, also A = W₁·diag(E[GELU′(u)])·W₂ for normal u of the
 which is the best there is for normal x (Bussgang 1952), and needs no y but its mean.
 """
 
-import argparse
 import math
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from joint_rank import Weights
-from leave_out_blocks import Network, decibels, feeds_of
+from leave_out_blocks import Network, decibels, feeds_of, network_parser, ridge
 
 from onnxpress.transformer import find_structure
 
@@ -36,12 +34,7 @@ def expected_slopes(mean: Array, deviation: Array) -> Array:
 
 def main() -> None:
     """Print a line for each MLP."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--calibration", default="calibration")
-    parser.add_argument("--samples", type=int, default=64)
-    parser.add_argument("--evaluation", type=int, default=64)
-    given = parser.parse_args()
+    given = network_parser(__doc__.splitlines()[0]).parse_args()
     model = onnx.load(given.folder / "model.onnx")
     structure = find_structure(ir.from_proto(model))
     assert structure is not None
@@ -57,17 +50,16 @@ def main() -> None:
         known, other = network.run(looked_at), network.run(unseen)
         x, y = known[source], known[branch]
         centre, target = x.mean(0), y.mean(0)
-        gram = (x - centre).T @ (x - centre)
-        plain = gram / len(x)
-        gram += _RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
-        matrix = np.linalg.solve(gram, (x - centre).T @ (y - target))
-        found = other[branch] - ((other[source] - centre) @ matrix + target)
+        matrix, offset = ridge(x, y, _RIDGE)
+        found = other[branch] - (other[source] @ matrix + offset)
         alone = decibels(other[branch], other[branch] - found)
         behind = decibels(other[total], other[total] - found)
         words = f"MLP {number} ({len(x):,} rows): {alone:.1f} dB, stream {behind:.1f} dB"
         if addition.mlps[0].activation.lower() == "gelu":
             first, second = stored.whole(up), stored.read(addition.mlps[0].down.name)
-            spread = np.sqrt(np.einsum("ij,ik,kj->j", first[:-1], plain, first[:-1]))
+            spread = np.sqrt(
+                np.einsum("ij,ik,kj->j", first[:-1], np.cov(x.T, bias=True), first[:-1])
+            )
             slopes = expected_slopes(centre @ first[:-1] + first[-1], spread)
             matrix = first[:-1] @ (slopes[:, None] * second)
             found = other[branch] - ((other[source] - centre) @ matrix + target)

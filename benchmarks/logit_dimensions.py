@@ -15,16 +15,14 @@ are put back at full width with zeros, so that nothing but the arithmetic change
 compared over evaluation samples, which chose nothing.
 """
 
-import argparse
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from joint_rank import Weights
-from leave_out_blocks import Feed, Network, feeds_of, figures
+from leave_out_blocks import Feed, Network, feeds_of, figures, network_parser
 
 from onnxpress.transformer import find_structure
 from onnxpress.transformer.attention import Attention
@@ -156,11 +154,7 @@ def cut(
 
 def main() -> None:
     """Print a line for each width, with and without compensation."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--calibration", default="calibration")
-    parser.add_argument("--samples", type=int, default=64)
-    parser.add_argument("--evaluation", type=int, default=64)
+    parser = network_parser(__doc__.splitlines()[0])
     parser.add_argument("--keep", type=float, nargs="+", default=[1.0, 0.9, 0.75, 0.5])
     given = parser.parse_args()
     model = onnx.load(given.folder / "model.onnx")
