@@ -116,7 +116,7 @@ class Attempt:
     @property
     def lossy(self) -> bool:
         """Whether anything was done that spends of the budget."""
-        return any(stage.pass_.stage.loses and stage.decisions for stage in self.stages)
+        return any(stage.lost for stage in self.stages)
 
 
 def judged_attempt(
@@ -387,7 +387,7 @@ def attempt_of(run: Run, variant: Variant, timed: Latency | None = None) -> Atte
     assert original is not None
     budget_s = _HURRIED_S if run.options.out_of_time() else _CLOCK_S
     latency = timed or run.request.clock(original, session, feeds[0], budget_s=budget_s)
-    lossy = any(stage.pass_.stage.loses and stage.decisions for stage in stages)
+    lossy = any(stage.lost for stage in stages)
     written = briefly_named(current, run.original.model) if lossy else current
     # What is judged is what is written.
     small = model_file.weight_bytes(current) < SMALL_BYTES and written is current

@@ -98,7 +98,7 @@ def without_room(
     def followed(samples: RunsByBlocks) -> tuple[list[StageResult], ir.Model, Validation | None]:
         stages = _stages(model, original, plan, request, samples, refusal)
         final = (stages[-1].model if stages else model).clone()
-        if _lossy(stages):
+        if any(stage.lost for stage in stages):
             final = briefly_named(final, original.model)
         return stages, final, None if judge is None else _judged(judge, final, means)
 
@@ -120,7 +120,7 @@ def without_room(
             preparation=samples.sets.preparation or recipe.preparation,
         )
     done = stamped(original, final, recipe, stages)
-    lossy = _lossy(stages)
+    lossy = [stage for stage in stages if stage.lost]
     grown = kept_small(final, original.model, original.nbytes, shed=not lossy)
     how = _HOW_RUN if judge else "nothing was run and compared"
     warnings = [
@@ -142,11 +142,6 @@ def without_room(
         within_budget=not problems,
         named=stages[-1].model if lossy else None,
     )
-
-
-def _lossy(stages: Sequence[StageResult]) -> list[StageResult]:
-    """Those that lost something."""
-    return [stage for stage in stages if stage.pass_.stage.loses and stage.decisions]
 
 
 def _stages(

@@ -45,7 +45,7 @@ def recovered(
     if decisions is not None:
         return replayed(run, pool, model, decisions, ())
     note = ""
-    if not any(stage.pass_.stage.loses and stage.decisions for stage in before):
+    if not any(stage.lost for stage in before):
         note = _NOTHING
     elif run.calibration is None:
         note = _NO_SAMPLES

@@ -47,3 +47,8 @@ class StageResult:
     costliest: "tuple[Cost, ...]" = ()
     sated: bool = False
     session: Session | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def lost(self) -> bool:
+        """Whether anything was done that spends of the budget."""
+        return self.pass_.stage.loses and bool(self.decisions)
