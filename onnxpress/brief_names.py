@@ -1,8 +1,8 @@
 """Names that we made are told briefly where they are much of a file.
 
 A pair of QuantizeLinear and DequantizeLinear has six names, each written where it is made and
-where it is read; after a long one of the exporter's they are a fifth of a small file. What stood
-in the original keeps its name: people and `diff` look for it.
+where it is read; after long ones of the exporter's they are up to a fifth of a small file. What
+stood in the original keeps its name: people and `diff` look for it.
 """
 
 import itertools
