@@ -1,6 +1,7 @@
-"""Check the committed models on CUDA and TensorRT: for a machine with an NVIDIA GPU.
+"""Check models on CUDA and TensorRT: for a machine with an NVIDIA GPU.
 
     python benchmarks/ep/cuda.py [--wheels FOLDER] [--python PYTHON] [--output docs/cuda.md]
+        [--model NAME …] [--form NAME …] [--batch NUMBER …]
 
 Needs Python with onnxruntime's CPU build and this package, and torch for its CUDA libraries; no
 network. `onnxruntime-gpu` comes as a wheel in pieces of at most 60 MiB, made where there is one:
@@ -12,25 +13,33 @@ network. `onnxruntime-gpu` comes as a wheel in pieces of at most 60 MiB, made wh
 CPU build's in the checking process alone. Without `--wheels` the interpreter given by `--python`
 (default: this one) must have `onnxruntime-gpu`.
 
-Models: the committed networks as they are, and pressed for the targets `cuda` and `tensorrt`, as
-`optimize` does by default. Placement, kernels, outputs and interleaved latency as in
-`onnxpress validate --ep cuda`. Takes under five minutes: at most 60 s for each check, and the
-search for each pressed model ends after 30 s.
+By default the committed networks, as they are and optimized for the targets `cuda` and `tensorrt`,
+which takes under five minutes: at most 60 s for each check, and each search ends after 30 s.
+`--model` takes those of `matrix.py` too, once they are fetched, and `--form` its layouts and `int4`
+(weights in blocks, MatMulNBits where there is one). `--batch 32` feeds each sample 32 times over,
+for models whose batch is open. Placement, kernels, outputs and interleaved latency as in
+`onnxpress validate --ep cuda`; the speed is relative to the float model on the same provider.
 """
 
 import argparse
 import datetime as dt
+import itertools
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matrix import FILES, NO_LIMIT_DB, press
+
 import onnxpress
-from onnxpress import model_file
-from onnxpress.data import load_samples
+from onnxpress import model_file, registry
+from onnxpress.data import Samples, load_samples
 from onnxpress.judge import Budget, Evaluator
 from onnxpress.providers import ProviderOptions, check_providers
 from onnxpress.report.columns import PROVIDER_COLUMNS, Column
@@ -41,10 +50,17 @@ from onnxpress.runtime import Session
 MODELS = Path(__file__).parents[2] / "models"
 NAMES = ("fashion_cnn", "fashion_mlp", "fashion_mobile")
 PROVIDERS = ("cuda", "tensorrt")
+FASHION = tuple(MODELS / f"fashion_{part}.npz" for part in ("calibration", "evaluation"))
+ALL_FILES = {**{name: (MODELS / f"{name}.onnx", *FASHION) for name in NAMES}, **FILES}
+FORMS = ("fp32", "fp16", "u8s8", "int4", *PROVIDERS)
+SAMPLES = {1: 64, 32: 8}
 COLUMNS: tuple[Column[Any], ...] = (
     Column("model", "model", None, number=False),
-    Column("form", "optimized for", None, number=False),
+    Column("form", "form", None, number=False),
+    Column("batch", "batch", None),
+    Column("bytes", "bytes", None),
     *(column for column in PROVIDER_COLUMNS if column.heading),
+    Column("milliseconds", "ms, float and this", None),
     Column("detail", "detail", None, number=False),
 )
 
@@ -83,31 +99,67 @@ def gpu() -> str:
         return "no NVIDIA GPU"
 
 
-def rows(config: Path) -> list[str]:
-    """One row for each model, form and provider."""
-    lines = []
-    for name in NAMES:
-        original = MODELS / f"{name}.onnx"
+def repeated(samples: Samples, batch: int) -> Samples:
+    """Each sample `batch` times over, along the first axis."""
+    return replace(
+        samples,
+        labels=None,
+        feeds=tuple(
+            {name: np.repeat(array, batch, axis=0) for name, array in feed.items()}
+            for feed in samples.feeds
+        ),
+    )
+
+
+def pressed(name: str, form: str, folder: Path) -> Path:
+    """A model in one form, made once."""
+    original, calibration, _ = ALL_FILES[name]
+    target = folder / f"{name}.{form}.onnx"
+    if form not in (*PROVIDERS, "int4"):
+        return press(name, form, folder, ALL_FILES)
+    if not target.exists():
+        settings: dict[str, Any] = {"target": form, "time_limit": 30}
+        if form == "int4":
+            quantize = registry.create("quantize", {"form": "weight_only", "weight_bits": [4]})
+            settings = {
+                "target": "cuda",
+                "passes": [quantize],
+                "goal": "size",
+                "metric": "none",
+                "min_sqnr": NO_LIMIT_DB,
+            }
+        result = onnxpress.optimize(original, calibration=calibration, **settings)
+        model_file.save(result.model, target)
+    return target
+
+
+def rows(
+    config: Path, names: Sequence[str], forms: Sequence[str], batches: Sequence[int], folder: Path
+) -> Iterator[str]:
+    """One row for each model, form, batch and provider."""
+    for name in names:
+        original, _, evaluation = ALL_FILES[name]
         session = Session(original)
-        evaluation = load_samples(MODELS / "fashion_evaluation.npz", session.inputs)
-        evaluator = Evaluator(session, evaluation.take(range(64)), Budget())
         loaded = model_file.load(original)
-        for form in ("fp32", *PROVIDERS):
-            model = loaded
-            if form != "fp32":
-                model = onnxpress.optimize(
-                    original,
-                    calibration=MODELS / "fashion_calibration.npz",
-                    target=form,
-                    time_limit=30,
-                ).model
-            for provider in PROVIDERS if form == "fp32" else (form,):
+        read = load_samples(evaluation, session.inputs)
+        for form, batch in itertools.product(forms, batches):
+            samples = repeated(read.take(range(min(len(read), SAMPLES.get(batch, 8)))), batch)
+            evaluator = Evaluator(session, samples, Budget(metric="none", min_sqnr=NO_LIMIT_DB))
+            path = pressed(name, form, folder)
+            model = model_file.load(path)
+            for provider in (form,) if form in PROVIDERS else PROVIDERS[:1]:
                 options = ProviderOptions((provider,), config=config, time_limit=60)
                 (verdict,) = check_providers(options, model, loaded, evaluator)
-                found = {"model": name, "form": form, **provider_document(verdict)}
-                lines.append(markdown_row(COLUMNS, found))
-                print(lines[-1], flush=True)
-    return lines
+                found = provider_document(verdict)
+                times = verdict.latency
+                found["milliseconds"] = (
+                    "" if times is None else f"{times.reference_ms:.3f}, {times.median_ms:.3f}"
+                )
+                shown = {"model": name, "form": form, "batch": str(batch)}
+                shown["bytes"] = f"{path.stat().st_size:,}"
+                line = markdown_row(COLUMNS, {**shown, **found})
+                print(line, flush=True)
+                yield line
 
 
 def main() -> None:
@@ -115,6 +167,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Check the committed models on an NVIDIA GPU.")
     parser.add_argument("--wheels", type=Path, help="folder with onnxruntime-gpu, whole or cut")
     parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--model", action="append", choices=ALL_FILES)
+    parser.add_argument("--form", action="append", choices=FORMS)
+    parser.add_argument("--batch", action="append", type=int)
+    parser.add_argument("--folder", type=Path, default=Path(".venv-ep/cuda"))
     parser.add_argument("--output", type=Path, default=Path("docs/cuda.md"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
@@ -124,7 +180,16 @@ def main() -> None:
             site = Path(folder, "site")
         config = Path(folder, "onnxpress.toml")
         write_config(options.python, site, config)
-        lines = rows(config)
+        options.folder.mkdir(parents=True, exist_ok=True)
+        forms = options.form or ("fp32", *PROVIDERS)
+        lines: list[str] = []
+        for line in rows(config, options.model or NAMES, forms, options.batch or (1,), options.folder):
+            lines.append(line)
+            write_page(options.output, lines)
+
+
+def write_page(path: Path, lines: Sequence[str]) -> None:
+    """The dated matrix so far: a run that is cut short keeps its rows."""
     date = dt.datetime.now(tz=dt.UTC).date().isoformat()
     header = [
         "# CUDA and TensorRT",
@@ -134,8 +199,7 @@ def main() -> None:
         "",
         *markdown_heading(COLUMNS),
     ]
-    options.output.write_text("\n".join([*header, *lines]) + "\n", encoding="utf-8")
-    print(f"wrote {options.output}")
+    path.write_text("\n".join([*header, *lines]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -101,9 +101,11 @@ writes `docs/cuda.md` with placement, kernels and timings; it says in its docstr
 """
 
 
-def press(name: str, layout: str, folder: Path) -> Path:
+def press(
+    name: str, layout: str, folder: Path, files: Mapping[str, tuple[Path, Path, Path]] = FILES
+) -> Path:
     """The model in a layout: every layer that can be, whatever it costs."""
-    original, calibration, _ = FILES[name]
+    original, calibration, _ = files[name]
     target = folder / f"{name}.{layout}.onnx"
     if layout == "fp32":
         return original
