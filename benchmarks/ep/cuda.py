@@ -1,7 +1,7 @@
 """Check models on CUDA and TensorRT: for a machine with an NVIDIA GPU.
 
-    python benchmarks/ep/cuda.py [--wheels FOLDER] [--python PYTHON] [--output docs/cuda.md]
-        [--model NAME …] [--form NAME …] [--batch NUMBER …]
+    python benchmarks/ep/cuda.py [--wheels FOLDER] [--python PYTHON] [--output FILE.md]
+        [--model NAME …] [--form NAME …] [--batch NUMBER …] [--no-tf32]
 
 Needs Python with onnxruntime's CPU build and this package, and torch for its CUDA libraries; no
 network. `onnxruntime-gpu` comes as a wheel in pieces of at most 60 MiB, made where there is one:
@@ -52,7 +52,7 @@ NAMES = ("fashion_cnn", "fashion_mlp", "fashion_mobile")
 PROVIDERS = ("cuda", "tensorrt")
 FASHION = tuple(MODELS / f"fashion_{part}.npz" for part in ("calibration", "evaluation"))
 ALL_FILES = {**{name: (MODELS / f"{name}.onnx", *FASHION) for name in NAMES}, **FILES}
-FORMS = ("fp32", "fp16", "u8s8", "int4", *PROVIDERS)
+FORMS = ("fp32", "simplified", "fp16", "u8s8", "int4", *PROVIDERS)
 SAMPLES = {1: 64, 32: 8}
 COLUMNS: tuple[Column[Any], ...] = (
     Column("model", "model", None, number=False),
@@ -81,11 +81,12 @@ def unpack(wheels: Path, target: Path) -> None:
         whole.unlink()
 
 
-def write_config(python: str, site: Path | None, path: Path) -> None:
+def write_config(python: str, site: Path | None, path: Path, *, tf32: bool) -> None:
     """A provider configuration with the unpacked wheels before everything else."""
+    exact = "" if tf32 else '[ep.cuda.options]\nuse_tf32 = "0"\n'
     extra = f'environment = {{ PYTHONPATH = "{site}" }}\n' if site is not None else ""
     path.write_text(
-        "".join(f'[ep.{name}]\npython = "{python}"\n{extra}' for name in PROVIDERS),
+        "".join(f'[ep.{name}]\npython = "{python}"\n{extra}' for name in PROVIDERS) + exact,
         encoding="utf-8",
     )
 
@@ -115,11 +116,13 @@ def pressed(name: str, form: str, folder: Path) -> Path:
     """A model in one form, made once."""
     original, calibration, _ = ALL_FILES[name]
     target = folder / f"{name}.{form}.onnx"
-    if form not in (*PROVIDERS, "int4"):
+    if form not in (*PROVIDERS, "simplified", "int4"):
         return press(name, form, folder, ALL_FILES)
     if not target.exists():
         settings: dict[str, Any] = {"target": form, "time_limit": 30}
-        if form == "int4":
+        if form == "simplified":
+            settings = {"passes": ["simplify"], "metric": "none"}
+        elif form == "int4":
             quantize = registry.create("quantize", {"form": "weight_only", "weight_bits": [4]})
             settings = {
                 "target": "cuda",
@@ -170,8 +173,9 @@ def main() -> None:
     parser.add_argument("--model", action="append", choices=ALL_FILES)
     parser.add_argument("--form", action="append", choices=FORMS)
     parser.add_argument("--batch", action="append", type=int)
+    parser.add_argument("--no-tf32", action="store_true", help="float32 as the CPU has it")
     parser.add_argument("--folder", type=Path, default=Path(".venv-ep/cuda"))
-    parser.add_argument("--output", type=Path, default=Path("docs/cuda.md"))
+    parser.add_argument("--output", type=Path, default=Path("cuda.md"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="onnxpress-") as folder:
         site = None
@@ -179,11 +183,13 @@ def main() -> None:
             unpack(options.wheels, Path(folder))
             site = Path(folder, "site")
         config = Path(folder, "onnxpress.toml")
-        write_config(options.python, site, config)
+        write_config(options.python, site, config, tf32=not options.no_tf32)
         options.folder.mkdir(parents=True, exist_ok=True)
         forms = options.form or ("fp32", *PROVIDERS)
         lines: list[str] = []
-        for line in rows(config, options.model or NAMES, forms, options.batch or (1,), options.folder):
+        for line in rows(
+            config, options.model or NAMES, forms, options.batch or (1,), options.folder
+        ):
             lines.append(line)
             write_page(options.output, lines)
 
@@ -195,7 +201,7 @@ def write_page(path: Path, lines: Sequence[str]) -> None:
         "# CUDA and TensorRT",
         "",
         f"{date}, {gpu()}, {platform.machine()}, `python benchmarks/ep/cuda.py`.",
-        "Columns as in [providers.md](providers.md).",
+        "Columns as in [providers.md](../providers.md).",
         "",
         *markdown_heading(COLUMNS),
     ]

@@ -20,11 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
-
 import onnxpress
 from onnxpress import model_file, registry
-from onnxpress.conversion.half import to_half
 from onnxpress.data import load_samples
 from onnxpress.judge import Budget, Evaluator
 from onnxpress.output_file import replace_file
@@ -94,10 +91,10 @@ The tests of the real providers are `pytest -m ep`.
 
 ## With an NVIDIA GPU
 
-`python benchmarks/ep/cuda.py` checks the same models on CUDA, and TensorRT when it is there, and
-writes `docs/cuda.md` with placement, kernels and timings; it says in its docstring how to bring
-`onnxruntime-gpu` to a machine without a network. No such machine was at hand: the rows below say
-`static`, and nothing more is claimed.
+`python benchmarks/ep/cuda.py` checks models on CUDA, and TensorRT when it is there, with placement,
+kernels and timings; it says in its docstring how to bring `onnxruntime-gpu` to a machine without a
+network. What it found on an H200: [27 November 2026](results/2026-11-27-cuda.md). The rows below
+come from a machine without one and say `static`.
 """
 
 
@@ -123,13 +120,9 @@ def press(
         goal="size",
         metric="none",
         min_sqnr=NO_LIMIT_DB,
+        float16="keep-io" if layout == "fp16" else "no",
     )
-    model: ir.Model = result.model
-    if layout == "fp16":
-        model, reason = to_half(model)
-        if reason is not None:
-            raise SystemExit(f"{name}: fp16: {reason}")
-    model_file.save(model, target)
+    model_file.save(result.model, target)
     return target
 
 

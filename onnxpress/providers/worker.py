@@ -6,6 +6,7 @@ every stage, so that the one who started it knows where a crash or a hang happen
 """
 
 import contextlib
+import ctypes
 import importlib
 import importlib.metadata
 import json
@@ -133,10 +134,28 @@ def _provider(
             session = ort.InferenceSession(str(path), settings, providers=[(name, mine)])
         session.disable_fallback()
         if name not in session.get_providers():
+            missing = _missing_library(pathlib.Path(ort.__file__).parent / "capi", name)
+            if missing:
+                raise Absent(missing)
             raise RuntimeError(f"onnxruntime fell back to {', '.join(session.get_providers())}")
         return session
 
     return open_session
+
+
+def _missing_library(folder: pathlib.Path, name: str) -> str:
+    """What the system says when it cannot load a provider's own library; else nothing.
+
+    onnxruntime lists every provider that it was built with, and tells its log alone that, say,
+    TensorRT itself is not installed.
+    """
+    short = name.removesuffix("ExecutionProvider").lower()
+    for library in folder.glob(f"*onnxruntime_providers_{short}.*"):
+        try:
+            ctypes.CDLL(str(library))
+        except OSError as error:
+            return f"its library cannot be loaded: {error}"
+    return ""
 
 
 def _plugin(

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import runpy
 import sys
 import time
 from pathlib import Path
@@ -270,6 +271,17 @@ def test_optimize_ends_on_the_providers_and_reports_them_everywhere(
     assert result.exit_code == 1
     assert "required provider cuda did not run" in " ".join(result.output.split())
     assert "Execution providers" in page.read_text()
+
+
+def test_a_library_of_a_provider_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+    find = runpy.run_path(str(WORKER))["_missing_library"]
+    assert find(tmp_path, "TensorrtExecutionProvider") == ""
+    library = tmp_path / "libonnxruntime_providers_tensorrt.so"
+    library.write_bytes(b"no library")
+    found = find(tmp_path, "TensorrtExecutionProvider")
+    assert found.startswith("its library cannot be loaded: ")
+    assert library.name in found
+    assert find(tmp_path, "CUDAExecutionProvider") == ""
 
 
 def test_worker_needs_nothing_but_numpy_and_onnxruntime() -> None:
