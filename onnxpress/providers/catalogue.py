@@ -199,7 +199,7 @@ _ALL = (
         target="tensorrt",
         packages=("onnxruntime-gpu", "tensorrt"),
         needs_gpu=True,
-        install="pip uninstall onnxruntime && pip install onnxruntime-gpu tensorrt-cu12",
+        install="pip uninstall onnxruntime && pip install onnxruntime-gpu 'tensorrt<11'",
     ),
     Provider("xnnpack", "XNNPACK on phones", "", target="xnnpack"),
     Provider("nnapi", "Android's NNAPI", "", target="nnapi", static_shapes=True),

@@ -15,6 +15,9 @@ __all__ = ["Finding", "survey"]
 
 _PROBE_S = 30.0
 
+_Interpreter = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
+"""A command and what it is given in its environment."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -40,7 +43,7 @@ def survey(config: Path | None = None) -> list[Finding]:
     places = read_config(config)
     with ThreadPoolExecutor() as pool:
         asked = {
-            places[entry.name].python: entry.name
+            _interpreter(places[entry.name]): entry.name
             for entry in PROVIDERS.values()
             if entry.runner == "python" and places[entry.name].python
         }
@@ -48,6 +51,11 @@ def survey(config: Path | None = None) -> list[Finding]:
             zip(asked, pool.map(lambda name: _paths(places[name]), asked.values()), strict=True)
         )
     return [_find(entry, places[entry.name], paths) for entry in PROVIDERS.values()]
+
+
+def _interpreter(place: ProviderLocation) -> _Interpreter:
+    """What decides where packages are looked for: one command may stand for several providers."""
+    return place.python, tuple(sorted(place.environment.items()))
 
 
 def _paths(place: ProviderLocation) -> list[str] | None:
@@ -66,14 +74,14 @@ def _paths(place: ProviderLocation) -> list[str] | None:
 
 
 def _find(
-    entry: Provider, place: ProviderLocation, paths: Mapping[tuple[str, ...], list[str] | None]
+    entry: Provider, place: ProviderLocation, paths: Mapping[_Interpreter, list[str] | None]
 ) -> Finding:
     if not entry.execution_provider:
         return Finding(entry.name, "rules", "no build for this machine")
     if entry.needs_gpu and not has_nvidia_gpu():
         return Finding(entry.name, "rules", "no NVIDIA GPU here")
     versions, problem = (
-        _python(entry, place, paths.get(place.python))
+        _python(entry, place, paths.get(_interpreter(place)))
         if entry.runner == "python"
         else _javascript(entry, place)
     )

@@ -1,6 +1,7 @@
 """`onnxpress doctor`: what is installed, what runs, and how to get the rest."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,24 @@ def test_doctor_names_every_provider_and_how_to_get_what_is_missing(tmp_path: Pa
     assert found["qnn"].state == "missing"
     assert "onnxpress doctor --install qnn" in found["qnn"].detail
     assert found["nnapi"].state == "rules"
+
+
+def test_doctor_looks_where_the_environment_of_each_provider_says(tmp_path: Path) -> None:
+    # Two providers on one interpreter, each with packages of its own, as a GPU's build has them.
+    site = tmp_path / "site"
+    (site / "onnxruntime_openvino-1.24.1.dist-info").mkdir(parents=True)
+    config = tmp_path / "ep.toml"
+    python = json.dumps(sys.executable)
+    config.write_text(
+        f"[ep.qnn]\npython = {python}\n"
+        f"[ep.openvino]\npython = {python}\n"
+        f"environment = {{ PYTHONPATH = {json.dumps(str(site))} }}\n",
+        encoding="utf-8",
+    )
+    found = {entry.provider: entry for entry in survey(config)}
+    assert found["openvino"].state == "runs"
+    assert "onnxruntime-openvino 1.24.1" in found["openvino"].detail
+    assert found["qnn"].state == "missing"
 
 
 def test_doctor_runs_a_model_when_asked(tmp_path: Path) -> None:

@@ -184,6 +184,9 @@ def _layout_refusal(unit: Unit, rule: OperatorRule, target: Target) -> tuple[str
     node = unit.node
     allowed = rule.quantized
     if allowed is None:
+        if target.quantizes_any and not target.layouts:
+            # Without integer kernels every layout is computed in float.
+            return None
         allowed = target.layouts if target.quantizes_any else ()
     if not allowed:
         return "layout", f"{target.name} takes {node.op_type} in float only, not between Q and DQ"
