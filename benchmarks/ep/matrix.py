@@ -148,6 +148,7 @@ def check(
             found["latency"] = None
         if found["measurement"] is not None:
             found["measurement"]["source"] = evaluation.name
+        found["processor"] = _processor()
         found["date"] = dt.datetime.now(tz=dt.UTC).date().isoformat()
         results[f"{name}/{layout}/{provider}"] = found
         ordered = dict(sorted(results.items()))
@@ -161,8 +162,10 @@ def page(results: Mapping[str, Any]) -> str:
     lines = [INTRODUCTION, "## The matrix", ""]
     dates = sorted({found["date"] for found in results.values()})
     span = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    timed = sorted({found["processor"] for found in results.values() if found["latency"]})
     lines += [
-        f"{span}, {_processor()}, one thread, `python benchmarks/ep/matrix.py`. Versions:",
+        f"{span}, `python benchmarks/ep/matrix.py`, speeds on {', '.join(timed)} with one thread.",
+        "Versions:",
         "",
         *(f"- {line}" for line in _versions(results)),
         "",
