@@ -16,7 +16,7 @@ CPU build's in the checking process alone. Without `--wheels` the interpreter gi
 By default the committed networks, as they are and optimized for the targets `cuda` and `tensorrt`,
 which takes under five minutes: at most 60 s for each check, and each search ends after 30 s.
 `--model` takes those of `matrix.py` too, once they are fetched, and `--form` its layouts and `int4`
-(weights in blocks, MatMulNBits where there is one). `--batch 32` feeds each sample 32 times over,
+(weights alone). `--batch 32` feeds each sample 32 times over,
 for models whose batch is open. Placement, kernels, outputs and interleaved latency as in
 `onnxpress validate --ep cuda`; the speed is relative to the float model on the same provider.
 """

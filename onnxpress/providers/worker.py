@@ -150,6 +150,10 @@ def _missing_library(folder: pathlib.Path, name: str) -> str:
     TensorRT itself is not installed.
     """
     short = name.removesuffix("ExecutionProvider").lower()
+    # It resolves what each provider's library takes from onnxruntime.
+    for shared in folder.glob("*onnxruntime_providers_shared.*"):
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(str(shared), mode=ctypes.RTLD_GLOBAL)
     for library in folder.glob(f"*onnxruntime_providers_{short}.*"):
         try:
             ctypes.CDLL(str(library))
