@@ -89,6 +89,7 @@ class Candidate:
         predicted_error: power of the layer's output error over the power of its output.
         saved_bytes: of the file.
         saved_multiply_adds: of one run, where known; integer kernels save none by this count.
+        added_kernels: nodes that are computed at each run, more than before.
         zeroed_weights: weights that become zero in a file that stays as large.
         family: the form in a word or two, for people; the search tries each family whole.
         members: the layers that are changed, where they are more than the site.
@@ -108,6 +109,7 @@ class Candidate:
     predicted_error: float = 0.0
     saved_bytes: int = 0
     saved_multiply_adds: float = 0.0
+    added_kernels: int = 0
     zeroed_weights: int = 0
     family: str = ""
     members: tuple[str, ...] = ()

@@ -99,9 +99,13 @@ def prepared(request: Request) -> Prepared | Result:
     judge = _judge(original, sets, request.budget, evaluator)
     judging_s = time.monotonic() - ready
     first, again = _deadlines(request.time_limit, started, judging_s)
+    objective, clocked = request.objective, target.timed_here
     options = SearchOptions(
-        request.objective if target.timed_here else Objective("size"),
+        objective if clocked else Objective("size"),
         named=request.named,
+        launch_multiply_adds=0
+        if clocked or objective.accepts_slower
+        else target.launch_multiply_adds,
         calibration=sets.calibration,
         threads=request.threads,
         deadline=first,
@@ -109,7 +113,7 @@ def prepared(request: Request) -> Prepared | Result:
         clock=request.clock,
         progress=part(request.progress, *SEARCHING),
         explaining=Allowance(started),
-        journal=Journal(model_file.weight_bytes(original.model), request.objective),
+        journal=Journal(model_file.weight_bytes(original.model), objective),
     )
     told = plan.recipe.calibration
     statistics = SharedStatistics(

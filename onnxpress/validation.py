@@ -72,6 +72,8 @@ class Validation:
         judgement: how far the figures carry; `None` where nothing was measured.
         by_blocks: it was run block by block on the samples alone, as the whole does not fit into
             memory: neither latency nor kernels are known.
+        timed_on_target: the latency is that of the target; else of this machine's CPU, which says
+            nothing of it.
     """
 
     within_budget: bool
@@ -86,6 +88,7 @@ class Validation:
     readings: tuple[Reading, ...] = ()
     judgement: Judgement | None = None
     by_blocks: bool = False
+    timed_on_target: bool = True
 
 
 def check_model(

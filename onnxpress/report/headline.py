@@ -29,7 +29,9 @@ def verdict(report: Document) -> tuple[str, str]:
 def _gains(report: Document) -> list[str]:
     validation = report["validation"]
     found = [size_in_words(report["size"]["ratio"])]
-    speedup = None if validation is None else validation["latency"]["speedup"]
+    if validation is None or not validation["timed_on_target"]:
+        return found
+    speedup = validation["latency"]["speedup"]
     return [*found, speed_in_words(speedup)] if speedup is not None else found
 
 

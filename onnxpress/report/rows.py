@@ -122,7 +122,8 @@ def _latency_lines(validation: Document) -> Iterator[Line]:
     low, high = latency["quartiles"]
     before, after = latency["original_ms"], latency["ms"]
     speed = speed_in_words(latency["speedup"], (low, high))
-    remark = f"{speed} (quartiles {low:.2f} to {high:.2f}), 1 sample"
+    where = "" if validation["timed_on_target"] else ", on this CPU, not on the target"
+    remark = f"{speed} (quartiles {low:.2f} to {high:.2f}), 1 sample{where}"
     yield Line("latency", f"{before:.3g} ms", f"{after:.3g} ms", remark, (before, after))
 
 
@@ -172,6 +173,7 @@ def _kernel_lines(validation: Document) -> Iterator[Line]:
 RESULT_ROWS: tuple[Row[Result], ...] = (Row("size", "size", _size, _size_lines),)
 
 VALIDATION_ROWS: tuple[Row[Validation], ...] = (
+    Row("timed_on_target", "timed on the target", lambda v: v.timed_on_target, lambda _: iter(())),
     Row("latency", "latency", lambda v: latency_document(v.latency), _latency_lines),
     Row("default", "fidelity", lambda v: measurement_document(v.measurement), _default_lines),
     Row(

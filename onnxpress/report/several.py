@@ -36,6 +36,11 @@ def _drop(validation: Document) -> str:
     return "" if found["drop"] is None else decimals(found["drop"])
 
 
+def _speed(validation: Document) -> str:
+    speedup = validation["latency"]["speedup"] if validation["timed_on_target"] else None
+    return "" if speedup is None else f"{speedup:.2f}"
+
+
 def _status(row: Document) -> str:
     return "within" if row["status"] == "within the budget" else str(row["status"])
 
@@ -49,9 +54,7 @@ SEVERAL_COLUMNS: tuple[Column[Any], ...] = (
         "speedup",
         "times as fast",
         None,
-        _of_validation(
-            lambda v: "" if v["latency"]["speedup"] is None else f"{v['latency']['speedup']:.2f}"
-        ),
+        _of_validation(_speed),
     ),
     Column("drop", "drop", None, _of_validation(_drop)),
     Column("level", "worst dB", None, _of_validation(_level)),

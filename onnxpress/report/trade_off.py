@@ -93,7 +93,7 @@ def _row(name: str, result: Result) -> dict[str, Any]:
         "passes": [stage.pass_.name for stage in result.stages if stage.decisions],
         "bytes": size["bytes"],
         "ratio": size["ratio"],
-        "speedup": None if found is None else found["latency"]["speedup"],
+        "speedup": found["latency"]["speedup"] if found and found["timed_on_target"] else None,
         "metric": None if default is None else default["metric"],
         "drop": None if default is None else default["drop"],
         "drop_interval": [None, None] if default is None else default["drop_interval"],

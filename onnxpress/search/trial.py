@@ -10,7 +10,7 @@ from typing import Protocol
 
 import onnx_ir as ir
 
-from onnxpress.contract import Decision
+from onnxpress.contract import Candidate, Decision
 from onnxpress.data import Samples
 from onnxpress.judge import Measurement
 from onnxpress.progress import Tell, unheard
@@ -36,6 +36,8 @@ class SearchOptions:
         share: of the budget that all stages up to this one may have spent, 0 to 1.
         named: asked for by name, so that candidates which save nothing count too.
         kernel_preserving_only: only candidates that leave the kernels alone.
+        launch_multiply_adds: that a candidate has to save for each kernel it adds; 0: by the clock
+            alone, or a slower model is welcome.
         calibration: what the statistics were collected on, for passes that refine.
         threads: of onnxruntime.
         deadline: on the monotonic clock; the search stops there with the best it has.
@@ -51,6 +53,7 @@ class SearchOptions:
     share: float = 1.0
     named: bool = False
     kernel_preserving_only: bool = False
+    launch_multiply_adds: int = 0
     calibration: Samples | None = None
     threads: int = 0
     deadline: float = float("inf")
@@ -60,6 +63,11 @@ class SearchOptions:
     refining: bool = True
     explaining: Allowance | None = None
     journal: Journal = field(default_factory=Journal)
+
+    def pays_its_launches(self, candidate: Candidate) -> bool:
+        """Whether what a candidate saves is worth the kernels that it adds, as far as is known."""
+        launches = candidate.added_kernels * self.launch_multiply_adds
+        return launches == 0 or candidate.saved_multiply_adds > launches
 
     def out_of_time(self, needed_s: float = 0.0) -> bool:
         """Whether the search has to take the best it has.

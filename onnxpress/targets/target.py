@@ -31,6 +31,7 @@ _FileForm = Literal["onnx", "ort"]
 _Half = Literal["none", "storage", "arithmetic"]
 _LowBitOperator = Literal["DequantizeLinear", "GatherBlockQuantized", "MatMulNBits"]
 _Positive = Annotated[int, Ge(1)]
+_Natural = Annotated[int, Ge(0)]
 
 
 def _preferred(values: Mapping[str, Any]) -> Layout:
@@ -238,6 +239,14 @@ class Target:
             "whether the time of a run in this process is the time on the target; where not, "
             "choices go by size and work",
             both,
+        )
+    )
+    launch_multiply_adds: _Natural = field(
+        metadata=fact(
+            "multiply-adds that take as long as one kernel more in a run; a form with more "
+            "kernels has to save so many for each where a run is not timed; 0: not known",
+            highest,
+            show=lambda number: f"{number:,}" if number else "not known",
         )
     )
     partitioning: Literal["all", "kernels", "compiled"] = field(

@@ -39,6 +39,7 @@ _MOST_SPLITS = 5
 """Of each form of a convolution: their factors take a second each to fit."""
 _FRACTIONS = (0.25, 0.375, 0.5, 0.625, 0.75)
 """Of a convolution's channels that Tucker's core may keep."""
+_ADDED_KERNELS = {"pair": 1, "spatial": 1, "tucker": 2}
 _SMALL = 16
 """Sides: below the smallest rank quantum there is nothing to gain."""
 
@@ -237,6 +238,7 @@ def _candidate(
         predicted_error=error,
         saved_bytes=(whole - numbers) * number_bytes - NODE_BYTES,
         saved_multiply_adds=context.multiply_adds(layer) * (1 - cost / whole),
+        added_kernels=_ADDED_KERNELS[form],
         family=form,
     )
 

@@ -102,6 +102,7 @@ def _candidate(context: Context, layers: Sequence[Layer], rank: int, wanted: Wan
         saved_bytes=saved * number_bytes - NODE_BYTES,
         # Of one application of the weight where it was not observed.
         saved_multiply_adds=saved * (1.0 if moments is None else moments.rows_per_sample),
+        added_kernels=1,
         family="shared",
         members=tuple(layer.name for layer in layers),
     )
