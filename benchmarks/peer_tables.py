@@ -11,7 +11,7 @@ from typing import Any
 from peer_cells import CONFIGURATIONS
 from peer_environments import HERE, interpreter
 
-__all__ = ["draw", "page"]
+__all__ = ["draw", "draw_points", "page", "point"]
 
 HEADINGS = (
     "what", "worst metric lost, points (at most)", "worst slice, dB", "MB", "MB in memory",
@@ -160,13 +160,28 @@ def draw(kept: dict[str, Any], models: Sequence[str], out: Path) -> Path | None:
     """The chart, by matplotlib in an environment of its own; `None` where that fails."""
     points = {
         name: [
-            {"what": one.name, "size": cell["original_bytes"] / cell["bytes"]}
-            | {"kept_db": cell["worst_db"], "held": cell["within_budget"]}
+            point(one.name, cell)
             for one in CONFIGURATIONS
             if "bytes" in (cell := kept["cells"].get(f"{name}/{one.name}", {}))
         ]
         for name in models
     }
+    return draw_points(points, out)
+
+
+def point(what: str, cell: dict[str, Any]) -> dict[str, Any]:
+    """A cell as the chart takes it."""
+    size = cell["original_bytes"] / cell["bytes"]
+    return {
+        "what": what,
+        "size": size,
+        "kept_db": cell["worst_db"],
+        "held": cell["within_budget"],
+    }
+
+
+def draw_points(points: dict[str, list[dict[str, Any]]], out: Path) -> Path | None:
+    """A field a model; `None` where that fails."""
     try:
         subprocess.run(
             [interpreter("charts"), HERE / "peers" / "chart.py", out],

@@ -14,6 +14,8 @@ mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "onnxpress", "font.
 import matplotlib.pyplot as plt  # noqa: E402 - after the choice of what draws
 
 OURS = "#c2410c"
+FRONTIER = "onnxpress frontier"
+"""Its points are joined by a line."""
 COLUMNS = 3
 MOST_DB = 80.0
 """What is nearer, or the same, stands at the top."""
@@ -42,6 +44,9 @@ def main() -> None:
                 edgecolors=colour,
                 label=point["what"],
             )
+        line = [point for point in points if point["what"] == FRONTIER]
+        levels = [MOST_DB if p["kept_db"] is None else min(p["kept_db"], MOST_DB) for p in line]
+        place.plot([point["size"] for point in line], levels, color=OURS, linewidth=1)
         place.set(title=model, xscale="log", ylim=(-8, MOST_DB + 5))
         place.axvline(1, color="0.7", linewidth=0.8, zorder=0)
         place.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))

@@ -38,8 +38,17 @@ _FARTHEST = 24
 """Tensors between the Softmax and the values."""
 _PROBABILITIES = frozenset(
     [
-        *("Cast", "DequantizeLinear", "Dropout", "DynamicQuantizeLinear", "Expand", "Identity"),
-        *("Mul", "QuantizeLinear", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"),
+        *("Cast", "DequantizeLinear", "Div", "Dropout", "DynamicQuantizeLinear", "Expand"),
+        *(
+            "Identity",
+            "Mul",
+            "QuantizeLinear",
+            "Reshape",
+            "Slice",
+            "Squeeze",
+            "Transpose",
+            "Unsqueeze",
+        ),
         *("Where",),
     ]
 )

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnxpress.transformer.projections import Projection
 from onnxpress.transformer.streams import Stream
-from onnxpress.transformer.tensors import Tensors
+from onnxpress.transformer.tensors import MOVING, Tensors
 
 __all__ = ["Table", "find_tables"]
 
@@ -22,6 +22,8 @@ _LOOKUPS = {"Gather": 0, "GatherBlockQuantized": 0}
 _EMBED_NORM = "EmbedLayerNormalization"
 _EMBED_TABLES = ((2, 0), (3, None), (4, 1))
 """Its tables, and which input each is looked up with."""
+_SAME_INDICES = MOVING | {"Add", "Clip", "Max", "Min", "Mod", "Where"}
+"""Operators that hand on indices, or wrap and clamp them as JAX does."""
 _PEEKED = 16
 """Rows that are compared before whole tables are."""
 
@@ -73,12 +75,21 @@ def find_tables(
             rows = int(np.prod(outer))
             if rows < 2 or (stream.width not in (None, width) and indices is None):  # a bias
                 continue
-            named = None if indices is None else tensors.root(indices)
-            fed = named is not None and named.is_graph_input()
             tied = _tied(tensors, projections, value, (rows, width), read_weights=read_weights)
-            name = named.name if named is not None and fed else None
-            found[value] = Table(value, rows, width, name, tied)
+            found[value] = Table(value, rows, width, _fed(tensors, indices), tied)
     return list(found.values())
+
+
+def _fed(tensors: Tensors, indices: ir.Value | None) -> str | None:
+    """The input that indices are, whatever brings them into their range."""
+    if indices is None:
+        return None
+    fed = {
+        value
+        for value, _ in tensors.upward(indices, lambda node: node.op_type in _SAME_INDICES)
+        if value.is_graph_input()
+    }
+    return fed.pop().name if len(fed) == 1 else None
 
 
 def _constants(

@@ -101,30 +101,64 @@ def _norm(
 
 
 def _primitives(tensors: Tensors, node: ir.Node) -> Norm | None:
-    """A norm around the root of a mean of squares."""
+    """A norm around the root of a mean of squares, or of a variance."""
     if node.op_type == "Sqrt" or (node.op_type == "Pow" and tensors.number(node.inputs[1]) == -0.5):
-        mean = _mean_of_squares(tensors, node.inputs[0])
+        found = _power(tensors, node.inputs[0])
     else:
         return None
-    if mean is None:
+    if found is None:
         return None
-    for value in _scaled_by(tensors, node.outputs[0], mean):
-        output, scale, offset = _affine(tensors, value)
-        source = _centred(mean)
-        kind = "rms" if source is None else "layer"
-        return _norm(tensors, kind, node, source or tensors.root(mean), output, scale, offset)
+    for output, scale, offset in _scaled_by(tensors, node.outputs[0], found):
+        source = found.of if found.centred else tensors.root(found.of)
+        kind = "layer" if found.centred else "rms"
+        return _norm(tensors, kind, node, source, output, scale, offset)
     return None
 
 
-def _mean_of_squares(tensors: Tensors, value: ir.Value | None) -> ir.Value | None:
-    """X of mean x² + ε over the last axis."""
+@dataclass(frozen=True, slots=True)
+class _Power:
+    """A mean of squares over the last axis: of a tensor, or of what it is above its mean."""
+
+    of: ir.Value
+    centred: bool
+
+    def is_divided(self, value: ir.Value | None) -> bool:
+        """Whether a tensor is what this is the power of."""
+        return _same(_centred(value) if self.centred else value, self.of)
+
+
+def _power(tensors: Tensors, value: ir.Value | None) -> _Power | None:
+    """Of mean x² + ε, mean (x − mean x)² + ε, or mean x² − (mean x)² + ε."""
     node = _producer(value)
-    if node is not None and node.op_type == "Add":
+    while node is not None and node.op_type in ("Add", "Max", "Relu", "Clip"):
         value = next((v for v in node.inputs if v is not None and not tensors.is_constant(v)), None)
         node = _producer(value)
-    if node is None or node.op_type != "ReduceMean":
+    if node is None:
         return None
-    square = _producer(node.inputs[0])
+    if node.op_type == "Sub":
+        first, second = node.inputs
+        of = _mean_of_squares(tensors, first)
+        if of is None or second is None or not _is_mean(_squared(tensors, second), of):
+            return None
+        return _Power(of, centred=True)
+    squared = _mean_of_squares(tensors, value)
+    if squared is None:
+        return None
+    source = _centred(squared)
+    return _Power(squared if source is None else source, centred=source is not None)
+
+
+def _mean_of_squares(tensors: Tensors, value: ir.Value | None) -> ir.Value | None:
+    """X of mean x²."""
+    node = _producer(value)
+    if node is None or node.op_type != "ReduceMean" or node.inputs[0] is None:
+        return None
+    return _squared(tensors, node.inputs[0])
+
+
+def _squared(tensors: Tensors, value: ir.Value) -> ir.Value | None:
+    """X of x²."""
+    square = _producer(value)
     if square is None:
         return None
     first, second = (*square.inputs, None)[:2]
@@ -137,6 +171,11 @@ def _producer(value: ir.Value | None) -> ir.Node | None:
     return None if value is None else _uncast(value).producer()
 
 
+def _same(value: ir.Value | None, other: ir.Value) -> bool:
+    """Whether both are one tensor, in whatever type."""
+    return value is not None and _uncast(value) is _uncast(other)
+
+
 def _uncast(value: ir.Value) -> ir.Value:
     while (node := value.producer()) is not None and node.op_type in ("Cast", "Identity"):
         above = node.inputs[0]
@@ -146,33 +185,58 @@ def _uncast(value: ir.Value) -> ir.Value:
     return value
 
 
-def _centred(value: ir.Value) -> ir.Value | None:
+def _centred(value: ir.Value | None) -> ir.Value | None:
     """X of x − mean x."""
     node = _producer(value)
     if node is None or node.op_type != "Sub" or node.inputs[0] is None:
         return None
-    mean = _producer(node.inputs[1])
-    if mean is None or mean.op_type != "ReduceMean" or mean.inputs[0] is None:
-        return None
-    same = _uncast(mean.inputs[0]) is _uncast(node.inputs[0])
-    return node.inputs[0] if same else None
+    return node.inputs[0] if _is_mean(node.inputs[1], node.inputs[0]) else None
 
 
-def _scaled_by(tensors: Tensors, root: ir.Value, what: ir.Value) -> Iterator[ir.Value]:
-    """Where `what` is divided by the root, or multiplied by its reciprocal."""
+def _is_mean(value: ir.Value | None, of: ir.Value) -> bool:
+    node = _producer(value)
+    return node is not None and node.op_type == "ReduceMean" and _same(node.inputs[0], of)
+
+
+_Affine = tuple[ir.Value, ir.Value | None, ir.Value | None]
+"""What a norm gives, its scale and its offset."""
+
+
+def _scaled_by(
+    tensors: Tensors, root: ir.Value, power: _Power, scale: ir.Value | None = None
+) -> Iterator[_Affine]:
+    """Where a tensor is divided by the root, or multiplied by its reciprocal.
+
+    The scale may come first, g / √v, and the mean last: x·g / √v + (b − mean x·g / √v).
+    """
     for user, index in root.uses():
-        if (user.op_type == "Div" and index == 1 and _is(user.inputs[0], what)) or (
-            user.op_type == "Mul" and _is(user.inputs[1 - index], what)
-        ):
-            yield user.outputs[0]
-        elif user.op_type in ("Reciprocal", "Cast") or (
-            user.op_type == "Div" and index == 1 and tensors.number(user.inputs[0]) == 1
-        ):
-            yield from _scaled_by(tensors, user.outputs[0], what)
+        other = user.inputs[1 - index] if len(user.inputs) == 2 else None  # of a pair
+        divides = user.op_type == "Div" and index == 1
+        if (divides or user.op_type == "Mul") and power.is_divided(other):
+            output, later, offset = _affine(tensors, user.outputs[0])
+            yield output, later if scale is None else scale, offset
+        elif user.op_type in ("Reciprocal", "Cast") or (divides and tensors.number(other) == 1):
+            yield from _scaled_by(tensors, user.outputs[0], power, scale)
+        elif user.op_type == "Mul" and other is not None and tensors.is_constant(other):
+            yield from _scaled_by(tensors, user.outputs[0], power, other)
+        elif user.op_type == "Mul" and power.centred and _same(other, power.of):
+            yield from _less_mean(tensors, user.outputs[0], root, power, scale)
 
 
-def _is(value: ir.Value | None, what: ir.Value) -> bool:
-    return value is not None and _uncast(value) is _uncast(what)
+def _less_mean(
+    tensors: Tensors, value: ir.Value, factor: ir.Value, power: _Power, scale: ir.Value | None
+) -> Iterator[_Affine]:
+    """Where x·f becomes x·f + (b − mean x·f)."""
+    for user, index in value.uses():
+        rest = _producer(user.inputs[1 - index]) if user.op_type == "Add" else None
+        if rest is None or rest.op_type != "Sub" or rest.inputs[0] is None:
+            continue
+        taken = _producer(rest.inputs[1])
+        if taken is None or taken.op_type != "Mul" or not tensors.is_constant(rest.inputs[0]):
+            continue
+        mean = next((value for value in taken.inputs if value is not factor), None)
+        if factor in taken.inputs and _is_mean(mean, power.of):
+            yield user.outputs[0], scale, rest.inputs[0]
 
 
 def _affine(tensors: Tensors, value: ir.Value) -> tuple[ir.Value, ir.Value | None, ir.Value | None]:

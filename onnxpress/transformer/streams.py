@@ -242,6 +242,7 @@ def _complete(tensors: Tensors, norms: dict[ir.Value, Norm], stream: Stream) -> 
     """Find its norms, width and outputs."""
     nodes = {addition.node for addition in stream.additions}
     values = {stream.origin, *(value for node in nodes for value in node.outputs)}
+    values |= {later for value in values for later in _biased(tensors, value)}
     for norm in norms.values():
         if norm.node in nodes or (norm.input is not None and tensors.root(norm.input) in values):
             stream.norms.append(norm)
@@ -256,6 +257,15 @@ def _complete(tensors: Tensors, norms: dict[ir.Value, Norm], stream: Stream) -> 
             if user.op_type in ("Cast", "Identity", "Reshape") and made.is_graph_output():
                 outputs.append(made)
     stream.outputs = tuple(sorted(value.name or "" for value in outputs))
+
+
+def _biased(tensors: Tensors, value: ir.Value) -> Iterator[ir.Value]:
+    """The same tensor of a stream with the bias of what was added, where that comes last."""
+    for user, index in value.uses():
+        other = user.inputs[1 - index] if user.op_type == "Add" else None
+        if other is not None and tensors.is_constant(other):
+            yield user.outputs[0]
+            yield from _biased(tensors, user.outputs[0])
 
 
 def _width(tensors: Tensors, stream: Stream) -> int | None:

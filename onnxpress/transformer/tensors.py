@@ -12,9 +12,9 @@ import onnx_ir as ir
 from onnxpress.constants import Constants
 from onnxpress.transformer.sizes import SizesOf
 
-__all__ = ["Tensors"]
+__all__ = ["MOVING", "Tensors"]
 
-_MOVING = frozenset(
+MOVING = frozenset(
     [
         *("Cast", "CastLike", "DequantizeLinear", "Dropout", "DynamicQuantizeLinear", "Expand"),
         *("Flatten", "Identity", "QuantizeLinear", "Reshape", "Slice", "Split", "Squeeze"),
@@ -22,7 +22,7 @@ _MOVING = frozenset(
     ]
 )
 """Operators that hand on the numbers of their first input."""
-_FIRST = _MOVING | frozenset(
+_FIRST = MOVING | frozenset(
     [
         *("Clip", "GatherElements", "GatherND", "LayerNormalization", "RMSNormalization"),
         *("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Resize", "RotaryEmbedding"),
@@ -94,7 +94,7 @@ class Tensors:
 
     def root(self, value: ir.Value) -> ir.Value:
         """What it was moved from: through reshapes, casts, quantizers."""
-        while (node := value.producer()) is not None and node.op_type in _MOVING:
+        while (node := value.producer()) is not None and node.op_type in MOVING:
             if value is not node.outputs[0] and node.op_type == "DynamicQuantizeLinear":
                 break
             above = node.inputs[0]

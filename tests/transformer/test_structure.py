@@ -252,6 +252,40 @@ def test_rms_norm_in_primitives(form: str) -> None:
     assert norm.input.name == "x"
 
 
+def _layer_norm(graph: Graph, form: str) -> str:
+    """As Flax, Haiku and Keras compute it: (its variance, where scale and mean come in)."""
+    axes = graph.constant(np.asarray([-1], np.int64))
+    mean = graph.add("ReduceMean", ["x", axes], keepdims=1)
+    centred = graph.add("Sub", ["x", mean])
+    if form == "flax":
+        power = graph.add("ReduceMean", [graph.add("Mul", ["x", "x"]), axes], keepdims=1)
+        variance = graph.add("Sub", [power, graph.add("Mul", [mean, mean])])
+        variance = graph.add("Max", [variance, graph.constant(np.float32(0))])
+    else:
+        other = graph.add("Sub", ["x", mean])
+        variance = graph.add("ReduceMean", [graph.add("Mul", [other, other]), axes], keepdims=1)
+    root = graph.add("Sqrt", [graph.add("Add", [variance, graph.constant(np.float32(1e-6))])])
+    scale, offset = (graph.weight(WIDTH, name=name) for name in ("scale", "offset"))
+    if form == "flax":
+        scaled = graph.add("Mul", [graph.add("Div", [centred, root]), scale])
+        return graph.add("Add", [scaled, offset])
+    factor = graph.add("Mul", [graph.add("Reciprocal", [root]), scale])
+    if form == "haiku":
+        return graph.add("Add", [graph.add("Mul", [factor, centred]), offset])
+    less = graph.add("Sub", [offset, graph.add("Mul", [mean, factor])])
+    return graph.add("Add", [graph.add("Mul", ["x", factor]), less])
+
+
+@pytest.mark.parametrize("form", ["flax", "haiku", "keras"])
+def test_layer_norm_in_primitives(form: str) -> None:
+    graph = Graph()
+    result = _layer_norm(graph, form)
+    (norm,) = find_norms(Tensors(graph.model(result))).values()
+    assert (norm.kind, norm.width, norm.operator) == ("layer", WIDTH, False)
+    assert (norm.input and norm.input.name, norm.output.name) == ("x", result)
+    assert [one and one.name for one in (norm.scale, norm.offset)] == ["scale", "offset"]
+
+
 @pytest.mark.parametrize("float16", [False, True])
 def test_large_decoder_with_its_weights_outside(tmp_path: Path, *, float16: bool) -> None:
     path = small_decoder(tmp_path, float16=float16)
