@@ -5,8 +5,9 @@ until nothing is lost any more; what comes of each is judged on untouched sample
 judged on the same samples, every bound is as wide as all of them together need (Bonferroni).
 
 A model is beaten where another one is no larger, loses no more, and is not slower as far as the
-clock can tell (the quartiles of their speedups overlap), and is better in one of these. Where the
-goal accepts a slower model, or the target runs elsewhere, time does not count.
+clock can tell (the quartiles of their speedups overlap). Of two drops whose bounds overlap, which
+a few answers decide, the samples say nothing: there one loses no more whose worst output is as
+near. Where the goal accepts a slower model, or the target runs elsewhere, time does not count.
 """
 
 import math
@@ -169,26 +170,32 @@ def undominated(results: Sequence[Result], *, timed: bool) -> list[Result]:
         timed: whether a faster one may be larger or lose more.
     """
     rows = [(_bytes(result), _spent(result), result) for result in results]
-    kept = [
-        row
-        for place, row in enumerate(rows)
-        if not any(
-            _beats(other, row, first=at < place, timed=timed) for at, other in enumerate(rows)
-        )
-    ]
-    return [result for _, _, result in sorted(kept, key=lambda row: row[:2])]
+    kept: list[_Row] = []
+    # What beats another one stands before it; of two alike the first.
+    for row in sorted(rows, key=lambda row: (*row[:2], -_speedup(row[2]) * timed)):
+        if not any(_beats(other, row, timed=timed) for other in kept):
+            kept.append(row)
+    return [result for _, _, result in kept]
 
 
 _Row = tuple[int, float, Result]
 
 
-def _beats(one: _Row, other: _Row, *, first: bool, timed: bool) -> bool:
-    """Whether one is at least as good by all, and better by one or found earlier."""
-    if one is other or one[0] > other[0] or one[1] > other[1]:
+def _beats(one: _Row, other: _Row, *, timed: bool) -> bool:
+    """Whether one that is as small loses no more and is not clearly slower."""
+    loses_more = one[1] > other[1] and not _as_near(one[2], other[2])
+    return not loses_more and not (timed and _clearly_slower(one[2], other[2]))
+
+
+def _as_near(one: Result, other: Result) -> bool:
+    """Whether the samples do not tell the drops apart, and by the worst output one is as near."""
+    if one.validation is None or other.validation is None:
         return False
-    slower = timed and _clearly_slower(one[2], other[2])
-    faster = timed and _clearly_slower(other[2], one[2])
-    return not slower and (one[0] < other[0] or one[1] < other[1] or faster or first)
+    found, held = one.validation.measurement, other.validation.measurement
+    first, second = found.worst_metric, held.worst_metric
+    if first is None or second is None or first.interval[0] > second.interval[1]:
+        return False
+    return found.worst_sqnr_db >= held.worst_sqnr_db
 
 
 def _clearly_slower(one: Result, other: Result) -> bool:
@@ -196,6 +203,10 @@ def _clearly_slower(one: Result, other: Result) -> bool:
     if one.validation is None or other.validation is None:
         return False
     return one.validation.latency.high < other.validation.latency.low
+
+
+def _speedup(result: Result) -> float:
+    return 0.0 if result.validation is None else result.validation.latency.speedup
 
 
 def _bytes(result: Result) -> int:

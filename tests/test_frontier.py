@@ -10,7 +10,7 @@ import pytest
 from clocks import BY_WORK
 from command_line import message, run
 from fashion import fashion_data
-from made_results import make_result
+from made_results import make_result, measurement
 
 from onnxpress import model_file
 from onnxpress.frontier import Frontier, explore, undominated
@@ -19,12 +19,27 @@ from onnxpress.result import Result
 from onnxpress.runtime import Latency
 
 
-def made(nbytes: int, spent: float, low: float, high: float, monkeypatch: Any) -> Result:
-    """A result of so many bytes, that spends so much, with these quartiles of its speedup."""
+def made(
+    nbytes: int,
+    spent: float,
+    low: float,
+    high: float,
+    monkeypatch: Any,
+    *,
+    decibels: float | None = None,
+    drop: float = 0.85,
+) -> Result:
+    """A result of so many bytes, that spends so much, with these quartiles of its speedup.
+
+    Its output is as near as it spends little, unless `decibels` says otherwise.
+    """
     result = make_result()
     assert result.validation is not None
     latency = Latency(1.0, (low + high) / 2, (low + high) / 2, low, high)
-    validation = replace(result.validation, latency=latency)
+    found = measurement("logits", drop=drop)
+    output = replace(found.outputs["logits"], sqnr_db=decibels or 50 - 40 * spent)
+    found = replace(found, outputs={"logits": output})
+    validation = replace(result.validation, latency=latency, measurement=found)
     result = replace(result, spent=spent, validation=validation)
     sizes[id(result)] = nbytes
     monkeypatch.setattr("onnxpress.frontier._bytes", lambda one: sizes[id(one)])
@@ -56,6 +71,21 @@ def test_what_another_beats_is_left_out(
     results = [made(*one, monkeypatch) for one in figures]
     found = undominated(results, timed=timed)
     assert [results.index(one) for one in found] == kept
+
+
+@pytest.mark.parametrize(
+    ("drop", "kept"),
+    [(0.9, [0]), (9.0, [0, 1])],
+    ids=["the bounds overlap", "the drops are told apart"],
+)
+def test_a_few_answers_do_not_keep_what_is_further_from_the_original(
+    drop: float, kept: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The second is larger by a byte and has 8 dB less.
+    first = made(10, 0.11, 1, 2, monkeypatch, decibels=38.6, drop=drop)
+    second = made(11, 0.03, 1, 2, monkeypatch, decibels=30.5, drop=0.4)
+    found = undominated([first, second], timed=True)
+    assert [[first, second].index(one) for one in found] == kept
 
 
 def explored(model: Path, **more: Any) -> Frontier:
