@@ -29,6 +29,7 @@ from onnxpress.judge.metrics import Answers, Label, Metric, WholeMetric, metrics
 from onnxpress.judge.probes import Probe, probes_of
 from onnxpress.judge.randomness import drawn_by
 from onnxpress.judge.reading import read_outputs
+from onnxpress.judge.rows import are_steps
 from onnxpress.judge.slices import SliceSum
 from onnxpress.runtime import Array, Feed, Session
 
@@ -104,7 +105,6 @@ class Evaluator:
         self.samples = samples
         self.budget = budget
         self.looks = 1
-        self._steps = steps
         self._confidence = budget.confidence or _CONFIDENCE
         self._cache: list[Answers] = []
         first = original.run(samples.feeds[0])
@@ -128,6 +128,11 @@ class Evaluator:
                 kinds=budget.outputs,
             )
         self.readings = dict(readings)
+        self._steps = steps or any(
+            are_steps(original.run, samples.feeds[0], first[name], name)
+            for name, reading in self.readings.items()
+            if reading.kind in (Kind.CLASSIFICATION, Kind.MULTI_LABEL)
+        )
         self._metrics = chosen_metrics(
             budget, self.readings, labelled, known[:_EXAMPLES], made_up=self.made_up
         )
@@ -331,8 +336,16 @@ class Evaluator:
             samples = np.repeat(np.arange(number), [len(rows) for rows in tables])
             table = np.column_stack([table, samples])
         value, reference = (100 * share for share in pooled(table))
+        given = bool(metric.outputs) and all(self.readings[o].given for o in metric.outputs)
         return MetricFigure(
-            metric.name, metric.outputs, value, reference, self.confidence, table, number
+            metric.name,
+            metric.outputs,
+            value,
+            reference,
+            self.confidence,
+            table,
+            number,
+            certain=given and bool(np.all(table[:, 0] == table[:, 1])),
         )
 
     def _whole_figure(

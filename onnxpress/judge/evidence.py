@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.beyond_ir import gives_maps
-from onnxpress.graph import attribute, bodies
+from onnxpress.graph import RANDOM_OPERATORS, attribute, bodies, is_standard
 from onnxpress.runtime import Array, Session
 
 __all__ = ["Evidence", "gather"]
@@ -34,6 +34,8 @@ _ALL_VALUES = _SAME_VALUES - {"Slice", "Split", "Gather", "Expand"}
 _NORMALIZERS = frozenset(["Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid"])
 _ROWS_BY_DATA = frozenset(["NonMaxSuppression", "NonZero", "Compress", "Unique"])
 _MOST_NODES = 400
+_FEW_BITS = 8
+"""Whole numbers of so few are weights in integers."""
 _SUM_TOLERANCE = 1e-3
 Size = int | str | None
 
@@ -52,6 +54,7 @@ class Evidence:
         by_data: an operator before it decides by the data how many rows there are.
         holds: names of tensors with the same numbers in another order or shape, its own among them.
         normalizes: of a Softmax or Sigmoid: what the tensor that it reads `holds`.
+        given: no weight lies before it, only the inputs: passes have nothing there to change.
         examples: the original's answers, at least one, or none where nothing was run.
     """
 
@@ -64,6 +67,7 @@ class Evidence:
     by_data: bool = False
     holds: frozenset[str] = frozenset()
     normalizes: frozenset[str] = frozenset()
+    given: bool = False
     examples: tuple[Array, ...] = ()
 
     @property
@@ -176,6 +180,7 @@ def gather(
                 axis,
                 by_data,
                 *_normalized(value),
+                value is not None and _given(value),
                 arrays,
             )
         )
@@ -303,6 +308,36 @@ def _by_data(value: ir.Value) -> bool:
             continue
         waiting += [source for source in node.inputs if source is not None]
     return False
+
+
+def _given(value: ir.Value) -> bool:
+    """Whether neither weights nor chance lie before a value: a mask handed on, counted lengths."""
+    seen: set[int] = set()
+    waiting: list[ir.Value | None] = [value]
+    while waiting and len(seen) < _MOST_NODES:
+        current = waiting.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        node = current.producer()
+        if node is None or node.op_type == "Constant":
+            if _is_weight(current):
+                return False
+            continue
+        if not is_standard(node) or node.op_type in RANDOM_OPERATORS or bodies(node):
+            return False
+        waiting += node.inputs
+    return not waiting
+
+
+def _is_weight(value: ir.Value) -> bool:
+    """Numbers that a pass may round: more than one of them, and not whole."""
+    tensor = ir.convenience.get_const_tensor(value)
+    return (
+        tensor is not None
+        and tensor.size > 1
+        and (tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= _FEW_BITS)
+    )
 
 
 def _extreme(examples: Sequence[Array], which: str) -> float | None:

@@ -71,7 +71,7 @@ def read_outputs(
                 f"(it has {', '.join(found)}) [U005]"
             )
         found[name] = _as(_of(known, name), known, inputs, _kind(kind, f"--output {name}"))
-    return {evidence.name: found[evidence.name] for evidence in known}
+    return {e.name: replace(found[e.name], given=e.given) for e in known}
 
 
 def _inputs(model: ir.Model | None) -> tuple[InputSpec, ...]:

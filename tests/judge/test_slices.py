@@ -56,6 +56,33 @@ def test_destroyed_slice_is_seen_whatever_the_scale_of_the_others(
     assert figure.sqnr_db < DEFAULT_MIN_SQNR - 5
 
 
+def test_quantity_beside_one_a_milliard_times_as_large_is_seen() -> None:
+    # A price beside a share: each column is a sum of its own, as exact as its own size.
+    rng = np.random.default_rng(0)
+    size = np.array([1e6, 1.0, 1e-3], np.float32)
+    original = [(size * rng.standard_normal((1, 3))).astype(np.float32) for _ in range(64)]
+    found = [array * np.array([1.0, 1.0, 0.5], np.float32) for array in original]
+    assert judged(VALUES_READING, original, found).sqnr_db == pytest.approx(6.0, abs=0.5)
+
+
+def test_what_large_terms_cancel_to_is_no_quantity() -> None:
+    rng = np.random.default_rng(0)
+    large = [(1e6 * rng.standard_normal((1, 1))).astype(np.float32) for _ in range(64)]
+    # The last place of a million is a sixteenth.
+    rest = [np.float32(1 / 16) * rng.integers(-1, 2, (1, 1)).astype(np.float32) for _ in large]
+    original = [np.concatenate(pair, axis=1) for pair in zip(large, rest, strict=True)]
+    found = [array * np.array([1.0, 0.0], np.float32) for array in original]
+    assert judged(VALUES_READING, original, found).sqnr_db > DEFAULT_MIN_SQNR
+
+
+def test_feature_that_died_is_rounding_beside_a_hundred_others() -> None:
+    rng = np.random.default_rng(0)
+    size = np.where(np.arange(100) == 7, 1e-8, 1.0).astype(np.float32)
+    original = [(size * rng.standard_normal((1, 100))).astype(np.float32) for _ in range(64)]
+    found = [array * np.where(np.arange(100) == 7, 2, 1).astype(np.float32) for array in original]
+    assert judged(VALUES_READING, original, found).sqnr_db > DEFAULT_MIN_SQNR
+
+
 @given(SCALES, st.integers(0, 99))
 def test_scaling_slices_does_not_change_the_figure(scales: list[float], seed: int) -> None:
     rng = np.random.default_rng(seed)

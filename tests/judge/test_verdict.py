@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx import helper
-from zoo.builder import Made, floats, opened
+from zoo.builder import Made, Net, floats, opened
 from zoo.faults import chosen, constant, noisy, rare, scaled
 from zoo.pictures import classifier, discs, feeds_of
 from zoo.table import KINDS
@@ -226,3 +226,51 @@ def test_model_that_draws_is_held_to_what_it_differs_from_itself() -> None:
     judge = Evaluator(drawing(), noise_samples(), Budget())
     assert judge.least["y"] < 15  # type: ignore[operator]
     assert judge.holds(judge.measure(drawing()))
+
+
+def test_labels_that_no_sample_holds_are_not_held_by_any_bound() -> None:
+    net = Net()
+    y = net.op("Sigmoid", net.linear("x", (net.normal(8, 4, fan=80), floats(np.full(4, -5)))))
+    model = net.model({"x": ("float", ["batch", 8])}, {"y": (y, "float", ["batch", 4])})
+    rng = np.random.default_rng(0)
+    made = Made(model, tuple({"x": floats(rng.standard_normal((1, 8)))} for _ in range(320)))
+    found = verdict(made, model)
+    assert found.verdict == Verdict.SEEN  # type: ignore[attr-defined]
+    assert "none of the 320 samples holds what F1 of labels counts" in str(found)
+
+
+def test_an_input_that_is_handed_on_carries_no_doubt() -> None:
+    net = Net()
+    y = net.linear("x", (net.normal(8, 4, fan=8), floats(np.zeros(4))))
+    long = net.op("Cast", net.op("ReduceSum", "mask", np.array([1]), keepdims=0), to=7)
+    held = net.op("Greater", "mask", floats(0.0))
+    x = {"x": ("float", ["batch", 8]), "mask": ("float", ["batch", 3])}
+    outputs: dict[str, tuple[str, str, list[str | int]]] = {
+        "y": (y, "float", ["batch", 4]),
+        "lengths": (long, "int64", ["batch"]),
+        "held": (held, "bool", ["batch", 3]),
+    }
+    rng = np.random.default_rng(0)
+    feeds = [
+        {"x": floats(rng.standard_normal((1, 8))), "mask": floats(rng.integers(0, 2, (1, 3)))}
+        for _ in range(12)
+    ]
+    made = Made(net.model(x, outputs), tuple(feeds))
+    assert str(verdict(made, made.model)) == "held"
+
+
+@pytest.mark.parametrize("number", [320, 16])
+def test_frames_of_a_recording_are_one_sample_and_rows_of_a_batch_are_not(number: int) -> None:
+    net = Net()
+    row = net.linear("x", (net.normal(8, 6, fan=8), floats(np.zeros(6))))
+    if number == 16:
+        before = net.op("Slice", row, np.array([0]), np.array([-1]), np.array([0]))
+        row = net.op("Add", row, net.op("Pad", before, np.array([1, 0, 0, 0])))
+    y = net.op("Softmax", row, axis=-1)
+    model = net.model({"x": ("float", ["n", 8])}, {"prob": (y, "float", ["n", 6])})
+    rng = np.random.default_rng(0)
+    made = Made(model, tuple({"x": floats(rng.standard_normal((20, 8)))} for _ in range(16)))
+    judge = Evaluator(opened(model), samples_of(made), Budget())
+    (figure,) = judge.measure(opened(model)).metrics
+    # 1 − 0.05^(1/n), of samples.
+    assert figure.interval[1] == pytest.approx(100 * (1 - 0.05 ** (1 / number)))
