@@ -16,7 +16,7 @@ from onnxpress.judge.kinds import Form, Kind, Reading
 from onnxpress.judge.slices import Group, SliceReference, in_unit, rows_along
 from onnxpress.runtime import Array
 
-__all__ = ["beside", "cut", "cut_all"]
+__all__ = ["beside", "cut", "cut_all", "narrowed"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -114,6 +114,11 @@ def beside(
         groups = same[0].groups if same else one.groups
         found.append(replace(one, variance=variance, groups=groups))
     return tuple(found)
+
+
+def narrowed(cuts: Sequence[SliceReference], share: float) -> tuple[SliceReference, ...]:
+    """Slices of whose variance only a share is the network's."""
+    return tuple(replace(one, variance=one.variance * share) for one in cuts)
 
 
 @dataclass(slots=True)

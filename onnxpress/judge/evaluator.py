@@ -19,11 +19,12 @@ from onnxpress.errors import BudgetError, UsageError
 from onnxpress.judge.bounds import confidence_of_look, samples_to_decide, share_upper
 from onnxpress.judge.budget import DEFAULT_MAX_DROP, DEFAULT_MIN_SQNR, Budget, least_sqnr
 from onnxpress.judge.choosing import chosen_metrics, labelled_output
-from onnxpress.judge.cuts import cut_all
+from onnxpress.judge.cuts import cut_all, narrowed
 from onnxpress.judge.detections import decoded
 from onnxpress.judge.faults import Limits, clearly_fails, faults
 from onnxpress.judge.fidelity import FidelitySum
 from onnxpress.judge.kinds import Kind, Reading
+from onnxpress.judge.learned import learned_shares
 from onnxpress.judge.measurement import Measurement, MetricFigure, ProbeFigure, WholeDrop, pooled
 from onnxpress.judge.metrics import Answers, Label, Metric, WholeMetric, metrics_of
 from onnxpress.judge.probes import Probe, probes_of
@@ -150,6 +151,10 @@ class Evaluator:
         }
         self.min_sqnr = DEFAULT_MIN_SQNR if budget.min_sqnr is None else budget.min_sqnr
         self._slices = cut_all(self.readings, known)
+        if model is not None and session is not None:
+            few_feeds = samples.feeds[:_EXAMPLES]
+            for name, share in learned_shares(model, self.readings.values(), few_feeds).items():
+                self._slices[name] = narrowed(self._slices[name], share)
         self.random = self._own_noise(first, model)
         self._probes: tuple[Probe, ...] = ()
         fixed = budget.metric == "none" or ":" in budget.metric

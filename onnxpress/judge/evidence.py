@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.beyond_ir import gives_maps
-from onnxpress.graph import RANDOM_OPERATORS, attribute, bodies, is_standard
+from onnxpress.graph import RANDOM_OPERATORS, attribute, bodies, is_constant, is_standard
 from onnxpress.runtime import Array, Session
 
 __all__ = ["Evidence", "gather"]
@@ -34,6 +34,10 @@ _ALL_VALUES = _SAME_VALUES - {"Slice", "Split", "Gather", "Expand"}
 _NORMALIZERS = frozenset(["Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid"])
 _ROWS_BY_DATA = frozenset(["NonMaxSuppression", "NonZero", "Compress", "Unique"])
 _MOST_NODES = 400
+_LIMITED = frozenset(["Clip", "DepthToSpace"])
+"""Operators that change few values or none of a picture, before it is given out."""
+_SMALL = 64
+"""Numbers: scales, means of channels."""
 _FEW_BITS = 8
 """Whole numbers of so few are weights in integers."""
 _SUM_TOLERANCE = 1e-3
@@ -55,6 +59,8 @@ class Evidence:
         holds: names of tensors with the same numbers in another order or shape, its own among them.
         normalizes: of a Softmax or Sigmoid: what the tensor that it reads `holds`.
         given: no weight lies before it, only the inputs: passes have nothing there to change.
+        added: names of a sum that it holds, and of the term with weights, where the other term has
+            none: y = x + f(x).
         examples: the original's answers, at least one, or none where nothing was run.
     """
 
@@ -68,6 +74,7 @@ class Evidence:
     holds: frozenset[str] = frozenset()
     normalizes: frozenset[str] = frozenset()
     given: bool = False
+    added: tuple[str, str] | None = None
     examples: tuple[Array, ...] = ()
 
     @property
@@ -127,6 +134,15 @@ class Evidence:
             for array in arrays
         )
 
+    def exponents_sum_to_one(self, axis: int) -> bool:
+        """Whether the values are logarithms of probabilities of classes along an axis."""
+        arrays = [array for array in self.examples if array.size]
+        return bool(arrays) and all(
+            float(array.max()) <= _SUM_TOLERANCE
+            and np.allclose(np.exp(array.astype(np.float64)).sum(axis), 1.0, atol=_SUM_TOLERANCE)
+            for array in arrays
+        )
+
     def unit_length(self) -> bool:
         """Whether all rows along the last axis have length 1; single numbers have no direction."""
         arrays = [array for array in self.examples if array.size]
@@ -181,6 +197,7 @@ def gather(
                 by_data,
                 *_normalized(value),
                 value is not None and _given(value),
+                None if value is None else _added(value),
                 arrays,
             )
         )
@@ -310,8 +327,33 @@ def _by_data(value: ir.Value) -> bool:
     return False
 
 
-def _given(value: ir.Value) -> bool:
-    """Whether neither weights nor chance lie before a value: a mask handed on, counted lengths."""
+def _added(value: ir.Value) -> tuple[str, str] | None:
+    """Names of a sum behind an output and of its term with weights, where the other has none."""
+    node = value.producer()
+    while node is not None and is_standard(node) and node.inputs and node.inputs[0] is not None:
+        if node.op_type in ("Add", "Sub"):
+            terms = [term for term in node.inputs if term is not None]
+            fixed = [term for term in terms if is_constant(term)]
+            if not fixed:
+                parts = [term for term in terms if not _given(term, _SMALL)]
+                both = len(parts) == 1 and len(terms) == 2
+                return (str(node.outputs[0].name), str(parts[0].name)) if both else None
+            (value,) = [term for term in terms if term not in fixed] or [terms[0]]
+        elif node.op_type in _ALL_VALUES | _LIMITED:
+            value = node.inputs[0]
+        else:
+            return None
+        node = value.producer()
+    return None
+
+
+def _given(value: ir.Value, numbers: int = 1) -> bool:
+    """Whether neither weights nor chance lie before a value: a mask handed on, counted lengths.
+
+    Args:
+        value: any.
+        numbers: of a constant that is no weight yet, as the means of three colours.
+    """
     seen: set[int] = set()
     waiting: list[ir.Value | None] = [value]
     while waiting and len(seen) < _MOST_NODES:
@@ -321,7 +363,7 @@ def _given(value: ir.Value) -> bool:
         seen.add(id(current))
         node = current.producer()
         if node is None or node.op_type == "Constant":
-            if _is_weight(current):
+            if _is_weight(current, numbers):
                 return False
             continue
         if not is_standard(node) or node.op_type in RANDOM_OPERATORS or bodies(node):
@@ -330,12 +372,12 @@ def _given(value: ir.Value) -> bool:
     return not waiting
 
 
-def _is_weight(value: ir.Value) -> bool:
-    """Numbers that a pass may round: more than one of them, and not whole."""
+def _is_weight(value: ir.Value, numbers: int) -> bool:
+    """Whether it has more than so many numbers that a pass may round: not whole, or of few bits."""
     tensor = ir.convenience.get_const_tensor(value)
     return (
         tensor is not None
-        and tensor.size > 1
+        and tensor.size > numbers
         and (tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= _FEW_BITS)
     )
 

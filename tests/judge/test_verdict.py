@@ -274,3 +274,38 @@ def test_frames_of_a_recording_are_one_sample_and_rows_of_a_batch_are_not(number
     (figure,) = judge.measure(opened(model)).metrics
     # 1 − 0.05^(1/n), of samples.
     assert figure.interval[1] == pytest.approx(100 * (1 - 0.05 ** (1 / number)))
+
+
+def residual(kind: str) -> tuple[Made, onnx.ModelProto]:
+    """What adds a small part to its input, and the same without that part."""
+    net = Net()
+    small = (net.normal(64, 96, fan=64, gain=0.1), floats(np.zeros(96)))
+    wide = net.op("Relu", net.linear("x", (net.normal(96, 64, fan=96), floats(np.zeros(64)))))
+    part = net.linear(wide, small)
+    y = net.op(kind, "x", part)
+    y = net.reshaped(net.op("Clip", net.op("Add", y, floats(0.5)), floats(-9.0)), 0, 4, 24)
+    spec = {"x": ("float", ["n", 96])}
+    model = net.model(spec, {"y": (y, "float", ["n", 4, 24])})
+    rng = np.random.default_rng(0)
+    feeds = tuple({"x": floats(rng.standard_normal((1, 96)))} for _ in range(32))
+    lost = onnx.ModelProto()
+    lost.CopyFrom(model)
+    for tensor in lost.graph.initializer:
+        if tuple(tensor.dims) == (64, 96):
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(np.zeros((64, 96), np.float32), tensor.name)
+            )
+    return Made(model, feeds), lost
+
+
+@pytest.mark.parametrize("kind", ["Add", "Sub"])
+def test_network_that_adds_little_to_its_input_is_not_lost(kind: str) -> None:
+    made, lost = residual(kind)
+    x = np.concatenate([feed["x"] for feed in made.feeds])
+    one, other = (opened(m).run({"x": x})["y"].astype(np.float64) for m in (made.model, lost))
+    # Of the whole output, 20 dB are kept without the network.
+    assert 10 * math.log10(one.var() / np.mean((one - other) ** 2)) > 20
+    judge = Evaluator(opened(made.model), samples_of(made), Budget())
+    assert "output y" in judge.broken(judge.measure(opened(lost)))
+    assert judge.measure(opened(lost)).outputs["y"].sqnr_db == pytest.approx(0, abs=1)
+    assert judge.holds(judge.measure(opened(noisy(made))))
