@@ -26,7 +26,7 @@ from onnxpress.judge.fidelity import FidelitySum
 from onnxpress.judge.kinds import Kind, Reading
 from onnxpress.judge.learned import learned_shares
 from onnxpress.judge.measurement import Measurement, MetricFigure, ProbeFigure, WholeDrop, pooled
-from onnxpress.judge.metrics import Answers, Label, Metric, WholeMetric, metrics_of
+from onnxpress.judge.metrics import Answers, Label, Metric, WholeMetric, metrics_of, says_nothing
 from onnxpress.judge.probes import Probe, probes_of
 from onnxpress.judge.randomness import drawn_by
 from onnxpress.judge.reading import read_outputs
@@ -145,6 +145,12 @@ class Evaluator:
             )
         self.max_drop = DEFAULT_MAX_DROP if budget.max_drop is None else budget.max_drop
         measured = {name for metric in self._metrics for name in metric.outputs}
+        # A metric that sees one decision is no second look at scores.
+        measured -= {
+            name
+            for name, reading in self.readings.items()
+            if name != labelled and len(known) == len(samples) and says_nothing(reading, known)
+        }
         self.least = {
             name: least_sqnr(reading, budget, measured=name in measured)
             for name, reading in self.readings.items()

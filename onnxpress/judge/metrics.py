@@ -21,7 +21,7 @@ from onnxpress.judge.detections import decoded, hits
 from onnxpress.judge.kinds import Kind, Reading
 from onnxpress.runtime import Array
 
-__all__ = ["Answers", "Label", "Metric", "WholeMetric", "metrics_of"]
+__all__ = ["Answers", "Label", "Metric", "WholeMetric", "metrics_of", "says_nothing"]
 
 Answers = Mapping[str, Array]
 Label = npt.NDArray[np.int64] | None
@@ -183,6 +183,24 @@ def _log_softmax(x: Floats, axis: int) -> Floats:
     return np.asarray(x - np.log(np.exp(x).sum(axis=axis, keepdims=True)))
 
 
+def _given_labels(reading: Reading, output: Array) -> npt.NDArray[np.bool_]:
+    limit = _POSITIVE if reading.form == "sigmoid" else 0.0
+    return np.asarray(output.astype(np.float64) > limit)
+
+
+def says_nothing(reading: Reading, references: Sequence[Answers]) -> bool:
+    """Whether the original decides all samples alike: one class of all, or no label ever.
+
+    Then any model that decides so, too, is as good by a metric of decisions.
+    """
+    outputs = [answers[reading.output] for answers in references]
+    if reading.kind == Kind.MULTI_LABEL:
+        return not any(_given_labels(reading, output).any() for output in outputs)
+    if reading.kind == Kind.CLASSIFICATION:
+        return len({int(c) for output in outputs for c in _classes(reading, output).flat}) == 1
+    return False
+
+
 def _labels(reading: Reading, found: Answers, reference: Answers, _: Label) -> Floats:
     """F1 of the labels that are given, pooled over rows.
 
@@ -192,9 +210,8 @@ def _labels(reading: Reading, found: Answers, reference: Answers, _: Label) -> F
     one, other = found[reading.output], reference[reading.output]
     if one.shape != other.shape:
         return np.array([[0.0, 1.0, 1.0]])
-    limit = _POSITIVE if reading.form == "sigmoid" else 0.0
     rows = len(one) if one.ndim > 1 else 1
-    a, b = (x.reshape(rows, -1).astype(np.float64) > limit for x in (one, other))
+    a, b = (_given_labels(reading, x).reshape(rows, -1) for x in (one, other))
     both, number = (a & b).sum(axis=1), a.sum(axis=1) + b.sum(axis=1)
     return np.stack([2 * both, number, number], axis=1).astype(np.float64)
 

@@ -16,6 +16,7 @@ from zoo.table import KINDS
 from onnxpress.data import Samples, random_samples
 from onnxpress.errors import BudgetError, UsageError
 from onnxpress.judge import Budget, Evaluator, Verdict, judgement
+from onnxpress.judge.budget import DEFAULT_MIN_SQNR
 from onnxpress.runtime import Session
 
 CLASSES = 4
@@ -237,6 +238,22 @@ def test_labels_that_no_sample_holds_are_not_held_by_any_bound() -> None:
     found = verdict(made, model)
     assert found.verdict == Verdict.SEEN  # type: ignore[attr-defined]
     assert "none of the 320 samples holds what F1 of labels counts" in str(found)
+    # Log-odds are all there is to judge by, and are held to as much as other values.
+    assert Evaluator(opened(model), samples_of(made), Budget()).least["y"] == DEFAULT_MIN_SQNR
+
+
+def test_scores_of_samples_of_one_class_are_held_to_as_much_as_other_values() -> None:
+    net = Net()
+    y = net.linear("x", (net.normal(8, 2, fan=80), floats([5, 0])))
+    model = net.model(
+        {"x": ("float", ["n", 8])}, {"prob": (net.op("Softmax", y), "float", ["n", 2])}
+    )
+    rng = np.random.default_rng(0)
+    made = Made(model, tuple({"x": floats(rng.standard_normal((1, 8)))} for _ in range(32)))
+    assert Evaluator(opened(model), samples_of(made), Budget()).least["prob"] == DEFAULT_MIN_SQNR
+    far = floats(np.full((1, 8), 99))
+    both = Made(model, (*made.feeds, {"x": far}, {"x": -far}))
+    assert Evaluator(opened(model), samples_of(both), Budget()).least["prob"] == 15
 
 
 def test_an_input_that_is_handed_on_carries_no_doubt() -> None:
