@@ -41,6 +41,8 @@ _LEAST_COUNT = 8
 """Values of a slice below which its own variance is not known."""
 _FEWEST = 4
 """Values of a slice from which it is told apart at all, by its power."""
+_SIGNAL = 256
+"""Values of a sample whose own variance is that of a signal."""
 _LOOKED_AT = 4_000_000
 """Values by which axes are chosen."""
 _DISTINCT = 0.05
@@ -80,8 +82,16 @@ def cut(reading: Reading, outputs: Sequence[Array]) -> tuple[SliceReference, ...
             # Few values are small by chance, but not by orders of magnitude.
             groups = _groups(reading, moments.power, decades=_DECADES_OF_FEW)
             variance = np.where(counted, variance, np.maximum(variance, moments.power))
-        found.append(SliceReference(form, axis, variance, groups, counted))
+        found.append(
+            SliceReference(form, axis, variance, groups, counted, _is_signal(reading, outputs))
+        )
     return tuple(found)
+
+
+def _is_signal(reading: Reading, outputs: Sequence[Array]) -> bool:
+    """Whether samples may be of any loudness; a dark picture is no quiet one."""
+    plain = reading.kind in (Kind.VALUES, Kind.SIGNAL) and reading.added is None
+    return plain and all(2 <= array.ndim <= 3 and array.size >= _SIGNAL for array in outputs)
 
 
 def cut_all(

@@ -56,6 +56,21 @@ def test_destroyed_slice_is_seen_whatever_the_scale_of_the_others(
     assert figure.sqnr_db < DEFAULT_MIN_SQNR - 5
 
 
+def test_quiet_signals_among_loud_ones_are_not_lost() -> None:
+    rng = np.random.default_rng(0)
+    size = 10.0 ** np.repeat([0.0, -1.0], 8)
+    original = [(s * rng.standard_normal((1, 1, 400))).astype(np.float32) for s in size]
+    found = [
+        a + np.float32(0.05) * rng.standard_normal(a.shape).astype(np.float32) for a in original
+    ]
+    figure = judged(VALUES_READING, original, found)
+    # Over all 0.5 / 0.0025, of the quiet ones 0.01 / 0.0025 and the allowance of a slice.
+    assert figure.whole_db == pytest.approx(23, abs=1)
+    assert figure.sqnr_db == pytest.approx(16, abs=1)
+    fine = [a * np.float32(1.05) for a in original]
+    assert judged(VALUES_READING, original, fine).sqnr_db > 25
+
+
 def test_quantity_beside_one_a_milliard_times_as_large_is_seen() -> None:
     # A price beside a share: each column is a sum of its own, as exact as its own size.
     rng = np.random.default_rng(0)
