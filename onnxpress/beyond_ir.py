@@ -1,12 +1,14 @@
-"""What onnx-ir cannot hold, or only at many times its size: map types, attributes of ensembles.
+"""What onnx-ir cannot hold, or only at many times its size: maps, ensembles, sparse weights.
 
 Maps are types of `ai.onnx.ml` (ZipMap gives a sequence of them). Inputs and outputs of such types
 are kept without a type, and get it back when the model is written. Long attributes, of which a tree
 ensemble consists, stay in protobuf's arrays: as Python's numbers they take eight times as much.
 """
 
+import math
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -69,6 +71,7 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
     Raises:
         SerdeError: onnx-ir cannot read the rest either.
     """
+    _expand(proto.graph)
     types = {}
     for value in (*proto.graph.input, *proto.graph.output):
         if holds_map(value.type):
@@ -85,6 +88,32 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
     if types:
         model.graph.meta[_TYPES] = types
     return model
+
+
+def _expand(graph: onnx.GraphProto) -> None:
+    """Make sparse weights dense, as onnxruntime does when it loads them.
+
+    Raises:
+        ValueError: a place lies outside the weight, or the dense one is larger than a file may be.
+    """
+    for sparse in graph.sparse_initializer:
+        values, places = (onnx.numpy_helper.to_array(t) for t in (sparse.values, sparse.indices))
+        name, shape = sparse.values.name, tuple(sparse.dims)
+        if math.prod(shape) * values.itemsize > onnx.checker.MAXIMUM_PROTOBUF:
+            raise ValueError(f"sparse weight {name!r} of shape {list(shape)} is too large as dense")
+        dense = np.zeros(shape, values.dtype)
+        try:
+            linear = np.ravel_multi_index(tuple(places.T), shape) if places.ndim == 2 else places
+            dense.reshape(-1)[linear] = values
+        except (IndexError, ValueError) as error:
+            raise ValueError(f"sparse weight {name!r} has places outside {list(shape)}") from error
+        graph.initializer.append(onnx.numpy_helper.from_array(dense, name))
+    del graph.sparse_initializer[:]
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                if body.node or body.sparse_initializer:
+                    _expand(body)
 
 
 def _mend(model: ir.Model) -> None:

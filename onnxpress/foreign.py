@@ -16,6 +16,8 @@ _SUFFIXES = {
     (".pdmodel", ".pdiparams"): "a Paddle model: convert it to ONNX first (paddle2onnx)",
     (".mlmodel", ".mlpackage"): "a Core ML model: give the ONNX model that it was made from",
     (".engine", ".plan", ".trt"): "a TensorRT engine: give the ONNX model that it was made from",
+    (".npz",): "samples of numpy: give them with --calibration or --evaluation, after MODEL",
+    (".npy",): "a lone array of numpy: samples are a .npz with an array named after each input",
     (".ort",): "a model in onnxruntime's own format: give the .onnx that it was made from",
 }
 _MAGIC = {

@@ -214,7 +214,12 @@ class Recipe:
             raise RecipeError(
                 f"{path}: there is no such file{nearest_file(Path(path))}; expected a recipe [R003]"
             ) from error
-        except (OSError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            raise RecipeError(
+                f"{path}: is no text; expected a recipe, as optimize writes beside its model "
+                "(MODEL.opt.recipe.toml) [R003]"
+            ) from error
+        except OSError as error:
             raise RecipeError(f"{path}: cannot be read as a recipe: {error} [R003]") from error
         return cls.from_toml(text, str(path))
 

@@ -255,3 +255,35 @@ def test_types_of_weights_are_not_said_a_second_time() -> None:
     said = [info.name for graph in (written.graph, *bodies) for info in graph.value_info]
     assert said == ["s"]
     assert [len(body.initializer) for body in bodies] == [1, 0]
+
+
+def sparse_model(places: list[list[int]] | list[int]) -> onnx.ModelProto:
+    """Y = x W, W [4, 3] with two weights that are not zero."""
+    values = onnx.numpy_helper.from_array(np.array([2.0, -3.0], np.float32), "w")
+    indices = onnx.numpy_helper.from_array(np.array(places, np.int64), "places")
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "sparse",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 4])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 3])],
+        sparse_initializer=[onnx.helper.make_sparse_tensor(values, indices, [4, 3])],
+    )
+    return onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    )
+
+
+@pytest.mark.parametrize("places", [[1, 11], [[0, 1], [3, 2]]])
+def test_sparse_weights_are_read(tmp_path: Path, places: list[list[int]] | list[int]) -> None:
+    file = tmp_path / "sparse.onnx"
+    onnx.save(sparse_model(places), file)
+    weight = model_file.load(file).graph.initializers["w"].const_value
+    assert weight is not None
+    assert weight.numpy().tolist() == [[0, 2, 0], [0, 0, 0], [0, 0, 0], [0, 0, -3]]
+
+
+def test_sparse_weight_with_a_place_outside_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "sparse.onnx"
+    onnx.save(sparse_model([1, 12]), file)
+    with pytest.raises(ModelError, match="sparse"):
+        model_file.load(file)

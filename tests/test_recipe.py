@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,12 @@ family = 'static'
 def test_what_is_no_recipe_is_refused(text: str, expected: str) -> None:
     with pytest.raises(OnnxpressError, match=expected):
         Recipe.from_toml(text, "mine")
+
+
+def test_file_that_is_no_text_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "samples.npz").write_bytes(b"PK\x03\x04\xe5")
+    with pytest.raises(RecipeError, match=r"is no text; expected a recipe, as optimize writes"):
+        Recipe.load(tmp_path / "samples.npz")
 
 
 def test_missing_file_is_named() -> None:

@@ -16,7 +16,7 @@ from onnxpress.judge.kinds import Form, Kind, Reading
 from onnxpress.judge.slices import Group, SliceReference, in_unit, rows_along
 from onnxpress.runtime import Array
 
-__all__ = ["beside", "cut", "cut_all"]
+__all__ = ["beside", "cut", "cut_all", "narrowed"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,12 +28,21 @@ _PROBABILITY_DEVIATION = 0.005
 """Changes of a probability below half a percent do not matter."""
 _ROUNDING = 1e-11
 """Of the largest slice's variance: float32 sums hardly resolve less (3e-6 of the deviation)."""
+_FEATURES = 32
+"""More slices are features of one layer, of which some died; fewer are quantities, each with a unit
+of its own: a price in millions beside a share."""
+_SMALLEST = 1e-40
+"""Of the largest slice's variance, for a logarithm of nothing."""
+_FINER = 128
+"""Parts of the last place of the largest slice, on which what its sums cancel to still lies."""
 _DECADES_OF_FEW = 3
 """Of power: what slices of few values differ by for other reasons than chance."""
 _LEAST_COUNT = 8
 """Values of a slice below which its own variance is not known."""
 _FEWEST = 4
 """Values of a slice from which it is told apart at all, by its power."""
+_SIGNAL = 256
+"""Values of a sample whose own variance is that of a signal."""
 _LOOKED_AT = 4_000_000
 """Values by which axes are chosen."""
 _DISTINCT = 0.05
@@ -61,8 +70,9 @@ def cut(reading: Reading, outputs: Sequence[Array]) -> tuple[SliceReference, ...
         moments = _Moments()
         for array in outputs:
             moments.add(rows_along(in_unit(array, form, reading.axis), axis))
-        variance = moments.signal(_floor(reading))
-        groups = _groups(reading, moments.variance)
+        least = _least(moments.variance, outputs, form, axis)
+        variance = moments.signal(np.maximum(_floor(reading), least))
+        groups = _groups(reading, np.maximum(moments.variance, least))
         if axis in alike:
             # What rests in these samples, and looks like the others, is not known to be still.
             variance = np.maximum(variance, variance.mean())
@@ -72,8 +82,16 @@ def cut(reading: Reading, outputs: Sequence[Array]) -> tuple[SliceReference, ...
             # Few values are small by chance, but not by orders of magnitude.
             groups = _groups(reading, moments.power, decades=_DECADES_OF_FEW)
             variance = np.where(counted, variance, np.maximum(variance, moments.power))
-        found.append(SliceReference(form, axis, variance, groups, counted))
+        found.append(
+            SliceReference(form, axis, variance, groups, counted, _is_signal(reading, outputs))
+        )
     return tuple(found)
+
+
+def _is_signal(reading: Reading, outputs: Sequence[Array]) -> bool:
+    """Whether samples may be of any loudness; a dark picture is no quiet one."""
+    plain = reading.kind in (Kind.VALUES, Kind.SIGNAL) and reading.added is None
+    return plain and all(2 <= array.ndim <= 3 and array.size >= _SIGNAL for array in outputs)
 
 
 def cut_all(
@@ -106,6 +124,11 @@ def beside(
         groups = same[0].groups if same else one.groups
         found.append(replace(one, variance=variance, groups=groups))
     return tuple(found)
+
+
+def narrowed(cuts: Sequence[SliceReference], share: float) -> tuple[SliceReference, ...]:
+    """Slices of whose variance only a share is the network's."""
+    return tuple(replace(one, variance=one.variance * share) for one in cuts)
 
 
 @dataclass(slots=True)
@@ -144,12 +167,34 @@ class _Moments:
         """Mean square, which stands for the variance where that is not known."""
         return self.variance + self.mean**2
 
-    def signal(self, floor: float) -> Floats:
+    def signal(self, floor: Floats) -> Floats:
         """What noise is compared with: the variance, or what stands for it where that is none."""
         variance, mean = self.variance, np.abs(self.mean)
         steady = variance <= (_STEADY_SHARE * mean) ** 2
         signal = np.where(steady, (_STEADY_ERROR * mean) ** 2, variance)
-        return np.maximum(signal, max(floor, _ROUNDING * float(signal.max(initial=0.0))))
+        # Two constants have no variance to be compared with but each other's.
+        return np.maximum(signal, np.where(signal > 0, floor, _ROUNDING * signal.max(initial=0.0)))
+
+
+def _least(variance: Floats, outputs: Sequence[Array], form: Form, axis: int | None) -> Floats:
+    """Below which a slice's variance is rounding beside the largest, [slices].
+
+    A quantity may be as small as it likes; what large terms cancel to lies on their grid.
+    """
+    least = np.full(len(variance), _ROUNDING * variance.max(initial=0.0))
+    if form != "values" or len(variance) > _FEATURES:
+        return least
+    step = np.spacing(np.float32(np.sqrt(variance.max(initial=0.0)))) / _FINER
+    small = np.flatnonzero((variance < least) & (variance > 0))
+    for array in outputs if len(small) and step > 0 else ():
+        parts = rows_along(array.astype(np.float64), axis)[small] / step
+        small = small[(np.isfinite(parts) & (parts != np.rint(parts))).any(axis=1) == 0]
+        if not len(small):
+            break
+    quantities = np.ones(len(variance), bool)
+    quantities[small] = False
+    quantities[variance == 0] = False
+    return np.where(quantities, 0.0, least)
 
 
 def _floor(reading: Reading) -> float:
@@ -219,7 +264,7 @@ def _groups(reading: Reading, variance: Floats, decades: int = 1) -> tuple[Group
     if reading.form != "values" or len(variance) == 1:
         return (Group("", every),)
     largest = max(float(variance.max()), np.finfo(np.float64).tiny)
-    below = -np.log10(np.maximum(variance, _ROUNDING * largest) / largest)
+    below = -np.log10(np.maximum(variance / largest, _SMALLEST))
     steps = np.floor(below / decades + 1e-9)
     found = [every[steps == step] for step in np.unique(steps)]
     if len(found) == 1:

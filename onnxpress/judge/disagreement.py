@@ -159,17 +159,19 @@ def _label(samples: Samples, index: int) -> int | None:
 
 
 def _error(reference: Array, found: Array) -> float:
-    """Relative power of the error; infinite where shapes differ or a value is not finite."""
+    """Relative power of the error; infinite where shapes, or values that are not finite, differ."""
     if reference.shape != found.shape:
         return math.inf
     if reference.dtype.kind not in "fiub":
         return float(not np.array_equal(reference, found))
     ref, new = (array.astype(np.float64).reshape(-1) for array in (reference, found))
-    noise = float(np.einsum("i,i", ref - new, ref - new))
-    signal = float(np.einsum("i,i", ref, ref))
-    if math.isnan(noise):
-        same = np.array_equal(ref, new, equal_nan=True)
-        return 0.0 if same else math.inf
+    # What the original forbids (-inf), or does not know (NaN), is right where it is the same.
+    other = ~((ref == new) | (np.isnan(ref) & np.isnan(new)))
+    difference, known = ref[other] - new[other], ref[np.isfinite(ref)]
+    noise = float(np.einsum("i,i", difference, difference))
+    signal = float(np.einsum("i,i", known, known))
+    if not math.isfinite(noise):
+        return math.inf
     if noise == 0:
         return 0.0
     return noise / signal if signal else math.inf

@@ -19,16 +19,18 @@ from onnxpress.errors import BudgetError, UsageError
 from onnxpress.judge.bounds import confidence_of_look, samples_to_decide, share_upper
 from onnxpress.judge.budget import DEFAULT_MAX_DROP, DEFAULT_MIN_SQNR, Budget, least_sqnr
 from onnxpress.judge.choosing import chosen_metrics, labelled_output
-from onnxpress.judge.cuts import cut_all
+from onnxpress.judge.cuts import cut_all, narrowed
 from onnxpress.judge.detections import decoded
 from onnxpress.judge.faults import Limits, clearly_fails, faults
 from onnxpress.judge.fidelity import FidelitySum
 from onnxpress.judge.kinds import Kind, Reading
+from onnxpress.judge.learned import learned_shares
 from onnxpress.judge.measurement import Measurement, MetricFigure, ProbeFigure, WholeDrop, pooled
-from onnxpress.judge.metrics import Answers, Label, Metric, WholeMetric, metrics_of
+from onnxpress.judge.metrics import Answers, Label, Metric, WholeMetric, metrics_of, says_nothing
 from onnxpress.judge.probes import Probe, probes_of
 from onnxpress.judge.randomness import drawn_by
 from onnxpress.judge.reading import read_outputs
+from onnxpress.judge.rows import are_steps
 from onnxpress.judge.slices import SliceSum
 from onnxpress.runtime import Array, Feed, Session
 
@@ -104,7 +106,6 @@ class Evaluator:
         self.samples = samples
         self.budget = budget
         self.looks = 1
-        self._steps = steps
         self._confidence = budget.confidence or _CONFIDENCE
         self._cache: list[Answers] = []
         first = original.run(samples.feeds[0])
@@ -128,6 +129,11 @@ class Evaluator:
                 kinds=budget.outputs,
             )
         self.readings = dict(readings)
+        self._steps = steps or any(
+            are_steps(original.run, samples.feeds[0], first[name], name)
+            for name, reading in self.readings.items()
+            if reading.kind in (Kind.CLASSIFICATION, Kind.MULTI_LABEL)
+        )
         self._metrics = chosen_metrics(
             budget, self.readings, labelled, known[:_EXAMPLES], made_up=self.made_up
         )
@@ -139,12 +145,22 @@ class Evaluator:
             )
         self.max_drop = DEFAULT_MAX_DROP if budget.max_drop is None else budget.max_drop
         measured = {name for metric in self._metrics for name in metric.outputs}
+        # A metric that sees one decision is no second look at scores.
+        measured -= {
+            name
+            for name, reading in self.readings.items()
+            if name != labelled and len(known) == len(samples) and says_nothing(reading, known)
+        }
         self.least = {
             name: least_sqnr(reading, budget, measured=name in measured)
             for name, reading in self.readings.items()
         }
         self.min_sqnr = DEFAULT_MIN_SQNR if budget.min_sqnr is None else budget.min_sqnr
         self._slices = cut_all(self.readings, known)
+        if model is not None and session is not None:
+            few_feeds = samples.feeds[:_EXAMPLES]
+            for name, share in learned_shares(model, self.readings.values(), few_feeds).items():
+                self._slices[name] = narrowed(self._slices[name], share)
         self.random = self._own_noise(first, model)
         self._probes: tuple[Probe, ...] = ()
         fixed = budget.metric == "none" or ":" in budget.metric
@@ -331,8 +347,16 @@ class Evaluator:
             samples = np.repeat(np.arange(number), [len(rows) for rows in tables])
             table = np.column_stack([table, samples])
         value, reference = (100 * share for share in pooled(table))
+        given = bool(metric.outputs) and all(self.readings[o].given for o in metric.outputs)
         return MetricFigure(
-            metric.name, metric.outputs, value, reference, self.confidence, table, number
+            metric.name,
+            metric.outputs,
+            value,
+            reference,
+            self.confidence,
+            table,
+            number,
+            certain=given and bool(np.all(table[:, 0] == table[:, 1])),
         )
 
     def _whole_figure(

@@ -8,32 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress.beyond_ir import gives_maps
-from onnxpress.graph import attribute, bodies
+from onnxpress.judge.ancestry import added, is_given, normalized, origins
 from onnxpress.runtime import Array, Session
 
 __all__ = ["Evidence", "gather"]
 
-_SAME_VALUES = frozenset(
-    [
-        "Reshape",
-        "Transpose",
-        "Squeeze",
-        "Unsqueeze",
-        "Identity",
-        "Flatten",
-        "Cast",
-        "Slice",
-        "Split",
-        "Gather",
-        "Expand",
-    ]
-)
-"""Operators behind which values mean what they meant before."""
-_ALL_VALUES = _SAME_VALUES - {"Slice", "Split", "Gather", "Expand"}
-"""Those of them that leave none out and repeat none."""
-_NORMALIZERS = frozenset(["Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid"])
-_ROWS_BY_DATA = frozenset(["NonMaxSuppression", "NonZero", "Compress", "Unique"])
-_MOST_NODES = 400
 _SUM_TOLERANCE = 1e-3
 Size = int | str | None
 
@@ -52,6 +31,9 @@ class Evidence:
         by_data: an operator before it decides by the data how many rows there are.
         holds: names of tensors with the same numbers in another order or shape, its own among them.
         normalizes: of a Softmax or Sigmoid: what the tensor that it reads `holds`.
+        given: no weight lies before it, only the inputs: passes have nothing there to change.
+        added: names of a sum that it holds, and of the term with weights, where the other term has
+            none: y = x + f(x).
         examples: the original's answers, at least one, or none where nothing was run.
     """
 
@@ -64,6 +46,8 @@ class Evidence:
     by_data: bool = False
     holds: frozenset[str] = frozenset()
     normalizes: frozenset[str] = frozenset()
+    given: bool = False
+    added: tuple[str, str] | None = None
     examples: tuple[Array, ...] = ()
 
     @property
@@ -123,6 +107,15 @@ class Evidence:
             for array in arrays
         )
 
+    def exponents_sum_to_one(self, axis: int) -> bool:
+        """Whether the values are logarithms of probabilities of classes along an axis."""
+        arrays = [array for array in self.examples if array.size]
+        return bool(arrays) and all(
+            float(array.max()) <= _SUM_TOLERANCE
+            and np.allclose(np.exp(array.astype(np.float64)).sum(axis), 1.0, atol=_SUM_TOLERANCE)
+            for array in arrays
+        )
+
     def unit_length(self) -> bool:
         """Whether all rows along the last axis have length 1; single numbers have no direction."""
         arrays = [array for array in self.examples if array.size]
@@ -161,7 +154,7 @@ def gather(
         kind = types[place] if types else _type(value)
         if model is not None and gives_maps(model, name):
             kind, shape = "tensor(float)", shape or (None, None)
-        origins, parts, axis, by_data = _origins(value)
+        computed, parts, axis, by_data = origins(value)
         arrays = tuple(answer[name] for answer in examples)
         if len({array.ndim for array in arrays}) > 1:
             # An axis of one answer means nothing in another.
@@ -171,11 +164,13 @@ def gather(
                 name,
                 shape or (None,) * (ranks[place] if ranks else 0),
                 kind in ("tensor(float)", "tensor(double)", "tensor(float16)"),
-                origins,
+                computed,
                 parts,
                 axis,
                 by_data,
-                *_normalized(value),
+                *normalized(value),
+                value is not None and is_given(value),
+                None if value is None else added(value),
                 arrays,
             )
         )
@@ -196,113 +191,6 @@ def _type(value: ir.Value | None) -> str:
         ir.DataType.FLOAT16: "tensor(float16)",
     }
     return names.get(value.dtype, "")
-
-
-def _origins(
-    value: ir.Value | None,
-) -> tuple[frozenset[str], tuple[frozenset[str], ...], int | None, bool]:
-    """Operators that computed the values, those of each part of a Concat, its axis, and rows."""
-    if value is None:
-        return frozenset(), (), None, False
-    makers = _makers(value)
-    parts: tuple[frozenset[str], ...] = ()
-    axis = None
-    for node in makers:
-        if node.op_type == "Concat":
-            axis = _moved(value, node)
-            parts = tuple(
-                frozenset(_operator(maker) for maker in _makers(source))
-                for source in node.inputs
-                if source is not None
-            )
-    return frozenset(_operator(node) for node in makers), parts, axis, _by_data(value)
-
-
-def _normalized(value: ir.Value | None) -> tuple[frozenset[str], frozenset[str]]:
-    """Names of tensors with an output's numbers, and with those that it is the Softmax of."""
-    held = _held(value)
-    maker = held[-1].producer() if held else None
-    read = _held(maker.inputs[0]) if maker is not None and maker.op_type in _NORMALIZERS else []
-    return frozenset(str(v.name) for v in held), frozenset(str(v.name) for v in read)
-
-
-def _held(value: ir.Value | None) -> list[ir.Value]:
-    """A tensor and those before it that hold the same numbers, as far as there are such."""
-    found: list[ir.Value] = []
-    while value is not None:
-        found.append(value)
-        node = value.producer()
-        value = node.inputs[0] if node is not None and node.op_type in _ALL_VALUES else None
-    return found
-
-
-def _operator(node: ir.Node) -> str:
-    """Its type; Softmax where exp(x) / sum exp(x) is spelled out."""
-    first = node.inputs[0] if node.inputs else None
-    if node.op_type == "Div" and first is not None:
-        maker = first.producer()
-        if maker is not None and maker.op_type == "Exp":
-            return "Softmax"
-    return node.op_type
-
-
-def _moved(value: ir.Value, concat: ir.Node) -> int | None:
-    """The axis along which a Concat put an output together, as the output has it."""
-    orders: list[list[int]] = []
-    node = value.producer()
-    while node is not concat:
-        if node is None or node.op_type not in ("Transpose", "Identity", "Cast"):
-            return None
-        if node.op_type == "Transpose":
-            order = node.attributes.get("perm")
-            if order is None:
-                return None
-            orders.append(list(order.as_ints()))
-        node = None if node.inputs[0] is None else node.inputs[0].producer()
-    axis: int = attribute(concat, "axis", 0)
-    for places in reversed(orders):
-        axis = places.index(axis % len(places))
-    return axis
-
-
-def _makers(value: ir.Value) -> list[ir.Node]:
-    """The nodes that computed a value, behind those that only move values about."""
-    found: list[ir.Node] = []
-    seen: set[int] = set()
-    waiting = [value]
-    while waiting and len(seen) < _MOST_NODES:
-        current = waiting.pop()
-        node = current.producer()
-        if node is None or id(current) in seen:
-            continue
-        seen.add(id(current))
-        if node.op_type in _SAME_VALUES and node.inputs and node.inputs[0] is not None:
-            waiting.append(node.inputs[0])
-        elif node.op_type in ("If", "Loop"):
-            # Of a Loop's body the first output is its condition.
-            shift = int(node.op_type == "Loop")
-            place = node.outputs.index(current) + shift
-            waiting += [body.outputs[place] for body in bodies(node) if place < len(body.outputs)]
-        else:
-            found.append(node)
-    return found
-
-
-def _by_data(value: ir.Value) -> bool:
-    """Whether an operator near the output decides by the data how many rows there are."""
-    seen: set[int] = set()
-    waiting = [value]
-    while waiting and len(seen) < _MOST_NODES:
-        node = waiting.pop().producer()
-        if node is None or id(node) in seen:
-            continue
-        seen.add(id(node))
-        if node.op_type in _ROWS_BY_DATA:
-            return True
-        if node.op_type in ("Conv", "MatMul", "Gemm", "LSTM", "GRU"):
-            continue
-        waiting += [source for source in node.inputs if source is not None]
-    return False
 
 
 def _extreme(examples: Sequence[Array], which: str) -> float | None:

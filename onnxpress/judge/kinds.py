@@ -56,6 +56,8 @@ class Reading:
             of each class apart.
         state_input: the input that takes the output at the next step.
         varying: whether its shape depends on the data.
+        given: no weight lies before it: where it is equal, it is for every input.
+        added: names of a sum that it holds, and of the term of it that has weights.
     """
 
     output: str
@@ -73,6 +75,8 @@ class Reading:
     background: int | None = None
     state_input: str | None = None
     varying: bool = False
+    given: bool = False
+    added: tuple[str, str] | None = None
 
     def __str__(self) -> str:
         return f"{self.output}: {self.words}"

@@ -39,6 +39,7 @@ class MetricFigure:
         rows: [n, 3], this model, the original, weight; or [n, 5], also the class and the sample;
             empty for a metric of the whole set.
         whole: of a metric of the whole set: the drop by indices of samples.
+        certain: nothing that was changed lies before what it looks at, and all samples are equal.
     """
 
     name: str
@@ -49,11 +50,17 @@ class MetricFigure:
     rows: Floats = field(default_factory=lambda: np.zeros((0, 3)), repr=False)
     samples: int = 0
     whole: "WholeDrop | None" = field(default=None, repr=False)
+    certain: bool = False
 
     @property
     def drop(self) -> float:
         """Reference − value, in points."""
         return self.reference - self.value
+
+    @property
+    def counted(self) -> int:
+        """Samples that hold what it counts; all, of a metric of the whole set."""
+        return self.samples if self.whole is not None else int((self.rows[:, 2] > 0).sum())
 
     @cached_property
     def interval(self) -> tuple[float, float]:
@@ -62,6 +69,8 @@ class MetricFigure:
         Shares are bounded exactly (Clopper–Pearson; paired where the original errs too), bounded
         scores by betting, ratios by bootstrap (`bounds`).
         """
+        if self.certain:
+            return 0.0, 0.0
         if self.whole is not None:
             low, high = bootstrap_bounds(
                 self.whole, self.samples, self.confidence, resamples=_WHOLE_RESAMPLES
@@ -155,11 +164,14 @@ def drop_bounds(rows: Floats, confidence: float) -> tuple[float, float]:
     Args:
         rows: [n, 3], this model, the original, weight.
         confidence: of each.
+
+    Returns:
+        Both; 0 and 1 where nothing has a weight: all may have been lost.
     """
     rows = rows[rows[:, 2] > 0]
     number = len(rows)
     if number == 0:
-        return math.nan, math.nan
+        return 0.0, 1.0
     new, old, weight = rows.T
     lost = old - new
     if np.all(weight == 1):

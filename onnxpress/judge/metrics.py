@@ -21,7 +21,7 @@ from onnxpress.judge.detections import decoded, hits
 from onnxpress.judge.kinds import Kind, Reading
 from onnxpress.runtime import Array
 
-__all__ = ["Answers", "Label", "Metric", "WholeMetric", "metrics_of"]
+__all__ = ["Answers", "Label", "Metric", "WholeMetric", "metrics_of", "says_nothing"]
 
 Answers = Mapping[str, Array]
 Label = npt.NDArray[np.int64] | None
@@ -83,7 +83,7 @@ def metrics_of(
         elif reading.kind == Kind.CLASSIFICATION:
             found.append(Metric("top-1 agreement", (name,), partial(_agreement, reading)))
         elif reading.kind == Kind.MULTI_LABEL:
-            found.append(Metric("agreement of labels", (name,), partial(_labels, reading)))
+            found.append(Metric("F1 of labels", (name,), partial(_labels, reading)))
         elif reading.kind == Kind.SEQUENCE:
             blank = _blank(reading, references)
             found.append(Metric("agreement of steps", (name,), partial(_agreement, reading)))
@@ -152,8 +152,8 @@ def _agreement(reading: Reading, found: Answers, reference: Answers, _: Label) -
     if one.shape != other.shape:
         return np.array([[0.0, 1.0, 1.0]])
     same = _classes(reading, one) == _classes(reading, other)
-    # An argmax of NaN is a class too.
-    same &= np.isfinite(one).all(axis=reading.axis)
+    # An argmax of NaN is a class too; an original that forbids a class says -inf.
+    same &= (np.isfinite(one) | (one == other)).all(axis=reading.axis)
     if reading.kind == Kind.SEQUENCE:
         return np.array([[float(same.sum()), same.size, same.size]])
     return np.stack([same.reshape(-1), np.ones(same.size), np.ones(same.size)], axis=1).astype(
@@ -167,10 +167,14 @@ def _likelihood(reading: Reading, found: Answers, reference: Answers, _: Label) 
     if one.shape != other.shape:
         return np.array([[0.0, 1.0, 1.0]])
     assert reading.axis is not None
-    given, known = (_log_softmax(x.astype(np.float64), reading.axis) for x in (one, other))
-    divergence = (np.exp(known) * (known - given)).sum(axis=reading.axis)
+    with np.errstate(invalid="ignore"):
+        given, known = (_log_softmax(x.astype(np.float64), reading.axis) for x in (one, other))
+        terms = np.exp(known) * (known - given)
+    # What the original forbids (-inf) adds nothing, whatever the other says of it.
+    divergence = np.where(np.isneginf(known), 0.0, terms).sum(axis=reading.axis)
     # A NaN is no likelihood at all.
     kept = np.nan_to_num(np.exp(-np.maximum(divergence, 0.0)))
+    kept[(one == other).all(axis=reading.axis)] = 1.0
     return np.array([[float(kept.sum()), kept.size, kept.size]])
 
 
@@ -179,17 +183,37 @@ def _log_softmax(x: Floats, axis: int) -> Floats:
     return np.asarray(x - np.log(np.exp(x).sum(axis=axis, keepdims=True)))
 
 
+def _given_labels(reading: Reading, output: Array) -> npt.NDArray[np.bool_]:
+    limit = _POSITIVE if reading.form == "sigmoid" else 0.0
+    return np.asarray(output.astype(np.float64) > limit)
+
+
+def says_nothing(reading: Reading, references: Sequence[Answers]) -> bool:
+    """Whether the original decides all samples alike: one class of all, or no label ever.
+
+    Then any model that decides so, too, is as good by a metric of decisions.
+    """
+    outputs = [answers[reading.output] for answers in references]
+    if reading.kind == Kind.MULTI_LABEL:
+        return not any(_given_labels(reading, output).any() for output in outputs)
+    if reading.kind == Kind.CLASSIFICATION:
+        return len({int(c) for output in outputs for c in _classes(reading, output).flat}) == 1
+    return False
+
+
 def _labels(reading: Reading, found: Answers, reference: Answers, _: Label) -> Floats:
-    """F1 of the labels that are given, by row; 1 where neither gives any."""
+    """F1 of the labels that are given, pooled over rows.
+
+    A row to which neither gives any says nothing of labels that are rare: a mean over all rows is
+    near 100% of a model that never gives one.
+    """
     one, other = found[reading.output], reference[reading.output]
     if one.shape != other.shape:
         return np.array([[0.0, 1.0, 1.0]])
-    limit = _POSITIVE if reading.form == "sigmoid" else 0.0
     rows = len(one) if one.ndim > 1 else 1
-    a, b = (x.reshape(rows, -1).astype(np.float64) > limit for x in (one, other))
+    a, b = (_given_labels(reading, x).reshape(rows, -1) for x in (one, other))
     both, number = (a & b).sum(axis=1), a.sum(axis=1) + b.sum(axis=1)
-    score = np.where(number == 0, 1.0, 2 * both / np.maximum(number, 1))
-    return np.stack([score, np.ones(len(score)), np.ones(len(score))], axis=1)
+    return np.stack([2 * both, number, number], axis=1).astype(np.float64)
 
 
 def _blank(reading: Reading, references: Sequence[Answers]) -> int | None:

@@ -71,7 +71,13 @@ def read_outputs(
                 f"(it has {', '.join(found)}) [U005]"
             )
         found[name] = _as(_of(known, name), known, inputs, _kind(kind, f"--output {name}"))
-    return {evidence.name: found[evidence.name] for evidence in known}
+    return {e.name: replace(found[e.name], given=e.given, added=_added(e, found)) for e in known}
+
+
+def _added(e: Evidence, found: Mapping[str, Reading]) -> tuple[str, str] | None:
+    """Of values that are compared as they are."""
+    kind = found[e.name].kind
+    return e.added if kind in (Kind.VALUES, Kind.REGRESSION, Kind.SIGNAL) else None
 
 
 def _inputs(model: ir.Model | None) -> tuple[InputSpec, ...]:
@@ -101,7 +107,9 @@ def _alone(e: Evidence) -> Reading:
         return Reading(e.name, Kind.VALUES, f"values {size}", "rows depend on data", varying=True)
     scores = _scores_axis(e)
     if scores is not None:
-        return _as_scores(e, "they are positive and add up to 1", scores)
+        logarithms = bool(e.examples) and not e.sums_to_one(scores)
+        what = "their exponents" if logarithms else "they are positive and"
+        return _as_scores(e, f"{what} add up to 1", scores)
     if e.rank == 2 and (e.size(1) or 0) > 1 and e.named(_SCORES):
         return _as_scores(e, "its name")
     if e.rank == 3 and (e.size(2) or 0) > 1 and _scores_of_steps(e):
@@ -124,11 +132,13 @@ def _scores_of_steps(e: Evidence) -> bool:
 
 
 def _scores_axis(e: Evidence) -> int | None:
-    """Along which axis probabilities add up to 1; `None` where they do not."""
+    """Along which axis probabilities, or what these logarithms are of, add up to 1."""
     for axis in ((1,) if e.rank in (2, 4) else ()) + ((e.rank - 1,) if e.rank >= 3 else ()):
         if (e.size(axis) or 0) < 2 or e.square_in(axis):
             continue
-        if e.sums_to_one(axis) or (not e.examples and e.origins & {"Softmax"}):
+        if e.sums_to_one(axis) or e.exponents_sum_to_one(axis):
+            return axis
+        if not e.examples and e.origins & {"Softmax", "LogSoftmax"}:
             return axis
     return None
 

@@ -36,6 +36,10 @@ Floats = npt.NDArray[np.float64]
 
 SLICE_ALLOWANCE_DB = 10.0
 """A tenth of the variance may be lost in one slice where its group keeps a hundredth (20 dB)."""
+_QUIETEST = 1e-4
+"""Of the loudest sample's power: quieter ones are taken for silence of so much (40 dB)."""
+_FEWEST_SAMPLES = 4
+"""Of a decade; fewer tell little."""
 _LEAST_PROBABILITY = 1e-6
 """Below, log-odds tell nothing that a float32 Softmax computes reliably."""
 
@@ -89,6 +93,7 @@ class SliceReference:
         variance: [slices], what noise is compared with.
         groups: that are pooled, at least one.
         counted: [slices], whether there are enough values to judge a slice alone.
+        loudness: whether samples are signals, of which the quiet ones are judged by themselves.
     """
 
     form: Form
@@ -96,6 +101,7 @@ class SliceReference:
     variance: Floats
     groups: tuple[Group, ...]
     counted: npt.NDArray[np.bool_]
+    loudness: bool = False
 
 
 def rows_along(array: Floats, axis: int | None) -> Floats:
@@ -131,6 +137,7 @@ class SliceSum:
     noise: list[Floats] = field(init=False)
     count: list[int] = field(init=False)
     by_sample: list[Floats] = field(init=False, default_factory=list)
+    loud: list[Floats] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.noise = [np.zeros(len(one.variance)) for one in self.cuts]
@@ -147,6 +154,10 @@ class SliceSum:
         with np.errstate(invalid="ignore"):
             difference = np.asarray(ref - new)
         difference[(ref == new) | (np.isnan(ref) & np.isnan(new))] = 0.0
+        if self.cuts[0].loudness:
+            signal, lost = (x.reshape(len(x), -1) for x in (ref, difference))
+            with np.errstate(invalid="ignore"):
+                self.loud += list(np.stack([signal.var(axis=1), (lost**2).mean(axis=1)], axis=1))
         pooled = []
         for place, one in enumerate(self.cuts):
             rows = _rows_of_samples(difference, one.axis)
@@ -169,10 +180,34 @@ class SliceSum:
 
     def finish(self) -> tuple[float, str]:
         """The figure in dB, and the group it comes from; `inf` where nothing changed."""
-        return min(
+        figures = [
             worst_group(one, noise / max(count, 1), axis=len(self.cuts) > 1)
             for one, noise, count in zip(self.cuts, self.noise, self.count, strict=True)
-        )
+        ]
+        return min([*figures, *_by_loudness(np.array(self.loud).reshape(-1, 2))])
+
+
+def _by_loudness(samples: Floats) -> list[tuple[float, str]]:
+    """Figures of the samples of each decade of power, of four or more, as of slices of one group.
+
+    Pooled over all, those of a hundredth of the loudest one's power could be lost altogether.
+
+    Args:
+        samples: [samples, 2], variance and noise of each.
+    """
+    loudest = float(np.nan_to_num(samples[:, 0]).max(initial=0.0))
+    if loudest == 0 or not np.isfinite(samples).all():
+        return []
+    signal = np.maximum(samples[:, 0], _QUIETEST * loudest)
+    decades = np.floor(-np.log10(signal / loudest) + 1e-9)
+    found = []
+    for decade in np.unique(decades[decades > 0]):
+        own = decades == decade
+        if own.sum() >= _FEWEST_SAMPLES:
+            figure = decibels(float(signal[own].sum()), float(samples[own, 1].sum()))
+            name = f"{own.sum()} samples {10 * decade:.0f} dB below the loudest"
+            found.append((figure + SLICE_ALLOWANCE_DB, name))
+    return found
 
 
 def worst_group(

@@ -56,6 +56,12 @@ def judgement(evaluator: Evaluator, measurement: Measurement) -> Judgement:
     sure = f"{100 * evaluator.confidence:.4g}% confidence"
     for figure in measurement.metrics:
         high = figure.interval[1]
+        if high > evaluator.max_drop + 1e-9 and figure.counted == 0:
+            return Judgement(
+                Verdict.SEEN,
+                f"none of the {figure.samples} samples holds what {figure.name} counts, in either "
+                "model; give samples that do",
+            )
         if high > evaluator.max_drop + 1e-9:
             number = _needed(figure, evaluator)
             return Judgement(
@@ -85,11 +91,12 @@ def _needed(figure: MetricFigure, evaluator: Evaluator) -> int | None:
     At least as many as a share of failures needs; more where gains and losses make the drop
     uncertain, whose bound comes nearer with the square root of the number.
     """
-    number = samples_to_decide(
-        figure.drop, evaluator.max_drop, figure.samples, evaluator.confidence
-    )
+    counted = figure.counted
+    number = samples_to_decide(figure.drop, evaluator.max_drop, counted, evaluator.confidence)
     room = evaluator.max_drop - figure.drop
-    if number is None or room <= 0 or figure.samples == 0:
+    if number is None or room <= 0 or counted == 0:
         return number
     distance = (figure.interval[1] - figure.drop) / room
-    return max(number, math.ceil(figure.samples * distance**2)) if figure.drop else number
+    if figure.drop:
+        number = max(number, math.ceil(counted * distance**2))
+    return math.ceil(number * figure.samples / counted)

@@ -47,6 +47,8 @@ def recording(file: Path, *, rate: int = 16000, channels: int = 1, width: int = 
         ("model.onnx", b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS"),
         ("page.onnx", b"<!DOCTYPE html><html>", "a web page"),
         ("photo.onnx", b"\xff\xd8\xff\xe0", "a picture"),
+        ("samples.npz", b"PK\x03\x04abc", "samples of numpy: give them with --calibration"),
+        ("x.npy", b"\x93NUMPY", "a lone array of numpy: samples are a .npz"),
         ("model.ort", b"\x20\0\0\0ORTM\xff", "a model in onnxruntime's own format"),
     ],
 )

@@ -94,6 +94,15 @@ def test_one_sample_is_looked_at_where_there_is_no_time() -> None:
     assert compared(CLASSES, old, old, seconds=0.0) == ((), 1)
 
 
+def test_a_forbidden_class_is_no_error_where_it_stays_forbidden() -> None:
+    reading = Reading("y", Kind.CLASSIFICATION, "", "", form="logits", axis=-1)
+    forbidden = scores(3.0, 4.0, -math.inf)
+    found, _ = compared(reading, {0: forbidden}, {0: scores(3.0, 5.0, -math.inf)})
+    assert found[0].error == 1 / 25
+    found, _ = compared(reading, {0: forbidden}, {0: scores(3.0, 4.0, 0.0)})
+    assert found[0].error == math.inf
+
+
 def test_logits_are_told_as_shares() -> None:
     reading = Reading("y", Kind.CLASSIFICATION, "", "", form="logits", axis=-1)
     found, _ = compared(reading, {0: scores(0.0, 0.0)}, {0: scores(0.0, math.log(3))})

@@ -85,6 +85,24 @@ def test_nan_agrees_with_nothing() -> None:
     assert value(kind, "top-1 agreement", [one], [floats([[0.8, 0.1, 0.1]])]) == 0.0
 
 
+@pytest.mark.parametrize("shape", [(3, 4), (1, 3, 4)])
+def test_classes_that_the_original_forbids_are_no_loss(shape: tuple[int, ...]) -> None:
+    # A policy's illegal moves, a decoder's suppressed tokens.
+    steps = len(shape) == 3
+    kind = reading(Kind.SEQUENCE if steps else Kind.CLASSIFICATION, "logits", len(shape) - 1)
+    names = ["agreement of steps", "exp(−KL) of steps"] if steps else ["top-1 agreement"]
+    rng = np.random.default_rng(0)
+    masked = floats(rng.standard_normal(shape))
+    masked[..., 1] = -np.inf
+    near = masked + floats(1e-4 * rng.standard_normal(shape))
+    allowed = near.copy()
+    allowed[..., 1] = 9.0
+    for name in names:
+        assert value(kind, name, [masked], [masked]) == 1.0
+        assert value(kind, name, [near], [masked]) == pytest.approx(1.0)
+        assert value(kind, name, [allowed], [masked]) < 0.1
+
+
 def test_accuracy_is_of_every_label_of_a_batch() -> None:
     kind = reading(Kind.CLASSIFICATION, "logits", 1)
     (one,) = metrics_of({"y": kind}, "y", [])
@@ -99,10 +117,21 @@ def test_labels_given_by_neither_are_no_loss_and_a_lost_one_is() -> None:
     kind = reading(Kind.MULTI_LABEL, "sigmoid", 1)
     nothing, some = floats([[0.1, 0.2, 0.3]]), floats([[0.9, 0.8, 0.1]])
     fewer = floats([[0.9, 0.4, 0.1]])
-    name = "agreement of labels"
+    name = "F1 of labels"
     assert value(kind, name, [nothing], [nothing]) == 1.0
     assert value(kind, name, [fewer], [some]) == pytest.approx(2 / 3)
     assert value(kind, name, [some], [nothing]) == 0.0
+
+
+def test_labels_that_are_rare_are_lost_though_nearly_all_rows_have_none() -> None:
+    kind = reading(Kind.MULTI_LABEL, "sigmoid", 1)
+    rare = np.full((1000, 2), 0.01, np.float32)
+    rare[::100, 1] = 0.9
+    assert value(kind, "F1 of labels", [rare * 0.5], [rare]) == 0.0
+    half = rare.copy()
+    half[:500] *= 0.5
+    # 5 of 10 are found, none besides: 2 * 5 / (5 + 10).
+    assert value(kind, "F1 of labels", [half], [rare]) == pytest.approx(2 / 3)
 
 
 @given(st.integers(0, 999))
@@ -165,7 +194,7 @@ def test_whole_numbers_are_equal_or_not() -> None:
     ("kind", "name"),
     [
         (reading(Kind.CLASSIFICATION, "probabilities", 1), "top-1 agreement"),
-        (reading(Kind.MULTI_LABEL, "sigmoid", 1), "agreement of labels"),
+        (reading(Kind.MULTI_LABEL, "sigmoid", 1), "F1 of labels"),
         (reading(Kind.SEQUENCE, "probabilities", 2), "agreement of steps"),
         (reading(Kind.SEGMENTATION, "values", 1), "mean IoU"),
     ],

@@ -274,6 +274,19 @@ def test_spelled_out_softmax_gives_classes() -> None:
     assert (reading.kind, reading.form) == (Kind.CLASSIFICATION, "probabilities")
 
 
+@pytest.mark.parametrize("read", [by_graph, by_answers])
+def test_logarithms_of_probabilities_are_classes(
+    read: Callable[[Made], dict[str, Reading]],
+) -> None:
+    net = Net()
+    y = net.op("LogSoftmax", net.linear("x", (net.normal(8, 5, fan=8), floats(np.zeros(5)))))
+    model = net.model({"x": ("float", ["n", 8])}, {"y": (y, "float", ["n", 5])})
+    rng = np.random.default_rng(0)
+    feeds = tuple({"x": floats(rng.standard_normal((1, 8)))} for _ in range(16))
+    found = read(Made(model, feeds))["y"]
+    assert (found.kind, found.form, found.axis) == (Kind.CLASSIFICATION, "logits", 1)
+
+
 def test_asked_task_changes_the_outputs_that_it_fits() -> None:
     made = KINDS["class and depth"].make()
     found = of(made, task="regression")

@@ -56,6 +56,48 @@ def test_destroyed_slice_is_seen_whatever_the_scale_of_the_others(
     assert figure.sqnr_db < DEFAULT_MIN_SQNR - 5
 
 
+def test_quiet_signals_among_loud_ones_are_not_lost() -> None:
+    rng = np.random.default_rng(0)
+    size = 10.0 ** np.repeat([0.0, -1.0], 8)
+    original = [(s * rng.standard_normal((1, 1, 400))).astype(np.float32) for s in size]
+    found = [
+        a + np.float32(0.05) * rng.standard_normal(a.shape).astype(np.float32) for a in original
+    ]
+    figure = judged(VALUES_READING, original, found)
+    # Over all 0.5 / 0.0025, of the quiet ones 0.01 / 0.0025 and the allowance of a slice.
+    assert figure.whole_db == pytest.approx(23, abs=1)
+    assert figure.sqnr_db == pytest.approx(16, abs=1)
+    fine = [a * np.float32(1.05) for a in original]
+    assert judged(VALUES_READING, original, fine).sqnr_db > 25
+
+
+def test_quantity_beside_one_a_milliard_times_as_large_is_seen() -> None:
+    # A price beside a share: each column is a sum of its own, as exact as its own size.
+    rng = np.random.default_rng(0)
+    size = np.array([1e6, 1.0, 1e-3], np.float32)
+    original = [(size * rng.standard_normal((1, 3))).astype(np.float32) for _ in range(64)]
+    found = [array * np.array([1.0, 1.0, 0.5], np.float32) for array in original]
+    assert judged(VALUES_READING, original, found).sqnr_db == pytest.approx(6.0, abs=0.5)
+
+
+def test_what_large_terms_cancel_to_is_no_quantity() -> None:
+    rng = np.random.default_rng(0)
+    large = [(1e6 * rng.standard_normal((1, 1))).astype(np.float32) for _ in range(64)]
+    # The last place of a million is a sixteenth.
+    rest = [np.float32(1 / 16) * rng.integers(-1, 2, (1, 1)).astype(np.float32) for _ in large]
+    original = [np.concatenate(pair, axis=1) for pair in zip(large, rest, strict=True)]
+    found = [array * np.array([1.0, 0.0], np.float32) for array in original]
+    assert judged(VALUES_READING, original, found).sqnr_db > DEFAULT_MIN_SQNR
+
+
+def test_feature_that_died_is_rounding_beside_a_hundred_others() -> None:
+    rng = np.random.default_rng(0)
+    size = np.where(np.arange(100) == 7, 1e-8, 1.0).astype(np.float32)
+    original = [(size * rng.standard_normal((1, 100))).astype(np.float32) for _ in range(64)]
+    found = [array * np.where(np.arange(100) == 7, 2, 1).astype(np.float32) for array in original]
+    assert judged(VALUES_READING, original, found).sqnr_db > DEFAULT_MIN_SQNR
+
+
 @given(SCALES, st.integers(0, 99))
 def test_scaling_slices_does_not_change_the_figure(scales: list[float], seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx import helper
-from zoo.builder import Made, floats, opened
+from zoo.builder import Made, Net, floats, opened
 from zoo.faults import chosen, constant, noisy, rare, scaled
 from zoo.pictures import classifier, discs, feeds_of
 from zoo.table import KINDS
@@ -16,6 +16,7 @@ from zoo.table import KINDS
 from onnxpress.data import Samples, random_samples
 from onnxpress.errors import BudgetError, UsageError
 from onnxpress.judge import Budget, Evaluator, Verdict, judgement
+from onnxpress.judge.budget import DEFAULT_MIN_SQNR
 from onnxpress.runtime import Session
 
 CLASSES = 4
@@ -226,3 +227,102 @@ def test_model_that_draws_is_held_to_what_it_differs_from_itself() -> None:
     judge = Evaluator(drawing(), noise_samples(), Budget())
     assert judge.least["y"] < 15  # type: ignore[operator]
     assert judge.holds(judge.measure(drawing()))
+
+
+def test_labels_that_no_sample_holds_are_not_held_by_any_bound() -> None:
+    net = Net()
+    y = net.op("Sigmoid", net.linear("x", (net.normal(8, 4, fan=80), floats(np.full(4, -5)))))
+    model = net.model({"x": ("float", ["batch", 8])}, {"y": (y, "float", ["batch", 4])})
+    rng = np.random.default_rng(0)
+    made = Made(model, tuple({"x": floats(rng.standard_normal((1, 8)))} for _ in range(320)))
+    found = verdict(made, model)
+    assert found.verdict == Verdict.SEEN  # type: ignore[attr-defined]
+    assert "none of the 320 samples holds what F1 of labels counts" in str(found)
+    # Log-odds are all there is to judge by, and are held to as much as other values.
+    assert Evaluator(opened(model), samples_of(made), Budget()).least["y"] == DEFAULT_MIN_SQNR
+
+
+def test_scores_of_samples_of_one_class_are_held_to_as_much_as_other_values() -> None:
+    net = Net()
+    y = net.linear("x", (net.normal(8, 2, fan=80), floats([5, 0])))
+    model = net.model(
+        {"x": ("float", ["n", 8])}, {"prob": (net.op("Softmax", y), "float", ["n", 2])}
+    )
+    rng = np.random.default_rng(0)
+    made = Made(model, tuple({"x": floats(rng.standard_normal((1, 8)))} for _ in range(32)))
+    assert Evaluator(opened(model), samples_of(made), Budget()).least["prob"] == DEFAULT_MIN_SQNR
+    far = floats(np.full((1, 8), 99))
+    both = Made(model, (*made.feeds, {"x": far}, {"x": -far}))
+    assert Evaluator(opened(model), samples_of(both), Budget()).least["prob"] == 15
+
+
+def test_an_input_that_is_handed_on_carries_no_doubt() -> None:
+    net = Net()
+    y = net.linear("x", (net.normal(8, 4, fan=8), floats(np.zeros(4))))
+    long = net.op("Cast", net.op("ReduceSum", "mask", np.array([1]), keepdims=0), to=7)
+    held = net.op("Greater", "mask", floats(0.0))
+    x = {"x": ("float", ["batch", 8]), "mask": ("float", ["batch", 3])}
+    outputs: dict[str, tuple[str, str, list[str | int]]] = {
+        "y": (y, "float", ["batch", 4]),
+        "lengths": (long, "int64", ["batch"]),
+        "held": (held, "bool", ["batch", 3]),
+    }
+    rng = np.random.default_rng(0)
+    feeds = [
+        {"x": floats(rng.standard_normal((1, 8))), "mask": floats(rng.integers(0, 2, (1, 3)))}
+        for _ in range(12)
+    ]
+    made = Made(net.model(x, outputs), tuple(feeds))
+    assert str(verdict(made, made.model)) == "held"
+
+
+@pytest.mark.parametrize("number", [320, 16])
+def test_frames_of_a_recording_are_one_sample_and_rows_of_a_batch_are_not(number: int) -> None:
+    net = Net()
+    row = net.linear("x", (net.normal(8, 6, fan=8), floats(np.zeros(6))))
+    if number == 16:
+        before = net.op("Slice", row, np.array([0]), np.array([-1]), np.array([0]))
+        row = net.op("Add", row, net.op("Pad", before, np.array([1, 0, 0, 0])))
+    y = net.op("Softmax", row, axis=-1)
+    model = net.model({"x": ("float", ["n", 8])}, {"prob": (y, "float", ["n", 6])})
+    rng = np.random.default_rng(0)
+    made = Made(model, tuple({"x": floats(rng.standard_normal((20, 8)))} for _ in range(16)))
+    judge = Evaluator(opened(model), samples_of(made), Budget())
+    (figure,) = judge.measure(opened(model)).metrics
+    # 1 − 0.05^(1/n), of samples.
+    assert figure.interval[1] == pytest.approx(100 * (1 - 0.05 ** (1 / number)))
+
+
+def residual(kind: str) -> tuple[Made, onnx.ModelProto]:
+    """What adds a small part to its input, and the same without that part."""
+    net = Net()
+    small = (net.normal(64, 96, fan=64, gain=0.1), floats(np.zeros(96)))
+    wide = net.op("Relu", net.linear("x", (net.normal(96, 64, fan=96), floats(np.zeros(64)))))
+    part = net.linear(wide, small)
+    y = net.op(kind, "x", part)
+    y = net.reshaped(net.op("Clip", net.op("Add", y, floats(0.5)), floats(-9.0)), 0, 4, 24)
+    spec = {"x": ("float", ["n", 96])}
+    model = net.model(spec, {"y": (y, "float", ["n", 4, 24])})
+    rng = np.random.default_rng(0)
+    feeds = tuple({"x": floats(rng.standard_normal((1, 96)))} for _ in range(32))
+    lost = onnx.ModelProto()
+    lost.CopyFrom(model)
+    for tensor in lost.graph.initializer:
+        if tuple(tensor.dims) == (64, 96):
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(np.zeros((64, 96), np.float32), tensor.name)
+            )
+    return Made(model, feeds), lost
+
+
+@pytest.mark.parametrize("kind", ["Add", "Sub"])
+def test_network_that_adds_little_to_its_input_is_not_lost(kind: str) -> None:
+    made, lost = residual(kind)
+    x = np.concatenate([feed["x"] for feed in made.feeds])
+    one, other = (opened(m).run({"x": x})["y"].astype(np.float64) for m in (made.model, lost))
+    # Of the whole output, 20 dB are kept without the network.
+    assert 10 * math.log10(one.var() / np.mean((one - other) ** 2)) > 20
+    judge = Evaluator(opened(made.model), samples_of(made), Budget())
+    assert "output y" in judge.broken(judge.measure(opened(lost)))
+    assert judge.measure(opened(lost)).outputs["y"].sqnr_db == pytest.approx(0, abs=1)
+    assert judge.holds(judge.measure(opened(noisy(made))))

@@ -152,5 +152,9 @@ def with_changed_weights(
 
 
 def _value(name: str, kind: str, shape: Shape) -> onnx.ValueInfoProto:
-    types = {"float": onnx.TensorProto.FLOAT, "int64": onnx.TensorProto.INT64}
+    types = {
+        "float": onnx.TensorProto.FLOAT,
+        "int64": onnx.TensorProto.INT64,
+        "bool": onnx.TensorProto.BOOL,
+    }
     return helper.make_tensor_value_info(name, types[kind], shape)
