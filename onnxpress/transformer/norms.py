@@ -6,6 +6,7 @@ com.microsoft and earlier files: SimplifiedLayerNormalization, and the Skip form
 residual first. In primitives the root of a mean of squares is where they are recognized.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -34,6 +35,11 @@ _PARAMETERS = {
     "SkipSimplifiedLayerNormalization": (2, 9),
 }
 """Which inputs are scale and offset; 1 and 2 for the others."""
+
+_UNCHANGED = frozenset(["Cast", "Expand", "Identity", "Reshape", "Squeeze", "Unsqueeze"])
+"""That a mean passes through: other types, and its axis, which JAX drops and puts back."""
+_ROUNDED = 1e-3
+"""How far a stored 1/n may be off in half precision."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +116,7 @@ def _primitives(tensors: Tensors, node: ir.Node) -> Norm | None:
         return None
     for value in _scaled_by(tensors, node.outputs[0], mean):
         output, scale, offset = _affine(tensors, value)
-        source = _centred(mean)
+        source = _centred(tensors, mean)
         kind = "rms" if source is None else "layer"
         return _norm(tensors, kind, node, source or tensors.root(mean), output, scale, offset)
     return None
@@ -118,19 +124,47 @@ def _primitives(tensors: Tensors, node: ir.Node) -> Norm | None:
 
 def _mean_of_squares(tensors: Tensors, value: ir.Value | None) -> ir.Value | None:
     """X of mean x² + ε over the last axis."""
-    node = _producer(value)
+    node = _statistic(value)
     if node is not None and node.op_type == "Add":
         value = next((v for v in node.inputs if v is not None and not tensors.is_constant(v)), None)
-        node = _producer(value)
-    if node is None or node.op_type != "ReduceMean":
-        return None
-    square = _producer(node.inputs[0])
+        node = _statistic(value)
+    squared = _averaged(tensors, node, total="ReduceSumSquare")
+    if squared is not None:
+        return squared
+    square = _producer(_averaged(tensors, node))
     if square is None:
         return None
     first, second = (*square.inputs, None)[:2]
     if square.op_type == "Pow" and tensors.number(second) == 2:  # a square
         return first
     return first if square.op_type == "Mul" and first is second else None
+
+
+def _averaged(tensors: Tensors, node: ir.Node | None, total: str = "ReduceSum") -> ir.Value | None:
+    """X of mean x over the last axis: as one operator, or a total divided by its number (JAX)."""
+    if node is not None and node.op_type == "ReduceMean" and total == "ReduceSum":
+        return node.inputs[0]
+    if node is None or node.op_type not in ("Div", "Mul"):
+        return None
+    for value, other in (node.inputs, reversed(node.inputs)):
+        made, number = _statistic(value), tensors.number(other)
+        if made is not None and made.op_type == total and number:
+            sizes = tensors.sizes(made.inputs[0])
+            width = number if node.op_type == "Div" else 1 / number
+            alike = sizes and sizes[-1] and math.isclose(width, sizes[-1], rel_tol=_ROUNDED)
+            return made.inputs[0] if alike else None
+        if node.op_type == "Div":
+            break
+    return None
+
+
+def _statistic(value: ir.Value | None) -> ir.Node | None:
+    """What made a mean, or the root of one."""
+    node = None if value is None else value.producer()
+    while node is not None and node.op_type in _UNCHANGED:
+        above = node.inputs[0]
+        node = None if above is None else above.producer()
+    return node
 
 
 def _producer(value: ir.Value | None) -> ir.Node | None:
@@ -146,15 +180,16 @@ def _uncast(value: ir.Value) -> ir.Value:
     return value
 
 
-def _centred(value: ir.Value) -> ir.Value | None:
+def _centred(tensors: Tensors, value: ir.Value) -> ir.Value | None:
     """X of x − mean x."""
     node = _producer(value)
     if node is None or node.op_type != "Sub" or node.inputs[0] is None:
         return None
-    mean = _producer(node.inputs[1])
-    if mean is None or mean.op_type != "ReduceMean" or mean.inputs[0] is None:
+    mean = _statistic(node.inputs[1])
+    averaged = _averaged(tensors, mean)
+    if averaged is None:
         return None
-    same = _uncast(mean.inputs[0]) is _uncast(node.inputs[0])
+    same = _uncast(averaged) is _uncast(node.inputs[0])
     return node.inputs[0] if same else None
 
 
@@ -165,8 +200,10 @@ def _scaled_by(tensors: Tensors, root: ir.Value, what: ir.Value) -> Iterator[ir.
             user.op_type == "Mul" and _is(user.inputs[1 - index], what)
         ):
             yield user.outputs[0]
-        elif user.op_type in ("Reciprocal", "Cast") or (
-            user.op_type == "Div" and index == 1 and tensors.number(user.inputs[0]) == 1
+        elif (
+            user.op_type == "Reciprocal"
+            or (user.op_type in _UNCHANGED and index == 0)
+            or (user.op_type == "Div" and index == 1 and tensors.number(user.inputs[0]) == 1)
         ):
             yield from _scaled_by(tensors, user.outputs[0], what)
 
