@@ -6,6 +6,7 @@ com.microsoft and earlier files: SimplifiedLayerNormalization, and the Skip form
 residual first. In primitives the root of a mean of squares is where they are recognized.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -34,6 +35,10 @@ _PARAMETERS = {
     "SkipSimplifiedLayerNormalization": (2, 9),
 }
 """Which inputs are scale and offset; 1 and 2 for the others."""
+_UNCHANGED = frozenset(["Cast", "Expand", "Identity", "Reshape", "Squeeze", "Unsqueeze"])
+"""That a mean passes through: other types, and its axis, which JAX drops and puts back."""
+_ROUNDED = 1e-3
+"""How far a stored 1/n may be off in half precision."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,41 +127,67 @@ class _Power:
     of: ir.Value
     centred: bool
 
-    def is_divided(self, value: ir.Value | None) -> bool:
+    def is_divided(self, tensors: Tensors, value: ir.Value | None) -> bool:
         """Whether a tensor is what this is the power of."""
-        return _same(_centred(value) if self.centred else value, self.of)
+        return _same(_centred(tensors, value) if self.centred else value, self.of)
 
 
 def _power(tensors: Tensors, value: ir.Value | None) -> _Power | None:
     """Of mean x² + ε, mean (x − mean x)² + ε, or mean x² − (mean x)² + ε."""
-    node = _producer(value)
+    node = _statistic(value)
     while node is not None and node.op_type in ("Add", "Max", "Relu", "Clip"):
         value = next((v for v in node.inputs if v is not None and not tensors.is_constant(v)), None)
-        node = _producer(value)
+        node = _statistic(value)
     if node is None:
         return None
     if node.op_type == "Sub":
         first, second = node.inputs
         of = _mean_of_squares(tensors, first)
-        if of is None or second is None or not _is_mean(_squared(tensors, second), of):
+        if of is None or second is None or not _is_mean(tensors, _squared(tensors, second), of):
             return None
         return _Power(of, centred=True)
     squared = _mean_of_squares(tensors, value)
     if squared is None:
         return None
-    source = _centred(squared)
+    source = _centred(tensors, squared)
     return _Power(squared if source is None else source, centred=source is not None)
 
 
 def _mean_of_squares(tensors: Tensors, value: ir.Value | None) -> ir.Value | None:
     """X of mean x²."""
-    node = _producer(value)
-    if node is None or node.op_type != "ReduceMean" or node.inputs[0] is None:
+    node = _statistic(value)
+    squared = _averaged(tensors, node, total="ReduceSumSquare")
+    return squared or _squared(tensors, _averaged(tensors, node))
+
+
+def _averaged(tensors: Tensors, node: ir.Node | None, total: str = "ReduceSum") -> ir.Value | None:
+    """X of mean x over the last axis: as one operator, or a total divided by its number (JAX)."""
+    if node is not None and node.op_type == "ReduceMean" and total == "ReduceSum":
+        return node.inputs[0]
+    if node is None or node.op_type not in ("Div", "Mul"):
         return None
-    return _squared(tensors, node.inputs[0])
+    for value, other in (node.inputs, reversed(node.inputs)):
+        made, number = _statistic(value), tensors.number(other)
+        if made is not None and made.op_type == total and number:
+            sizes = tensors.sizes(made.inputs[0])
+            width = number if node.op_type == "Div" else 1 / number
+            alike = sizes and sizes[-1] and math.isclose(width, sizes[-1], rel_tol=_ROUNDED)
+            return made.inputs[0] if alike else None
+        if node.op_type == "Div":
+            break
+    return None
 
 
-def _squared(tensors: Tensors, value: ir.Value) -> ir.Value | None:
+def _statistic(value: ir.Value | None) -> ir.Node | None:
+    """What made a mean, or the root of one."""
+    node = None if value is None else value.producer()
+    while node is not None and node.op_type in _UNCHANGED:
+        above = node.inputs[0]
+        node = None if above is None else above.producer()
+    return node
+
+
+def _squared(tensors: Tensors, value: ir.Value | None) -> ir.Value | None:
     """X of x²."""
     square = _producer(value)
     if square is None:
@@ -185,17 +216,16 @@ def _uncast(value: ir.Value) -> ir.Value:
     return value
 
 
-def _centred(value: ir.Value | None) -> ir.Value | None:
+def _centred(tensors: Tensors, value: ir.Value | None) -> ir.Value | None:
     """X of x − mean x."""
     node = _producer(value)
     if node is None or node.op_type != "Sub" or node.inputs[0] is None:
         return None
-    return node.inputs[0] if _is_mean(node.inputs[1], node.inputs[0]) else None
+    return node.inputs[0] if _is_mean(tensors, node.inputs[1], node.inputs[0]) else None
 
 
-def _is_mean(value: ir.Value | None, of: ir.Value) -> bool:
-    node = _producer(value)
-    return node is not None and node.op_type == "ReduceMean" and _same(node.inputs[0], of)
+def _is_mean(tensors: Tensors, value: ir.Value | None, of: ir.Value) -> bool:
+    return _same(_averaged(tensors, _statistic(value)), of)
 
 
 _Affine = tuple[ir.Value, ir.Value | None, ir.Value | None]
@@ -212,10 +242,14 @@ def _scaled_by(
     for user, index in root.uses():
         other = user.inputs[1 - index] if len(user.inputs) == 2 else None  # of a pair
         divides = user.op_type == "Div" and index == 1
-        if (divides or user.op_type == "Mul") and power.is_divided(other):
+        if (divides or user.op_type == "Mul") and power.is_divided(tensors, other):
             output, later, offset = _affine(tensors, user.outputs[0])
             yield output, later if scale is None else scale, offset
-        elif user.op_type in ("Reciprocal", "Cast") or (divides and tensors.number(other) == 1):
+        elif (
+            user.op_type == "Reciprocal"
+            or (divides and tensors.number(other) == 1)
+            or (user.op_type in _UNCHANGED and index == 0)
+        ):
             yield from _scaled_by(tensors, user.outputs[0], power, scale)
         elif user.op_type == "Mul" and other is not None and tensors.is_constant(other):
             yield from _scaled_by(tensors, user.outputs[0], power, other)
@@ -235,7 +269,7 @@ def _less_mean(
         if taken is None or taken.op_type != "Mul" or not tensors.is_constant(rest.inputs[0]):
             continue
         mean = next((value for value in taken.inputs if value is not factor), None)
-        if factor in taken.inputs and _is_mean(mean, power.of):
+        if factor in taken.inputs and _is_mean(tensors, mean, power.of):
             yield user.outputs[0], scale, rest.inputs[0]
 
 

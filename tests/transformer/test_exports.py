@@ -1,6 +1,7 @@
 """Every export of a network gives the same structure: what is expected stands here, by network.
 
-The files come from `models/export_transformers.py` and `models/export_transformers_jax.py`.
+The files come from `models/export_transformers.py`; those of JAX from `models/export_jax.py` (three
+ways of writing a network) and `models/export_transformers_jax.py` (Flax's modules, and caches).
 """
 
 import copy

@@ -286,6 +286,39 @@ def test_layer_norm_in_primitives(form: str) -> None:
     assert [one and one.name for one in (norm.scale, norm.offset)] == ["scale", "offset"]
 
 
+def _averaged(graph: Graph, x: str, kind: str, factor: tuple[str, float]) -> str:
+    """As jax2onnx writes it: a total without its axis, the axis put back, and a division."""
+    total = graph.add(kind, [x, graph.constant(np.asarray([2], np.int64))], keepdims=0)
+    shape = graph.constant(np.asarray([0, 0, 1], np.int64))
+    put_back = graph.add("Reshape", [total, shape])
+    operator, number = factor
+    return graph.add(operator, [put_back, graph.constant(np.float32(number))])
+
+
+def _jax_layer_norm(graph: Graph, factor: tuple[str, float]) -> str:
+    centred = graph.add("Sub", ["x", _averaged(graph, "x", "ReduceSum", factor)])
+    squared = _averaged(graph, centred, "ReduceSumSquare", factor)
+    moved = graph.add("Add", [squared, graph.constant(np.float32(1e-6))])
+    root = graph.add("Div", [graph.constant(np.float32(1)), graph.add("Sqrt", [moved])])
+    scaled = graph.add("Mul", [graph.add("Mul", [centred, root]), graph.weight(WIDTH, name="g")])
+    return graph.add("Add", [scaled, graph.weight(WIDTH, name="b")])
+
+
+@pytest.mark.parametrize("factor", [("Div", WIDTH), ("Mul", 1 / WIDTH)])
+def test_layer_norm_whose_means_are_totals_of_jax(factor: tuple[str, float]) -> None:
+    graph = Graph()
+    (norm,) = find_norms(Tensors(graph.model(_jax_layer_norm(graph, factor)))).values()
+    assert (norm.kind, norm.width, norm.operator) == ("layer", WIDTH, False)
+    assert norm.input is not None
+    assert norm.input.name == "x"
+    assert [one.name for one in (norm.scale, norm.offset) if one is not None] == ["g", "b"]
+
+
+def test_total_divided_by_another_number_is_no_mean() -> None:
+    graph = Graph()
+    assert not find_norms(Tensors(graph.model(_jax_layer_norm(graph, ("Div", WIDTH - 1)))))
+
+
 @pytest.mark.parametrize("float16", [False, True])
 def test_large_decoder_with_its_weights_outside(tmp_path: Path, *, float16: bool) -> None:
     path = small_decoder(tmp_path, float16=float16)
