@@ -19,6 +19,7 @@ from onnxpress import model_file
 from onnxpress.data import Data, load_prepared, random_samples, require_runnable
 from onnxpress.errors import ModelError
 from onnxpress.judge import (
+    ROUNDING_DB,
     Budget,
     Evaluator,
     Judgement,
@@ -163,7 +164,7 @@ def _about(evaluator: Evaluator, measurement: Measurement) -> Iterator[str]:
             continue
         usual = measurement.outputs[probe.output].sqnr_db
         times = 10 ** ((usual - probe.sqnr_db) / 10)
-        if times > _SPECIALIZED:
+        if times > _SPECIALIZED and probe.sqnr_db < ROUNDING_DB:
             yield (
                 f"specialized to the data: {times:.0f} times the error on {probe.name} "
                 f"({probe.sqnr_db:.1f} dB there, {usual:.1f} dB on the samples; output "

@@ -3,6 +3,7 @@
 from onnxpress.judge.budget import DEFAULT_MIN_SQNR, Budget
 from onnxpress.judge.disagreement import Answer, Disagreement, Heard, most_different
 from onnxpress.judge.evaluator import Evaluator, Runner
+from onnxpress.judge.faults import ROUNDING_DB
 from onnxpress.judge.fidelity import FidelitySum, OutputFidelity
 from onnxpress.judge.half_arithmetic import measured_in_half
 from onnxpress.judge.interface import interface_problems
@@ -14,6 +15,7 @@ from onnxpress.judge.verdict import Judgement, Verdict, judgement
 
 __all__ = [
     "DEFAULT_MIN_SQNR",
+    "ROUNDING_DB",
     "Answer",
     "Budget",
     "Disagreement",

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from onnxpress.judge.measurement import Measurement, ProbeFigure
 
-__all__ = ["Limits", "clearly_fails", "faults"]
+__all__ = ["ROUNDING_DB", "Limits", "clearly_fails", "faults"]
 
-_ROUNDING_DB = 90.0
+ROUNDING_DB = 90.0
+"""Of what is no nearer to its original, more differs than rounding."""
 _CLEAR_DB = 3.0
 
 
@@ -119,6 +120,6 @@ def _probe_faults(probes: Sequence[ProbeFigure], stricter: float) -> Iterator[st
 def _same(measurement: Measurement) -> bool:
     """Whether outputs differ by rounding at most, so that nothing can have been lost."""
     return all(
-        output.whole_db >= _ROUNDING_DB if output.is_float else output.equal_share == 1
+        output.whole_db >= ROUNDING_DB if output.is_float else output.equal_share == 1
         for output in measurement.outputs.values()
     )

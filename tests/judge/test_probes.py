@@ -1,5 +1,8 @@
 """Probes: what fails beside the samples is seen."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -8,9 +11,10 @@ from zoo.faults import drifting, edited, failing_beyond, noisy, rounded, scaled
 from zoo.table import KINDS
 
 from onnxpress.data import Samples, random_samples
-from onnxpress.judge import Budget, Evaluator, Measurement, ProbeFigure
+from onnxpress.judge import Budget, Evaluator, Measurement, OutputFidelity, ProbeFigure
 from onnxpress.judge.faults import faults
 from onnxpress.runtime import Session
+from onnxpress.validation import _about
 
 
 def evaluator(made: Made, number: int | None = None, budget: Budget | None = None) -> Evaluator:
@@ -164,3 +168,16 @@ def test_original_that_is_not_finite_on_any_random_input_is_judged_by_what_is_le
     measured = judge.measure(Session(model))
     assert judge.holds(measured)
     assert measured.probes == ()
+
+
+@pytest.mark.parametrize(
+    ("usual", "elsewhere", "told"), [(40.0, 25.0, True), (40.0, 35.0, False), (116.0, 99.0, False)]
+)
+def test_what_is_near_on_the_samples_alone_is_told_unless_it_is_rounding(
+    usual: float, elsewhere: float, *, told: bool
+) -> None:
+    outputs = {"y": OutputFidelity(usual, 1.0, 0.0, 0.0)}
+    probe = ProbeFigure("other sizes", "y", elsewhere, least_db=17.0, number=3)
+    evaluator = cast("Evaluator", SimpleNamespace(random="", notes=()))
+    found = list(_about(evaluator, Measurement(outputs, (), 8, "made", (probe,))))
+    assert [line.startswith("specialized") for line in found] == [True] * told
