@@ -131,7 +131,7 @@ def _drop(found: Document) -> str:
     """The drop, and how much it may be by the samples' bound."""
     high = found["drop_interval"][1]
     text = f"drop {decimals(found['drop'])}"
-    if high is None:
+    if high is None or found["drop"] is None:
         return text
     return f"{text} (at most {decimals(high)} with {confidence_text(found['confidence'])})"
 
