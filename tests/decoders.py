@@ -196,6 +196,63 @@ def write_encoder(path: Path, *, width: int = WIDTH) -> Path:
     return _saved(path, g.nodes, [IDS], [output], g.weights)
 
 
+BANDS = 8
+
+
+def write_listener(path: Path, *, names: str = "cross", heads: int = HEADS) -> Path:
+    """Features [batch, 8, frames] by two strided convolutions to the keys and values of a cache.
+
+    With other heads than a decoder has they do not fit it.
+    """
+    g = Graph("", {})
+    rng = np.random.default_rng(40)
+    x = "features"
+    for at, width in enumerate((BANDS, WIDTH)):
+        kernel = rng.normal(0, 4 / np.sqrt(3 * width), (WIDTH, width, 3)).astype(np.float32)
+        g.weights[f"kernel{at}"] = kernel
+        x = g.add("Conv", x, f"kernel{at}", strides=[2], pads=[1, 1])
+        x = g.add("Relu", x)
+    x = g.add("Transpose", x, perm=[0, 2, 1])
+    shape = g.constant("to_heads", np.array([0, 0, heads, DIM], np.int64))
+    for at, part in enumerate(PARTS):
+        made = g.linear(x, f"c{part}", (WIDTH, heads * DIM), 6 + at)
+        made = g.add("Reshape", made, shape)
+        g.add("Transpose", made, name=f"{names}.{part}", perm=[0, 2, 1, 3])
+    outputs = [_value(f"{names}.{part}", FLOAT, "batch", heads, "heard", DIM) for part in PARTS]
+    given = _value("features", FLOAT, "batch", BANDS, "frames")
+    return _saved(path, g.nodes, [given], outputs, g.weights)
+
+
+def write_recognizer(folder: Path, *, names: str = "cross", heads: int = HEADS) -> Path:
+    """A listener, and a decoder that takes the cross cache from it; the description's file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_listener(folder / "encoder.onnx", names=names, heads=heads)
+    write_decoder(folder / "decoder.onnx", encoder=True, cross_cache=True)
+    fed = [f'"past_key_values.0.encoder.{part}" = "encoder.{names}.{part}"' for part in PARTS]
+    same = names == "past_key_values.0.encoder"
+    (folder / "pipeline.toml").write_text(
+        "\n".join(
+            (
+                "[[part]]",
+                'name = "encoder"',
+                'model = "encoder.onnx"',
+                "[[part]]",
+                'name = "decoder"',
+                'model = "decoder.onnx"',
+                *(() if same else ("[part.inputs]", *fed)),
+                "[part.loop]",
+                'tokens = "input_ids"',
+                "start = 2",
+                "end = [1]",
+                "steps = 8",
+                "[part.loop.cache]",
+                *(f'"past_key_values.0.{part}" = "present.0.{part}"' for part in PARTS),
+            )
+        )
+    )
+    return folder / "pipeline.toml"
+
+
 def write_head(path: Path) -> Path:
     """Hidden states to scores of 5 classes, of each token."""
     g = Graph("", {})

@@ -21,7 +21,15 @@ from onnxpress.judge.detections import decoded, hits
 from onnxpress.judge.kinds import Kind, Reading
 from onnxpress.runtime import Array
 
-__all__ = ["Answers", "Label", "Metric", "WholeMetric", "metrics_of", "says_nothing"]
+__all__ = [
+    "Answers",
+    "Label",
+    "Metric",
+    "WholeMetric",
+    "edit_distance",
+    "metrics_of",
+    "says_nothing",
+]
 
 Answers = Mapping[str, Array]
 Label = npt.NDArray[np.int64] | None
@@ -236,7 +244,7 @@ def _edits(
     rows = []
     for place, wanted in enumerate(other):
         length = max(len(wanted), 1)
-        distance = _edit_distance(one[place], wanted) if place < len(one) else length
+        distance = edit_distance(one[place], wanted) if place < len(one) else length
         rows.append([float(max(length - distance, 0)), length, length])
     return np.array(rows)
 
@@ -252,7 +260,7 @@ def _read(reading: Reading, blank: int | None, output: Array) -> list[list[int]]
     return decoded_rows
 
 
-def _edit_distance(one: Sequence[int], other: Sequence[int]) -> int:
+def edit_distance(one: Sequence[int], other: Sequence[int]) -> int:
     """Levenshtein's."""
     if list(one) == list(other):
         return 0

@@ -27,6 +27,7 @@ from onnxpress.pipelines.recipe import PipelineRecipe
 from onnxpress.pipelines.recording import recorded
 from onnxpress.pipelines.result import PartResult
 from onnxpress.pipelines.running import Running
+from onnxpress.pipelines.transcripts import Transcripts
 from onnxpress.progress import Tell, part
 from onnxpress.recipe import Recipe, samples_digest
 from onnxpress.result import Result
@@ -56,6 +57,7 @@ class Work:
         calibration: samples that passes look at, with the tokens to follow.
         selection: samples to choose by, likewise.
         chooser: measures the whole on samples to choose by.
+        transcripts: of these, where labels say what should be generated.
         options: of `onnxpress.optimize`.
         selected: what else each part's own search is told (`selecting`).
         budget: of the whole.
@@ -69,6 +71,7 @@ class Work:
     calibration: Samples
     selection: Samples
     chooser: Evaluator
+    transcripts: Transcripts | None
     options: Mapping[str, Any]
     selected: Mapping[str, Mapping[str, Any]]
     budget: Budget
@@ -78,7 +81,10 @@ class Work:
     def spent(self, sessions: Mapping[str, Session], wiring: Wiring | None = None) -> float:
         """The share of the whole budget that the pipeline spends with these sessions."""
         running = Running(wiring or self.wiring, sessions)
-        return self.chooser.spent(self.chooser.measure(running))
+        spent = self.chooser.spent(self.chooser.measure(running))
+        if self.transcripts is None:
+            return spent
+        return max(spent, self.transcripts.spent(running, self.budget))
 
 
 def compressed(

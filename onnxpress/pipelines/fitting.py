@@ -58,10 +58,14 @@ def wired(pipeline: Pipeline, sessions: Mapping[str, Session]) -> Wiring:
         ModelError: the parts do not fit: which, where, and what would be nearest.
     """
     _require_one_loop(pipeline)
-    parts = tuple(
-        with_states(with_pairs(part, sessions, pipeline.source), sessions, pipeline.source)
-        for part in pipeline.parts
-    )
+    given: set[str] = set()
+    found: list[Part] = []
+    for part in pipeline.parts:
+        paired = with_pairs(part, sessions, pipeline.source, given)
+        found.append(with_states(paired, sessions, pipeline.source))
+        if part.name not in pipeline.firsts:
+            given.update(given_to_others(found[-1], sessions[part.name]))
+    parts = tuple(found)
     pipeline = replace(pipeline, parts=parts)
     sources: dict[str, dict[str, Source]] = {}
     needed: dict[str, InputSpec] = {}

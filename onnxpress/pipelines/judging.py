@@ -19,12 +19,14 @@ from onnxpress.errors import UsageError
 from onnxpress.judge import Budget, Evaluator, Kind, Reading
 from onnxpress.pipelines.fitting import Wiring
 from onnxpress.pipelines.running import FORCED, Running
+from onnxpress.pipelines.transcripts import Integers, Transcripts
 
-__all__ = ["Figure", "Figures", "evaluator_of", "figures_of"]
+__all__ = ["Figure", "Figures", "evaluator_of", "figures_of", "token_errors"]
 
 _FREE = 32
 """Samples for which tokens are generated freely."""
 _ROUNDS = 5
+_CONFIDENCE = 0.95
 
 
 def evaluator_of(running: Running, samples: Samples, budget: Budget) -> Evaluator:
@@ -93,6 +95,25 @@ def figures_of(original: Running, result: Running, samples: Samples) -> Figures:
     speeds = _a_second(original, result, few[0], few[0][FORCED].shape[1])
     found.append(Figure("tokens a second", *speeds))
     return tuple(found)
+
+
+def token_errors(transcripts: Transcripts, wrong: Integers, confidence: float | None) -> Figures:
+    """Wrong tokens by the labels, and how many more there may be on other samples.
+
+    Args:
+        transcripts: what is right.
+        wrong: tokens of the result, `[n]`.
+        confidence: of the bound; `None`: 95%.
+    """
+    sure = _CONFIDENCE if confidence is None else confidence
+    rates = [transcripts.rate(x) for x in (transcripts.original, wrong)]
+    exact = [100 * float(np.mean(x == 0)) for x in (transcripts.original, wrong)]
+    most = transcripts.most(wrong, sure)
+    return (
+        Figure("wrong tokens by the labels, %", *rates),
+        Figure(f"points more at most, with {sure:.0%}", 0.0, most),
+        Figure("texts without a wrong token, %", *exact),
+    )
 
 
 def _of_recordings(original: Running, result: Running, samples: Samples, part: str) -> Figures:

@@ -22,7 +22,7 @@ from onnxpress.pipelines.caching import SCALE, cache_bytes, in_bytes, key_peaks,
 from onnxpress.pipelines.compressing import Work, compressed
 from onnxpress.pipelines.description import CACHES, Part, Pipeline
 from onnxpress.pipelines.fitting import Wiring, wired
-from onnxpress.pipelines.judging import evaluator_of, figures_of
+from onnxpress.pipelines.judging import evaluator_of, figures_of, token_errors
 from onnxpress.pipelines.layouts import read_folder
 from onnxpress.pipelines.loop import Loop
 from onnxpress.pipelines.recipe import PipelineRecipe
@@ -30,6 +30,7 @@ from onnxpress.pipelines.recording import forced
 from onnxpress.pipelines.result import PartResult, PipelineResult
 from onnxpress.pipelines.running import Running
 from onnxpress.pipelines.selecting import OPTIONS, selected
+from onnxpress.pipelines.transcripts import Integers, Transcripts, points_of, transcripts_of
 from onnxpress.progress import Progress, Tell, followed, part, unheard
 from onnxpress.recipe import samples_digest
 from onnxpress.runtime import Session
@@ -65,7 +66,8 @@ def optimize_pipeline(
         pipeline: a description, its file, or a folder in a known layout (`layouts`).
         calibration: samples of the pipeline's inputs, as `onnxpress.optimize` takes them.
         evaluation: held-out samples: a half, at most 64, to choose by, the rest for the last
-            judgement. Without, half of the calibration samples.
+            judgement. Without, half of the calibration samples. With labels, the tokens that
+            should be generated, the rate of wrong ones may rise by `budget.max_drop` points too.
         budget: what the outputs of the last part may lose.
         cache: `int8` keeps keys and values in bytes, which changes the types of these inputs and
             outputs; `None`: as the description says.
@@ -100,6 +102,7 @@ def optimize_pipeline(
     own = selected(described, {"seed": seed, **options}, told)
     others = {key: value for key, value in options.items() if key not in OPTIONS}
     tell(Progress("running the original", fraction=0.02))
+    heard, transcripts = (transcripts_of(running, s) for s in (selection, judged))
     looked_at, selection, judged = (forced(running, s) for s in (given, selection, judged))
     asked = budget or Budget()
     work = Work(
@@ -109,6 +112,7 @@ def optimize_pipeline(
         looked_at,
         selection,
         evaluator_of(running, selection, asked),
+        heard,
         {"seed": seed, "stop": stop, **others},
         own,
         asked,
@@ -121,8 +125,12 @@ def optimize_pipeline(
     result = Running(final, work.sessions)
     measurement = judge.measure(result)
     figures = figures_of(running, result, judged)
-    broken = judge.broken(measurement)
-    problems = (f"the budget does not hold: {broken}",) if broken else ()
+    broken: list[str | None] = [judge.broken(measurement)]
+    if transcripts is not None:
+        wrong = transcripts.wrong(result)
+        figures += token_errors(transcripts, wrong, asked.confidence)
+        broken.append(_too_wrong(transcripts, wrong, asked))
+    problems = tuple(f"the budget does not hold: {why}" for why in broken if why)
     digest = samples_digest(given)
     recipes = {one.name: one.result.recipe if one.result else None for one in found}
     tell(Progress("done", fraction=1.0))
@@ -139,6 +147,17 @@ def optimize_pipeline(
         problems,
         (*dict.fromkeys([*given.notes, *judge.notes, *work.notes]),),
         time.monotonic() - started,
+    )
+
+
+def _too_wrong(transcripts: Transcripts, wrong: Integers, budget: Budget) -> str | None:
+    """Why what is generated is wrong more often than it may be."""
+    rise, allowed = transcripts.rise(wrong), points_of(budget)
+    if rise <= allowed:
+        return None
+    return (
+        f"{transcripts.rate(wrong):.2f}% of tokens are wrong by the labels, of the original "
+        f"{transcripts.rate(transcripts.original):.2f}%; allowed are {allowed:g} points more"
     )
 
 

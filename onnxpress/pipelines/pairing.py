@@ -1,7 +1,7 @@
 """Loops and streams whose inputs and outputs exist, one by one, in place of patterns."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from onnxpress.errors import ModelError, nearest
@@ -23,13 +23,16 @@ _INTEGERS = ("int64", "int32")
 _CACHE_WORDS = re.compile(r"past|cache", re.IGNORECASE)
 
 
-def with_pairs(part: Part, sessions: Mapping[str, Session], source: str) -> Part:
+def with_pairs(
+    part: Part, sessions: Mapping[str, Session], source: str, given: Collection[str] = ()
+) -> Part:
     """A part whose loop names inputs and outputs that exist, one by one.
 
     Args:
         part: any; without a loop it stays as it is.
         sessions: of all parts, by name.
         source: what messages call the pipeline.
+        given: outputs of earlier parts: an input of such a name takes it, once a sample.
 
     Raises:
         ModelError: what the loop names is not there, or does not fit.
@@ -67,7 +70,7 @@ def with_pairs(part: Part, sessions: Mapping[str, Session], source: str) -> Part
         # The part itself runs every step but the first.
         if name not in once:
             _require_output(output, sessions[part.name], f"{where}, cache of {name!r}")
-    fed = {*cache, *told, *part.inputs}
+    fed = {*cache, *told, *part.inputs, *given}
     stray = [name for name in specs if name not in fed and _CACHE_WORDS.search(name)]
     if stray and cache:
         raise ModelError(
