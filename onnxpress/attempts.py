@@ -209,6 +209,7 @@ def judged(run: Run, judge: Evaluator, attempt: Attempt) -> Validation:
         # What chose by the clock is not judged by the same rounds.
         latency=None if run.recipe.constraints.timed else attempt.latency,
         clock=for_judging(run.request.clock),
+        timed_on_target=run.target.timed_here,
     )
 
 

@@ -6,6 +6,7 @@ ensemble consists, stay in protobuf's arrays: as Python's numbers they take eigh
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,8 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
         SerdeError: onnx-ir cannot read the rest either.
     """
     _expand(proto.graph)
+    for function in proto.functions:
+        _expand_nodes(function.node)
     types = {}
     for value in (*proto.graph.input, *proto.graph.output):
         if holds_map(value.type):
@@ -97,23 +100,35 @@ def _expand(graph: onnx.GraphProto) -> None:
         ValueError: a place lies outside the weight, or the dense one is larger than a file may be.
     """
     for sparse in graph.sparse_initializer:
-        values, places = (onnx.numpy_helper.to_array(t) for t in (sparse.values, sparse.indices))
-        name, shape = sparse.values.name, tuple(sparse.dims)
-        if math.prod(shape) * values.itemsize > onnx.checker.MAXIMUM_PROTOBUF:
-            raise ValueError(f"sparse weight {name!r} of shape {list(shape)} is too large as dense")
-        dense = np.zeros(shape, values.dtype)
-        try:
-            linear = np.ravel_multi_index(tuple(places.T), shape) if places.ndim == 2 else places
-            dense.reshape(-1)[linear] = values
-        except (IndexError, ValueError) as error:
-            raise ValueError(f"sparse weight {name!r} has places outside {list(shape)}") from error
-        graph.initializer.append(onnx.numpy_helper.from_array(dense, name))
+        graph.initializer.append(_dense(sparse, sparse.values.name))
     del graph.sparse_initializer[:]
-    for node in graph.node:
+    _expand_nodes(graph.node)
+
+
+def _expand_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
+    for node in nodes:
         for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.SPARSE_TENSOR and node.op_type == "Constant":
+                attribute.t.CopyFrom(_dense(attribute.sparse_tensor, node.output[0]))
+                attribute.ClearField("sparse_tensor")
+                attribute.name, attribute.type = "value", onnx.AttributeProto.TENSOR
             for body in (attribute.g, *attribute.graphs):
                 if body.node or body.sparse_initializer:
                     _expand(body)
+
+
+def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
+    values, places = (onnx.numpy_helper.to_array(t) for t in (sparse.values, sparse.indices))
+    shape = tuple(sparse.dims)
+    if math.prod(shape) * values.itemsize > onnx.checker.MAXIMUM_PROTOBUF:
+        raise ValueError(f"sparse weight {name!r} of shape {list(shape)} is too large as dense")
+    dense = np.zeros(shape, values.dtype)
+    try:
+        linear = np.ravel_multi_index(tuple(places.T), shape) if places.ndim == 2 else places
+        dense.reshape(-1)[linear] = values
+    except (IndexError, ValueError) as error:
+        raise ValueError(f"sparse weight {name!r} has places outside {list(shape)}") from error
+    return onnx.numpy_helper.from_array(dense, name)
 
 
 def _mend(model: ir.Model) -> None:

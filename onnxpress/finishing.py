@@ -80,8 +80,7 @@ def finished(
     if request.stop():
         said.append("the search was stopped: this is the best that was found until then [L019]")
     warnings = (*validation.warnings, *said, *notes, *plan.problems, *_faults(best.stages, request))
-    clocked = work.target.timed_here
-    validation = replace(validation, warnings=warnings, timed_on_target=clocked)
+    validation = replace(validation, warnings=warnings)
     problems = list(validation.problems)
     if not validation.within_budget and not problems:
         broken = judge.broken(validation.measurement) or judge.described
@@ -91,7 +90,7 @@ def finished(
     stamp(final, recipe, original.digest)
     grown = kept_small(final, original.model, original.nbytes, shed=not best.lossy)
     different, compared = _different(work, judge, best, started) if looked_into else ((), 0)
-    timed = looked_into and clocked
+    timed = looked_into and work.target.timed_here
     return Result(
         final,
         recipe,

@@ -144,7 +144,7 @@ class Result:
             "samples": measured.samples,
             "drop": None if measured.metric is None else measured.drop,
             "worst_sqnr_db": measured.worst_sqnr_db,
-            "speedup": None if math.isnan(speedup) else speedup,
+            "speedup": speedup if validation.timed_on_target and math.isfinite(speedup) else None,
         }
 
     def _repr_markdown_(self) -> str:

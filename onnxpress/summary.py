@@ -81,8 +81,9 @@ def _measured(validation: Validation) -> list[tuple[str, str, str, str]]:
     rows = []
     latency, measurement = validation.latency, validation.measurement
     if math.isfinite(latency.speedup):
+        where = "" if validation.timed_on_target else " on this CPU, not on the target"
         times = f"{latency.reference_ms:.3g} ms", f"{latency.median_ms:.3g} ms"
-        rows.append(("latency", *times, f"{latency.speedup:.2f} times as fast"))
+        rows.append(("latency", *times, f"{latency.speedup:.2f} times as fast{where}"))
     for figure in measurement.metrics:
         values = f"{figure.reference:.2f}%", f"{figure.value:.2f}%"
         drop = f"drop {figure.drop:.2f}, at most {figure.interval[1]:.2f}"

@@ -101,3 +101,6 @@ def test_a_gpu_gets_no_more_kernels_unless_the_size_alone_counts(
     assert ("L030" in left) is not factorized
     validation = document(result)["validation"]
     assert validation["timed_on_target"] is False
+    assert not any("[W001]" in warning for warning in validation["warnings"])
+    assert result.frontier[-1]["speedup"] is None
+    assert "on this CPU, not on the target" in result._repr_markdown_()

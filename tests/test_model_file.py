@@ -282,6 +282,26 @@ def test_sparse_weights_are_read(tmp_path: Path, places: list[list[int]] | list[
     assert weight.numpy().tolist() == [[0, 2, 0], [0, 0, 0], [0, 0, 0], [0, 0, -3]]
 
 
+@pytest.mark.parametrize("inside", [False, True], ids=["in the graph", "in a function"])
+def test_sparse_constants_are_read(tmp_path: Path, *, inside: bool) -> None:
+    proto = sparse_model([1, 11])
+    sparse = proto.graph.sparse_initializer.pop()
+    held = onnx.helper.make_node("Constant", [], ["w"], sparse_value=sparse)
+    if inside:
+        opsets = [onnx.helper.make_opsetid("", proto.opset_import[0].version)]
+        nodes = [held, onnx.helper.make_node("Identity", ["w"], ["o"])]
+        function = onnx.helper.make_function("local", "Held", [], ["o"], nodes, opsets)
+        proto.functions.append(function)
+        proto.opset_import.append(onnx.helper.make_opsetid("local", 1))
+        held = onnx.helper.make_node("Held", [], ["w"], domain="local")
+    proto.graph.node.insert(0, held)
+    file = tmp_path / "sparse.onnx"
+    onnx.save(proto, file)
+    x = np.eye(4, dtype=np.float32)
+    (found,) = Session(model_file.load(file)).run({"x": x}).values()
+    assert found.tolist() == [[0, 2, 0], [0, 0, 0], [0, 0, 0], [0, 0, -3]]
+
+
 def test_sparse_weight_with_a_place_outside_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "sparse.onnx"
     onnx.save(sparse_model([1, 12]), file)

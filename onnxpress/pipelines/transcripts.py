@@ -67,7 +67,10 @@ class Transcripts:
         return rise / allowed if allowed else math.inf if rise else 0.0
 
     def most(self, wrong: Integers, confidence: float) -> float:
-        """Upper bound of `rise`, by samples drawn again in pairs (`judge.bounds`)."""
+        """Upper bound of `rise`, at least 0, by samples drawn again in pairs (`judge.bounds`).
+
+        Where few texts differ, those drawn again are too alike to show that fewer are wrong.
+        """
         lengths = np.array([len(right) for right in self.right])
         more = wrong - self.original
 
@@ -77,7 +80,7 @@ class Transcripts:
         if not more.any():
             # A loss too rare to be seen in so many samples, each as long as the mean one.
             return 100 * share_upper(0, len(more), confidence)
-        return bootstrap_bounds(points, len(more), confidence)[1]
+        return max(bootstrap_bounds(points, len(more), confidence)[1], 0.0)
 
 
 def transcripts_of(running: Running, samples: Samples) -> Transcripts | None:

@@ -146,6 +146,7 @@ def validation_document(validation: Validation) -> dict[str, Any]:
         "readings": [reading_document(reading) for reading in validation.readings],
         "problems": list(validation.problems),
         "warnings": list(validation.warnings),
+        "timed_on_target": validation.timed_on_target,
         **{row.key: row.value(validation) for row in rows.VALIDATION_ROWS},
         "providers": [provider_document(verdict) for verdict in validation.providers],
     }

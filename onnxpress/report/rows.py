@@ -173,7 +173,6 @@ def _kernel_lines(validation: Document) -> Iterator[Line]:
 RESULT_ROWS: tuple[Row[Result], ...] = (Row("size", "size", _size, _size_lines),)
 
 VALIDATION_ROWS: tuple[Row[Validation], ...] = (
-    Row("timed_on_target", "timed on the target", lambda v: v.timed_on_target, lambda _: iter(())),
     Row("latency", "latency", lambda v: latency_document(v.latency), _latency_lines),
     Row("default", "fidelity", lambda v: measurement_document(v.measurement), _default_lines),
     Row(

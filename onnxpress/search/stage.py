@@ -22,14 +22,14 @@ from onnxpress.search.trial import SearchOptions, Trial
 from onnxpress.search.worth import hardly_gains, noise_in_words, told_how
 from onnxpress.untreated import why_no_layer
 
-__all__ = ["MORE_LAUNCHES", "PoolResult", "fit_stage", "search_stage"]
+__all__ = ["PoolResult", "fit_stage", "search_stage"]
 
 _KEPT_BYTES = 256_000_000
 """Of what passes remembered of a model, for the next search of it."""
 _REACHED = 0.99
 """Of a quota: steps are whole percents of a layer."""
 
-MORE_LAUNCHES = (
+_MORE_LAUNCHES = (
     "every form starts more kernels, which would take longer on this target than the work that is "
     "saved [L030]"
 )
@@ -163,7 +163,7 @@ def _searched(
         kept = _filtered(kept, lambda c: c.saves, left, "nothing would be saved [L023]")
     if options.kernel_preserving_only:
         kept = _filtered(kept, lambda c: c.keeps_kernels, [], "")
-    kept = _filtered(kept, options.pays_its_launches, left, MORE_LAUNCHES)
+    kept = _filtered(kept, options.pays_its_launches, left, _MORE_LAUNCHES)
     unreachable = f"no choice of layers keeps within {evaluator.described} [L021]"
     if kept and not options.out_of_time() and hopeless(trials, kept):
         left += [_skip(p, "taken back: the budget would break [L008]") for p in kept]

@@ -39,17 +39,8 @@ _FARTHEST = 24
 _PROBABILITIES = frozenset(
     [
         *("Cast", "DequantizeLinear", "Div", "Dropout", "DynamicQuantizeLinear", "Expand"),
-        *(
-            "Identity",
-            "Mul",
-            "QuantizeLinear",
-            "Reshape",
-            "Slice",
-            "Squeeze",
-            "Transpose",
-            "Unsqueeze",
-        ),
-        *("Where",),
+        *("Identity", "Mul", "QuantizeLinear", "Reshape", "Slice", "Squeeze", "Transpose"),
+        *("Unsqueeze", "Where"),
     ]
 )
 

@@ -136,7 +136,10 @@ def _power(tensors: Tensors, value: ir.Value | None) -> _Power | None:
     """Of mean x² + ε, mean (x − mean x)² + ε, or mean x² − (mean x)² + ε."""
     node = _statistic(value)
     while node is not None and node.op_type in ("Add", "Max", "Relu", "Clip"):
-        value = next((v for v in node.inputs if v is not None and not tensors.is_constant(v)), None)
+        varying = [v for v in node.inputs if v is not None and not tensors.is_constant(v)]
+        if len(varying) != 1:
+            return None
+        value = varying[0]
         node = _statistic(value)
     if node is None:
         return None

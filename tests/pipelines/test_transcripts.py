@@ -114,6 +114,14 @@ def test_the_bound_lies_above_the_rise_and_shrinks_with_samples() -> None:
     assert 1.25 < bounds[1] < bounds[0] < 5
 
 
+def test_a_few_errors_less_prove_nothing_of_other_samples() -> None:
+    original = (np.arange(192) < 5).astype(np.int64)
+    found = Transcripts((), ((2, 3, 4),) * 192, (1,), original)
+    wrong = np.zeros(192, np.int64)
+    assert found.rise(wrong) < 0
+    assert found.most(wrong, 0.95) == 0
+
+
 def test_without_an_error_more_the_bound_is_that_of_none_in_so_many() -> None:
     found = Transcripts((), ((2, 3),) * 300, (1,), np.zeros(300, np.int64))
     assert found.most(np.zeros(300, np.int64), 0.95) == pytest.approx(1.0, abs=0.01)

@@ -252,6 +252,18 @@ def test_rms_norm_in_primitives(form: str) -> None:
     assert norm.input.name == "x"
 
 
+def test_root_of_two_powers_is_no_norm_of_one() -> None:
+    graph = Graph()
+    axes = graph.constant(np.asarray([-1], np.int64))
+    other = graph.add("Relu", ["x"])
+    means = [
+        graph.add("ReduceMean", [graph.add("Mul", [one, one]), axes], keepdims=1)
+        for one in ("x", other)
+    ]
+    root = graph.add("Sqrt", [graph.add("Add", means)])
+    assert not find_norms(Tensors(graph.model(graph.add("Div", ["x", root]))))
+
+
 def _layer_norm(graph: Graph, form: str) -> str:
     """As Flax, Haiku and Keras compute it: (its variance, where scale and mean come in)."""
     axes = graph.constant(np.asarray([-1], np.int64))
