@@ -81,6 +81,9 @@ _LEAST_SHARE = 0.05
 _CHOSEN, _ALONE, _EVEN, _ROUGH = 0.95, 0.15, 0.5, 0.9
 """Of the time of a run, usually: until it is judged; of that, the last pass alone, the chain with
 equal parts of the budget, and all that searches; the rest fits again."""
+_WORTH = 0.9
+"""Of the last pass's cost: where the early ones with equal parts of the budget gain less, they gain
+little by other parts, and each look takes as long as a chain. With a time limit it is looked."""
 _BEYOND = 4.0
 """Times the budget, 6 dB: what some hundred samples bring back."""
 _MARGIN = 0.8
@@ -319,8 +322,11 @@ def followed_ways(
     end = _EVEN if splits is None else 1.0
     started = time.monotonic()
     chain = attempt_of(part_of_run(run, _ALONE, end), whole)
+    even = [(whole, chain), (last, alone)]
     if splits is not None:
-        return [(whole, chain), (last, alone)]
+        return even
+    if math.isinf(run.options.deadline) and _WORTH * cost(alone) < cost(chain) < math.inf:
+        return even
     took = time.monotonic() - started
     ways = divided(part_of_run(run, end, 1.0), whole, chain, took, attempt_of, cost)
     return [*ways, (last, alone)]

@@ -259,8 +259,8 @@ class Evaluator:
         """Run `session` on all samples, or on the first `most`.
 
         With `share`, only on a few where these, or stressed inputs, show that such a share of the
-        budget is exceeded; with `glance`, or that half of it is enough. On all samples, stressed
-        inputs and carried states are run as well.
+        budget is exceeded; with `glance`, or that half of it is enough, for which no stressed
+        input is run. On all samples, stressed inputs and carried states are run as well.
         """
         probing = most is None and isinstance(session, Session)
         probed: tuple[ProbeFigure, ...] = ()
@@ -284,13 +284,12 @@ class Evaluator:
                 whole.append((found, reference))
             if share is not None and index + 1 == self.screening < len(feeds):
                 so_far = self._measurement(sums, rows, whole, index + 1)
-                if self.clearly_fails(so_far, share):
+                clear = glance and self.holds_clearly(so_far, share)
+                if clear or self.clearly_fails(so_far, share):
                     return so_far
                 probed = self._probed(session, carried=False) if probing else ()
                 so_far = replace(so_far, probes=probed)
-                if self.clearly_fails(so_far, share) or (
-                    glance and self.holds_clearly(so_far, share)
-                ):
+                if self.clearly_fails(so_far, share):
                     return so_far
         measured = replace(self._measurement(sums, rows, whole, len(feeds)), probes=probed)
         if not probing or (share is not None and self.broken(measured, share)):
