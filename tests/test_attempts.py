@@ -159,6 +159,26 @@ def test_only_the_way_that_is_taken_is_fitted_again(
     assert tried(monkeypatch, alone, fitted=1) == [*both, (alone < 16, False, True), (True,)]
 
 
+@pytest.mark.parametrize(
+    ("alone", "limit", "looked"),
+    [(16, math.inf, False), (17, math.inf, True), (16, 1e9, True), (8, math.inf, False)],
+    ids=["gains nothing", "gains 11%", "with a time limit", "loses"],
+)
+def test_another_division_is_looked_for_where_the_early_passes_gain(
+    alone: int, limit: float, *, looked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chain weighs 16 by 16, the last pass alone `alone` by `alone`."""
+    asked: list[Variant] = []
+
+    def nothing_else(_: Run, even: Variant, first: Attempt, *_others: object) -> list[Any]:
+        asked.append(even)
+        return [(even, first)]
+
+    monkeypatch.setattr("onnxpress.attempts.divided", nothing_else)
+    tried(monkeypatch, alone, fitted=1, options=SearchOptions(deadline=limit))
+    assert bool(asked) is looked
+
+
 def test_where_nothing_is_fitted_again_nothing_is_carried_out_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

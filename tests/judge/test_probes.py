@@ -106,7 +106,7 @@ def test_screening_on_a_few_samples_runs_no_probe() -> None:
 
 
 def test_what_fails_on_other_inputs_is_known_after_a_few_samples() -> None:
-    """And one that does not is run on all samples, each probe once; a glance runs none that holds."""
+    """One that does not is run on all, each probe once; a glance that holds runs none."""
     made = KINDS["masks"].make()
     judge = evaluator(made)
     shape = opened(made.model).run(made.feeds[0])["masks"].shape
