@@ -6,7 +6,8 @@ What is found out about a choice is remembered by what a rewrite sees of it, wit
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -122,8 +123,9 @@ class MeasuredTrials:
         if known is not None:
             return Trial(decisions, known, model)
         self._tried += 1
-        session = self._session(model, decisions)
-        measurement = self._evaluator.measure(session, share=options.share, glance=glance)
+        with self._blaming(decisions):
+            session = Session(model, threads=options.threads)
+            measurement = self._evaluator.measure(session, share=options.share, glance=glance)
         self._findings.note(decisions, measurement)
         self._take_down(decisions, model, measurement)
         if not any(decision.candidate.refined for decision in decisions):
@@ -203,8 +205,7 @@ class MeasuredTrials:
         """On the screening samples; see `Trials`."""
         key, known = seen_of(decisions), self._findings.screened
         if key not in known:
-            session = self._session(self._pool.rewrite(self._context, decisions), decisions)
-            known[key] = self._evaluator.measure(session, self._evaluator.screening)
+            known[key] = self._on_few(decisions, self._evaluator.screening)
         return self._evaluator.clearly_fails(known[key], self.options.share)
 
     def noise(self, decisions: Sequence[Decision], samples: int) -> float:
@@ -214,10 +215,13 @@ class MeasuredTrials:
         key = seen_of(decisions), samples
         noises = self._findings.noises
         if key not in noises:
-            model = self._pool.rewrite(self._context, decisions)
-            measured = self._evaluator.measure(self._session(model, decisions), samples)
-            noises[key] = self._evaluator.noise(measured)
+            noises[key] = self._evaluator.noise(self._on_few(tuple(decisions), samples))
         return noises[key]
+
+    def _on_few(self, decisions: Choice, samples: int) -> Measurement:
+        model = self._pool.rewrite(self._context, decisions)
+        with self._blaming(decisions):
+            return self._evaluator.measure(Session(model, threads=self.options.threads), samples)
 
     def nbytes(self, decisions: Choice) -> int:
         """Of the weights of a draft."""
@@ -261,18 +265,28 @@ class MeasuredTrials:
         return self._before
 
     def _session(self, model: ir.Model, decisions: Sequence[Decision]) -> Session:
-        """A session of what passes wrote; that it cannot be opened or run is their fault.
+        """For the clock, of a model that runs.
+
+        Raises:
+            PassError: onnxruntime refuses the model.
+        """
+        with self._blaming(decisions):
+            session = Session(model, threads=self.options.threads)
+            session.run(self._evaluator.samples.feeds[0])
+        return session
+
+    @contextmanager
+    def _blaming(self, decisions: Sequence[Decision]) -> Iterator[None]:
+        """That what passes wrote cannot be opened or run is their fault.
 
         Raises:
             PassError: onnxruntime refuses the model.
         """
         try:
-            session = Session(model, threads=self.options.threads)
-            session.run(self._evaluator.samples.feeds[0])
+            yield
         except ModelError as error:
             what = f"rewrite left a model that does not run: {error}"
             raise PassError(self._culprit(decisions), what) from error
-        return session
 
     def _culprit(self, decisions: Sequence[Decision]) -> str:
         """The pass whose decisions alone leave such a model."""
