@@ -62,7 +62,10 @@ def hopeless(trials: Trials, proposals: Sequence[Proposal]) -> bool:
 
 
 def magnified(trials: Trials, proposals: Sequence[Proposal]) -> list[Proposal]:
-    """Predicted errors scaled to the model's outputs, by one measured candidate a site."""
+    """Predicted errors scaled to the model's outputs, by one measured candidate a site.
+
+    What is known from another way to follow the plan is not measured again, as in `weighed`.
+    """
     least, most = _MAGNIFICATION_SAMPLES
     samples = min(most, max(least, -(-_MAGNIFICATION_NUMBERS // max(trials.numbers, 1))))
     found = []
@@ -72,10 +75,12 @@ def magnified(trials: Trials, proposals: Sequence[Proposal]) -> list[Proposal]:
             proposal.candidates,
             key=lambda c: abs(np.log(max(c.predicted_error, _TINY_ERROR) / _TYPICAL_ERROR)),
         )
-        measured = typical.predicted_error
-        if not typical.carried:
+        key = proposal.site, typical.pass_name, "", 0
+        scale = 1.0 if typical.carried else trials.magnifications.get(key)
+        if scale is None:
             measured = trials.noise([Decision(proposal.site, typical)], samples)
-        scale = measured / max(typical.predicted_error, _TINY_ERROR)
+            scale = measured / max(typical.predicted_error, _TINY_ERROR)
+            trials.magnifications[key] = scale
         candidates = tuple(
             replace(c, predicted_error=c.predicted_error * scale) for c in proposal.candidates
         )

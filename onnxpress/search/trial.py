@@ -24,7 +24,7 @@ __all__ = ["Choice", "Clocked", "Magnifications", "Measures", "SearchOptions", "
 Choice = tuple[Decision, ...]
 Magnifications = dict[tuple[str, str, str, int], float]
 """Noise at the outputs over what is predicted of a layer, by the site, the pass, the family of the
-candidate and its place among those of this family."""
+candidate and its place among those of this family; with no family, of one that stands for all."""
 
 
 @dataclass(frozen=True)

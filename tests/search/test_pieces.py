@@ -30,6 +30,11 @@ def test_one_measured_candidate_scales_the_others_of_its_site() -> None:
     assert [c.predicted_error for c in found["a"].candidates] == pytest.approx([0.14, 1.4])
     assert found["b"].candidates[0].predicted_error == pytest.approx(0.01)
     assert trials.weighed == 2
+    behind = FakeTrials(1.0, magnifications=trials.magnifications)
+    (known, new) = magnified(behind, [site("a", candidate(0.04)), site("c", candidate(0.02))])
+    assert known.candidates[0].predicted_error == pytest.approx(0.28), "as another way showed"
+    assert new.candidates[0].predicted_error == pytest.approx(0.02)
+    assert behind.weighed == 1
 
 
 def test_dividing_finds_the_few_layers_that_matter_without_measuring_each() -> None:
