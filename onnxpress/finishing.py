@@ -12,6 +12,7 @@ from onnxpress.attempts import Attempt
 from onnxpress.contract import Stage
 from onnxpress.conversion import convert_interface
 from onnxpress.costs import recorded
+from onnxpress.graph import standard_opset
 from onnxpress.judge import Disagreement, Evaluator, most_different
 from onnxpress.original import Run, SampleSets
 from onnxpress.prepared import SEARCHING, Prepared, without_effect
@@ -86,6 +87,7 @@ def finished(
         broken = judge.broken(validation.measurement) or judge.described
         problems.append(f"the budget does not hold: {broken}")
     problems += without_effect(best.stages, request)
+    problems += _opset_missed(plan.recipe, final)
     recipe = _decided(plan.recipe, best, sets, work.statistics)
     stamp(final, recipe, original.digest)
     grown = kept_small(final, original.model, original.nbytes, shed=not best.lossy)
@@ -110,6 +112,18 @@ def finished(
         named=best.named,
         operators=_operators(work, judge, best, started) if timed else (),
     )
+
+
+def _opset_missed(recipe: Recipe, model: ir.Model) -> list[str]:
+    """That a model has another opset than was asked for: operators that were put in need it."""
+    wanted, found = recipe.conversion.opset, standard_opset(model)
+    if not wanted or wanted == found:
+        return []
+    said = (
+        f"opset {wanted} was asked for, and the model has {found}: leave out what needs it, "
+        "such as quantize, or ask for the opset that it has [C001]"
+    )
+    return [said]
 
 
 def _different(

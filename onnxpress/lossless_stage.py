@@ -7,8 +7,10 @@ import onnx_ir as ir
 
 from onnxpress import registry
 from onnxpress.contract import Pass
+from onnxpress.conversion import change_opset, newest_opset
 from onnxpress.data import random_samples
-from onnxpress.errors import DataError, ModelError
+from onnxpress.errors import DataError, ModelError, UsageError
+from onnxpress.graph import standard_opset
 from onnxpress.judge import Budget, Evaluator
 from onnxpress.lossless import lossless, simplified
 from onnxpress.original import Run
@@ -18,7 +20,7 @@ from onnxpress.selectable import selectable_sites
 from onnxpress.stage_result import StageResult
 from onnxpress.targets import Target
 
-__all__ = ["difference_of", "lossless_stage", "require_selected"]
+__all__ = ["difference_of", "lossless_stage", "require_opset", "require_selected"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,49 @@ def require_selected(recipe: Recipe, model: ir.Model, target: Target) -> None:
     passes = [stage.pass_ for stage in recipe.stages]
     sites += selectable_sites(simplified(model, passes, target, recipe.seed))
     recipe.selection.require_matches(sites, registry.lossy_names(passes))
+
+
+def require_opset(recipe: Recipe, model: ir.Model, target: Target) -> None:
+    """Refuse before any work an opset that neither the model nor its simple form can be changed to.
+
+    Args:
+        recipe: whose opset it is.
+        model: as it was given.
+        target: what the provider accepts.
+
+    Raises:
+        UsageError: the opset is newer than onnx or onnxruntime knows, or onnx has no way there.
+    """
+    wanted = recipe.conversion.opset
+    if not wanted or _unreached(model, wanted) is None:
+        return
+    passes = [stage.pass_ for stage in recipe.stages]
+    simple = simplified(model, passes, target, recipe.seed)
+    reason = _unreached(simple, wanted)
+    if reason is None:
+        return
+    current = standard_opset(model)
+    known = range(min(wanted, newest_opset()), current, -1) if wanted > current else ()
+    older = range(wanted + 1, current) if wanted < current else ()
+    near = next((n for n in (*known, *older) if _unreached(simple, n) is None), current)
+    which = "newest" if wanted > current else "oldest"
+    raise UsageError(
+        f"{reason}; the {which} that this model can be changed to is {near}: "
+        + (f"--opset {near}" if near != current else "leave --opset out")
+        + " [U009]"
+    )
+
+
+def _unreached(model: ir.Model, opset: int) -> str | None:
+    """Why a model cannot be had at an opset, in words, or `None`."""
+    changed, reason = change_opset(model, opset)
+    if reason is not None or changed is model:
+        return reason
+    try:
+        Session(changed)
+    except ModelError as error:
+        return f"opset {standard_opset(model)} cannot be changed to {opset}: {error}"
+    return None
 
 
 def difference_of(run: Run, model: ir.Model) -> str | None:

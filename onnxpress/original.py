@@ -19,6 +19,7 @@ from onnxpress.data import (
     random_samples,
     require_runnable,
 )
+from onnxpress.data.copies import noting_shared, without_copies
 from onnxpress.errors import DataError, ModelError, NoSamplesError, RecipeError
 from onnxpress.judge import Evaluator
 from onnxpress.recipe import CalibrationSource, Recipe, samples_digest
@@ -189,12 +190,13 @@ def load_sets(request: Request, original: Original, recipe: Recipe) -> SampleSet
     if request.evaluation is not None:
         given = load_prepared(request.evaluation, session.inputs, recipe.preparation)
         require_runnable(session, given)
-        selection, judged = _selection(given, recipe.seed, most)
         if held_out and looked_at is not None:
             # What the recipe was made with is the rest of what is given.
-            looked_at, _ = looked_at.hold_out(_HELD_OUT_SHARE, recipe.seed)
+            looked_at, _ = without_copies(looked_at).hold_out(_HELD_OUT_SHARE, recipe.seed)
+        given = _judging(given, looked_at)
+        selection, judged = _selection(given, recipe.seed, most)
     elif looked_at is not None:
-        looked_at, given = looked_at.hold_out(_HELD_OUT_SHARE, recipe.seed)
+        looked_at, given = without_copies(looked_at).hold_out(_HELD_OUT_SHARE, recipe.seed)
         selection, judged = _selection(given, recipe.seed, most)
     else:
         selection = _made_up(session, recipe.seed, original)
@@ -218,8 +220,9 @@ def load_sets_unrun(
     looked_at = _calibration(request, recipe, inputs)
     if request.evaluation is not None:
         judged = load_prepared(request.evaluation, inputs, recipe.preparation)
+        judged = _judging(judged, looked_at)
     elif looked_at is not None:
-        looked_at, judged = looked_at.hold_out(_HELD_OUT_SHARE, recipe.seed)
+        looked_at, judged = without_copies(looked_at).hold_out(_HELD_OUT_SHARE, recipe.seed)
     else:
         return None
     _require_known(recipe, looked_at)
@@ -260,9 +263,12 @@ def _require_known(recipe: Recipe, looked_at: Samples | None) -> None:
         return
     found = samples_digest(looked_at)
     if found != recipe.calibration.digest:
+        source = recipe.calibration.source
+        given = "" if looked_at.source == source else f"{looked_at.source}, "
         raise RecipeError(
-            f"the recipe was made with other calibration data ({recipe.calibration.source}, "
-            f"digest {recipe.calibration.digest[:12]}; given: {looked_at.source}, digest "
+            "the recipe was made with other calibration data"
+            + ("" if given else " or another part of it")
+            + f" ({source}, digest {recipe.calibration.digest[:12]}; given: {given}digest "
             f"{found[:12]}); give the same with --calibration"
             + ("" if recipe.calibration.held_out else " and the evaluation data of its own")
             + " [R002]"
@@ -276,6 +282,12 @@ def _require_tensors(session: Session, source: str) -> None:
             raise NoSamplesError(
                 f"{source}: the output {name!r} is a {kind}, which has no figure [D012]"
             )
+
+
+def _judging(given: Samples, looked_at: Samples | None) -> Samples:
+    """Samples to choose by and to judge on, each once; said where passes look at them too."""
+    given = without_copies(given)
+    return given if looked_at is None else noting_shared(given, looked_at)
 
 
 def _name_of(recipe: object) -> str:

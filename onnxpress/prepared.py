@@ -10,7 +10,7 @@ from onnxpress.contract import Stage
 from onnxpress.data import Samples
 from onnxpress.errors import NoSamplesError
 from onnxpress.judge import Budget, Evaluator
-from onnxpress.lossless_stage import require_selected
+from onnxpress.lossless_stage import require_opset, require_selected
 from onnxpress.memory import memory_budget
 from onnxpress.needed_memory import needed_bytes
 from onnxpress.original import Original, Run, SampleSets, load_sets, opened, read, settled
@@ -87,6 +87,7 @@ def prepared(request: Request) -> Prepared | Result:
     original = opened(given, plan.recipe, request.threads)
     if original.session is None:
         return without_runtime(original, plan.recipe, started)
+    require_opset(plan.recipe, original.model, target)
     try:
         sets = load_sets(request, original, plan.recipe)
     except NoSamplesError as error:

@@ -6,6 +6,7 @@ On x86-64 a quantized model is run three ways: as onnxruntime runs it by default
 saturate in its integer kernels, and a warning says so.
 """
 
+import logging
 import math
 import platform
 from collections.abc import Iterator, Mapping
@@ -48,6 +49,8 @@ from onnxpress.runtime import (
 )
 
 __all__ = ["Validation", "check_model", "in_half_arithmetic", "on_providers", "validate"]
+
+logger = logging.getLogger(__name__)
 
 SATURATION_DB = 1.0
 _SPECIALIZED = 10.0
@@ -127,7 +130,11 @@ def check_model(
                 modes[name] = evaluator.measure(precise, evaluator.screening)
             except ModelError as error:
                 # Such options rewrite zero points, which fails where weights share one.
-                warnings.append(f"not measured in the mode {name}: {error} [W013]")
+                logger.info("not measured in the mode %s: %s", name, error)
+                warnings.append(
+                    f"not measured in the mode {name}: onnxruntime cannot run the model with that "
+                    "setting [W013]"
+                )
         lost = 0.0
         if "exact" in modes:
             default = evaluator.measure(session, evaluator.screening)

@@ -1,5 +1,6 @@
 """Making a model fit: what comes out answers as before, and what cannot be done is said."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,7 @@ def test_a_shape_that_does_not_fit_is_refused(
         (["--float16", "keep-io", "--passes", "quantize"], "takes the place of quantize"),
         (["--per-target", "--json", "-"], "give --json a file name"),
         (["--target", "nnapi", "--external-data"], "weights in a file of their own"),
-        (["--opset", "99"], "not done"),
+        (["--opset", "99"], "the newest that this model can be changed to is"),
     ],
 )
 def test_what_cannot_be_met_is_said(
@@ -120,7 +121,34 @@ def test_what_cannot_be_met_is_said(
 ) -> None:
     result = run("optimize", linear_model, *options, "-o", tmp_path / "out.onnx")
     assert expected in " ".join(message(result).split())
-    assert result.exit_code == (0 if expected == "not done" else 2)
+    assert result.exit_code == 2
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_the_newest_opset_that_is_named_can_be_had(tmp_path: Path, linear_model: Path) -> None:
+    refused = message(run("optimize", linear_model, "--opset", "99", "-o", tmp_path / "out.onnx"))
+    near = re.findall(r"--opset (\d+)", refused)[-1]
+    result = run("simplify", linear_model, "--opset", near, "-o", tmp_path / "out.onnx")
+    assert result.exit_code == 0, result.output
+    assert standard_opset(onnxpress.load(tmp_path / "out.onnx")) == int(near)
+
+
+def test_an_opset_that_subgraphs_keep_from_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnxpress.save(SAMPLE_MODELS["if_body"](), path)
+    result = run("optimize", path, "--opset", "20", "-o", tmp_path / "out.onnx")
+    assert result.exit_code == 2
+    assert "subgraphs or functions" in message(result)
+    assert "leave --opset out" in message(result)
+
+
+def test_an_opset_that_the_result_misses_is_not_met(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnxpress.save(SAMPLE_MODELS["cnn_opset11"](), path)
+    # Scales of channels need opset 13.
+    result = run("quantize", path, "--opset", "11", "-o", tmp_path / "out.onnx")
+    assert result.exit_code == 1
+    assert "opset 11 was asked for, and the model has" in " ".join(message(result).split())
 
 
 def test_a_static_target_says_what_shapes_to_give(models: Path) -> None:

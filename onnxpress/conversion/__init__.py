@@ -10,6 +10,7 @@ from onnxpress.conversion.convert import (
 )
 from onnxpress.conversion.half_weights import with_float_weights
 from onnxpress.conversion.halving import samples_to_choose_by
+from onnxpress.conversion.opset import change_opset, newest_opset
 from onnxpress.conversion.ort_format import ort_paths, write_ort
 from onnxpress.conversion.overridable import settle_weights
 from onnxpress.conversion.shapes import fix_shapes
@@ -17,10 +18,12 @@ from onnxpress.conversion.shapes import fix_shapes
 __all__ = [
     "FLOAT16",
     "Conversion",
+    "change_opset",
     "convert_form",
     "convert_interface",
     "convert_shapes",
     "fix_shapes",
+    "newest_opset",
     "ort_paths",
     "require_half",
     "samples_to_choose_by",

@@ -13,9 +13,14 @@ from onnxpress.beyond_ir import from_proto, to_proto
 from onnxpress.graph import standard_opset
 from onnxpress.model_file import PROTOBUF_LIMIT_BYTES, weight_bytes
 
-__all__ = ["change_opset", "raise_opset"]
+__all__ = ["change_opset", "newest_opset", "raise_opset"]
 
 logger = logging.getLogger(__name__)
+
+
+def newest_opset() -> int:
+    """The newest opset that the installed onnx can convert to."""
+    return int(onnx.defs.onnx_opset_version())
 
 
 def raise_opset(model: ir.Model, minimum: int) -> tuple[ir.Model, str | None]:
@@ -33,6 +38,11 @@ def change_opset(model: ir.Model, version: int) -> tuple[ir.Model, str | None]:
     if current == version:
         return model, None
     refused = f"opset {current} cannot be changed to {version}"
+    if version > newest_opset():
+        return (
+            model,
+            f"{refused}: the newest that onnx {onnx.__version__} knows is {newest_opset()}",
+        )
     if next(iter(model.graph.subgraphs()), None) is not None or model.functions:
         return model, f"{refused}: the model has subgraphs or functions"
     if weight_bytes(model) >= PROTOBUF_LIMIT_BYTES:

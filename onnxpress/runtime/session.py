@@ -145,7 +145,7 @@ class Session:
             tuple(
                 InputSpec(
                     value.name,
-                    _NUMPY_TYPES.get(value.type, value.type),
+                    _numpy_type(value.type),
                     tuple(value.shape),
                     metadata,
                 )
@@ -298,3 +298,9 @@ def _options(
         key = "session.optimized_model_external_initializers_file_name"
         options.add_session_config_entry(key, f"{optimized_path.name}.data")
     return options
+
+
+def _numpy_type(kind: str) -> str:
+    """NumPy's name of a type; of an optional tensor that of the tensor, which it is fed as."""
+    inner = kind[len("optional(") : -1] if kind.startswith("optional(") else kind
+    return _NUMPY_TYPES.get(inner, kind)
