@@ -26,6 +26,7 @@ from onnxpress.passes.quantize.candidates import DYNAMIC, STATIC, STORES, WIDE, 
 from onnxpress.passes.quantize.carrying_out import carry_out
 from onnxpress.passes.quantize.forms import BYTE, KERNEL_FAMILIES
 from onnxpress.passes.quantize.goals import compensable
+from onnxpress.passes.quantize.layer_forms import FLOAT, SMALLEST, LayerForm, by_layer
 from onnxpress.passes.quantize.levels import Kind, Layout
 from onnxpress.passes.quantize.pairs import SIXTEEN_BIT_OPSET
 from onnxpress.passes.quantize.proposing import proposals
@@ -45,9 +46,6 @@ from onnxpress.targets import LAYOUTS
 __all__ = ["Quantize"]
 
 Parameters = Mapping[str, Parameter]
-
-_SMALLEST = (4, 8)
-"""Bits that are mixed where bytes count for more than time: 2 and 3 lose too much mostly."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +110,13 @@ class Quantize(Pass):
         "blocked (DequantizeLinear in blocks, 4 and 8 bits, opset 21), nbits (onnxruntime's "
         "MatMulNBits and GatherBlockQuantized, 2, 4 and 8 bits); what these do not read is packed.",
     )
+    layer_forms: tuple[str, ...] = setting(
+        (),
+        "PATTERN=FORM for some layers in place of the settings of all: bits and size of blocks, "
+        "'*attention*=4:32', a form, 'head.weight=static', or both and more, "
+        "'Gather=3,4:128:codebook:weight_only'; 'head.weight=float' leaves it alone. Names as for "
+        "--keep; may be repeated: a name counts for more than a pattern, then an operator type.",
+    )
     per_channel: bool = setting(
         default=True,
         help="A scale for each output channel of a weight, where the target can.",
@@ -136,16 +141,15 @@ class Quantize(Pass):
 
     def conflict(self) -> str | None:
         """Bits of weights that no form stores, or blocks whose scales take what is saved."""
-        low = [bits for bits in self.weight_bits if bits < BYTE]
-        if (self.levels or self.power_of_two_scales) and self.weight_bits and not low:
-            name = "levels" if self.levels else "power_of_two_scales"
-            return (
-                f"{name} is for weights that are stored in fewer than 8 bits, and none shall be; "
-                "expected weight_bits below 8 beside it"
-            )
-        if self.stored_as != "packed" and self.form not in STORES:
-            return f"stored_as is for weights that are only stored, and form is {self.form!r}"
-        return self._stored.conflict()
+        found = _conflict(self._offering)
+        for text in self.layer_forms if found is None else ():
+            try:
+                own = _conflict(LayerForm.parse(text).of(self._offering))
+            except ValueError as error:
+                return str(error)
+            if own is not None:
+                return f"layer_forms has {text!r}: {own}"
+        return found
 
     def aimed_at(self, goal: str) -> "Quantize":
         """With 4 bits beside 8 where bytes count for more than time and nothing else was said.
@@ -154,7 +158,7 @@ class Quantize(Pass):
         """
         low = goal == "size" or bool(self.levels) or self.power_of_two_scales
         mixes = low and not self.weight_bits
-        return replace(self, weight_bits=_SMALLEST) if mixes else self
+        return replace(self, weight_bits=SMALLEST) if mixes else self
 
     @property
     def _stored(self) -> StoredForms:
@@ -168,9 +172,28 @@ class Quantize(Pass):
         )
 
     @property
+    def _offering(self) -> Offering:
+        """What these settings allow of all layers."""
+        return Offering(
+            self.form,
+            self.ranges,
+            frozenset(self.sixteen_bit),
+            mixes_widths=self.layout == "auto",
+            absorbs=self.absorption,
+            stored=self._stored,
+        )
+
+    @property
+    def _offerings(self) -> list[Offering]:
+        """Of all layers, and of those that something was said of."""
+        some = [LayerForm.parse(text).of(self._offering) for text in self.layer_forms]
+        return [self._offering, *some]
+
+    @property
     def needed_opset(self) -> int:
         """Blocks and sixteen-bit integers came with 21; there is another domain for the latter."""
-        wide = self.layout.startswith("u16") or self.sixteen_bit or self.stored_as == "blocked"
+        blocked = any(own.stored.layout == "blocked" for own in self._offerings)
+        wide = self.layout.startswith("u16") or self.sixteen_bit or blocked
         return SIXTEEN_BIT_OPSET if wide else self.minimum_opset
 
     def prepare(self, model: ir.Model) -> ir.Model:
@@ -208,13 +231,15 @@ class Quantize(Pass):
 
     def observes(self, context: Context) -> Observations:
         """Gram matrices of all layers; inputs and outputs of those with an integer kernel."""
+        looks_up = any(own.stored.counts_lookups for own in self._offerings)
         layers = frozenset(
             layer.name
             for layer in context.layers
             # Of embeddings, which rows are looked up.
-            if compensable(layer) or (layer.op_type == "Gather" and self._stored.counts_lookups)
+            if compensable(layer) or (layer.op_type == "Gather" and looks_up)
         )
-        if self.form == "weight_only":
+        forms = {own.form for own in self._offerings} - {FLOAT}
+        if forms <= {"weight_only"}:
             return Observations(layers=layers, gram=True)
         tensors: set[str] = set()
         integer = [
@@ -222,7 +247,7 @@ class Quantize(Pass):
             for layer in context.layers
             if static_refusal(layer, context.target.quantized_operators) is None
         ]
-        if self.form == "dynamic":
+        if forms <= {"dynamic", "weight_only"}:
             # That a branch is never taken shows in these.
             tensors.update(layer.node.outputs[0].name or "" for layer in integer)
             return Observations(frozenset(tensors), layers, gram=True)
@@ -240,17 +265,25 @@ class Quantize(Pass):
         Errors are predicted for nearest rounding; what is decided is then rounded better.
         """
         context = replace(self._fitted(context), draft=True)
-        self._stored.refuse(context.target)
-        offering = Offering(
-            self.form,
-            self.ranges,
-            frozenset(self.sixteen_bit),
-            mixes_widths=self.layout == "auto",
-            absorbs=self.absorption,
-            stored=self._stored,
-        )
-        return proposals(context, offering)
+        for offering in self._offerings:
+            offering.stored.refuse(context.target)
+        some = by_layer(context, self.layer_forms, self._offering)
+        return proposals(context, self._offering, some)
 
     def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
         """Write integer weights and QDQ pairs as decided; activations need no statistics."""
         carry_out(self._fitted(context), decisions)
+
+
+def _conflict(offering: Offering) -> str | None:
+    """Levels without bits to stand for them, or what is stored where nothing is only stored."""
+    stored = offering.stored
+    if (stored.kinds or stored.shifts) and stored.bits and min(stored.bits) == BYTE:
+        name = "levels" if stored.kinds else "power_of_two_scales"
+        return (
+            f"{name} is for weights that are stored in fewer than 8 bits, and none shall be; "
+            "expected weight_bits below 8 beside it"
+        )
+    if stored.layout != "packed" and offering.form not in (*STORES, FLOAT):
+        return f"stored_as is for weights that are only stored, and form is {offering.form!r}"
+    return stored.conflict()
