@@ -15,6 +15,7 @@ from typing import Any, get_args
 from onnxpress.contract import Context
 from onnxpress.errors import UsageError, nearest
 from onnxpress.passes.quantize.candidates import Offering
+from onnxpress.passes.quantize.float8 import FLOAT8
 from onnxpress.passes.quantize.forms import BYTE, KINDS
 from onnxpress.passes.quantize.levels import Layout
 
@@ -27,6 +28,7 @@ _LEAST_BITS = 2
 _NUMBERS = re.compile(r"\d+(,\d+)*")
 _WORDS: dict[str, dict[str, Any]] = {
     **{word: {"form": word} for word in ("auto", "static", "dynamic", "weight_only", FLOAT)},
+    **{word: {"form": word} for word in FLOAT8},
     **{word: {"kinds": (word,)} for word in KINDS},
     **{word: {"layout": word} for word in get_args(Layout)},
     "symmetric": {"symmetric": True},
@@ -68,10 +70,10 @@ class LayerForm:
                     raise ValueError(f"layer_forms has {text!r}, which says twice what {key} is")
                 found[key] = value
         form = found.pop("form", "")
-        if form == FLOAT and found:
+        if found and (form == FLOAT or form in FLOAT8):
             raise ValueError(
-                f"layer_forms has {text!r}, which leaves the layer in float and says more of it; "
-                "expected one of both"
+                f"layer_forms has {text!r}, and with {form} there is no more to say of a layer: "
+                f"bits, blocks and levels are of integers; expected '{pattern}={form}'"
             )
         return cls(pattern, form, found)
 

@@ -17,6 +17,7 @@ from onnxpress.passes.quantize.candidates import (
     weight_bytes,
     weight_only_candidate,
 )
+from onnxpress.passes.quantize.float8 import FLOAT8, float8_candidate
 from onnxpress.passes.quantize.forms import BYTE
 from onnxpress.passes.quantize.layer_forms import FLOAT
 from onnxpress.passes.quantize.recurrent import lstm_candidates, lstm_weights, with_reason
@@ -165,6 +166,9 @@ def _of_layer(context: Context, layer: Layer, offering: Offering) -> Proposal | 
         dynamic, reason = dynamic_candidates(context, layer, offering)
         candidates += dynamic
         limit = limit or (None if candidates else reason)
+    if offering.form in FLOAT8:
+        floats, limit = float8_candidate(context, layer, offering.form)
+        candidates += [] if floats is None else [floats]
     no_kernel = limit
     if offering.stores:
         weight_only, small = weight_only_candidate(context, layer)

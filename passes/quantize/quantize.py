@@ -24,6 +24,7 @@ from onnxpress.passes.quantize.activations import (
 )
 from onnxpress.passes.quantize.candidates import DYNAMIC, STATIC, STORES, WIDE, Offering
 from onnxpress.passes.quantize.carrying_out import carry_out
+from onnxpress.passes.quantize.float8 import FLOAT8, FLOAT8_OPSET, is_product, refuse_float8
 from onnxpress.passes.quantize.forms import BYTE, KERNEL_FAMILIES
 from onnxpress.passes.quantize.goals import compensable
 from onnxpress.passes.quantize.layer_forms import FLOAT, SMALLEST, LayerForm, by_layer
@@ -56,16 +57,21 @@ class Quantize(Pass):
     stage: ClassVar[Stage] = Stage.QUANTIZATION
     families: ClassVar[tuple[str, ...]] = (
         *(STATIC, WIDE, DYNAMIC),
+        *FLOAT8,
         *STORED_FAMILIES,
         *KERNEL_FAMILIES,
     )
     minimum_opset: ClassVar[int] = 13
     rewrites_from_statistics: ClassVar[bool] = True
 
-    form: Literal["auto", "static", "dynamic", "weight_only"] = setting(
-        "auto",
-        "static (integer kernels, needs calibration data), dynamic (MatMul and Gemm measure their "
-        "input at every run), weight_only, or auto: the best mixture.",
+    form: Literal["auto", "static", "dynamic", "weight_only", "float8_e4m3fn", "float8_e5m2"] = (
+        setting(
+            "auto",
+            "static (integer kernels, needs calibration data), dynamic (MatMul and Gemm measure "
+            "their input at every run), weight_only, float8_e4m3fn and float8_e5m2 (8-bit floats "
+            "around products, for targets whose table lists them, needs calibration data), or "
+            "auto: the best mixture of the first three.",
+        )
     )
     layout: Literal["auto", "u8s8", "u8u8", "s8s8", "u8s7", "u16s8", "u16u8"] = setting(
         "auto",
@@ -142,6 +148,8 @@ class Quantize(Pass):
     def conflict(self) -> str | None:
         """Bits of weights that no form stores, or blocks whose scales take what is saved."""
         found = _conflict(self._offering)
+        if self.form in FLOAT8 and (self.weight_bits or self.levels):
+            found = f"weight_bits and levels are of integers, and form is {self.form!r}"
         for text in self.layer_forms if found is None else ():
             try:
                 own = _conflict(LayerForm.parse(text).of(self._offering))
@@ -157,7 +165,7 @@ class Quantize(Pass):
         So too where it was said how levels below 8 bits lie, and not of how many bits.
         """
         low = goal == "size" or bool(self.levels) or self.power_of_two_scales
-        mixes = low and not self.weight_bits
+        mixes = low and not self.weight_bits and self.form not in FLOAT8
         return replace(self, weight_bits=SMALLEST) if mixes else self
 
     @property
@@ -194,7 +202,10 @@ class Quantize(Pass):
         """Blocks and sixteen-bit integers came with 21; there is another domain for the latter."""
         blocked = any(own.stored.layout == "blocked" for own in self._offerings)
         wide = self.layout.startswith("u16") or self.sixteen_bit or blocked
-        return SIXTEEN_BIT_OPSET if wide else self.minimum_opset
+        if wide:
+            return SIXTEEN_BIT_OPSET
+        floats = any(own.form in FLOAT8 for own in self._offerings)
+        return FLOAT8_OPSET if floats else self.minimum_opset
 
     def prepare(self, model: ir.Model) -> ir.Model:
         """Without the integers that are in it already, where they shall be replaced."""
@@ -251,6 +262,12 @@ class Quantize(Pass):
             # That a branch is never taken shows in these.
             tensors.update(layer.node.outputs[0].name or "" for layer in integer)
             return Observations(frozenset(tensors), layers, gram=True)
+        if forms & set(FLOAT8):
+            tensors.update(
+                input_of(layer).name or "" for layer in context.layers if is_product(layer)
+            )
+        if not forms - set(FLOAT8) - {"weight_only"}:
+            return Observations(frozenset(tensors), layers, gram=True)
         keepers = integer_operators(context)
         for layer in integer:
             for value in (input_of(layer), fused_output(layer.node)):
@@ -267,6 +284,8 @@ class Quantize(Pass):
         context = replace(self._fitted(context), draft=True)
         for offering in self._offerings:
             offering.stored.refuse(context.target)
+            if offering.form in FLOAT8:
+                refuse_float8(offering.form, context.target)
         some = by_layer(context, self.layer_forms, self._offering)
         return proposals(context, self._offering, some)
 
