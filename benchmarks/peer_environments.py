@@ -23,6 +23,15 @@ REQUIREMENTS = {
         # Not among what it declares:
         "torch==2.13.0+cpu",
     ),
+    # HQQ and GPTQ of its MatMulNBits quantizer.
+    "onnxruntime-nbits": (
+        "onnxruntime==1.32.0",
+        "onnx==1.23.2",
+        "sympy",
+        # Not among what it declares:
+        "onnx-ir",
+        "torch==2.13.0+cpu",
+    ),
     "nncf": ("nncf==3.4.0", "onnxruntime==1.32.0", "onnx==1.23.2"),
     "neural_compressor": (
         "onnx-neural-compressor==1.0",

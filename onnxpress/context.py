@@ -12,6 +12,7 @@ from onnxpress.errors import RecipeError, UsageError, nearest
 from onnxpress.graph import Names
 from onnxpress.layers import Layer, find_layers
 from onnxpress.memory import Memory
+from onnxpress.selectable import Selectable, closeness, matching, origin_of, selectable_sites
 from onnxpress.statistics import LayerStatistics, Statistics
 from onnxpress.stored import StoredWeight, beside, find_stored
 from onnxpress.targets import Target
@@ -61,6 +62,8 @@ class Context:
         kept: names of layers whose weights the user keeps from the pass: candidates that change
             them are dropped, and a rewrite that does is refused.
         teacher: the original with samples, for passes of the stage that recovers; else `None`.
+        selectable: by which names a user may speak of what was in the model before any pass, those
+            of the model that was given among them; of this model where nothing is given.
     """
 
     model: ir.Model
@@ -81,6 +84,7 @@ class Context:
     out_of_time: Callable[[], bool] = field(default=_never, compare=False, repr=False)
     kept: frozenset[str] = frozenset()
     teacher: "Teacher | None" = field(default=None, compare=False, repr=False)
+    selectable: tuple[Selectable, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         fill = object.__setattr__
@@ -139,6 +143,23 @@ class Context:
             f"the plan names the layer {site!r}, which this model does not have; the recipe was "
             "made for another model or another version of onnxpress [R001]"
         )
+
+    def selected(self, pattern: str) -> tuple[frozenset[str], int]:
+        """Weights that a user speaks of, and how closely (`selectable.closeness`).
+
+        Args:
+            pattern: the name of a layer or node, an operator type, or a pattern of names.
+
+        Returns:
+            Names of `weights`, also of those that passes made of what was meant; none: it stands
+            for nothing that has a weight.
+        """
+        sites = self.selectable or tuple(selectable_sites(self.model))
+        found = matching(pattern, sites)
+        known = {site.name for site in sites if site.is_layer}
+        names = (weight.name for weight in self.weights)
+        own = frozenset(name for name in names if origin_of(name, known) in found)
+        return own, closeness(pattern, sites)
 
     def named_layers(self, names: Sequence[str], pass_name: str) -> list[Layer]:
         """The layers of these names, or all where none is named.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from onnxpress.contract import Context, Decision, Pass, Proposal, Skip
 from onnxpress.enforcement import Offer, changed_by
 from onnxpress.errors import UsageError
-from onnxpress.selectable import Selectable
+from onnxpress.selectable import Selectable, origin_of
 from onnxpress.selection import Selection, Selector
 
 __all__ = ["KEPT", "NO_PINS", "Pins", "kept_from", "permitted_offer", "pinned"]
@@ -27,11 +27,13 @@ class Pins:
         only: the sites that may be changed, for passes that are restricted.
         layers: names of all layers of the model. Passes put others in their place whose names
             begin with theirs; what was said of a layer holds for these.
+        sites: all that has a name by which a user may speak of it.
     """
 
     kept: Mapping[str, frozenset[str]] = field(default_factory=dict)
     only: Mapping[str, frozenset[str]] = field(default_factory=dict)
     layers: frozenset[str] = frozenset()
+    sites: tuple[Selectable, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.kept or self.only)
@@ -59,6 +61,7 @@ class Pins:
             _resolved(selection.kept, sites),
             _resolved(selection.only, sites),
             frozenset(site.name for site in sites if site.is_layer),
+            tuple(sites),
         )
 
     def keep(self, pass_name: str, name: str) -> bool:
@@ -76,14 +79,7 @@ class Pins:
 
     def origin(self, name: str) -> str:
         """The layer that a layer was made of, by its name."""
-        if name in self.layers:
-            return name
-        stem = name
-        while "_" in stem:
-            stem = stem.rpartition("_")[0]
-            if stem in self.layers:
-                return stem
-        return name
+        return origin_of(name, self.layers)
 
 
 NO_PINS = Pins()
@@ -100,7 +96,9 @@ def _resolved(
 
 
 def pinned(pins: Pins, pass_: Pass, context: Context) -> Context:
-    """The context as a pass sees it: with the layers that it must not change."""
+    """The context as a pass sees it: with what users call layers, and those it must not change."""
+    if pins.sites:
+        context = replace(context, selectable=pins.sites)
     if not pins:
         return context
     names = (item.name for item in context.weights)

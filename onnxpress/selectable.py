@@ -6,7 +6,8 @@ output, by the tensor's name in the given model, up to the operator with a weigh
 that became it.
 """
 
-from collections.abc import Iterator, Sequence
+import fnmatch
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -15,7 +16,7 @@ from onnxpress.graph import bodies, is_standard
 from onnxpress.layers import WEIGHT_INPUTS, Use, find_layers
 from onnxpress.stored import StoredWeight, find_stored
 
-__all__ = ["Selectable", "selectable_sites"]
+__all__ = ["Selectable", "closeness", "matching", "origin_of", "selectable_sites"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,47 @@ class Selectable:
     def all_names(self) -> frozenset[str]:
         """By which it is found."""
         return self.aliases | {self.name}
+
+
+def matching(pattern: str, sites: Iterable[Selectable]) -> frozenset[str]:
+    """Names of the sites that a name, an operator type or a pattern of names stands for.
+
+    What is a name or a type is no pattern, so that names may have brackets.
+    """
+    known = list(sites)
+    found = [site for site in known if pattern in site.all_names | site.operators]
+    if not found:
+        found = [
+            site
+            for site in known
+            if any(fnmatch.fnmatchcase(name, pattern) for name in site.all_names)
+        ]
+    return frozenset(site.name for site in found)
+
+
+def closeness(pattern: str, sites: Iterable[Selectable]) -> int:
+    """How closely it says what it means: 2 a name, 1 a pattern of names, 0 an operator type."""
+    known = list(sites)
+    if any(pattern in site.all_names for site in known):
+        return 2
+    return 0 if any(pattern in site.operators for site in known) else 1
+
+
+def origin_of(name: str, layers: Collection[str]) -> str:
+    """The layer that a layer was made of: passes put those in its place whose names begin with its.
+
+    Args:
+        name: of the layer.
+        layers: names of all layers there were.
+    """
+    if name in layers:
+        return name
+    stem = name
+    while "_" in stem:
+        stem = stem.rpartition("_")[0]
+        if stem in layers:
+            return stem
+    return name
 
 
 @dataclass(frozen=True, slots=True)

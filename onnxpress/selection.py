@@ -14,13 +14,12 @@ only = true                 # or ["prune"]: lossy passes, or this one, touch not
 only = ["quantize"]         # this one touches nothing but what other entries allow
 """
 
-import fnmatch
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from onnxpress.errors import RecipeError, UsageError, nearest
-from onnxpress.selectable import Selectable
+from onnxpress.selectable import Selectable, matching
 
 __all__ = ["NOTHING_SELECTED", "Selection", "Selector"]
 
@@ -71,16 +70,7 @@ class Selector:
 
     def matches(self, sites: Iterable[Selectable]) -> frozenset[str]:
         """Names of the sites it stands for."""
-        if not self.pattern:
-            return frozenset()
-        known = list(sites)
-        found = [s for s in known if self.pattern in s.all_names | s.operators]
-        if not found:
-            found = [s for s in known if any(map(self._fits, s.all_names))]
-        return frozenset(site.name for site in found)
-
-    def _fits(self, name: str) -> bool:
-        return fnmatch.fnmatchcase(name, self.pattern)
+        return matching(self.pattern, sites) if self.pattern else frozenset()
 
     def hint(
         self,

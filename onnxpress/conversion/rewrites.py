@@ -65,6 +65,9 @@ def _reaches_no_further(node: ir.Node, low: float, high: float) -> bool:
         zero = constant(user.inputs[2]) if len(user.inputs) > 2 else None
         if scale is None or zero is None or scale.size != 1 or zero.size != 1:
             return False
+        if zero.dtype.kind not in "iu":
+            # 8-bit floats and 4-bit integers: numpy knows no ends of theirs.
+            return False
         info = np.iinfo(zero.dtype.name)
         step, middle = float(scale.reshape(())), int(zero.reshape(()))
         # Half a step beyond the end rounds to the last integer all the same.

@@ -106,7 +106,8 @@ class OperatorRule:
     integers: tuple[str, ...] = field(
         default=(),
         metadata=rule(
-            "element types on the integer side of QuantizeLinear and DequantizeLinear",
+            "element types on the other side of QuantizeLinear and DequantizeLinear: integers, and "
+            "8-bit floats",
             lambda names: f"integers {one_of(names)}",
         ),
     )

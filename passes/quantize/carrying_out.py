@@ -8,6 +8,7 @@ from onnxpress.passes.quantize.absorbing import absorb
 from onnxpress.passes.quantize.activations import operators_between
 from onnxpress.passes.quantize.candidates import DYNAMIC, STATIC, WIDE
 from onnxpress.passes.quantize.equalizing import fold_smoothing, insert_smoothing
+from onnxpress.passes.quantize.float8_writing import write_float8
 from onnxpress.passes.quantize.forms import KERNEL_FAMILIES, form_of
 from onnxpress.passes.quantize.low_bits import LowBitForm
 from onnxpress.passes.quantize.pairs import Pairs
@@ -93,3 +94,4 @@ def carry_out(context: Context, decisions: Sequence[Decision]) -> None:
     if not context.observed:
         pairs.move(fold_smoothing(context.names, smoothed, pairs.tensors, context.kept))
     pairs.insert()
+    write_float8(context, decided.kernels)

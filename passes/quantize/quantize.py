@@ -24,8 +24,10 @@ from onnxpress.passes.quantize.activations import (
 )
 from onnxpress.passes.quantize.candidates import DYNAMIC, STATIC, STORES, WIDE, Offering
 from onnxpress.passes.quantize.carrying_out import carry_out
+from onnxpress.passes.quantize.float8 import FLOAT8, FLOAT8_OPSET, is_product, refuse_float8
 from onnxpress.passes.quantize.forms import BYTE, KERNEL_FAMILIES
 from onnxpress.passes.quantize.goals import compensable
+from onnxpress.passes.quantize.layer_forms import FLOAT, SMALLEST, LayerForm, by_layer
 from onnxpress.passes.quantize.levels import Kind, Layout
 from onnxpress.passes.quantize.pairs import SIXTEEN_BIT_OPSET
 from onnxpress.passes.quantize.proposing import proposals
@@ -46,9 +48,6 @@ __all__ = ["Quantize"]
 
 Parameters = Mapping[str, Parameter]
 
-_SMALLEST = (4, 8)
-"""Bits that are mixed where bytes count for more than time: 2 and 3 lose too much mostly."""
-
 
 @dataclass(frozen=True)
 class Quantize(Pass):
@@ -58,16 +57,21 @@ class Quantize(Pass):
     stage: ClassVar[Stage] = Stage.QUANTIZATION
     families: ClassVar[tuple[str, ...]] = (
         *(STATIC, WIDE, DYNAMIC),
+        *FLOAT8,
         *STORED_FAMILIES,
         *KERNEL_FAMILIES,
     )
     minimum_opset: ClassVar[int] = 13
     rewrites_from_statistics: ClassVar[bool] = True
 
-    form: Literal["auto", "static", "dynamic", "weight_only"] = setting(
-        "auto",
-        "static (integer kernels, needs calibration data), dynamic (MatMul and Gemm measure their "
-        "input at every run), weight_only, or auto: the best mixture.",
+    form: Literal["auto", "static", "dynamic", "weight_only", "float8_e4m3fn", "float8_e5m2"] = (
+        setting(
+            "auto",
+            "static (integer kernels, needs calibration data), dynamic (MatMul and Gemm measure "
+            "their input at every run), weight_only, float8_e4m3fn and float8_e5m2 (8-bit floats "
+            "around products, for targets whose table lists them, needs calibration data), or "
+            "auto: the best mixture of the first three.",
+        )
     )
     layout: Literal["auto", "u8s8", "u8u8", "s8s8", "u8s7", "u16s8", "u16u8"] = setting(
         "auto",
@@ -112,6 +116,13 @@ class Quantize(Pass):
         "blocked (DequantizeLinear in blocks, 4 and 8 bits, opset 21), nbits (onnxruntime's "
         "MatMulNBits and GatherBlockQuantized, 2, 4 and 8 bits); what these do not read is packed.",
     )
+    layer_forms: tuple[str, ...] = setting(
+        (),
+        "PATTERN=FORM for some layers in place of the settings of all: bits and size of blocks, "
+        "'*attention*=4:32', a form, 'head.weight=static', or both and more, "
+        "'Gather=3,4:128:codebook:weight_only'; 'head.weight=float' leaves it alone. Names as for "
+        "--keep; may be repeated: a name counts for more than a pattern, then an operator type.",
+    )
     per_channel: bool = setting(
         default=True,
         help="A scale for each output channel of a weight, where the target can.",
@@ -136,16 +147,17 @@ class Quantize(Pass):
 
     def conflict(self) -> str | None:
         """Bits of weights that no form stores, or blocks whose scales take what is saved."""
-        low = [bits for bits in self.weight_bits if bits < BYTE]
-        if (self.levels or self.power_of_two_scales) and self.weight_bits and not low:
-            name = "levels" if self.levels else "power_of_two_scales"
-            return (
-                f"{name} is for weights that are stored in fewer than 8 bits, and none shall be; "
-                "expected weight_bits below 8 beside it"
-            )
-        if self.stored_as != "packed" and self.form not in STORES:
-            return f"stored_as is for weights that are only stored, and form is {self.form!r}"
-        return self._stored.conflict()
+        found = _conflict(self._offering)
+        if self.form in FLOAT8 and (self.weight_bits or self.levels):
+            found = f"weight_bits and levels are of integers, and form is {self.form!r}"
+        for text in self.layer_forms if found is None else ():
+            try:
+                own = _conflict(LayerForm.parse(text).of(self._offering))
+            except ValueError as error:
+                return str(error)
+            if own is not None:
+                return f"layer_forms has {text!r}: {own}"
+        return found
 
     def aimed_at(self, goal: str) -> "Quantize":
         """With 4 bits beside 8 where bytes count for more than time and nothing else was said.
@@ -153,8 +165,8 @@ class Quantize(Pass):
         So too where it was said how levels below 8 bits lie, and not of how many bits.
         """
         low = goal == "size" or bool(self.levels) or self.power_of_two_scales
-        mixes = low and not self.weight_bits
-        return replace(self, weight_bits=_SMALLEST) if mixes else self
+        mixes = low and not self.weight_bits and self.form not in FLOAT8
+        return replace(self, weight_bits=SMALLEST) if mixes else self
 
     @property
     def _stored(self) -> StoredForms:
@@ -168,10 +180,32 @@ class Quantize(Pass):
         )
 
     @property
+    def _offering(self) -> Offering:
+        """What these settings allow of all layers."""
+        return Offering(
+            self.form,
+            self.ranges,
+            frozenset(self.sixteen_bit),
+            mixes_widths=self.layout == "auto",
+            absorbs=self.absorption,
+            stored=self._stored,
+        )
+
+    @property
+    def _offerings(self) -> list[Offering]:
+        """Of all layers, and of those that something was said of."""
+        some = [LayerForm.parse(text).of(self._offering) for text in self.layer_forms]
+        return [self._offering, *some]
+
+    @property
     def needed_opset(self) -> int:
         """Blocks and sixteen-bit integers came with 21; there is another domain for the latter."""
-        wide = self.layout.startswith("u16") or self.sixteen_bit or self.stored_as == "blocked"
-        return SIXTEEN_BIT_OPSET if wide else self.minimum_opset
+        blocked = any(own.stored.layout == "blocked" for own in self._offerings)
+        wide = self.layout.startswith("u16") or self.sixteen_bit or blocked
+        if wide:
+            return SIXTEEN_BIT_OPSET
+        floats = any(own.form in FLOAT8 for own in self._offerings)
+        return FLOAT8_OPSET if floats else self.minimum_opset
 
     def prepare(self, model: ir.Model) -> ir.Model:
         """Without the integers that are in it already, where they shall be replaced."""
@@ -208,13 +242,15 @@ class Quantize(Pass):
 
     def observes(self, context: Context) -> Observations:
         """Gram matrices of all layers; inputs and outputs of those with an integer kernel."""
+        looks_up = any(own.stored.counts_lookups for own in self._offerings)
         layers = frozenset(
             layer.name
             for layer in context.layers
             # Of embeddings, which rows are looked up.
-            if compensable(layer) or (layer.op_type == "Gather" and self._stored.counts_lookups)
+            if compensable(layer) or (layer.op_type == "Gather" and looks_up)
         )
-        if self.form == "weight_only":
+        forms = {own.form for own in self._offerings} - {FLOAT}
+        if forms <= {"weight_only"}:
             return Observations(layers=layers, gram=True)
         tensors: set[str] = set()
         integer = [
@@ -222,9 +258,15 @@ class Quantize(Pass):
             for layer in context.layers
             if static_refusal(layer, context.target.quantized_operators) is None
         ]
-        if self.form == "dynamic":
+        if forms <= {"dynamic", "weight_only"}:
             # That a branch is never taken shows in these.
             tensors.update(layer.node.outputs[0].name or "" for layer in integer)
+            return Observations(frozenset(tensors), layers, gram=True)
+        if forms & set(FLOAT8):
+            tensors.update(
+                input_of(layer).name or "" for layer in context.layers if is_product(layer)
+            )
+        if not forms - set(FLOAT8) - {"weight_only"}:
             return Observations(frozenset(tensors), layers, gram=True)
         keepers = integer_operators(context)
         for layer in integer:
@@ -240,17 +282,27 @@ class Quantize(Pass):
         Errors are predicted for nearest rounding; what is decided is then rounded better.
         """
         context = replace(self._fitted(context), draft=True)
-        self._stored.refuse(context.target)
-        offering = Offering(
-            self.form,
-            self.ranges,
-            frozenset(self.sixteen_bit),
-            mixes_widths=self.layout == "auto",
-            absorbs=self.absorption,
-            stored=self._stored,
-        )
-        return proposals(context, offering)
+        for offering in self._offerings:
+            offering.stored.refuse(context.target)
+            if offering.form in FLOAT8:
+                refuse_float8(offering.form, context.target)
+        some = by_layer(context, self.layer_forms, self._offering)
+        return proposals(context, self._offering, some)
 
     def rewrite(self, context: Context, decisions: Sequence[Decision]) -> None:
         """Write integer weights and QDQ pairs as decided; activations need no statistics."""
         carry_out(self._fitted(context), decisions)
+
+
+def _conflict(offering: Offering) -> str | None:
+    """Levels without bits to stand for them, or what is stored where nothing is only stored."""
+    stored = offering.stored
+    if (stored.kinds or stored.shifts) and stored.bits and min(stored.bits) == BYTE:
+        name = "levels" if stored.kinds else "power_of_two_scales"
+        return (
+            f"{name} is for weights that are stored in fewer than 8 bits, and none shall be; "
+            "expected weight_bits below 8 beside it"
+        )
+    if stored.layout != "packed" and offering.form not in (*STORES, FLOAT):
+        return f"stored_as is for weights that are only stored, and form is {offering.form!r}"
+    return stored.conflict()
