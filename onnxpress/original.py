@@ -11,7 +11,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import model_file
-from onnxpress.conversion import convert_shapes, settle_weights, with_float_weights
+from onnxpress.conversion import (
+    convert_shapes,
+    settle_weights,
+    with_float_weights,
+    with_own_names,
+)
 from onnxpress.data import (
     MOST_SECONDS,
     Samples,
@@ -63,7 +68,8 @@ class Original:
         digest: SHA-256 of what was given.
         nbytes: of what was given.
         session: `None` where custom operators keep onnxruntime from running it.
-        note: what was decided about weights that are inputs too; empty where there are none.
+        note: what was decided about weights that are inputs too, and about names that repeat;
+            empty where there are none.
     """
 
     model: ir.Model
@@ -127,9 +133,13 @@ def read(request: Request) -> Original:
 
 
 def settled(original: Original, overridable: bool | None) -> Original:  # noqa: FBT001 - of a recipe
-    """With weights that are inputs too as constants, or as what callers may override."""
+    """As onnxruntime can load it, and with weights that are inputs too as what they are.
+
+    Constants, or what callers may override.
+    """
     model, note = settle_weights(original.model, overridable)
-    return replace(original, model=model, note=note)
+    model, renamed = with_own_names(model)
+    return replace(original, model=model, note="; ".join(said for said in (note, renamed) if said))
 
 
 def opened(original: Original, recipe: Recipe, threads: int) -> Original:

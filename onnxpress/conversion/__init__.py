@@ -10,6 +10,7 @@ from onnxpress.conversion.convert import (
 )
 from onnxpress.conversion.half_weights import with_float_weights
 from onnxpress.conversion.halving import samples_to_choose_by
+from onnxpress.conversion.node_names import with_own_names
 from onnxpress.conversion.opset import change_opset, newest_opset
 from onnxpress.conversion.ort_format import ort_paths, write_ort
 from onnxpress.conversion.overridable import settle_weights
@@ -29,5 +30,6 @@ __all__ = [
     "samples_to_choose_by",
     "settle_weights",
     "with_float_weights",
+    "with_own_names",
     "write_ort",
 ]
