@@ -82,10 +82,35 @@ def cut(reading: Reading, outputs: Sequence[Array]) -> tuple[SliceReference, ...
             # Few values are small by chance, but not by orders of magnitude.
             groups = _groups(reading, moments.power, decades=_DECADES_OF_FEW)
             variance = np.where(counted, variance, np.maximum(variance, moments.power))
-        found.append(
-            SliceReference(form, axis, variance, groups, counted, _is_signal(reading, outputs))
-        )
+        one = SliceReference(form, axis, variance, groups, counted, _is_signal(reading, outputs))
+        powers = [
+            _powers(rows_along(in_unit(array, form, reading.axis), axis), moments.mean, groups)
+            for array in outputs
+        ]
+        found.append(replace(one, by_sample=_by_sample(np.array(powers), one)))
     return tuple(found)
+
+
+def _powers(rows: Floats, mean: Floats, groups: Sequence[Group]) -> list[float]:
+    """Of each group in one sample, about the mean of all samples; of what is finite."""
+    finite = np.isfinite(rows)
+    squares = np.square(np.where(finite, rows - mean[:, None], 0.0)).sum(axis=1)
+    each = squares / np.maximum(finite.sum(axis=1), 1)
+    return [float(each[group.members].sum()) for group in groups]
+
+
+def _by_sample(powers: Floats, reference: SliceReference) -> Floats:
+    """[samples, groups], the power of each sample over that of all.
+
+    What is compared with more than its variance, as it hardly varies, varies as little here.
+
+    Args:
+        powers: [samples, groups].
+        reference: of the slices.
+    """
+    whole = np.array([reference.variance[group.members].sum() for group in reference.groups])
+    whole = np.maximum(whole, np.finfo(np.float64).tiny)
+    return np.asarray(1 + (powers - powers.mean(axis=0)) / whole)
 
 
 def _is_signal(reading: Reading, outputs: Sequence[Array]) -> bool:

@@ -34,7 +34,8 @@ class OutputFidelity:
         equal_share: of elements that are exactly equal.
         whole_db: SQNR of the whole output.
         worst: which group of slices `sqnr_db` is of; empty where there is one.
-        noise: [samples, groups], noise over signal in each sample; `None` without slices.
+        noise: [samples, groups], noise in each sample over the signal; `None` without slices.
+        signal: [samples, groups], as much of the signal; `None`: taken for the same in all.
     """
 
     sqnr_db: float
@@ -44,16 +45,21 @@ class OutputFidelity:
     whole_db: float = math.nan
     worst: str = ""
     noise: npt.NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+    signal: npt.NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
     def bound_db(self, confidence: float) -> float:
-        """What the worst group keeps at least, by bootstrap over the samples (BCa)."""
+        """What the worst group keeps at least, by bootstrap over the samples (BCa).
+
+        Of the ratio of both sums: where few samples have much of the signal, others may have less.
+        """
         noise = self.noise
         if noise is None or len(noise) < 2 or not np.isfinite(noise).all():
             return self.sqnr_db
         highest = 0.0
-        for column in noise.T:
-            mean = partial(_mean_of, column)
-            highest = max(highest, bootstrap_bounds(mean, len(noise), confidence)[1])
+        signal = np.ones_like(noise) if self.signal is None else self.signal
+        for lost, whole in zip(noise.T, signal.T, strict=True):
+            ratio = partial(_ratio_of, lost, whole)
+            highest = max(highest, bootstrap_bounds(ratio, len(noise), confidence)[1])
         return min(self.sqnr_db, decibels(1.0, highest))
 
     @property
@@ -62,8 +68,12 @@ class OutputFidelity:
         return not math.isnan(self.sqnr_db)
 
 
-def _mean_of(values: npt.NDArray[np.float64], indices: npt.NDArray[np.int64]) -> float:
-    return float(values[indices].mean())
+def _ratio_of(
+    noise: npt.NDArray[np.float64],
+    signal: npt.NDArray[np.float64],
+    indices: npt.NDArray[np.int64],
+) -> float:
+    return float(noise[indices].mean() / max(signal[indices].mean(), np.finfo(np.float64).tiny))
 
 
 @dataclass(slots=True)
@@ -155,7 +165,8 @@ class FidelitySum:
         if self.noise == 0:
             cosine = 1.0
         noise = None if self.slices is None else self.slices.relative_noise()
-        return OutputFidelity(figure, cosine, self.max_error, equal, whole, worst, noise)
+        signal = None if self.slices is None else self.slices.relative_signal()
+        return OutputFidelity(figure, cosine, self.max_error, equal, whole, worst, noise, signal)
 
 
 def _alike(one: tuple[Array, Array], other: tuple[Array, Array]) -> bool:

@@ -94,6 +94,7 @@ class SliceReference:
         groups: that are pooled, at least one.
         counted: [slices], whether there are enough values to judge a slice alone.
         loudness: whether samples are signals, of which the quiet ones are judged by themselves.
+        by_sample: [samples, groups], the power of each sample over that of all: their mean is 1.
     """
 
     form: Form
@@ -102,6 +103,7 @@ class SliceReference:
     groups: tuple[Group, ...]
     counted: npt.NDArray[np.bool_]
     loudness: bool = False
+    by_sample: Floats | None = None
 
 
 def rows_along(array: Floats, axis: int | None) -> Floats:
@@ -177,6 +179,13 @@ class SliceSum:
         floor = np.finfo(np.float64).tiny
         by_sample = np.array(self.by_sample).reshape(-1, len(signal))
         return np.asarray(by_sample / np.maximum(np.array(signal), floor))
+
+    def relative_signal(self) -> Floats | None:
+        """[samples, groups], signal of each sample over that of all; `None` for other samples."""
+        signals = [one.by_sample for one in self.cuts if one.by_sample is not None]
+        whole = len(signals) == len(self.cuts)
+        whole = whole and all(len(signal) == len(self.by_sample) for signal in signals)
+        return np.concatenate(signals, axis=1) if whole else None
 
     def finish(self) -> tuple[float, str]:
         """The figure in dB, and the group it comes from; `inf` where nothing changed."""

@@ -296,3 +296,19 @@ def test_noise_of_each_sample_is_kept_for_the_bound() -> None:
     assert figure.noise.shape[0] == SAMPLES
     assert set(np.flatnonzero(figure.noise.max(axis=1))) == {5}
     assert figure.bound_db(0.95) < figure.sqnr_db
+
+
+def test_bound_holds_where_few_samples_have_most_of_the_signal() -> None:
+    """Of lots of 32 from one population, as many may keep less than was said as 95% leave."""
+    rng = np.random.default_rng(0)
+    deviation, wrong = 1.2, 0
+    # E of the square of a log-normal number, with noise of 1.
+    truth = 10 * np.log10(np.exp(2 * deviation**2))
+    lots = 120
+    for _ in range(lots):
+        loud = rng.lognormal(0.0, deviation, 32)
+        original = [scale * rng.choice([-1.0, 1.0], (1, 64)) for scale in loud]
+        found = [one + rng.choice([-1.0, 1.0], (1, 64)) for one in original]
+        figure = judged(reading(Kind.VALUES, "values", None), original, found)
+        wrong += figure.bound_db(0.95) > truth
+    assert wrong / lots < 0.1
