@@ -16,6 +16,7 @@ calibration recordings, and MatMulNBits in 4 bits, blocks of 32.
 """
 
 import argparse
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -128,6 +129,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA / "fresh.npz")
     parser.add_argument("--peers", action="store_true")
     options = parser.parse_args()
+    # Peers tell each node that they pass by.
+    logging.disable(logging.WARNING)
     original = opened(options.original)
     samples = load_samples(options.data, original.wiring.inputs)
     known = transcripts_of(original, samples)
