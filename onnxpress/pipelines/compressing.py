@@ -8,7 +8,8 @@ share of the budget that its bytes are of all, and what those before it left ove
     dB(k)      = dB + 10·log10(1 / share(k))                     of the part alone
 
 What the whole spends is measured on samples to choose by; a part that spends more is optimized
-again with so much less, and after some attempts left alone.
+again with so much less, and after some attempts left alone. Tokens by labels are counted, and a
+share of a point may be less than one of them: one token more wrong shows nothing and is allowed.
 """
 
 import math
@@ -80,11 +81,26 @@ class Work:
 
     def spent(self, sessions: Mapping[str, Session], wiring: Wiring | None = None) -> float:
         """The share of the whole budget that the pipeline spends with these sessions."""
-        running = Running(wiring or self.wiring, sessions)
-        spent = self.chooser.spent(self.chooser.measure(running))
+        return max(self._spent(Running(wiring or self.wiring, sessions)))
+
+    def beyond(self, sessions: Mapping[str, Session], allowed: float) -> tuple[float, float]:
+        """What the pipeline spends, and how many times what it is allowed; up to 1 it keeps to it.
+
+        Args:
+            sessions: of all parts, by name.
+            allowed: the share of the budget that may be spent.
+        """
+        outputs, tokens = self._spent(Running(self.wiring, sessions))
+        one = 0.0 if self.transcripts is None else self.transcripts.one(self.budget)
+        counted = max(allowed, one) if one <= _MARGIN else allowed
+        return max(outputs, tokens), max(outputs / allowed, tokens / counted)
+
+    def _spent(self, running: Running) -> tuple[float, float]:
+        """Of the budget, by the outputs and by the tokens that labels say."""
+        outputs = self.chooser.spent(self.chooser.measure(running))
         if self.transcripts is None:
-            return spent
-        return max(spent, self.transcripts.spent(running, self.budget))
+            return outputs, 0.0
+        return outputs, self.transcripts.spent(running, self.budget)
 
 
 def compressed(
@@ -202,12 +218,12 @@ def _searched(
             **work.options,
         )
         session = Session(result.model, threads=1, name=described.name)
-        spent = work.spent({**work.sessions, described.name: session})
-        if spent <= allowed:
+        spent, times = work.beyond({**work.sessions, described.name: session}, allowed)
+        if times <= 1:
             work.sessions[described.name] = session
             return result, spent
         # The share of other tokens grows with the size of errors, and not with their power.
-        less_db += 20 * math.log10(min(spent / allowed, 1e3)) + _FURTHER_DB
+        less_db += 20 * math.log10(min(times, 1e3)) + _FURTHER_DB
         if time.monotonic() > work.deadline:
             break
     work.notes.append(

@@ -66,6 +66,11 @@ class Transcripts:
         rise, allowed = max(self.rise(self.wrong(running)), 0.0), points_of(budget)
         return rise / allowed if allowed else math.inf if rise else 0.0
 
+    def one(self, budget: Budget) -> float:
+        """The share of the points that may be lost which a single token is."""
+        allowed = points_of(budget)
+        return 100 / self.number / allowed if allowed else math.inf
+
     def most(self, wrong: Integers, confidence: float) -> float:
         """Upper bound of `rise`, at least 0, by samples drawn again in pairs (`judge.bounds`).
 
