@@ -38,6 +38,8 @@ __all__ = ["Work", "compressed"]
 
 _MARGIN = 0.8
 """Of the budget that is spent on samples to choose by: what is chosen looks better than it is."""
+_ROUNDED = 1 + 1e-9
+"""Shares of the same token differ in the last places."""
 _ATTEMPTS = 3
 _FURTHER_DB = 0.5
 """Beyond what the last attempt lacked, as the loss of a part is no exact function of its dB."""
@@ -92,7 +94,7 @@ class Work:
         """
         outputs, tokens = self._spent(Running(self.wiring, sessions))
         one = 0.0 if self.transcripts is None else self.transcripts.one(self.budget)
-        counted = max(allowed, one) if one <= _MARGIN else allowed
+        counted = max(allowed, one * _ROUNDED) if one <= _MARGIN else allowed
         return max(outputs, tokens), max(outputs / allowed, tokens / counted)
 
     def _spent(self, running: Running) -> tuple[float, float]:
