@@ -178,7 +178,7 @@ def test_one_wrong_token_more_is_allowed_to_each_part(
     recognizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def one_more(self: Transcripts, _: Running) -> np.ndarray:
-        return self.original + (np.arange(len(self.right)) == 0)
+        return np.asarray(self.original + (np.arange(len(self.right)) == 0))
 
     # By 12 samples of one token each: 0.7 of the budget, more than the share of either part.
     data = {"features": heard(48), "__labels__": np.full(48, 5)}
