@@ -50,16 +50,19 @@ class OutputFidelity:
     def bound_db(self, confidence: float) -> float:
         """What the worst group keeps at least, by bootstrap over the samples (BCa).
 
-        Of the ratio of both sums: where few samples have much of the signal, others may have less.
+        Of the noise alone, and of the ratio of both sums, as where few samples have much of the
+        signal others may have less; the lower one, since each is too high for other data: that of
+        a ratio where the noise is large with the signal.
         """
         noise = self.noise
         if noise is None or len(noise) < 2 or not np.isfinite(noise).all():
             return self.sqnr_db
         highest = 0.0
-        signal = np.ones_like(noise) if self.signal is None else self.signal
-        for lost, whole in zip(noise.T, signal.T, strict=True):
-            ratio = partial(_ratio_of, lost, whole)
-            highest = max(highest, bootstrap_bounds(ratio, len(noise), confidence)[1])
+        signals = [np.ones_like(noise)] + ([] if self.signal is None else [self.signal])
+        for signal in signals:
+            for lost, whole in zip(noise.T, signal.T, strict=True):
+                ratio = partial(_ratio_of, lost, whole)
+                highest = max(highest, bootstrap_bounds(ratio, len(noise), confidence)[1])
         return min(self.sqnr_db, decibels(1.0, highest))
 
     @property

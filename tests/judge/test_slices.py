@@ -298,17 +298,29 @@ def test_noise_of_each_sample_is_kept_for_the_bound() -> None:
     assert figure.bound_db(0.95) < figure.sqnr_db
 
 
-def test_bound_holds_where_few_samples_have_most_of_the_signal() -> None:
+@pytest.mark.parametrize("kind", ["few samples have the signal", "noise is large with the signal"])
+def test_bound_holds_where_samples_differ_much(kind: str) -> None:
     """Of lots of 32 from one population, as many may keep less than was said as 95% leave."""
     rng = np.random.default_rng(0)
-    deviation, wrong = 1.2, 0
-    # E of the square of a log-normal number, with noise of 1.
-    truth = 10 * np.log10(np.exp(2 * deviation**2))
-    lots = 120
+    wrong, lots = 0, 120
+    if kind.startswith("few"):
+        # E of the square of a log-normal number, beside noise of 1.
+        truth = 10 * np.log10(np.exp(2 * 1.2**2))
+    else:
+        # A hundredth of each sample's own signal, times a log-normal number.
+        truth = 20 - 10 * np.log10(np.exp(2 * 0.5**2))
     for _ in range(lots):
-        loud = rng.lognormal(0.0, deviation, 32)
+        if kind.startswith("few"):
+            loud = rng.lognormal(0.0, 1.2, 32)
+            noise = np.ones(32)
+        else:
+            loud = rng.gamma(0.7, 1.0, 32)
+            noise = 0.1 * loud * rng.lognormal(0.0, 0.5, 32)
         original = [scale * rng.choice([-1.0, 1.0], (1, 64)) for scale in loud]
-        found = [one + rng.choice([-1.0, 1.0], (1, 64)) for one in original]
+        found = [
+            one + scale * rng.choice([-1.0, 1.0], (1, 64))
+            for one, scale in zip(original, noise, strict=True)
+        ]
         figure = judged(reading(Kind.VALUES, "values", None), original, found)
         wrong += figure.bound_db(0.95) > truth
     assert wrong / lots < 0.1
