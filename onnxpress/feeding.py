@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from onnxpress import model_file
+from onnxpress.conversion import opened_file
 from onnxpress.data import Data, Samples, load_prepared, require_runnable
+from onnxpress.data.copies import contents, shared
 from onnxpress.data.files import spread
 from onnxpress.data.pictures import geometry_of
 from onnxpress.errors import ModelError
 from onnxpress.judge import Kind, Reading, read_outputs
-from onnxpress.recipe import samples_digest
 from onnxpress.report.pictures import fed_document
 from onnxpress.report.reading import reading_document
 from onnxpress.runtime import Array, InputSpec, Session
@@ -59,16 +60,15 @@ def look_at_samples(
     """
     file = Path(model)
     graph = model_file.load(file)
-    session = Session(file, name=str(file))
+    session = opened_file(file)
     samples = load_prepared(data, session.inputs, preparation or {})
     require_runnable(session, samples)
-    contents = _contents(samples)
     few = samples.take(spread(len(samples), _RUN))
     answers = [session.run(feed) for feed in few.feeds]
     readings = read_outputs(graph, session, answers)
     problems = [
         *_odd_values(samples, session.inputs),
-        *_repeated(samples, contents),
+        *_repeated(samples),
         *_odd_labels(few, readings, answers),
         *_fed_otherwise(session, few, readings, answers),
     ]
@@ -77,7 +77,8 @@ def look_at_samples(
         others = load_prepared(evaluation, session.inputs, preparation or {})
         require_runnable(session, others)
         notes += others.assumed_beside(samples)
-        problems += _shared(samples, contents, others)
+        said = shared(others, samples)
+        problems += [said] if said else []
     return {
         "model": str(file),
         "source": samples.source,
@@ -163,31 +164,15 @@ def _finite(array: Array) -> Array:
     return array[np.isfinite(array)] if array.dtype.kind == "f" else array.reshape(-1)
 
 
-def _contents(samples: Samples) -> list[str]:
-    """A digest of each sample."""
-    return [samples_digest(samples.take([index])) for index in range(len(samples))]
-
-
-def _repeated(samples: Samples, contents: Sequence[str]) -> Iterator[str]:
-    twice = len(samples) - len(set(contents))
+def _repeated(samples: Samples) -> Iterator[str]:
+    found = contents(samples)
+    twice = len(samples) - len(set(found))
     if twice:
-        at = next(i for i, content in enumerate(contents) if content in contents[:i])
+        at = next(i for i, content in enumerate(found) if content in found[:i])
         yield (
             f"copies of other samples: {twice} of {len(samples)}, the first is sample {at}; they "
             "say nothing new [A002]"
         )
-
-
-def _shared(samples: Samples, contents: Sequence[str], others: Samples) -> list[str]:
-    known = set(contents)
-    shared = sum(content in known for content in _contents(others))
-    if not shared:
-        return []
-    said = (
-        f"{shared} of {len(others)} samples of {others.source} are in {samples.source} too: what "
-        "passes have looked at must not judge them; take them out of one of the two [A001]"
-    )
-    return [said]
 
 
 def _scores(reading: Reading, answers: Sequence[Mapping[str, Array]]) -> Floats | None:

@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxpress import model_file, registry
-from onnxpress.conversion import settle_weights, with_own_names
+from onnxpress.conversion import opened_file, settle_weights, with_own_names
 from onnxpress.data import Data, load_samples
 from onnxpress.errors import ModelError
 from onnxpress.gains import predicted_times
@@ -22,7 +22,7 @@ from onnxpress.memory import collected_rarely, memory_budget
 from onnxpress.needed_memory import needed_bytes
 from onnxpress.potential import Potential, potentials, predicted_bytes, timed_document
 from onnxpress.report.reading import reading_document
-from onnxpress.runtime import Session, structural_refusal
+from onnxpress.runtime import structural_refusal
 from onnxpress.selectable import selectable_sites
 from onnxpress.stored import beside, find_stored
 from onnxpress.targets import Target, load_target
@@ -68,14 +68,13 @@ def inspect_model(
     file = Path(path)
     loaded = model_file.load(file)
     original, note = settle_weights(loaded, overridable)
-    named, renamed = with_own_names(original)
-    original, place = (original, file) if named is original else (named, named)
+    original, renamed = with_own_names(original)
     chosen = load_target(target)
     passes, problems = registry.default_passes()
     weights_bytes = model_file.weight_bytes(original)
     large = weights_bytes > _READ_BYTES
     nothing = nothing_to_compress(original)
-    refusal = _refusal(place, original, weights_bytes, str(file))
+    refusal = _refusal(file, original, weights_bytes)
     model = original if nothing or refusal else simplified(original, passes, chosen)
     lossy = [] if nothing else [p for p in passes if p.stage.loses]
     found = (
@@ -91,7 +90,7 @@ def inspect_model(
     numbers = _UNREAD if large else odd_numbers(original)
     unrun = "" if data is None else _too_large_to_run(original)
     largest = sorted(weights, key=lambda layer: -layer.nbytes)[:10]
-    readings = _readings(place, original, None if unrun else data)
+    readings = _readings(file, original, None if unrun else data)
     nbytes = model_file.file_bytes(loaded)
     structure = None if refusal else find_structure(model, read_weights=not large)
     return {
@@ -138,24 +137,23 @@ def inspect_model(
     }
 
 
-def _refusal(place: Path | ir.Model, model: ir.Model, nbytes: int, name: str) -> str:
+def _refusal(file: Path, model: ir.Model, nbytes: int) -> str:
     """Why onnxruntime does not load the model; empty where it does.
 
     Passes are asked about nothing else: nobody has checked the rest of what stands in such a file.
 
     Args:
-        place: of the model that is run.
+        file: of the model.
         model: that was read.
         nbytes: of its weights. A session of the graph alone takes a while for each node, one of the
             file for each byte; that one judges where the graph alone is refused.
-        name: for messages.
     """
     if nbytes > min(_GRAPH_ALONE_BYTES, _READ_BYTES):
-        refusal = structural_refusal(model, name=name) or ""
+        refusal = structural_refusal(model, name=str(file)) or ""
         if not refusal or nbytes > _READ_BYTES:
             return refusal
     try:
-        Session(place, threads=1, optimize=False, name=name)
+        opened_file(file, threads=1, optimize=False)
     except ModelError as error:
         return str(error)
     return ""
@@ -196,11 +194,11 @@ def _refused(model: ir.Model, target: Target) -> list[dict[str, Any]]:
     return found
 
 
-def _readings(place: Path | ir.Model, model: ir.Model, data: Data | None) -> dict[str, Reading]:
+def _readings(file: Path, model: ir.Model, data: Data | None) -> dict[str, Reading]:
     """How the outputs are read: from the graph, and from a few answers where there are samples."""
     if data is None:
         return read_outputs(model, None)
-    session = Session(place, name=str(place) if isinstance(place, Path) else "the model")
+    session = opened_file(file)
     samples = load_samples(data, session.inputs)
     answers = [session.run(feed) for feed in samples.feeds[:_EXAMPLES]]
     return read_outputs(model, session, answers)

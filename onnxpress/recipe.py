@@ -35,6 +35,7 @@ from onnxpress.constraints import NO_CONSTRAINTS, Constraints
 from onnxpress.contract import Candidate, Decision, Pass
 from onnxpress.conversion import Conversion
 from onnxpress.data import Samples, check_preparation
+from onnxpress.data.copies import feeds_digest
 from onnxpress.errors import RecipeError, UsageError, nearest, nearest_file
 from onnxpress.recipe_entries import Entries
 from onnxpress.selection import NOTHING_SELECTED, Selection
@@ -350,12 +351,4 @@ def _decision(item: Entries, pass_: Pass) -> Decision:
 
 def samples_digest(samples: Samples) -> str:
     """SHA-256 of the samples' names, types, shapes and values; labels do not count."""
-    state = hashlib.sha256()
-    for feed in samples:
-        for name, array in sorted(feed.items()):
-            state.update(f"{name}|{array.dtype}|{array.shape}".encode())
-            # The bytes of strings are the places in memory where they happen to lie.
-            strings = array.dtype.kind == "O"
-            values = repr(array.tolist()).encode() if strings else array.tobytes()
-            state.update(values)
-    return state.hexdigest()
+    return feeds_digest(samples)

@@ -17,6 +17,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxpress import model_file
+from onnxpress.conversion import opened_file, with_own_names
 from onnxpress.data import Data, load_prepared, random_samples, require_runnable
 from onnxpress.errors import ModelError
 from onnxpress.judge import (
@@ -218,7 +219,8 @@ def validate(
     progress = followed(progress)
     progress(Progress("reading", fraction=0.0))
     loaded, loaded_original = (model_file.load(file) for file in (model, reference))
-    original = Session(Path(reference), threads=threads, name=str(reference))
+    loaded_original, _ = with_own_names(loaded_original)
+    original = opened_file(Path(reference), threads=threads)
     candidate = Session(Path(model), threads=threads, name=str(model))
     samples = (
         random_samples(original, 4, seed, loaded_original)

@@ -11,6 +11,8 @@ from onnx.reference import ReferenceEvaluator
 
 import onnxpress
 from onnxpress.conversion import with_own_names
+from onnxpress.difference import compare_models
+from onnxpress.errors import ModelError
 from onnxpress.graph import graphs_of
 from onnxpress.inspection import inspect_model
 
@@ -25,6 +27,12 @@ REPEATING = """<ir_version: 9, opset_import: ["" : 18]>
         else_branch = other () => (float[N, 4] f) { [act] f = Relu (d) }
     >
     [act] y = Add (e, d) }"""
+
+
+INSIDE = """<ir_version: 9, opset_import: ["" : 18, "own" : 1]>
+    g (float[N, 4] x) => (float[N, 4] y) { [a] t = own.f (x) [b] y = own.f (t) }
+    <domain: "own", opset_import: ["" : 18]>
+    f (x) => (y) { [n] z = Relu (x) [n] y = Neg (z) }"""
 
 
 @pytest.fixture
@@ -69,3 +77,27 @@ def test_such_a_file_is_inspected(repeating: Path) -> None:
     found = inspect_model(repeating)
     assert any("[W022]" in said for said in found["problems"])
     assert not any("same node name" in said for said in found["problems"])
+
+
+def test_functions_that_repeat_a_name_are_read_too(tmp_path: Path) -> None:
+    """Onnxruntime writes them into the graph, with the names of both nodes."""
+    model = ir.from_onnx_text(INSIDE)
+    found, _ = with_own_names(model)
+    names = [[n.name for n in function] for function in found.functions.values()]
+    assert names == [["n", "n_1"]]
+    assert [n.name for function in model.functions.values() for n in function] == ["n", "n"]
+    ir.save(model, tmp_path / "model.onnx")
+    with pytest.raises(Exception, match="same node name"):
+        onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    onnxpress.optimize(tmp_path / "model.onnx").save(tmp_path / "result.onnx")
+    onnxruntime.InferenceSession(tmp_path / "result.onnx")
+
+
+def test_such_a_file_is_what_results_are_compared_with(repeating: Path) -> None:
+    written = repeating.with_name("result.onnx")
+    onnxpress.optimize(repeating).save(written)
+    assert onnxpress.validate(written, repeating).within_budget
+    assert compare_models(repeating, written).same
+    with pytest.raises(ModelError, match="M006"):
+        # What is not loaded where it is used is no good result.
+        onnxpress.validate(repeating, written)

@@ -10,7 +10,7 @@ from onnxpress.conversion.convert import (
 )
 from onnxpress.conversion.half_weights import with_float_weights
 from onnxpress.conversion.halving import samples_to_choose_by
-from onnxpress.conversion.node_names import with_own_names
+from onnxpress.conversion.node_names import opened_file, with_own_names
 from onnxpress.conversion.opset import change_opset, newest_opset
 from onnxpress.conversion.ort_format import ort_paths, write_ort
 from onnxpress.conversion.overridable import settle_weights
@@ -25,6 +25,7 @@ __all__ = [
     "convert_shapes",
     "fix_shapes",
     "newest_opset",
+    "opened_file",
     "ort_paths",
     "require_half",
     "samples_to_choose_by",

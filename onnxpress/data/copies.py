@@ -1,6 +1,7 @@
 """Copies among samples: a bound counts a sample once, and what passes looked at judges nothing."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from onnxpress.data.samples import Samples
 from onnxpress.runtime import Feed
 
-__all__ = ["noting_shared", "without_copies"]
+__all__ = ["contents", "feeds_digest", "noting_shared", "shared", "without_copies"]
 
 _LEAST = 3
 """Samples that can be divided; of fewer all are kept, and it is said."""
@@ -22,10 +23,10 @@ def without_copies(samples: Samples) -> Samples:
     """
     if not any(array.dtype.kind == "f" for array in samples.feeds[0].values()):
         return samples
-    first: dict[tuple[bytes, bytes], int] = {}
-    for index, feed in enumerate(samples.feeds):
+    first: dict[tuple[str, bytes], int] = {}
+    for index, content in enumerate(contents(samples)):
         label = b"" if samples.labels is None else np.asarray(samples.labels[index]).tobytes()
-        first.setdefault((_content(feed), label), index)
+        first.setdefault((content, label), index)
     copies = len(samples) - len(first)
     if not copies:
         return samples
@@ -40,22 +41,38 @@ def without_copies(samples: Samples) -> Samples:
 
 
 def noting_shared(judged: Samples, looked_at: Samples) -> Samples:
-    """What judges, with a note where it holds samples that passes look at."""
-    known = {_content(feed) for feed in looked_at.feeds}
-    shared = sum(_content(feed) in known for feed in judged.feeds)
-    if not shared or not any(array.dtype.kind == "f" for array in judged.feeds[0].values()):
+    """What judges, with a note where it holds samples that passes look at, in floats."""
+    if not any(array.dtype.kind == "f" for array in judged.feeds[0].values()):
         return judged
-    said = (
-        f"{shared} of {len(judged)} samples of {judged.source} are in {looked_at.source} too: what "
+    said = shared(judged, looked_at)
+    return replace(judged, notes=(*judged.notes, said)) if said else judged
+
+
+def shared(judged: Samples, looked_at: Samples) -> str:
+    """That samples which judge are among those that passes look at, in words; empty: none is."""
+    known = set(contents(looked_at))
+    number = sum(content in known for content in contents(judged))
+    if not number:
+        return ""
+    return (
+        f"{number} of {len(judged)} samples of {judged.source} are in {looked_at.source} too: what "
         "passes have looked at must not judge them; take them out of one of the two [A001]"
     )
-    return replace(judged, notes=(*judged.notes, said))
 
 
-def _content(feed: Feed) -> bytes:
-    digest = hashlib.sha256()
-    for name in sorted(feed):
-        array = feed[name]
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes())
-    return digest.digest()
+def contents(samples: Samples) -> list[str]:
+    """A digest of each sample, without its label."""
+    return [feeds_digest([feed]) for feed in samples.feeds]
+
+
+def feeds_digest(feeds: Iterable[Feed]) -> str:
+    """SHA-256 of names, types, shapes and values."""
+    state = hashlib.sha256()
+    for feed in feeds:
+        for name, array in sorted(feed.items()):
+            state.update(f"{name}|{array.dtype}|{array.shape}".encode())
+            # The bytes of strings are the places in memory where they happen to lie.
+            strings = array.dtype.kind == "O"
+            values = repr(array.tolist()).encode() if strings else array.tobytes()
+            state.update(values)
+    return state.hexdigest()

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxpress import model_file
+from onnxpress.conversion import opened_file
 from onnxpress.data import Data, Samples, load_prepared, random_samples, require_runnable
 from onnxpress.difference.explaining import Explainer, Parting
 from onnxpress.difference.matching import match
@@ -112,7 +113,7 @@ def compare_models(
     progress = followed(progress)
     progress(Progress("reading", fraction=0.0))
     loaded = tuple(model_file.load(path) for path in (a, b))
-    sessions = tuple(Session(Path(p), threads=threads, name=str(p)) for p in (a, b))
+    sessions = tuple(opened_file(Path(p), threads=threads) for p in (a, b))
     if data is None:
         taken = _made_up(sessions[0], loaded[0], samples, seed, str(a))
     else:

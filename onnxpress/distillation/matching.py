@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
 
 from onnxpress import model_file
-from onnxpress.conversion import settle_weights
+from onnxpress.conversion import opened_file, settle_weights
 from onnxpress.data import Samples, load_samples, require_runnable
 from onnxpress.distillation.initializing import drawn_anew
 from onnxpress.errors import DataError, ModelError
@@ -57,7 +57,7 @@ def matched(
     if student_model.functions:
         student_model = InlinePass()(student_model).model
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=1)(student_model)
-    first = Session(Path(teacher), threads=threads, name=str(teacher))
+    first = opened_file(Path(teacher), threads=threads)
     if anew is not None:
         student_model = drawn_anew(student_model, anew)
     place = Path(student) if anew is None else student_model

@@ -14,6 +14,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxpress.conversion import opened_file
 from onnxpress.data import Data, Samples, load_samples
 from onnxpress.errors import NoSamplesError, UsageError
 from onnxpress.judge import Budget, judgement
@@ -93,7 +94,7 @@ def optimize_pipeline(
     wanted = _cache(cache, described, told)
     seed = seed if told is None else told.seed
     # One thread: sums in the same order everywhere, and a single token gains nothing by more.
-    original = {p.name: Session(p.model, threads=1, name=str(p.model)) for p in described.parts}
+    original = {p.name: opened_file(p.model, threads=1) for p in described.parts}
     wiring = wired(described, original)
     running = Running(wiring, original)
     given, selection, judged = _sets(wiring, calibration, evaluation, seed)
