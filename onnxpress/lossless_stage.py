@@ -15,7 +15,7 @@ from onnxpress.judge import Budget, Evaluator
 from onnxpress.lossless import lossless, simplified
 from onnxpress.original import Run
 from onnxpress.recipe import Recipe
-from onnxpress.runtime import Session
+from onnxpress.runtime import Session, structural_refusal
 from onnxpress.selectable import selectable_sites
 from onnxpress.stage_result import StageResult
 from onnxpress.targets import Target
@@ -102,11 +102,8 @@ def _unreached(model: ir.Model, opset: int) -> str | None:
     changed, reason = change_opset(model, opset)
     if reason is not None or changed is model:
         return reason
-    try:
-        Session(changed)
-    except ModelError as error:
-        return f"opset {standard_opset(model)} cannot be changed to {opset}: {error}"
-    return None
+    refusal = structural_refusal(changed)
+    return refusal and f"opset {standard_opset(model)} cannot be changed to {opset}: {refusal}"
 
 
 def difference_of(run: Run, model: ir.Model) -> str | None:

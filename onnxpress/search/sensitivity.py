@@ -80,7 +80,9 @@ def magnified(trials: Trials, proposals: Sequence[Proposal]) -> list[Proposal]:
         if scale is None:
             measured = trials.noise([Decision(proposal.site, typical)], samples)
             scale = measured / max(typical.predicted_error, _TINY_ERROR)
-            trials.magnifications[key] = scale
+            # When time is up predictions stand for measurements.
+            if not trials.options.out_of_time():
+                trials.magnifications[key] = scale
         candidates = tuple(
             replace(c, predicted_error=c.predicted_error * scale) for c in proposal.candidates
         )

@@ -23,7 +23,7 @@ from onnxpress.errors import UsageError
 from onnxpress.layers import from_matrix, output_channel_axis
 from onnxpress.passes.quantize.goals import compensable, goal_of, judged, layer_energy
 from onnxpress.passes.quantize.levels import LevelGrid, nearest_index
-from onnxpress.passes.quantize.qdq_rules import input_of
+from onnxpress.passes.quantize.qdq_rules import PRODUCTS, input_of, pair_refusal
 from onnxpress.passes.quantize.ranges import ActivationRange
 from onnxpress.passes.quantize.rounding import Compensation
 from onnxpress.passes.quantize.tiles import tiled, untiled
@@ -53,7 +53,6 @@ FLOAT8: Mapping[str, ir.DataType] = {
 FLOAT8_OPSET = 21
 _CLIPS = 2.0 ** (-np.arange(17) / 4)
 """Shares of the largest number that are tried as the end of the range."""
-_OPERATORS = ("Conv", "Gemm", "MatMul")
 _NODES_BYTES, _NAMES = 320, 10
 """Of three nodes and four tensors, and how often these are named after the weight."""
 _SCALE_BYTES = 4
@@ -215,18 +214,15 @@ def float8_candidate(
 
 def is_product(layer: Layer) -> bool:
     """Whether it may read 8-bit floats."""
-    return layer.op_type in _OPERATORS
+    return layer.op_type in PRODUCTS
 
 
 def _refusal(context: Context, layer: Layer) -> str | None:
     if not is_product(layer):
         return f"no product in 8-bit floats for {layer.op_type} [Q001]"
-    if len(layer.uses) > 1:
-        return f"shared by {len(layer.uses)} nodes, whose inputs have different ranges [Q004]"
-    if layer.dtype != ir.DataType.FLOAT:
-        return f"its activations are {layer.dtype.name.lower()}, not float32 [Q005]"
-    if layer.op_type == "MatMul" and (len(layer.shape) != 2 or layer.uses[0].index != 1):
-        return "its weight is not a two-dimensional right side of MatMul [Q006]"
+    reason = pair_refusal(layer)
+    if reason is not None:
+        return reason
     if int(context.model.opset_imports.get("", 1)) < FLOAT8_OPSET:
         return f"opset {context.model.opset_imports.get('', 1)} has no 8-bit floats [Q002]"
     if context.statistics is None:

@@ -46,7 +46,9 @@ def write_float8(
             values = add_initializer(
                 context.names, home, f"{layer.name}_float8", found.values, FLOAT8[family]
             )
-            made = _dequantize(context, home, values, found.scales, found.axis)
+            stem = values.name or layer.name
+            steps = add_initializer(context.names, home, f"{stem}_scale", found.scales)
+            made = _dequantize(context, home, values, steps, stem, found.axis)
             node.replace_input_with(use.index, made)
             drop_unused(layer.weight)
         if layers:
@@ -59,33 +61,27 @@ def _pair(
 ) -> ir.Value:
     """QuantizeLinear and DequantizeLinear behind a tensor, in its own graph."""
     names, graph = context.names, value.graph or context.model.graph
-    stem = value.name or "tensor"
-    factor = add_initializer(names, graph, f"{stem}_float8_scale", scale)
+    stem = f"{value.name or 'tensor'}_float8"
+    factor = add_initializer(names, graph, f"{stem}_scale", scale)
     as_kind = ir.AttrInt64("output_dtype", int(kind))
     quantize = ir.Node("", "QuantizeLinear", [value, factor], [as_kind])
-    quantize.name = names.free(f"{stem}_float8_QuantizeLinear")
+    quantize.name = names.free(f"{stem}_QuantizeLinear")
     output = quantize.outputs[0]
-    output.name = names.free(f"{stem}_float8")
+    output.name = names.free(stem)
     output.type, output.shape = ir.TensorType(kind), value.shape
     insert_behind(graph, value, [quantize])
-    dequantize = ir.Node("", "DequantizeLinear", [output, factor])
-    dequantize.name = names.free(f"{stem}_float8_DequantizeLinear")
-    result = dequantize.outputs[0]
-    result.name = names.free(f"{stem}_float8_dequantized")
-    result.type, result.shape = ir.TensorType(ir.DataType.FLOAT), value.shape
-    insert_behind(graph, output, [dequantize])
-    return result
+    return _dequantize(context, graph, output, factor, stem)
 
 
 def _dequantize(
     context: Context,
     graph: ir.Graph,
     values: ir.Value,
-    scales: npt.NDArray[np.float32],
-    axis: int | None,
+    scale: ir.Value,
+    stem: str,
+    axis: int | None = None,
 ) -> ir.Value:
-    names, stem = context.names, values.name or ""
-    scale = add_initializer(names, graph, f"{stem}_scale", scales)
+    names = context.names
     attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
     node = ir.Node("", "DequantizeLinear", [values, scale], attributes)
     node.name = names.free(f"{stem}_DequantizeLinear")

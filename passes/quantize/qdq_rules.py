@@ -16,12 +16,14 @@ from onnxpress.layers import Layer, is_scaled_gemm
 
 __all__ = [
     "KEEPS_SCALE",
+    "PRODUCTS",
     "WITHOUT_WEIGHTS",
     "dynamic_refusal",
     "fused_output",
     "input_of",
     "joined_by_concat",
     "operator_inputs",
+    "pair_refusal",
     "rounds_output",
     "scale_source",
     "static_refusal",
@@ -37,7 +39,7 @@ WITHOUT_WEIGHTS = (
     | {"AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Tanh", "Softmax", "HardSwish"}
 )
 _FUSED_ACTIVATIONS = ("Relu", "Clip")
-_LAYERS = ("Conv", "Gemm", "MatMul")
+PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
 def static_refusal(layer: Layer, operators: Iterable[str]) -> str | None:
@@ -45,16 +47,13 @@ def static_refusal(layer: Layer, operators: Iterable[str]) -> str | None:
     node = layer.node
     if 0 in layer.shape:
         return "its weight has no elements [L004]"
-    if layer.op_type not in _LAYERS or layer.op_type not in operators:
+    if layer.op_type not in PRODUCTS or layer.op_type not in operators:
         return (
             f"no integer kernel for {layer.op_type} with a quantized weight on this target [Q001]"
         )
-    if len(layer.uses) > 1:
-        return f"shared by {len(layer.uses)} nodes, whose inputs have different ranges [Q004]"
-    if layer.dtype != ir.DataType.FLOAT:
-        return f"its activations are {layer.dtype.name.lower()}, not float32 [Q005]"
-    if layer.op_type == "MatMul" and (len(layer.shape) != 2 or layer.uses[0].index != 1):
-        return "its weight is not a two-dimensional right side of MatMul [Q006]"
+    reason = pair_refusal(layer)
+    if reason is not None:
+        return reason
     if layer.op_type == "Gemm" and (is_scaled_gemm(node) or attribute(node, "transA", 0)):
         return "Gemm with alpha, beta or transA has no integer kernel [Q006]"
     bias = node.inputs[2] if len(node.inputs) > 2 else None
@@ -67,6 +66,17 @@ def static_refusal(layer: Layer, operators: Iterable[str]) -> str | None:
             return "its bias is not one number per output [Q007]"
     if layer.op_type != "MatMul" and node.inputs[0] is None:
         return "it has no input [Q007]"
+    return None
+
+
+def pair_refusal(layer: Layer) -> str | None:
+    """Why a product's input and weight cannot each have a pair, of whatever type, or `None`."""
+    if len(layer.uses) > 1:
+        return f"shared by {len(layer.uses)} nodes, whose inputs have different ranges [Q004]"
+    if layer.dtype != ir.DataType.FLOAT:
+        return f"its activations are {layer.dtype.name.lower()}, not float32 [Q005]"
+    if layer.op_type == "MatMul" and (len(layer.shape) != 2 or layer.uses[0].index != 1):
+        return "its weight is not a two-dimensional right side of MatMul [Q006]"
     return None
 
 
