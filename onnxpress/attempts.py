@@ -11,7 +11,7 @@ for those behind.)
 
 What chooses does not judge: the choice is judged on samples that it has not seen. Where it breaks
 the budget there, it is made again with so much less of the budget as it spent too much, or as what
-chose saw too little of; the second time by the last pass alone, in forms that keep the kernels
+chose saw too little of, twice; then by the last pass alone, in forms that keep the kernels
 (rounded weights: neither ranges of activations nor what seemed idle on the samples), and then
 nothing is lost. Each look at the untouched samples makes the bounds of the next one wider
 (Bonferroni).
@@ -75,7 +75,7 @@ _COMPARED = 2
 """Samples on which a change of form alone is compared with the model before it."""
 _OBSERVED = 64
 """Samples that ranges for half precision are seen on."""
-_LOOKS = 3
+_LOOKS = 4
 """At the untouched samples, by choices that lose something."""
 _LEAST_SHARE = 0.05
 _CHOSEN, _ALONE, _EVEN, _ROUGH = 0.95, 0.15, 0.5, 0.9
