@@ -21,6 +21,7 @@ from onnxpress.progress import Progress, part
 from onnxpress.refinement import UnfinishedError
 from onnxpress.runtime import Latency, Session
 from onnxpress.search.findings import Findings, seen_of
+from onnxpress.search.prefix import Prefix, Resumed
 from onnxpress.search.trial import Choice, Clocked, SearchOptions, Trial
 
 __all__ = ["MeasuredTrials"]
@@ -58,6 +59,7 @@ class MeasuredTrials:
         self.quickest_s = float("inf")
         self.expected_s = 0.0
         self._before: Session | None = None
+        self._prefix: Prefix | None = None
         self._tell = part(options.progress, _TRYING, 1.0)
 
     @property
@@ -215,13 +217,34 @@ class MeasuredTrials:
         key = seen_of(decisions), samples
         noises = self._findings.noises
         if key not in noises:
-            noises[key] = self._evaluator.noise(self._on_few(tuple(decisions), samples))
+            measured = self._on_few(tuple(decisions), samples, resumed=True)
+            noises[key] = self._evaluator.noise(measured)
         return noises[key]
 
-    def _on_few(self, decisions: Choice, samples: int) -> Measurement:
+    def _on_few(self, decisions: Choice, samples: int, *, resumed: bool = False) -> Measurement:
+        """On the first samples.
+
+        Args:
+            decisions: a choice.
+            samples: how many.
+            resumed: run only what is behind the first change, whose last bits may then differ.
+        """
         model = self._pool.rewrite(self._context, decisions)
         with self._blaming(decisions):
+            try:
+                rest = self._rest(model, samples) if resumed else None
+                if rest is not None:
+                    return self._evaluator.measure(rest, samples)
+            except ModelError as error:
+                logger.info("run whole, as the part behind the change does not run: %s", error)
             return self._evaluator.measure(Session(model, threads=self.options.threads), samples)
+
+    def _rest(self, model: ir.Model, samples: int) -> Resumed | None:
+        """What is behind the first change, where something is held before it."""
+        if self._prefix is None:
+            before, feeds = self._context.model, self._evaluator.samples.feeds
+            self._prefix = Prefix(before, feeds, threads=self.options.threads)
+        return self._prefix.resumed(model, samples)
 
     def nbytes(self, decisions: Choice) -> int:
         """Of the weights of a draft."""

@@ -10,7 +10,8 @@ Two factors of a matrix: the principal components of the outputs, the best there
 Neither has a closed form for given inputs, so their factors start from truncated SVDs and are
 refined in turn: for one factor with the others held, E‖Wx − W'x‖² is a linear least squares
 problem (alternating least squares). The last factor's is solved, by a pseudo-inverse; the others'
-by a few steps of conjugate gradients, so few samples or dead inputs do no harm.
+by a few steps of conjugate gradients, so few samples or dead inputs do no harm, and in single
+precision, which is more than so few steps reach.
 """
 
 import math
@@ -25,6 +26,7 @@ from onnxpress.runtime import eigh, pinv, qr, svd
 
 __all__ = ["Effort", "Factored", "spatial", "tucker"]
 
+Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 _SINGULAR = 1e-12
@@ -130,13 +132,14 @@ def _alternate(
     """
     rounds, steps = _EFFORTS[effort]
     target = weight.reshape(len(weight), -1)
+    single = None if gram is None or not rounds else _single(gram)
     for _ in range(rounds):
         last = factors[-1]
         reached, triangle = qr(last.reshape(len(last), -1))
         inner = [*factors[:-1], triangle.reshape(-1, *last.shape[1:])]
         goal = (reached.T @ target).reshape(-1, *weight.shape[1:])
         for place in range(len(inner) - 1):
-            inner = _descended(expression, inner, place, goal, gram, steps)
+            inner = _descended(expression, inner, place, goal, single, steps)
         factors = [*inner[:-1], _last_factor(expression, [*inner[:-1], last], target, gram)]
     product = np.einsum(expression, *factors, optimize=True).reshape(target.shape)
     whole = None if gram is None else gram[None]
@@ -145,15 +148,24 @@ def _alternate(
     return factors, product, max(lost, 0.0) / energy if energy > 0 else 0.0
 
 
+def _single(gram: Float64) -> Float32:
+    """A Gram matrix in single precision, in a unit in which it is finite there."""
+    unit = float(np.diagonal(gram).max())
+    return np.asarray(gram / unit if unit > 0 else gram, np.float32)
+
+
 def _descended(
     expression: str,
     factors: list[Float64],
     place: int,
     goal: Float64,
-    gram: Float64 | None,
+    gram: Float32 | None,
     steps: int,
 ) -> list[Float64]:
-    """The factors with one moved towards its least squares, by conjugate gradients."""
+    """The factors with one moved towards its least squares, by conjugate gradients.
+
+    The unit of the Gram matrix does not count.
+    """
     terms, result = expression.split("->")
     others = [term for at, term in enumerate(terms.split(",")) if at != place]
     back = f"{result},{','.join(others)}->{terms.split(',')[place]}"
@@ -165,7 +177,7 @@ def _descended(
         return np.asarray(np.einsum(expression, *moved, optimize=True)).reshape(target.shape)
 
     def adjoint(matrix: Float64) -> Float64:
-        weighed = matrix if gram is None else matrix @ gram
+        weighed = matrix if gram is None else matrix.astype(np.float32) @ gram
         found = np.einsum(back, weighed.reshape(goal.shape), *parts, optimize=True)
         return np.asarray(found, np.float64)
 
