@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxpress.graph import attribute, bodies, is_standard, standard_opset
 
-__all__ = ["BypassIdentity", "HoistInvariants"]
+__all__ = ["BypassIdentity", "HoistInvariants", "origin", "replace_result"]
 
 _FIRST_STATE = 2
 """Of a Loop's inputs: behind the trip count and the condition."""
@@ -48,7 +48,7 @@ def _hoist(node: ir.Node, first: int, states: int, first_returned: int) -> bool:
     invariant = [
         place
         for place in range(states)
-        if _origin(body.outputs[first_returned + place]) is body.inputs[first + place]
+        if origin(body.outputs[first_returned + place]) is body.inputs[first + place]
         and node.inputs[first + place] is not None
     ]
     if not invariant or not isinstance(node.graph, ir.Graph):
@@ -60,13 +60,13 @@ def _hoist(node: ir.Node, first: int, states: int, first_returned: int) -> bool:
         body.outputs[first_returned + place] = body.outputs[0]
         _copy_into_results(body, inside, outside)
         ir.convenience.replace_all_uses_with(inside, outside)
-        _replace_result(node, place, outside)
+        replace_result(node, place, outside)
     kept = [place for place in range(states) if place not in invariant]
     _rebuild(node, body, first, states, first_returned, kept)
     return True
 
 
-def _origin(value: ir.Value | None) -> ir.Value | None:
+def origin(value: ir.Value | None) -> ir.Value | None:
     """What a value is a plain copy of."""
     while value is not None:
         producer = value.producer()
@@ -86,7 +86,7 @@ def _copy_into_results(body: ir.Graph, inside: ir.Value, outside: ir.Value) -> N
             body.outputs[place] = same.outputs[0]
 
 
-def _replace_result(node: ir.Node, place: int, outside: ir.Value) -> None:
+def replace_result(node: ir.Node, place: int, outside: ir.Value) -> None:
     """Behind the loop, read what went in; an output of the graph stays a value of its own."""
     result = node.outputs[place]
     graph = node.graph

@@ -16,6 +16,7 @@ repeated and idle nodes, share equal initializers. Added here is what they lack:
   element by element (`embedding`);
 - what a loop carries around unchanged is read from outside, so that it is a constant to the body
   where it is one (`loops`);
+- a loop over layers whose weights lie stacked in constants becomes these layers (`unrolling`);
 - activation functions that exporters took apart are put together again (`activations`);
 - MatMul + Add of a constant becomes Gemm only where the shapes prove that the sum keeps its shape
   (ONNX operator Gemm: `C` broadcasts to `[M, N]`, never the other way round).
@@ -51,6 +52,7 @@ from onnxpress.passes.simplify.loops import BypassIdentity, HoistInvariants
 from onnxpress.passes.simplify.merging import MergeConvolutions, OffsetsAsConvolutions
 from onnxpress.passes.simplify.neutral import RemoveNeutral
 from onnxpress.passes.simplify.rules import Rules
+from onnxpress.passes.simplify.unrolling import UnrollLoops
 
 __all__ = ["Simplify", "simplify"]
 
@@ -208,7 +210,7 @@ def _cleaning(*, has_subgraphs: bool) -> list[ir.passes.PassBase]:
     # With subgraphs it would hand values from graph to graph, which is not allowed.
     idle: list[ir.passes.PassBase] = [common.IdentityEliminationPass()]
     if has_subgraphs:
-        idle = [HoistInvariants(), BypassIdentity()]
+        idle = [HoistInvariants(), BypassIdentity(), UnrollLoops()]
     return [
         *idle,
         common.RemoveUnusedNodesPass(),
