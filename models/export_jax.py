@@ -6,13 +6,14 @@
 
 Three ways to write the same network: `plain` (products of matrices, heads by reshapes), `heads`
 (kernels [width, heads, width of a head] in einsum, as Flax stores them) and `nnx` (Flax's norms and
-JAX's dot_product_attention, for which jax2onnx has plug-ins). The weights are the same in all.
+JAX's dot_product_attention, for which jax2onnx has plug-ins). The weights are the same in all. A
+trained BERT is written as `scan` too: `plain`, its layers as turns of `lax.scan`.
 """
 
 import argparse
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -116,6 +117,26 @@ def bert(net: Style, input_ids: Array, attention_mask: Array) -> tuple[Array, Ar
         x = net.norm(f"{at}.norm1", net.attend(f"{at}", x, x, mask) + x)
         y = jax.nn.gelu(net.linear(f"{at}.up", x), approximate=False)
         x = net.norm(f"{at}.norm2", net.linear(f"{at}.down", y) + x)
+    return x, x.mean(1)
+
+
+def scanned(net: Style, input_ids: Array, attention_mask: Array) -> tuple[Array, Array]:
+    """As `bert`, its layers as turns of a loop over stacked weights."""
+    x = net.norm("norm", net.embedded(input_ids))
+    mask = (1 - jnp.expand_dims(attention_mask, (1, 2)).astype(jnp.float32)) * -1e4
+    names = [name.partition(".")[2] for name in net.weights if name.startswith("0.")]
+    stacked = {
+        f"0.{name}": jnp.stack([net.weights[f"{at}.{name}"] for at in range(net.layers)])
+        for name in names
+    }
+
+    def layer(x: Array, weights: Weights) -> tuple[Array, None]:
+        own = replace(net, weights=weights)
+        x = own.norm("0.norm1", own.attend("0", x, x, mask) + x)
+        y = jax.nn.gelu(own.linear("0.up", x), approximate=False)
+        return own.norm("0.norm2", own.linear("0.down", y) + x), None
+
+    x, _ = jax.lax.scan(layer, x, stacked)
     return x, x.mean(1)
 
 
@@ -269,6 +290,9 @@ def main() -> None:
                 for name, dynamic in {"fixed": {}, "dynamic": symbolic}.items():
                     path = said.folder / f"minilm_{form}_{opset}_{name}.onnx"
                     tell(bert, net, given, ["hidden", "pooled"], path, opset=opset, dynamic=dynamic)
+        net = Style("plain", net_weights, 12, 1e-12)
+        path, batch = said.folder / "minilm_scan_21_batch.onnx", dict.fromkeys(given, ("batch", 32))
+        tell(scanned, net, given, ["hidden", "pooled"], path, opset=21, dynamic=batch)
         return
     ids = rng.integers(0, WORDS, (2, 5)).astype(np.int32)
     memory = rng.normal(size=(2, 7, WIDTH)).astype(np.float32)
