@@ -1,6 +1,6 @@
 """Loops over layers with stacked weights become the layers; others stay loops."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -9,6 +9,9 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import pytest
+from generated import hold
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from onnxpress.layers import find_layers
@@ -178,3 +181,61 @@ def test_small_weights_are_not_worth_the_nodes() -> None:
     model = made(width=16)
     simplify(model)
     assert len(loops(model)) == 1
+
+
+@given(
+    order=st.permutations(range(3)),
+    turns=st.integers(1, 5),
+    axis=st.sampled_from([0, 1, -1]),
+    collected=st.lists(st.integers(0, 2), max_size=2),
+)
+def test_states_may_change_places(
+    order: Sequence[int], turns: int, axis: int, collected: Sequence[int]
+) -> None:
+    """What a turn hands on stands where the next one looks for it, be it changed or not."""
+    # With a negative axis the turns lie along the last one.
+    shape = [WIDTH, WIDTH]
+    shape.insert(axis if axis >= 0 else 2, turns)
+    handed = [("t" if at == 0 else f"s{at}") for at in order]
+    given_out = ", ".join(f"float[b, {WIDTH}] c{number}" for number in range(len(collected)))
+    lists = "".join(f", all{number}" for number in range(len(collected)))
+    declared = "".join(
+        f", float[k{number}, b, {WIDTH}] all{number}" for number in range(len(collected))
+    )
+    copies = "\n".join(f"c{number} = Neg (s{at})" for number, at in enumerate(collected))
+    results = "\n".join(f"r{at} = Identity ({name})" for at, name in enumerate(handed))
+    states = ", ".join(f"float[b, {WIDTH}] s{at}" for at in range(3))
+    returned = ", ".join(f"float[b, {WIDTH}] r{at}" for at in range(3))
+    text = f"""<ir_version: 10, opset_import: ["" : 21]>
+    g (float[b, {WIDTH}] x, float[b, {WIDTH}] y, float[{", ".join(map(str, shape))}] w)
+        => (float[b, {WIDTH}] f0, float[b, {WIDTH}] f1, float[b, {WIDTH}] f2{declared})
+    {{
+        turns = Constant <value = int64 {{{turns}}}> ()
+        go = Constant <value = bool {{1}}> ()
+        z = Add (x, y)
+        f0, f1, f2{lists} = Loop <body = layer (int64 i, bool on, {states})
+            => (bool again, {returned}{", " * bool(collected)}{given_out})
+        {{
+            again = Identity (on)
+            own = Gather <axis = {axis}> (w, i)
+            p = MatMul (s0, own)
+            q = Add (p, y)
+            t = Tanh (q)
+            {copies}
+            {results}
+        }}> (turns, go, x, y, z)
+    }}"""
+    model = ir.from_onnx_text(text)
+    rng = np.random.default_rng(0)
+    weight = (0.1 * rng.standard_normal(shape)).astype(np.float32)
+    model = hold(model, {"w": weight})
+    feed = {name: rng.standard_normal((2, WIDTH)).astype(np.float32) for name in ("x", "y")}
+    wanted: dict[str, Any] = Session(model).run(feed)
+    simplify(model)
+    assert not loops(model)
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+    found: dict[str, Any] = Session(model).run(feed)
+    assert list(found) == list(wanted)
+    for name, array in wanted.items():
+        # Fused elsewhere, the last bits may differ.
+        np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5)
