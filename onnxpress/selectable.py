@@ -128,7 +128,7 @@ def _of_uses(weight: str, uses: Sequence[Use], ancestry: "_Ancestry | None") -> 
         operators.add(use.node.op_type)
         if ancestry is not None:
             origin = ancestry.of(use.node, through=True)
-            names |= origin.names
+            names |= origin.names | ancestry.stacked(weight)
             operators |= origin.operators
     return Selectable(weight, frozenset(names), frozenset(operators), is_layer=True)
 
@@ -139,6 +139,8 @@ class _Ancestry:
     def __init__(self, model: ir.Model) -> None:
         self._producers: dict[str, ir.Node] = {}
         self._fixed: set[ir.Value] = set()
+        self._constants = frozenset(name for graph in model.graphs() for name in graph.initializers)
+        self._has_loops = any(node.op_type in ("Loop", "Scan") for node in model.graph)
         for node in model.graph.all_nodes():
             for value in node.outputs:
                 self._producers[value.name or ""] = node
@@ -154,12 +156,17 @@ class _Ancestry:
         """
         value: str | None = node.outputs[0].name if node.outputs else None
         names: set[str] = set()
+        in_turn = False
+        if value is not None and self._has_loops:
+            # Turns that became layers have their number behind the names of the body.
+            value, in_turn = origin_of(value, self._producers), value not in self._producers
         while value is not None and value in self._producers:
             found = self._producers[value]
             if found.name:
                 names.add(found.name)
             weights = list(self._weights(found))
-            if weights:
+            # In a turn a weight was looked up, and so no constant.
+            if weights or in_turn:
                 return _Origin(frozenset(names.union(weights)), frozenset({found.op_type}))
             if not through:
                 return _Origin(frozenset(names), frozenset({found.op_type}))
@@ -167,6 +174,11 @@ class _Ancestry:
             value = varying[0].name if len(varying) == 1 else None
         # No operator with a weight: the layer was made of something else.
         return _Origin()
+
+    def stacked(self, weight: str) -> frozenset[str]:
+        """The constant of a loop that a weight was a turn's part of, by its name; none: nothing."""
+        name = origin_of(weight, self._constants) if self._has_loops else weight
+        return frozenset({name} - {weight})
 
     def _weights(self, node: ir.Node) -> Iterator[str]:
         """Names of a node's weights, which may still be computed from constants."""

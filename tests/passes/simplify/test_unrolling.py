@@ -18,6 +18,7 @@ from onnxpress.layers import find_layers
 from onnxpress.model_file import weight_bytes
 from onnxpress.passes.simplify import simplify
 from onnxpress.runtime import Session
+from onnxpress.selectable import matching, selectable_sites
 
 WIDTH, TURNS = 96, 4
 LOOP = """<ir_version: 10, opset_import: ["" : 21]>
@@ -138,6 +139,21 @@ def test_turns_become_layers(model: ir.Model) -> None:
     assert len(found) == TURNS
     assert {layer.node.op_type for layer in found} <= {"MatMul", "Gemm"}
     assert weight_bytes(model) <= before + 1000
+
+
+def test_layers_go_by_the_name_of_the_stacked_weight() -> None:
+    given_model = made()
+    for graph in given_model.graphs():
+        for node in graph:
+            node.name = node.outputs[0].name
+    model = given_model.clone()
+    simplify(model)
+    sites = selectable_sites(model, given_model)
+    layers = {layer.name for layer in find_layers(model)}
+    assert len(layers) == TURNS
+    assert matching("w", sites) == layers
+    assert matching("p", sites) == layers
+    assert matching("w_2", sites) == {"w_2"}
 
 
 def test_an_index_may_be_a_vector() -> None:
