@@ -86,17 +86,22 @@ class Work:
         """The share of the whole budget that the pipeline spends with these sessions."""
         return max(self._spent(Running(wiring or self.wiring, sessions)))
 
-    def beyond(self, sessions: Mapping[str, Session], allowed: float) -> tuple[float, float]:
+    def beyond(
+        self, sessions: Mapping[str, Session], allowed: float
+    ) -> tuple[tuple[float, float], float]:
         """What the pipeline spends, and how many times what it is allowed; up to 1 it keeps to it.
 
         Args:
             sessions: of all parts, by name.
             allowed: the share of the budget that may be spent.
+
+        Returns:
+            What is spent by the outputs and by the tokens, of the whole budget; and how many times.
         """
         outputs, tokens = self._spent(Running(self.wiring, sessions))
         one = 0.0 if self.transcripts is None else self.transcripts.one(self.budget)
         counted = max(allowed, one * _ROUNDED) if one <= _MARGIN else allowed
-        return max(outputs, tokens), max(outputs / allowed, tokens / counted)
+        return (outputs, tokens), max(outputs / allowed, tokens / counted)
 
     def _spent(self, running: Running) -> tuple[float, float]:
         """Of the budget, by the outputs and by the tokens that labels say."""
@@ -206,7 +211,7 @@ def _searched(
         The result, `None` where the part stays as it is, and what the whole spends now.
     """
     calibration, evaluation = _inputs(work, described)
-    less_db, spent = 0.0, math.inf
+    less_db, spent = 0.0, (math.inf, 0.0)
     for attempt in range(_ATTEMPTS):
         left = work.deadline - time.monotonic()
         limit = None if math.isinf(left) else max(left * share / _ATTEMPTS, 1.0)
@@ -224,14 +229,16 @@ def _searched(
         spent, times = work.beyond({**work.sessions, described.name: session}, allowed)
         if times <= 1:
             work.sessions[described.name] = session
-            return result, spent
+            return result, max(spent)
         # The share of other tokens grows with the size of errors, and not with their power.
         less_db += 20 * math.log10(min(times, 1e3)) + _FURTHER_DB * 4**attempt
         if time.monotonic() > work.deadline:
             break
+    by = ("outputs", "tokens that labels say")[spent[1] > spent[0]]
+    which = "" if work.transcripts is None else f", by the {by},"
     work.notes.append(
-        f"part {described.name} is left as it is: the pipeline would spend {spent:.2g} of the "
-        f"budget with it compressed, and {allowed:.2g} are allowed by then [N007]"
+        f"part {described.name} is left as it is: the pipeline would spend {max(spent):.2g} of the "
+        f"budget{which} with it compressed, and {allowed:.2g} are allowed by then [N007]"
     )
     return None, before
 
