@@ -71,6 +71,7 @@ class Evaluator:
         numbers: in the smallest float output for the first sample.
         looks: how often a choice was judged on these samples.
         alike: outputs that are decisions, and the same one of all samples.
+        one_answer: whether the original answers all samples alike, or there is one alone.
         random: what the original itself draws at random, in words; empty where nothing.
         notes: what was assumed of the samples and what they cannot show, in sentences.
     """
@@ -187,6 +188,11 @@ class Evaluator:
             name
             for name, reading in self.readings.items()
             if reading.form == "decisions" and not reading.given and says_nothing(reading, known)
+        )
+        self.one_answer = all(
+            np.array_equal(known[0][name], answers[name], equal_nan=array.dtype.kind == "f")
+            for answers in known[1:]
+            for name, array in known[0].items()
         )
         self.notes = (*samples.notes, *self._unseen(known))
         rolled = any(probe.states for probe in self._probes)

@@ -271,6 +271,18 @@ def test_decisions_that_are_all_alike_are_not_held_by_any_bound() -> None:
     assert any(note.startswith("output alarm is decided alike") for note in judge.notes)
 
 
+@pytest.mark.parametrize("copies", [1, 32])
+def test_one_sample_and_copies_of_it_carry_no_bound(copies: int) -> None:
+    made = KINDS["gains"].make()
+    one = Made(made.model, made.feeds[:1] * copies)
+    candidate = noisy(made)
+    found = verdict(one, candidate)
+    assert found.verdict == Verdict.SEEN  # type: ignore[attr-defined]
+    assert "no bound" in str(found)
+    assert verdict(one, made.model).verdict == Verdict.HELD  # type: ignore[attr-defined]
+    assert verdict(made, candidate).verdict == Verdict.HELD  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("kind", ["bool", "int64"])
 def test_labels_of_decisions_give_their_accuracy(kind: str) -> None:
     made = alarm(0)
