@@ -45,6 +45,9 @@ def labelled_output(budget: Budget, samples: Samples, first: Answers) -> str | N
             return name
         if classes == 1 and array.ndim <= 2 and top <= 1:
             return name
+    for name, array in first.items():
+        if array.dtype.kind in "iub" and array.size == rows and array.ndim <= 2:
+            return name
     shapes = "; ".join(f"{name} {list(array.shape)}" for name, array in first.items())
     raise DataError(
         f"{samples.source}: has labels up to {top}, but no output of the model is "
@@ -87,7 +90,7 @@ def chosen_metrics(
     if made_up:
         # Random inputs are of no class; what must be equal still is.
         readings = {
-            name: replace(reading, kind=Kind.INTEGERS)
+            name: replace(reading, kind=Kind.INTEGERS, form="values")
             for name, reading in readings.items()
             if reading.kind in (Kind.INTEGERS, Kind.SEGMENTATION)
             and references[0][name].dtype.kind != "f"

@@ -70,6 +70,8 @@ class Evaluator:
         min_sqnr: dB that stand for the budget where errors of layers are weighed.
         numbers: in the smallest float output for the first sample.
         looks: how often a choice was judged on these samples.
+        alike: outputs that are decisions, and the same one of all samples.
+        one_answer: whether the original answers all samples alike, or there is one alone.
         random: what the original itself draws at random, in words; empty where nothing.
         notes: what was assumed of the samples and what they cannot show, in sentences.
     """
@@ -166,10 +168,13 @@ class Evaluator:
         fixed = budget.metric == "none" or ":" in budget.metric
         if session is not None and not (fixed or self.random):
             found = metrics_of(self.readings, labelled, known[:_EXAMPLES])
+            # Other inputs have no labels.
             counted = [
                 metric
                 for metric in (found if self.made_up else self._metrics)
-                if isinstance(metric, Metric) and not set(metric.outputs) & set(self._slices)
+                if isinstance(metric, Metric)
+                and metric.name != "accuracy"
+                and not set(metric.outputs) & set(self._slices)
             ]
             self._probes = probes_of(
                 session,
@@ -179,6 +184,16 @@ class Evaluator:
                 counted,
                 made_up=self.made_up,
             )
+        self.alike = tuple(
+            name
+            for name, reading in self.readings.items()
+            if reading.form == "decisions" and not reading.given and says_nothing(reading, known)
+        )
+        self.one_answer = all(
+            np.array_equal(known[0][name], answers[name], equal_nan=array.dtype.kind == "f")
+            for answers in known[1:]
+            for name, array in known[0].items()
+        )
         self.notes = (*samples.notes, *self._unseen(known))
         rolled = any(probe.states for probe in self._probes)
         for name, reading in self.readings.items():
@@ -449,6 +464,11 @@ class Evaluator:
                     f"output {name} is constant over these samples, which cannot "
                     "show it works [W004]"
                 )
+        for name in () if self.made_up else self.alike:
+            yield (
+                f"output {name} is decided alike in all these samples, which cannot show what "
+                "becomes of others; give samples of each [W004]"
+            )
         found = [reading for reading in self.readings.values() if reading.kind == Kind.DETECTION]
         if found and not self.made_up and not any(len(decoded(found, a)) for a in known):
             yield "the original finds no object in these samples: F1 says nothing here [W004]"

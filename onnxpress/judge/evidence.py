@@ -126,6 +126,14 @@ class Evidence:
             np.allclose(np.linalg.norm(array, axis=-1), 1, atol=_SUM_TOLERANCE) for array in wide
         )
 
+    @property
+    def decides(self) -> bool:
+        """Whether all answers are yes or no, or one for each row."""
+        return bool(self.examples) and all(
+            array.dtype.kind == "b" or array.size == (len(array) if array.ndim else 1)
+            for array in self.examples
+        )
+
     def named(self, pattern: str) -> bool:
         """Whether a part of its name matches a pattern."""
         return re.search(pattern, self.name, re.IGNORECASE) is not None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from onnxpress.judge.measurement import Measurement, ProbeFigure
 
-__all__ = ["ROUNDING_DB", "Limits", "clearly_fails", "faults"]
+__all__ = ["ROUNDING_DB", "Limits", "clearly_fails", "faults", "same"]
 
 ROUNDING_DB = 90.0
 """Of what is no nearer to its original, more differs than rounding."""
@@ -38,7 +38,7 @@ def faults(limits: Limits, measurement: Measurement, share: float) -> Iterator[s
         measurement: of the model.
         share: of the budget that may be spent.
     """
-    bounded = limits.bounded and not _same(measurement)
+    bounded = limits.bounded and not same(measurement)
     for name, output in measurement.outputs.items():
         if output.is_float and not math.isfinite(output.max_error):
             yield f"output {name} has another shape or values that are not finite [V001]"
@@ -117,7 +117,7 @@ def _probe_faults(probes: Sequence[ProbeFigure], stricter: float) -> Iterator[st
             )
 
 
-def _same(measurement: Measurement) -> bool:
+def same(measurement: Measurement) -> bool:
     """Whether outputs differ by rounding at most, so that nothing can have been lost."""
     return all(
         output.whole_db >= ROUNDING_DB if output.is_float else output.equal_share == 1

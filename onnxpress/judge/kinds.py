@@ -27,9 +27,9 @@ class Kind(StrEnum):
     VALUES = "values"
 
 
-Form = Literal["values", "probabilities", "logits", "sigmoid"]
-"""How scores are given: over classes that exclude each other, before or after Softmax; or each
-apart, after a Sigmoid."""
+Form = Literal["values", "probabilities", "logits", "sigmoid", "decisions"]
+"""How scores are given: over classes that exclude each other, before or after Softmax; each
+apart, after a Sigmoid; or not at all, as what was decided by them: a class, yes or no."""
 
 Role = Literal["", "head", "boxes", "distances", "scores", "labels", "rows", "count"]
 

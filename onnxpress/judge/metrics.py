@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -106,6 +107,8 @@ def metrics_of(
             found.append(Metric("equal elements", (name,), partial(_equal, name)))
         elif reading.varying and reading.kind != Kind.DETECTION:
             found.append(Metric("answers alike", (name,), partial(_alike, name)))
+    decisions = [r.output for r in readings.values() if r.form == "decisions"]
+    found += [Metric("F1 of decisions", (name,), partial(_decisions, name)) for name in decisions]
     parts = [reading for reading in readings.values() if reading.kind == Kind.DETECTION]
     if parts:
         found.append(_of_detector(parts))
@@ -149,6 +152,8 @@ def _accuracy(reading: Reading, found: Answers, reference: Answers, label: Label
 
 def _decided(reading: Reading, output: Array, rows: int) -> npt.NDArray[np.int64]:
     table = output.reshape(rows, -1) if output.size % rows == 0 else output.reshape(1, -1)
+    if output.dtype.kind in "iub":
+        return np.asarray(table[:, 0], np.int64)
     if table.shape[1] == 1:
         return np.asarray(table[:, 0].astype(np.float64) > _POSITIVE, np.int64)
     return np.asarray(table.argmax(axis=1), np.int64)
@@ -202,6 +207,8 @@ def says_nothing(reading: Reading, references: Sequence[Answers]) -> bool:
     Then any model that decides so, too, is as good by a metric of decisions.
     """
     outputs = [answers[reading.output] for answers in references]
+    if reading.form == "decisions":
+        return len({str(answer) for output in outputs for answer in output.flat}) == 1
     if reading.kind == Kind.MULTI_LABEL:
         return not any(_given_labels(reading, output).any() for output in outputs)
     if reading.kind == Kind.CLASSIFICATION:
@@ -321,6 +328,27 @@ def _equal(name: str, found: Answers, reference: Answers, _: Label) -> Floats:
         return np.array([[0.0, 1.0, 1.0]])
     share = float(np.mean(one == other)) if one.size else 1.0
     return np.array([[share, 1.0, 1.0]])
+
+
+def _decisions(name: str, found: Answers, reference: Answers, _: Label) -> Floats:
+    """F1 of each answer that either model gives: one that is rare counts as much as another.
+
+    Of a hundred alarms in ten thousand rows all may be lost while 99% of elements are equal.
+    """
+    one, other = found[name], reference[name]
+    if one.shape != other.shape:
+        return np.array([[0.0, 1.0, 1.0, 0.0]])
+    rows = []
+    for answer in np.union1d(one, other):
+        a, b = one == answer, other == answer
+        number = float(a.sum() + b.sum())
+        rows.append([2.0 * (a & b).sum(), number, number, _number(answer)])
+    return np.array(rows or [[0.0, 0.0, 0.0, 0.0]])
+
+
+def _number(answer: float | str) -> float:
+    """That stands for an answer: itself, or of a text one that no other is likely to have."""
+    return float(crc32(answer.encode()) if isinstance(answer, str) else answer)
 
 
 def _alike(name: str, found: Answers, reference: Answers, _: Label) -> Floats:

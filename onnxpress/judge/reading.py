@@ -58,7 +58,7 @@ def read_outputs(
             continue
         if evidence.name in states:
             found[evidence.name] = _as_state(evidence, states[evidence.name])
-        elif evidence.name == labelled:
+        elif evidence.name == labelled and evidence.is_float:
             found[evidence.name] = _as_scores(evidence, "it has a score for every label")
         else:
             found[evidence.name] = _alone(evidence)
@@ -97,12 +97,7 @@ def _alone(e: Evidence) -> Reading:
     """An output by itself."""
     size = _sizes(e)
     if not e.is_float:
-        words = f"whole numbers or texts {size}"
-        if e.origins & {"ArgMax"}:
-            words = f"class numbers {size}"
-            if e.rank >= 3 and not e.varies:
-                return Reading(e.name, Kind.SEGMENTATION, f"{words} of pixels", "ArgMax")
-        return Reading(e.name, Kind.INTEGERS, words, "its type", varying=e.varies)
+        return _as_integers(e)
     if e.varies:
         return Reading(e.name, Kind.VALUES, f"values {size}", "rows depend on data", varying=True)
     scores = _scores_axis(e)
@@ -124,6 +119,18 @@ def _alone(e: Evidence) -> Reading:
     if e.rank == 2 and (e.size(1) or 0) >= 16 and e.named(_EMBEDDINGS):
         return Reading(e.name, Kind.EMBEDDING, f"embedding {size}", "its name")
     return _as_values(e, Kind.VALUES, "nothing in the model says more")
+
+
+def _as_integers(e: Evidence) -> Reading:
+    """Whole numbers, yes or no, or texts: what was decided, where it is one a row or a class."""
+    words = f"whole numbers or texts {_sizes(e)}"
+    classes = bool(e.origins & {"ArgMax"})
+    if classes:
+        words = f"class numbers {_sizes(e)}"
+        if e.rank >= 3 and not e.varies:
+            return Reading(e.name, Kind.SEGMENTATION, f"{words} of pixels", "ArgMax")
+    form: Form = "decisions" if not e.varies and (classes or e.decides) else "values"
+    return Reading(e.name, Kind.INTEGERS, words, "its type", form, varying=e.varies)
 
 
 def _scores_of_steps(e: Evidence) -> bool:

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from onnxpress.judge.bounds import samples_to_decide
 from onnxpress.judge.evaluator import Evaluator
+from onnxpress.judge.faults import same
 from onnxpress.judge.measurement import Measurement, MetricFigure
 
 __all__ = ["Judgement", "Verdict", "judgement"]
@@ -53,6 +54,15 @@ def judgement(evaluator: Evaluator, measurement: Measurement) -> Judgement:
     if evaluator.made_up:
         reason = "random inputs show that numbers agree, and carry no bound for real ones"
         return Judgement(Verdict.SEEN, reason)
+    blind = [f for f in measurement.metrics if set(f.outputs) & set(evaluator.alike)]
+    if blind:
+        name = next(name for name in blind[0].outputs if name in evaluator.alike)
+        reason = f"output {name} is decided alike in all {measurement.samples} samples"
+        return Judgement(Verdict.SEEN, f"{reason}; give samples of each decision")
+    if evaluator.one_answer and not same(measurement):
+        alike = measurement.samples
+        what = "one sample carries" if alike == 1 else f"{alike} samples of one answer carry"
+        return Judgement(Verdict.SEEN, f"{what} no bound; give others")
     sure = f"{100 * evaluator.confidence:.4g}% confidence"
     for figure in measurement.metrics:
         high = figure.interval[1]

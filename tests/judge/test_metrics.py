@@ -190,6 +190,29 @@ def test_whole_numbers_are_equal_or_not() -> None:
     assert value(kind, "equal elements", [a[:1]], [a]) == 0.0
 
 
+def f1_of(found: Array, reference: Array, answer: object) -> float:
+    a, b = found == answer, reference == answer
+    return float(2 * np.sum(a & b) / (np.sum(a) + np.sum(b)))
+
+
+@pytest.mark.parametrize("names", [(False, True), (0, 7), ("usual", "rare")])
+def test_rare_decisions_are_lost_though_nearly_all_elements_are_equal(
+    names: tuple[object, object],
+) -> None:
+    kind = reading(Kind.INTEGERS, "decisions")
+    usual, rare = names
+    dtype = object if isinstance(usual, str) else None
+    wanted = [np.array([rare if place % 100 == 0 else usual], dtype) for place in range(400)]
+    never = [np.array([usual], dtype)] * 400
+    assert value(kind, "equal elements", never, wanted) == 0.99
+    given = np.concatenate(never), np.concatenate(wanted)
+    mean = (f1_of(*given, usual) + f1_of(*given, rare)) / 2
+    assert value(kind, "F1 of decisions", never, wanted) == pytest.approx(mean)
+    assert mean < 0.5
+    assert value(kind, "F1 of decisions", wanted, wanted) == 1.0
+    assert value(kind, "F1 of decisions", [np.concatenate(never)], [given[1][:9]]) == 0.0
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [

@@ -242,6 +242,66 @@ def test_labels_that_no_sample_holds_are_not_held_by_any_bound() -> None:
     assert Evaluator(opened(model), samples_of(made), Budget()).least["y"] == DEFAULT_MIN_SQNR
 
 
+def alarm(bias: float) -> Made:
+    """Whether a score is above 0, and nothing else; no score at all is given out."""
+    net = Net()
+    score = net.linear("x", (net.normal(8, 1, fan=8), floats([bias])))
+    y = net.op("Greater", net.op("Squeeze", score, np.array([1])), floats(0))
+    model = net.model({"x": ("float", ["n", 8])}, {"alarm": (y, "bool", ["n"])})
+    rng = np.random.default_rng(0)
+    return Made(model, tuple({"x": floats(rng.standard_normal((1, 8)))} for _ in range(320)))
+
+
+def test_alarms_that_are_rare_are_not_lost_among_others() -> None:
+    made = alarm(-3.2)
+    judge = Evaluator(opened(made.model), samples_of(made), Budget())
+    silent = judge.measure(opened(alarm(-99).model))
+    share = silent.outputs["alarm"].equal_share
+    assert 0.99 <= share < 1
+    assert not judge.holds(silent)
+    assert judge.holds(judge.measure(opened(made.model)))
+
+
+def test_decisions_that_are_all_alike_are_not_held_by_any_bound() -> None:
+    made = alarm(-20)
+    found = verdict(made, made.model)
+    assert found.verdict == Verdict.SEEN  # type: ignore[attr-defined]
+    assert "output alarm is decided alike in all 320 samples" in str(found)
+    judge = Evaluator(opened(made.model), samples_of(made), Budget())
+    assert any(note.startswith("output alarm is decided alike") for note in judge.notes)
+
+
+@pytest.mark.parametrize("copies", [1, 32])
+def test_one_sample_and_copies_of_it_carry_no_bound(copies: int) -> None:
+    made = KINDS["gains"].make()
+    one = Made(made.model, made.feeds[:1] * copies)
+    candidate = noisy(made)
+    found = verdict(one, candidate)
+    assert found.verdict == Verdict.SEEN  # type: ignore[attr-defined]
+    assert "no bound" in str(found)
+    assert verdict(one, made.model).verdict == Verdict.HELD  # type: ignore[attr-defined]
+    assert verdict(made, candidate).verdict == Verdict.HELD  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", ["bool", "int64"])
+def test_labels_of_decisions_give_their_accuracy(kind: str) -> None:
+    made = alarm(0)
+    if kind == "int64":
+        net = Net()
+        score = net.linear("x", (net.normal(8, 3, fan=8), floats([0, 0, 0])))
+        y = net.op("ArgMax", score, axis=1, keepdims=0)
+        model = net.model({"x": ("float", ["n", 8])}, {"label": (y, "int64", ["n"])})
+        made = Made(model, made.feeds)
+    original = opened(made.model)
+    (name,) = original.output_names
+    labels = np.concatenate([original.run(feed)[name] for feed in made.feeds]).astype(np.int64)
+    wrong = np.where(np.arange(len(labels)) % 4 == 0, labels + 1, labels)
+    judge = Evaluator(original, replace(samples_of(made), labels=wrong), Budget())
+    figures = {figure.name: figure for figure in judge.measure(original).metrics}
+    assert figures["accuracy"].reference == 75
+    assert figures["F1 of decisions"].reference == 100
+
+
 def test_scores_of_samples_of_one_class_are_held_to_as_much_as_other_values() -> None:
     net = Net()
     y = net.linear("x", (net.normal(8, 2, fan=80), floats([5, 0])))
