@@ -155,7 +155,9 @@ def _as_scores(e: Evidence, why: str, axis: int | None = None) -> Reading:
     axis = axis if axis is not None else (e.rank - 1 if e.rank != 4 else 1)
     number = e.size(axis) if e.rank else None
     if number == 1:
-        return Reading(e.name, Kind.MULTI_LABEL, "one score, yes or no", why, "sigmoid", axis)
+        # Before a Sigmoid yes is above 0, behind it above a half.
+        apart: Form = "sigmoid" if e.in_unit_range or not e.examples else "values"
+        return Reading(e.name, Kind.MULTI_LABEL, "one score, yes or no", why, apart, axis)
     form: Form = "probabilities" if e.sums_to_one(axis) or "Softmax" in e.origins else "logits"
     what = "probabilities" if form == "probabilities" else "logits"
     if e.rank == 4 and axis in (1, 3):
