@@ -215,8 +215,9 @@ def _odd_labels(
 def _known(few: Samples, scores: Floats) -> Integers | None:
     """The labels, where they are classes of these scores."""
     labels = few.labels
-    fits = labels is not None and labels.ndim == 1 and labels.max() < scores.shape[1]
-    return labels if fits else None
+    if labels is None or labels.ndim != 1:
+        return None
+    return labels if labels.min() >= 0 and labels.max() < scores.shape[1] else None
 
 
 def _fed_otherwise(

@@ -62,6 +62,13 @@ def test_labels_of_another_order_are_noticed(
     assert said(found, "the order of the classes")
 
 
+def test_samples_without_a_label_are_looked_at(
+    models: Path, evaluation: dict[str, np.ndarray]
+) -> None:
+    evaluation["__labels__"][::2] = -1
+    assert look_at_samples(models / "fashion_cnn.onnx", evaluation)["problems"] == []
+
+
 def test_one_class_shows_nothing(models: Path, evaluation: dict[str, np.ndarray]) -> None:
     evaluation["__labels__"] = np.zeros_like(evaluation["__labels__"])
     found = look_at_samples(models / "fashion_cnn.onnx", evaluation)

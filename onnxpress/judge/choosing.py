@@ -37,6 +37,11 @@ def labelled_output(budget: Budget, samples: Samples, first: Answers) -> str | N
     if labels is None or metric in ("agreement", "none") or ":" in metric:
         return None
     rows, top = max(1, labels[0].size), int(labels.max())
+    if top < 0:
+        raise DataError(
+            f"{samples.source}: all labels are below 0, which says that there is none; expected "
+            "classes from 0 on; mend or remove __labels__ [D006]"
+        )
     for name, array in first.items():
         if array.dtype.kind != "f" or array.size % rows or array.ndim == 0:
             continue

@@ -140,14 +140,15 @@ def _classes(reading: Reading, output: Array) -> npt.NDArray[np.intp]:
 
 
 def _accuracy(reading: Reading, found: Answers, reference: Answers, label: Label) -> Floats:
-    """A row for each label."""
+    """A row for each label; one below 0 says that there is none."""
     assert label is not None
     wanted = np.atleast_1d(label)
+    given = wanted >= 0
     right = [
         _decided(reading, answers[reading.output], len(wanted)) == wanted
         for answers in (found, reference)
     ]
-    return np.stack([*(r.astype(np.float64) for r in right), np.ones(len(wanted))], axis=1)
+    return np.stack([*(r & given for r in right), given], axis=1).astype(np.float64)
 
 
 def _decided(reading: Reading, output: Array, rows: int) -> npt.NDArray[np.int64]:
@@ -155,7 +156,8 @@ def _decided(reading: Reading, output: Array, rows: int) -> npt.NDArray[np.int64
     if output.dtype.kind in "iub":
         return np.asarray(table[:, 0], np.int64)
     if table.shape[1] == 1:
-        return np.asarray(table[:, 0].astype(np.float64) > _POSITIVE, np.int64)
+        limit = 0.0 if reading.form == "values" else _POSITIVE
+        return np.asarray(table[:, 0].astype(np.float64) > limit, np.int64)
     return np.asarray(table.argmax(axis=1), np.int64)
 
 

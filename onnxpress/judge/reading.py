@@ -22,6 +22,8 @@ __all__ = ["fitting_kinds", "read_outputs"]
 _SCORES = r"logit|prob|class|softmax"
 _EMBEDDINGS = r"embed|pooler|feature|_vec|vector"
 _VOCABULARY = 1000
+_WIDEST_ROTATION = 4
+"""Numbers of a quaternion."""
 
 
 def read_outputs(
@@ -114,7 +116,9 @@ def _alone(e: Evidence) -> Reading:
         return Reading(e.name, Kind.MULTI_LABEL, words, "Sigmoid", "sigmoid", 1)
     if e.origins & {"Sigmoid", "HardSigmoid"} and e.rank == 4:
         return Reading(e.name, Kind.SEGMENTATION, f"masks {size}", "Sigmoid", "values", 1)
-    if e.unit_length() or "LpNormalization" in e.origins:
+    # Two to four numbers of length 1 are an angle, a direction, a rotation.
+    wide = e.rank > 0 and (e.size(e.rank - 1) or _WIDEST_ROTATION + 1) > _WIDEST_ROTATION
+    if wide and (e.unit_length() or "LpNormalization" in e.origins):
         return Reading(e.name, Kind.EMBEDDING, f"embedding {size}", "rows have length 1")
     if e.rank == 2 and (e.size(1) or 0) >= 16 and e.named(_EMBEDDINGS):
         return Reading(e.name, Kind.EMBEDDING, f"embedding {size}", "its name")
@@ -155,7 +159,9 @@ def _as_scores(e: Evidence, why: str, axis: int | None = None) -> Reading:
     axis = axis if axis is not None else (e.rank - 1 if e.rank != 4 else 1)
     number = e.size(axis) if e.rank else None
     if number == 1:
-        return Reading(e.name, Kind.MULTI_LABEL, "one score, yes or no", why, "sigmoid", axis)
+        # Before a Sigmoid yes is above 0, behind it above a half.
+        apart: Form = "sigmoid" if e.in_unit_range or not e.examples else "values"
+        return Reading(e.name, Kind.MULTI_LABEL, "one score, yes or no", why, apart, axis)
     form: Form = "probabilities" if e.sums_to_one(axis) or "Softmax" in e.origins else "logits"
     what = "probabilities" if form == "probabilities" else "logits"
     if e.rank == 4 and axis in (1, 3):

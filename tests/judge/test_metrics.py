@@ -113,6 +113,15 @@ def test_accuracy_is_of_every_label_of_a_batch() -> None:
     assert rows[:, 1].tolist() == [0, 0, 0]
 
 
+def test_rows_without_a_label_are_not_counted() -> None:
+    kind = reading(Kind.CLASSIFICATION, "logits", 1)
+    (one,) = metrics_of({"y": kind}, "y", [])
+    assert isinstance(one, Metric)
+    scores = floats([[1, 0], [1, 0], [0, 1]])
+    rows = one.rows({"y": scores[::-1]}, {"y": scores}, np.array([0, -100, -1]))
+    assert pooled(rows) == (0.0, 1.0)
+
+
 def test_labels_given_by_neither_are_no_loss_and_a_lost_one_is() -> None:
     kind = reading(Kind.MULTI_LABEL, "sigmoid", 1)
     nothing, some = floats([[0.1, 0.2, 0.3]]), floats([[0.9, 0.8, 0.1]])

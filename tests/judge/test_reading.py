@@ -287,6 +287,21 @@ def test_logarithms_of_probabilities_are_classes(
     assert (found.kind, found.form, found.axis) == (Kind.CLASSIFICATION, "logits", 1)
 
 
+@pytest.mark.parametrize(
+    ("size", "kind"), [(2, Kind.VALUES), (4, Kind.VALUES), (8, Kind.EMBEDDING)]
+)
+def test_angles_and_rotations_are_no_embeddings(size: int, kind: Kind) -> None:
+    net = Net()
+    y = net.op("LpNormalization", net.linear("x", (net.normal(8, size), floats([1] * size))))
+    model = net.model({"x": ("float", ["n", 8])}, {"y": (y, "float", ["n", size])})
+    session = opened(model)
+    rng = np.random.default_rng(0)
+    examples = [session.run({"x": floats(rng.standard_normal((1, 8)))}) for _ in range(4)]
+    graph = ir.serde.deserialize_model(model)
+    for known in (examples, []):
+        assert read_outputs(graph, session, known)["y"].kind == kind
+
+
 def test_asked_task_changes_the_outputs_that_it_fits() -> None:
     made = KINDS["class and depth"].make()
     found = of(made, task="regression")

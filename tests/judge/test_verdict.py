@@ -14,7 +14,7 @@ from zoo.pictures import classifier, discs, feeds_of
 from zoo.table import KINDS
 
 from onnxpress.data import Samples, random_samples
-from onnxpress.errors import BudgetError, UsageError
+from onnxpress.errors import BudgetError, DataError, UsageError
 from onnxpress.judge import Budget, Evaluator, Verdict, judgement
 from onnxpress.judge.budget import DEFAULT_MIN_SQNR
 from onnxpress.runtime import Session
@@ -281,6 +281,33 @@ def test_one_sample_and_copies_of_it_carry_no_bound(copies: int) -> None:
     assert "no bound" in str(found)
     assert verdict(one, made.model).verdict == Verdict.HELD  # type: ignore[attr-defined]
     assert verdict(made, candidate).verdict == Verdict.HELD  # type: ignore[attr-defined]
+
+
+def test_labels_of_which_none_is_a_class_are_refused() -> None:
+    made = classifier()
+    samples = replace(samples_of(made), labels=np.full(len(made.feeds), -1))
+    with pytest.raises(DataError, match=r"all labels are below 0"):
+        Evaluator(opened(made.model), samples, Budget())
+
+
+@pytest.mark.parametrize("form", ["logit", "probability"])
+def test_yes_or_no_before_a_sigmoid_is_judged_as_behind_it(form: str) -> None:
+    net = Net()
+    y = net.linear("x", (net.normal(32, 1, fan=32), floats([-2])))
+    y = net.op("Sigmoid", y) if form == "probability" else y
+    model = net.model({"x": ("float", ["n", 32])}, {"y": (y, "float", ["n", 1])})
+    rng = np.random.default_rng(0)
+    feeds = tuple({"x": floats(rng.standard_normal((1, 32)))} for _ in range(200))
+    original = opened(model)
+    scores = np.concatenate([original.run(feed)["y"][:, 0] for feed in feeds])
+    labels = (scores > (0.5 if form == "probability" else 0)).astype(np.int64)
+    judge = Evaluator(original, Samples(feeds, labels, "made"), Budget())
+    (figure,) = judge.measure(original).metrics
+    assert figure.reference == 100
+    # Noise is looked for in the scores of what is decided as no, too.
+    found = judge.measure(opened(noisy(Made(model, feeds))))
+    # Weights are off by a thousandth.
+    assert found.outputs["y"].sqnr_db == pytest.approx(60, abs=6)
 
 
 @pytest.mark.parametrize("kind", ["bool", "int64"])
