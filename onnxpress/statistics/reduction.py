@@ -16,6 +16,7 @@ from onnxpress.layers import Layer
 from onnxpress.runtime import Array
 from onnxpress.statistics.row_sums import RowSums
 from onnxpress.statistics.rows import reading_of
+from onnxpress.statistics.sampling import noise_between
 from onnxpress.statistics.store import LayerStatistics, Statistics, TensorStatistics
 
 __all__ = ["Reduction"]
@@ -51,15 +52,17 @@ class Reduction:
             samples: how many will be run.
             seed: which rows of a layer are drawn.
             gram: whether Gram matrices are wanted.
-            in_halves: whether every other sample is added up on its own, too.
+            in_halves: whether sums of every other sample are kept on their own, too.
         """
         every = [layer for group in watched.values() for layer in group]
         self._watched = watched
         self._readers = {name: _alike_reading(group) for name, group in watched.items()}
         self._tensors = {name: TensorStatistics() for name in sorted(tensors)}
-        self._halves = 2 if in_halves else 1
+        self._halves = 2 if in_halves or gram else 1
         self._sums = {
-            (name, number): [RowSums(gram=gram) for _ in range(self._halves)]
+            (name, number): [
+                RowSums(gram=gram, halves=not in_halves) for _ in range(2 if in_halves else 1)
+            ]
             for name, readers in self._readers.items()
             for number in range(len(readers))
         }
@@ -106,8 +109,8 @@ class Reduction:
             for number, (layer, *_) in enumerate(self._readers.get(name, [])):
                 draw = int(self._draws[name, number].integers(1 << 62))
                 limit = -(-self._limits[layer.name] // times)
-                sums = self._sums[name, number][half]
-                sums.observe(layer, arrays, beside or None, limit, draw)
+                own = self._sums[name, number]
+                own[half % len(own)].observe(layer, arrays, beside or None, limit, draw, half)
 
     def finish(self, samples: int, lost: frozenset[str]) -> Statistics:
         """What was observed of some samples; `lost` names what turned out to be incomplete.
@@ -152,7 +155,14 @@ def _joined(parts: Sequence[LayerStatistics]) -> LayerStatistics:
         return first if first.rows else second
     whole = first.merged(second)
     per_sample = first.rows_per_sample + second.rows_per_sample
-    return replace(whole, rows_per_sample=per_sample, half=first)
+    noise = noise_between(first, second) or (None, None)
+    return replace(
+        whole,
+        rows_per_sample=per_sample,
+        half=first,
+        noise=noise[0],
+        centred_noise=noise[1],
+    )
 
 
 def _generator(seed: int, name: str) -> np.random.Generator:

@@ -11,6 +11,7 @@ from onnxpress.layers import Layer
 from onnxpress.recurrent import is_recurrent
 from onnxpress.runtime import Array
 from onnxpress.statistics.rows import input_rows, recurrent_rows
+from onnxpress.statistics.sampling import Sketch
 from onnxpress.statistics.store import LayerStatistics
 
 __all__ = ["RowSums", "wide_note"]
@@ -29,9 +30,17 @@ _Sums = npt.NDArray[np.float64]
 class RowSums:
     """Sums over a layer's input rows; rows are buffered so that products are large."""
 
-    def __init__(self, *, gram: bool) -> None:
-        self._wants_gram = gram
+    def __init__(self, *, gram: bool, halves: bool) -> None:
+        """Nothing is added up yet.
+
+        Args:
+            gram: whether the Gram matrix is wanted.
+            halves: whether rows are of two halves of the samples, that are compared.
+        """
+        self._wants_gram, self._compares = gram, gram and halves
         self._buffer: list[npt.NDArray[np.float32]] = []
+        self._halves: list[npt.NDArray[np.intp]] = []
+        self._sketch: Sketch | None = None
         self._buffered = 0
         self._rows = 0
         self._applied = 0
@@ -54,6 +63,7 @@ class RowSums:
         references: Sequence[Array] | None,
         limit: int,
         seed: int,
+        half: int = 0,
     ) -> None:
         """Draw rows of the layer's inputs in several runs, and the same of the reference's.
 
@@ -63,6 +73,7 @@ class RowSums:
             references: likewise, or `None`.
             limit: rows of one array.
             seed: which rows.
+            half: of the samples.
         """
         self.input_shape = arrays[-1].shape
         beside = references
@@ -78,13 +89,14 @@ class RowSums:
         for number, array in enumerate(arrays):
             rows, applied = _rows(layer, array, limit, seed + number)
             own = None if beside is None else _rows(layer, beside[number], limit, seed + number)[0]
-            self.add(rows, applied, own)
+            self.add(rows, applied, own, half)
 
     def add(
         self,
         rows: npt.NDArray[np.float32],
         applied: int,
         references: npt.NDArray[np.float32] | None = None,
+        half: int = 0,
     ) -> None:
         """Add rows `[rows, groups, in]`, how often the weight was applied, and the reference's."""
         self._shape = rows.shape[1:]
@@ -92,6 +104,7 @@ class RowSums:
         if len(rows) == 0:
             return
         self._buffer.append(rows)
+        self._halves.append(np.full(len(rows), half))
         if references is not None:
             self._references.append(references)
         self._buffered += len(rows)
@@ -102,22 +115,28 @@ class RowSums:
     def _reduce(self) -> None:
         if not self._buffer:
             return
-        rows = np.concatenate(self._buffer)
-        self._buffer, self._buffered = [], 0
+        rows, halves = np.concatenate(self._buffer), np.concatenate(self._halves)
+        self._buffer, self._halves, self._buffered = [], [], 0
         self._rows += len(rows)
         self._sum = self._sum + _total(rows)
         # Of the padding, too, which the tensor itself does not hold.
         self._minimum = np.minimum(self._minimum, rows.min(axis=0))
         self._maximum = np.maximum(self._maximum, rows.max(axis=0))
         grouped = rows.transpose(1, 0, 2)
-        if self._wants_gram and self._shape[1] <= GRAM_LIMIT:
+        whole = self._wants_gram and self._shape[1] <= GRAM_LIMIT
+        tiles = _tiles(*self._shape) if self._wants_gram and not whole else 0
+        parts = rows.reshape(len(rows), tiles, -1) if tiles else rows
+        if self._compares and (whole or tiles):
+            if self._sketch is None:
+                self._sketch = Sketch(*parts.shape[1:])
+            self._sketch.add(parts, halves)
+        if whole:
             gram = grouped.transpose(0, 2, 1) @ grouped
             self._gram = _added(self._gram, gram)
         else:
             self._squares = self._squares + np.square(rows, dtype=np.float64).sum(axis=0)
-            tiles = _tiles(*self._shape) if self._wants_gram else 0
             if tiles:
-                parts = rows.reshape(len(rows), tiles, -1).transpose(1, 0, 2)
+                parts = parts.transpose(1, 0, 2)
                 self._tiles = _added(self._tiles, parts.transpose(0, 2, 1) @ parts)
         if self._references:
             references = np.concatenate(self._references)
@@ -135,6 +154,7 @@ class RowSums:
         rows = max(self._rows, 1)
         empty = np.zeros(self._shape)
         gram, cross, tiles = (_over(sums, rows) for sums in (self._gram, self._cross, self._tiles))
+        noise = None if self._sketch is None else self._sketch.noise()
         second_moment = self._squares / rows if gram is None else np.einsum("gii->gi", gram)
         return LayerStatistics(
             rows=self._rows,
@@ -148,6 +168,8 @@ class RowSums:
             reference_mean=None if self._reference_sum is None else self._reference_sum / rows,
             cross=cross,
             tiles=tiles,
+            noise=None if noise is None else noise[0],
+            centred_noise=None if noise is None else noise[1],
         )
 
 

@@ -26,6 +26,9 @@ BINS = 4096
 _SAFE_EXPONENT = 100
 """Beyond it the bounds or the factor to bins leave float32's own range."""
 
+_OPTIONAL = ("gram", "reference_mean", "cross", "tiles", "noise", "centred_noise")
+"""Of a layer's statistics, in files."""
+
 Float64 = npt.NDArray[np.float64]
 
 
@@ -107,6 +110,9 @@ class LayerStatistics:
         cross: `[groups, in, in]` C = E[x·x̂ᵀ] of the same rows; `None` otherwise.
         tiles: `[tiles, in / tiles, in / tiles]` diagonal blocks of H where the whole would be too
             wide, of a layer of one group; `None` where there is H, or nothing of it.
+        noise: `[groups]`, of tiles `[tiles]`, E‖H − H*‖² (Frobenius) over the samples there could
+            be, as halves of these tell (`sampling`); `None`: they were not compared.
+        centred_noise: likewise of centred inputs.
         half: the same of every other sample, so that what is fitted to one half of the samples can
             be tried on the other; only beside a reference, and not written to files.
     """
@@ -122,6 +128,8 @@ class LayerStatistics:
     reference_mean: Float64 | None = None
     cross: Float64 | None = None
     tiles: Float64 | None = None
+    noise: Float64 | None = None
+    centred_noise: Float64 | None = None
     half: "LayerStatistics | None" = None
 
     def __post_init__(self) -> None:
@@ -183,6 +191,12 @@ class LayerStatistics:
         def mixed(a: Float64 | None, b: Float64 | None) -> Float64 | None:
             return None if a is None or b is None else mine * a + theirs * b
 
+        def chance(a: Float64 | None, b: Float64 | None) -> Float64 | None:
+            # Of one sample nothing is known; of the same samples it falls with their number.
+            if a is None or b is None:
+                return mine * a if a is not None else theirs * b if b is not None else None
+            return mine**2 * a + theirs**2 * b
+
         return replace(
             self,
             rows=total,
@@ -195,6 +209,8 @@ class LayerStatistics:
             reference_mean=mixed(self.reference_mean, other.reference_mean),
             cross=mixed(self.cross, other.cross),
             tiles=mixed(self.tiles, other.tiles),
+            noise=chance(self.noise, other.noise),
+            centred_noise=chance(self.centred_noise, other.centred_noise),
             half=None,
         )
 
@@ -215,6 +231,8 @@ class LayerStatistics:
             reference_mean=rest(self.reference_mean, part.reference_mean),
             cross=rest(self.cross, part.cross),
             tiles=rest(self.tiles, part.tiles),
+            noise=None,
+            centred_noise=None,
             half=None,
         )
 
@@ -275,7 +293,7 @@ class Statistics:
                 (layer.mean, layer.minimum, layer.maximum, layer.second_moment)
             )
             arrays[f"layer/input_shape/{name}"] = np.asarray(layer.input_shape, np.int64)
-            for kind in ("gram", "reference_mean", "cross", "tiles"):
+            for kind in _OPTIONAL:
                 array = getattr(layer, kind)
                 if array is not None:
                     arrays[f"layer/{kind}/{name}"] = array
@@ -314,7 +332,7 @@ class Statistics:
                 moments = np.asarray(arrays[f"layer/moments/{name}"], np.float64)
                 optional = {
                     key: np.asarray(arrays[f"layer/{key}/{name}"], np.float64)
-                    for key in ("gram", "reference_mean", "cross", "tiles")
+                    for key in _OPTIONAL
                     if f"layer/{key}/{name}" in arrays
                 }
                 layers[name] = LayerStatistics(
@@ -329,6 +347,8 @@ class Statistics:
                     optional.get("reference_mean"),
                     optional.get("cross"),
                     optional.get("tiles"),
+                    optional.get("noise"),
+                    optional.get("centred_noise"),
                 )
         lookups = {
             key.removeprefix("lookups/"): np.asarray(array, np.int64)

@@ -1,8 +1,9 @@
 """The codes of a weight in few bits, column by column, so that errors cancel at the output.
 
 Steps are there already; whatever block a column is in, what it loses is made up for by others
-(`rounding`). How strongly that is damped is what serves one half of the samples best where the
-other half says how to round. Codebooks are fitted again to the codes, and the codes to them.
+(`rounding`), as far as the Gram matrix is no chance; where halves of the samples are kept, as one
+half finds best with what the other says. Codebooks are fitted again to the codes, and the codes to
+them.
 """
 
 from dataclasses import replace
@@ -34,8 +35,8 @@ Float64 = npt.NDArray[np.float64]
 
 AT_A_TIME = 1 << 22
 """Elements that are rounded together: in double precision 34 MB, a few times."""
-_DAMPINGS = (0.0, 0.1, 0.5)
-"""Shares of the mean diagonal of the Gram matrix, beside the usual 0.01, that are tried."""
+_DAMPINGS = (0.0, 1.0, 3.0)
+"""Times what chance asks for (`shrinkage`), that are tried."""
 _OUTPUTS = 128
 """Of a layer, evenly spread, that the damping is chosen by."""
 _FITTED = ("codebook", "row_codebook")
@@ -63,6 +64,13 @@ def low_bits_of(
         factors: `[groups, in]` by which inputs were divided since these were observed.
         draft: to the nearest, of the first guess of the steps.
     """
+    if form.centred:
+        common = goal.weights.mean(axis=0).astype(np.float32)
+        rest = replace(goal, weights=goal.weights - common)
+        alone = low_bits_of(
+            rest, replace(form, centred=False), blocks, moments, factors, draft=draft
+        )
+        return replace(alone, form=form, common=common)
     importance = None
     if goal.gram is not None:
         # Of a wide layer each tile has inputs of its own.
@@ -70,8 +78,8 @@ def low_bits_of(
         importance = np.einsum("gii->gi", goal.gram).reshape(groups, -1)
     found = _to_the_nearest(goal, form, blocks, importance, thorough=not draft)
     if goal.gram is not None and not draft:
-        share = _damping(moments, goal, found, factors)
-        compensation = Compensation.of(goal.gram, share)
+        shares = _damping(moments, goal, found, factors)
+        compensation = Compensation.of(goal.gram, shares)
         _put_compensated(found, compensation, goal)
         if form.kind in _FITTED:
             again = _with_refitted_tables(found, goal)
@@ -149,28 +157,30 @@ def _with_refitted_tables(low: LowBits, goal: Goal) -> LowBits:
 
 def _damping(
     moments: LayerStatistics | None, goal: Goal, low: LowBits, factors: Float64 | None
-) -> float:
-    """What serves half of the samples best where the other half says how to round.
+) -> Float64 | None:
+    """By what chance asks for, or times what serves half of the samples best, by the other half.
 
-    Of some outputs; without halves, or of layers with groups, as usual.
+    Of some outputs; without halves, or of layers with groups, by what chance asks for.
     """
-    if moments is None or moments.half is None or goal.gram is None or len(goal.gram) > 1:
-        return _DAMPINGS[0]
+    if goal.shares is None or goal.gram is None or len(goal.gram) > 1:
+        return goal.shares
+    if moments is None or moments.half is None:
+        return goal.shares
     halves = moments.half, moments.without(moments.half)
     grams = [_divided(gram_of(half, centred=goal.biased)[0], factors) for half in halves]
     rows = slice(0, None, -(-low.blocks.rows // _OUTPUTS))
     wanted = goal.weights[rows]
-    best, least = _DAMPINGS[0], np.inf
-    for share in _DAMPINGS:
-        lost = 0.0
+    best, least = goal.shares, np.inf
+    for times in _DAMPINGS:
+        shares, lost = times * goal.shares, 0.0
         for own, other in (grams, grams[::-1]):
             if own is None or other is None:
-                return _DAMPINGS[0]
-            whole = _compensated(low, rows, Compensation.of(own, share), goal)
+                return goal.shares
+            whole = _compensated(low, rows, Compensation.of(own, shares), goal)
             scales = low.blocks.spread(low.scales(rows))
             lost += output_energy(whole * scales - wanted, other)
         if lost < least:
-            best, least = share, lost
+            best, least = shares, lost
     return best
 
 

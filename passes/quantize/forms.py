@@ -65,6 +65,8 @@ def parameters_of(form: LowBitForm) -> dict[str, Parameter]:
     }
     if form.shifts:
         parameters["power_of_two_scales"] = True
+    if form.centred:
+        parameters["centred"] = True
     return parameters
 
 
@@ -76,13 +78,19 @@ def form_of(candidate: Candidate) -> LowBitForm:
     """
     given = candidate.parameters
     size, symmetric = given.get("block_size", 32), given.get("symmetric", True)
-    shifts = given.get("power_of_two_scales", False)
-    if type(size) is not int or size < 0 or type(symmetric) is not bool or type(shifts) is not bool:
+    shifts, centred = given.get("power_of_two_scales", False), given.get("centred", False)
+    answers = {"symmetric": symmetric, "power_of_two_scales": shifts, "centred": centred}
+    if type(size) is not int or size < 0:
         raise RecipeError(
-            f"a decision of {candidate.family} has block_size = {size!r}, symmetric = "
-            f"{symmetric!r} and power_of_two_scales = {shifts!r}; expected a whole number from 0 "
-            "up, and true or false twice [R004]"
+            f"a decision of {candidate.family} has block_size = {size!r}; expected a whole number "
+            "from 0 up [R004]"
         )
+    for name, answer in answers.items():
+        if type(answer) is not bool:
+            raise RecipeError(
+                f"a decision of {candidate.family} has {name} = {answer!r}; expected true or "
+                "false [R004]"
+            )
     kernel = KERNEL_FAMILIES.get(candidate.family)
     if kernel is None:
         bits, kind, layout = LOW_FAMILIES[candidate.family]
@@ -92,4 +100,9 @@ def form_of(candidate: Candidate) -> LowBitForm:
         raise RecipeError(
             f"a decision of {candidate.family} has block_size = {size}; expected {BLOCK_SIZES}"
         )
-    return LowBitForm(bits, size, symmetric, kind, shifts, layout)
+    if centred and (layout != "packed" or kernel is not None):
+        raise RecipeError(
+            f"a decision of {candidate.family} has centred = true, which only weights that are "
+            "stored alone and packed can be; expected false [R004]"
+        )
+    return LowBitForm(bits, size, bool(symmetric), kind, bool(shifts), layout, bool(centred))

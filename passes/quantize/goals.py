@@ -9,7 +9,7 @@ from onnxpress.bias import takes_bias
 from onnxpress.contract import Context, memoised
 from onnxpress.layers import Layer
 from onnxpress.passes.quantize.tiles import gram_of, observed_power, tiled
-from onnxpress.reconstruction import output_energy, relative_error, repaired
+from onnxpress.reconstruction import output_energy, relative_error, repaired, shrinkage
 
 __all__ = ["PRUNED_SHARE", "Goal", "compensable", "goal_of", "judged", "layer_energy"]
 
@@ -40,6 +40,7 @@ class Goal:
         gram: `[groups, in, in]` by which errors count, or of a wide layer `[tiles, in / tiles,
             in / tiles]`; `None` where nothing was observed.
         tiles: how many; 1 of a layer that is not wide.
+        shares: `[groups]` or `[tiles]` by which the Gram matrix is damped, as it is partly chance.
         biased: whether a bias takes up means.
         keeps_zeros: zeros that were made on purpose are worth more than what rounding them away
             gains.
@@ -49,6 +50,7 @@ class Goal:
     drift: npt.NDArray[np.float64]
     gram: npt.NDArray[np.float64] | None
     tiles: int
+    shares: npt.NDArray[np.float64] | None
     biased: bool
     keeps_zeros: bool
 
@@ -59,14 +61,16 @@ def goal_of(context: Context, layer: Layer) -> Goal:
     moments = context.moments(layer) if compensable(layer) else None
     matrix = layer.read().astype(np.float64)
     biased = moments is not None and takes_bias(layer)
-    gram, tiles = None, 1
+    gram, tiles, shares = None, 1, None
     if moments is not None and moments.rows:
         gram, tiles = gram_of(moments, centred=biased)
+        if gram is not None:
+            shares = shrinkage(gram, moments.centred_noise if biased else moments.noise)
     pruned = bool((matrix == 0).mean() > PRUNED_SHARE)
     target, drift = repaired(matrix, moments, biased=biased)
     if pruned:
         target = np.where(matrix == 0, 0.0, target)
-    return Goal(target, drift, gram, tiles, biased, pruned)
+    return Goal(target, drift, gram, tiles, shares, biased, pruned)
 
 
 def judged(

@@ -18,7 +18,7 @@ from onnxpress.contract import (
 from onnxpress.graph import standard_opset
 from onnxpress.layers import Layer
 from onnxpress.passes.quantize.column_codes import AT_A_TIME, low_bits_of
-from onnxpress.passes.quantize.goals import compensable, goal_of, judged
+from onnxpress.passes.quantize.goals import PRUNED_SHARE, compensable, goal_of, judged
 from onnxpress.passes.quantize.low_bits import (
     INPUTS_LAST,
     Blocks,
@@ -36,6 +36,7 @@ __all__ = [
     "LARGE",
     "LowBitRounded",
     "blocks_of",
+    "is_centred",
     "low_bit_weight",
     "often_rows",
 ]
@@ -46,6 +47,8 @@ LARGE = 1 << 25
 """Elements: in double precision, and what is computed of them, 0.8 GB."""
 _OFTEN = 32
 """Of so many rows one, at most, that is looked up often: an eighth of a bit a weight."""
+_WORTH = 0.9
+"""Of the error, that has to be left at most: less than half a decibel is not worth an addition."""
 _NO_ROWS = np.zeros(0, np.int64)
 _SCATTER_OPSET = 11
 
@@ -115,6 +118,41 @@ def often_rows(context: Context, weight: Layer | StoredWeight) -> npt.NDArray[np
     return np.sort(order[counts[order] > 0]).astype(np.int64)
 
 
+def is_centred(context: Context, weight: Layer | StoredWeight, form: LowBitForm) -> bool:
+    """Whether the mean of all rows pays for its bytes where codes are of the rest alone.
+
+    Steps are as long as what they hold is large, so that of the error a share is left like that of
+    the sum of squares; a bit a weight more has to make it four times less. Chance takes a row's
+    share of that sum from weights that have nothing in common, which pays nothing.
+    """
+    if context.shapes_only or form.layout != "packed" or form.shifts:
+        return False
+    blocks, centred = blocks_of(weight, form), replace(form, centred=True)
+    bits = 8 * (blocks.nbytes(centred) - blocks.nbytes(form))
+    left, zeros = _uncommon(context, weight.weight.const_value, blocks)
+    pruned = zeros > PRUNED_SHARE
+    return not pruned and left * 4 ** (bits / (blocks.rows * blocks.columns)) < _WORTH
+
+
+@memoised
+def _uncommon(context: Context, tensor: object, blocks: Blocks) -> tuple[float, float]:
+    """The share of the sum of squares that is left without the mean row, and that of zeros."""
+    array: npt.NDArray[np.floating] = tensor.numpy()  # type: ignore[attr-defined]
+    matrix = blocks.matrix(array)
+    largest = float(np.abs(matrix).max(initial=0.0))
+    total = np.zeros(matrix.shape[1])
+    power = zeros = 0.0
+    for rows in row_blocks(matrix):
+        # Squares of very large weights would be no numbers.
+        some = matrix[rows] / (largest or 1.0)
+        total += some.sum(axis=0, dtype=np.float64)
+        power += float(np.square(some, dtype=np.float64).sum())
+        zeros += float((some == 0).sum())
+    shared = float(np.square(total).sum()) / max(len(matrix), 1)
+    left = 1 - shared / power if power > 0 else 1.0
+    return left, zeros / max(matrix.size, 1)
+
+
 def _compensated_by_columns(layer: Layer) -> bool:
     """Very large weights are rounded to the nearest, some rows at a time."""
     return compensable(layer) and math.prod(layer.shape) <= LARGE
@@ -131,9 +169,14 @@ def _of_array(
     """By its numbers alone."""
     array: npt.NDArray[np.floating] = tensor.numpy()  # type: ignore[attr-defined]
     matrix = blocks.matrix(array)
-    found = without_codes(matrix, form, blocks, None, thorough=not context.draft)
-    for rows in row_blocks(matrix, AT_A_TIME):
-        put_codes(found, rows, nearest_codes(found, rows, matrix[rows]))
+    rest, common = matrix, None
+    if form.centred:
+        common = matrix.mean(axis=0, dtype=np.float64).astype(np.float32)
+        rest = matrix - common
+    found = without_codes(rest, form, blocks, None, thorough=not context.draft)
+    for rows in row_blocks(rest, AT_A_TIME):
+        put_codes(found, rows, nearest_codes(found, rows, rest[rows]))
+    found = replace(found, common=common)
     if len(often):
         found = replace(found, often=OftenRows(often, quantize_weight(matrix[often], 0)))
     return LowBitRounded(found, None, _relative_error(matrix, found))

@@ -50,6 +50,7 @@ class LowBitForm:
         kind: how the numbers lie that codes stand for; all but the uniform ones are in a table.
         shifts: steps are powers of two.
         layout: what reads it: operators that unpack it at load, or those of `block_operators`.
+        centred: codes are of what differs from the mean of all rows, which lies beside them.
     """
 
     bits: int
@@ -58,6 +59,7 @@ class LowBitForm:
     kind: Kind = "uniform"
     shifts: bool = False
     layout: Layout = "packed"
+    centred: bool = False
 
     @property
     def levels(self) -> int:
@@ -177,6 +179,7 @@ class Blocks:
         zeros = -(-blocks * form.bits // 8) if form.has_zeros else 0
         steps = blocks if self.count > 1 else 0
         beside = steps + _UNIT_BYTES * self.rows + zeros + form.tables_bytes(self.rows)
+        beside += _UNIT_BYTES * self.columns if form.centred else 0
         return blocks * self.size * form.bits // 8 + beside
 
 
@@ -207,6 +210,7 @@ class LowBits:
         often: rows that are stored in 8 bits beside; `None`: none.
         tables: `[1 or rows, 2^bits]` the numbers that codes stand for; `None`: whole ones from
             the code of 0.
+        common: `[in]` what all rows have in common, that is added; `None`: nothing.
     """
 
     form: LowBitForm
@@ -217,6 +221,7 @@ class LowBits:
     zeros: npt.NDArray[np.uint8] | None
     often: OftenRows | None = None
     tables: Float32 | None = None
+    common: Float32 | None = None
 
     def tables_of(self, rows: slice) -> Float32 | None:
         """Of some rows; or the one of all."""
@@ -244,6 +249,8 @@ class LowBits:
             whole = tables[np.arange(len(codes))[:, None, None], codes]
         whole *= self.scales(rows)[:, :, None]
         found = whole.reshape(len(whole), -1)[:, : self.blocks.columns]
+        if self.common is not None:
+            found += self.common
         if self.often is not None:
             wanted = np.arange(len(self.units))[rows]
             own = np.isin(self.often.rows, wanted)

@@ -104,12 +104,12 @@ class Compensation:
     damped: Float32
 
     @classmethod
-    def of(cls, gram: Float64, share: float = 0.0) -> "Compensation":
+    def of(cls, gram: Float64, shares: Float64 | None = None) -> "Compensation":
         """For inputs with the Gram matrix `[groups, in, in]`.
 
         Args:
             gram: of the inputs.
-            share: of its mean diagonal that it is damped by beside what is usual.
+            shares: `[groups]` of its mean diagonal that it is damped by beside what is usual.
         """
         groups, columns = gram.shape[:2]
         diagonal = np.einsum("gii->gi", gram)
@@ -119,7 +119,8 @@ class Compensation:
         scaled[~diagonal.any(axis=1)] = np.eye(columns)
         damped = damped_gram(scaled)
         del scaled
-        np.einsum("gii->gi", damped)[...] += share
+        if shares is not None:
+            np.einsum("gii->gi", damped)[...] += shares[:, None]
         order = np.argsort(-diagonal, axis=1, kind="stable")
         group = np.arange(groups)[:, None, None]
         sorted_gram = damped[group, order[:, :, None], order[:, None, :]]
@@ -198,6 +199,7 @@ def round_compensated(
     gram: Float64,
     highest: int,
     *,
+    shares: Float64 | None = None,
     keep_zeros: bool = False,
 ) -> Float32:
     """Integers in [-highest, highest] whose scaled error weighs least under `gram`.
@@ -208,12 +210,14 @@ def round_compensated(
         gram: `[groups, in, in]` E[xxᵀ] of the layer's inputs, centred where a bias takes up
             the mean.
         highest: the largest integer.
+        shares: as `Compensation.of` takes them.
         keep_zeros: weights that are 0 stay 0, for a pruned layer.
 
     Returns:
         `[out, in]` whole numbers.
     """
-    return Compensation.of(gram).rounded(weights, scales, highest, keep_zeros=keep_zeros)
+    compensation = Compensation.of(gram, shares)
+    return compensation.rounded(weights, scales, highest, keep_zeros=keep_zeros)
 
 
 def _parts(shape: tuple[int, ...]) -> Iterator[slice]:

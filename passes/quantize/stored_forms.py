@@ -7,7 +7,7 @@ choice, or a setting's.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnxpress.contract import (
     Candidate,
@@ -38,7 +38,13 @@ from onnxpress.passes.quantize.forms import (
     stored_family,
 )
 from onnxpress.passes.quantize.levels import Kind, Layout
-from onnxpress.passes.quantize.low_bit_weights import LARGE, blocks_of, low_bit_weight, often_rows
+from onnxpress.passes.quantize.low_bit_weights import (
+    LARGE,
+    blocks_of,
+    is_centred,
+    low_bit_weight,
+    often_rows,
+)
 from onnxpress.passes.quantize.low_bits import LowBitForm
 from onnxpress.passes.quantize.unpacking import integer_nodes_bytes, nodes_bytes, write_low_bits
 from onnxpress.passes.quantize.writing import write_stored, write_weight_only
@@ -135,7 +141,8 @@ class StoredForms:
             return served, []
         low: list[Candidate] = []
         often = len(often_rows(context, weight))
-        for forms in self._packed(context):
+        for plain in self._packed(context):
+            forms = [replace(f, centred=is_centred(context, weight, f)) for f in plain]
             more = {form: _saved(weight, form, often) - of_bytes.saved_bytes for form in forms}
             best = self._fitting(
                 context, weight, more, lambda form: low_bit_weight(context, weight, form).error

@@ -2,10 +2,10 @@
 
 bytes → Cast → Gather of a table with what the parts of each byte stand for → Cast → Reshape to
 blocks → Mul with the steps → Reshape to the weight. Codes of more than one plane are added up, zero
-points are unpacked likewise and subtracted, and what blocks were filled up with is cut off. Codes
-of levels that are in a table stay whole numbers and are looked up in it by a second Gather. All of
-it is of constants, so that onnxruntime does it once, and the kernels and their speed stay as they
-were.
+points are unpacked likewise and subtracted, what rows have in common is added, and what blocks were
+filled up with is cut off. Codes of levels that are in a table stay whole numbers and are looked up
+in it by a second Gather. All of it is of constants, so that onnxruntime does it once, and the
+kernels and their speed stay as they were.
 """
 
 from collections.abc import Sequence
@@ -28,6 +28,8 @@ _NODES_BYTES = 1000
 """Of the nodes and small constants of a weight, about."""
 _LOOK_UP_BYTES = 400
 """Of the nodes that look levels up, beside what these take."""
+_COMMON_BYTES = 250
+"""Of the node that adds what rows have in common, beside the numbers."""
 _ROUNDING_BYTES = 250
 """Of the nodes that round to a kernel's integers."""
 _SLICE_WITH_INPUTS = 10
@@ -117,7 +119,8 @@ class _Nodes:
 def nodes_bytes(form: LowBitForm) -> int:
     """What unpacks a weight, with the tables that it may share with others."""
     looked_up = 0 if form.kind == "uniform" else _LOOK_UP_BYTES
-    return _NODES_BYTES * len(list(planes(form.bits))) + table_bytes(form.bits) + looked_up
+    common = _COMMON_BYTES if form.centred else 0
+    return _NODES_BYTES * len(list(planes(form.bits))) + table_bytes(form.bits) + looked_up + common
 
 
 def integer_nodes_bytes(form: LowBitForm) -> int:
@@ -198,6 +201,12 @@ def _numbers(
         steps = np.asarray(blocks.stored(low.steps[:, :, None])).reshape(one)
         scales = write.node("Mul", [write.cast(write.constant("steps", steps), dtype), scales])
     value = write.node("Mul", [value, scales])
+    if low.common is not None:
+        # Of all rows, in the order of blocks; what these are filled up with is cut off below.
+        common = blocks.filled(low.common[None])
+        shape_of_one = (1, blocks.count, blocks.size, *[1] * len(one[3:]))
+        mean = write.constant("common", common.reshape(shape_of_one).astype(dtype.numpy()))
+        value = write.node("Add", [value, mean])
     length = blocks.count * blocks.size
     if length != blocks.columns:
         outputs = blocks.stored_shape[3:]

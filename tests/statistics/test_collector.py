@@ -79,7 +79,8 @@ def check_alike(found: Statistics, whole: Statistics) -> None:
         for field in fields(layer):
             one, other = getattr(layer, field.name), getattr(found.layers[name], field.name)
             assert (one is None) == (other is None), field.name
-            if one is not None:
+            # What halves tell is another estimate of the same (`test_sampling`).
+            if one is not None and "noise" not in field.name:
                 # Sums in another order, of float32 numbers.
                 np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6, err_msg=field.name)
 
