@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from onnxpress.contract import Pass
+from onnxpress.conversion import stored_again, with_float_weights
 from onnxpress.data import Samples, load_samples
 from onnxpress.pool import Pool
 from onnxpress.runtime import Array, Session
@@ -45,11 +46,14 @@ class PressPass(ir.passes.FunctionalPass):
         samples = None
         if self._calibration is not None:
             samples = load_samples(self._calibration, Session(model).inputs)
-        context = self._pool.context(model, self._target, samples, seed=self._seed)
+        context = self._pool.context(
+            with_float_weights(model), self._target, samples, seed=self._seed
+        )
         offer = self._pool.offer(context)
         if offer.failures:
             raise offer.failures[0]
         decisions = strongest(self._pool, context, offer)
         if not decisions:
             return ir.passes.PassResult(model.clone(), modified=False)
-        return ir.passes.PassResult(self._pool.rewrite(context, decisions), modified=True)
+        rewritten = self._pool.rewrite(context, decisions)
+        return ir.passes.PassResult(stored_again(rewritten), modified=True)

@@ -32,6 +32,7 @@ from onnxpress.graph import Names, graphs_of, name_nodes_apart
 from onnxpress.guard import difference, read_only, snapshot
 from onnxpress.memory import collected_rarely
 from onnxpress.statistics import Observations
+from onnxpress.storage import round_to_storage
 
 __all__ = [
     "Offer",
@@ -181,6 +182,8 @@ def rewritten(pass_: Pass, context: Context, decisions: Sequence[Decision]) -> i
     if touched is not None:
         raise PassError(pass_.name, "rewrite changed the weight of a layer that is kept", touched)
     name_nodes_apart(model)
+    if not context.draft:
+        round_to_storage(model)
     return model
 
 

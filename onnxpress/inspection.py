@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxpress import model_file, registry
-from onnxpress.conversion import opened_file, settle_weights, with_own_names
+from onnxpress.conversion import opened_file, settle_weights, with_float_weights, with_own_names
 from onnxpress.data import Data, load_samples
 from onnxpress.errors import ModelError
 from onnxpress.gains import predicted_times
@@ -73,9 +73,10 @@ def inspect_model(
     passes, problems = registry.default_passes()
     weights_bytes = model_file.weight_bytes(original)
     large = weights_bytes > _READ_BYTES
+    given = original if large else with_float_weights(original)
     nothing = nothing_to_compress(original)
     refusal = _refusal(file, original, weights_bytes)
-    model = original if nothing or refusal else simplified(original, passes, chosen)
+    model = given if nothing or refusal else simplified(given, passes, chosen)
     lossy = [] if nothing else [p for p in passes if p.stage.loses]
     found = (
         [Potential(p.name, p.by_name_only, reasons=((_UNASKED, 1),)) for p in lossy]
@@ -86,7 +87,7 @@ def inspect_model(
     layers = find_layers(model)
     weights = beside(layers, find_stored(model, layers))
     operators = Counter(node.op_type for node in original.graph.all_nodes())
-    sites = selectable_sites(model, original)
+    sites = selectable_sites(model, given)
     numbers = _UNREAD if large else odd_numbers(original)
     unrun = "" if data is None else _too_large_to_run(original)
     largest = sorted(weights, key=lambda layer: -layer.nbytes)[:10]

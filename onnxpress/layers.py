@@ -30,6 +30,7 @@ from onnxpress.recurrent import (
     recurrent_multiply_adds,
 )
 from onnxpress.spill import kept
+from onnxpress.storage import stored_bytes
 
 __all__ = [
     "FLOAT_TYPES",
@@ -136,9 +137,8 @@ class Layer:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the weight as stored."""
-        assert self.weight.const_value is not None
-        return self.weight.const_value.nbytes
+        """Bytes of the weight in the file."""
+        return stored_bytes(self.weight)
 
     @property
     def groups(self) -> int:

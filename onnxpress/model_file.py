@@ -8,7 +8,7 @@ import hashlib
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +34,13 @@ from onnxpress.output_file import FileSet, check_output, place_of
 from onnxpress.referring import Referring, is_small, referring_to
 from onnxpress.soundness import bodies, require_sound
 from onnxpress.spill import Spill
+from onnxpress.storage import stored_bytes
 from onnxpress.streaming import whole_bytes, write_whole
 
 __all__ = [
     "digest",
     "file_bytes",
+    "held_bytes",
     "load",
     "parsed",
     "referring",
@@ -271,13 +273,20 @@ def _own_names(graph: onnx.GraphProto) -> set[str]:
 
 
 def weight_bytes(model: ir.Model) -> int:
-    """Bytes of all initializers and constants, those of subgraphs included."""
+    """Bytes in a file of all initializers and constants, those of subgraphs included."""
+    return _bytes_of(model, stored_bytes)
+
+
+def held_bytes(model: ir.Model) -> int:
+    """As `weight_bytes`, as they are in memory: what a file holds in half is float32 there."""
+    return _bytes_of(model, lambda value: value.const_value.nbytes if value.const_value else 0)
+
+
+def _bytes_of(model: ir.Model, size: Callable[[ir.Value], int]) -> int:
     total = 0
     for graph in graphs_of(model.graph):
         total += sum(
-            value.const_value.nbytes
-            for value in graph.initializers.values()
-            if value.const_value is not None
+            size(value) for value in graph.initializers.values() if value.const_value is not None
         )
         # `as_tensor` looks at every property of a tensor to see whether it is one.
         total += sum(
@@ -354,7 +363,7 @@ def save(
     check_output(target)
     place = place_of(target)
     unneeded = data_left_by(place, read_from(model))
-    if not external_data and weight_bytes(model) < PROTOBUF_LIMIT_BYTES:
+    if not external_data and held_bytes(model) < PROTOBUF_LIMIT_BYTES:
         with files.stage(target) as temporary, temporary.open("wb") as stream:
             write_whole(in_memory(model, but_large=True), stream)
     else:
@@ -406,7 +415,7 @@ def whole_size(model: ir.Model) -> int:
 
 def _is_light(model: ir.Model) -> bool:
     """Whether serializing the model takes less than a clone of every node."""
-    return is_small(weight_bytes(model)) and is_in_memory(model)
+    return is_small(held_bytes(model)) and is_in_memory(model)
 
 
 def referring(model: ir.Model) -> Referring:

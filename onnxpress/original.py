@@ -14,7 +14,6 @@ from onnxpress import model_file
 from onnxpress.conversion import (
     convert_shapes,
     settle_weights,
-    with_float_weights,
     with_own_names,
 )
 from onnxpress.data import (
@@ -159,7 +158,7 @@ def opened(original: Original, recipe: Recipe, threads: int) -> Original:
     except ModelError:
         if not custom_operators(original.model):
             raise
-    return replace(original, model=with_float_weights(fixed), session=session)
+    return replace(original, model=fixed, session=session)
 
 
 def custom_operators(model: ir.Model) -> list[str]:

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from onnxpress.blockwise import Blockwise, recorded
 from onnxpress.brief_names import briefly_named
 from onnxpress.contract import Stage
-from onnxpress.conversion import fix_shapes
+from onnxpress.conversion import fix_shapes, stored_again, with_float_weights
 from onnxpress.errors import UsageError
 from onnxpress.judge import Evaluator, judgement
 from onnxpress.lossless import lossless
@@ -83,6 +83,7 @@ def without_room(
     if recipe.conversion.shapes:
         model = fix_shapes(model, recipe.conversion.shapes)
     spill(model)
+    model = with_float_weights(model)
     require_selected(recipe, model, load_target(recipe.target))
     refusal = _refusal_of(original, model)
     means = Blockwise(most_bytes, request.threads, request.progress)
@@ -98,6 +99,7 @@ def without_room(
     def followed(samples: RunsByBlocks) -> tuple[list[StageResult], ir.Model, Validation | None]:
         stages = _stages(model, original, plan, request, samples, refusal)
         final = (stages[-1].model if stages else model).clone()
+        final = stored_again(final)
         if any(stage.lost for stage in stages):
             final = briefly_named(final, original.model)
         return stages, final, None if judge is None else _judged(judge, final, means)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from onnxpress import model_file
 from onnxpress.contract import Stage
+from onnxpress.conversion import with_float_weights
 from onnxpress.data import Samples
 from onnxpress.errors import NoSamplesError
 from onnxpress.judge import Budget, Evaluator
@@ -82,6 +83,7 @@ def prepared(request: Request) -> Prepared | Result:
     most_bytes = memory_budget(request.max_memory)
     if needed_bytes(given.model) > most_bytes:
         return _strict(without_room(given, plan, request, most_bytes, started), request)
+    given = replace(given, model=with_float_weights(given.model))
     require_selected(plan.recipe, given.model, target)
     request.progress(Progress("simplifying"))
     original = opened(given, plan.recipe, request.threads)

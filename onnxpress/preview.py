@@ -12,7 +12,7 @@ from typing import Any
 
 from onnxpress.constraints import Constraints
 from onnxpress.contract import Pass
-from onnxpress.conversion import convert_shapes
+from onnxpress.conversion import convert_shapes, with_float_weights
 from onnxpress.data import random_samples
 from onnxpress.errors import DataError, UsageError
 from onnxpress.gains import predicted_times
@@ -55,10 +55,12 @@ def preview(request: Request) -> dict[str, Any]:
     plan = planned(request, given.digest)
     given = settled(given, plan.recipe.overridable)
     target = load_target(plan.recipe.target)
+    large = needed_bytes(given.model) > memory_budget(request.max_memory)
+    if not large:
+        given = replace(given, model=with_float_weights(given.model))
     require_selected(plan.recipe, given.model, target)
     given = replace(given, model=convert_shapes(given.model, plan.recipe.conversion))
     sets = load_sets_unrun(request, given.model, plan.recipe, choosing=True)
-    large = needed_bytes(given.model) > memory_budget(request.max_memory)
     session = None if large else opened(given, plan.recipe, request.threads).session
     feeds = [] if session is None else _feeds(session, sets, given, request.seed)
     answers = [session.run(feed) for feed in feeds] if session is not None else []

@@ -17,6 +17,7 @@ from onnxpress.graph import bodies, graphs_of, is_standard
 from onnxpress.layers import FLOAT_TYPES, Layer, Use, find_layers
 from onnxpress.recurrent import BIAS, is_recurrent
 from onnxpress.scale_axes import Axes, final_uses, is_known_domain, preferred_axes
+from onnxpress.storage import stored_bytes
 
 __all__ = ["LEAST_BYTES", "StoredWeight", "beside", "find_stored"]
 
@@ -77,9 +78,8 @@ class StoredWeight:
 
     @property
     def nbytes(self) -> int:
-        """As stored."""
-        assert self.weight.const_value is not None
-        return self.weight.const_value.nbytes
+        """In the file."""
+        return stored_bytes(self.weight)
 
     @property
     def array(self) -> npt.NDArray[np.floating]:

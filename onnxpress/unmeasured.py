@@ -7,7 +7,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from onnxpress.contract import Stage
-from onnxpress.conversion import Conversion
+from onnxpress.conversion import Conversion, stored_again
 from onnxpress.errors import ModelError
 from onnxpress.lossless import lossless
 from onnxpress.original import Original, custom_operators
@@ -90,6 +90,7 @@ def _unmeasured(
             model = stages[-1].model
         else:
             stages.append(StageResult(stage.pass_, model, note=note))
+    model = stored_again(model)
     final = stamped(original, model, recipe, stages)
     grown = kept_small(model, original.model, original.nbytes)
     said = (original.note, odd_numbers(original.model), grown)

@@ -8,7 +8,7 @@ from onnxpress.conversion.convert import (
     convert_shapes,
     require_half,
 )
-from onnxpress.conversion.half_weights import with_float_weights
+from onnxpress.conversion.half_weights import stored_again, with_float_weights
 from onnxpress.conversion.halving import samples_to_choose_by
 from onnxpress.conversion.node_names import opened_file, with_own_names
 from onnxpress.conversion.opset import change_opset, newest_opset
@@ -30,6 +30,7 @@ __all__ = [
     "require_half",
     "samples_to_choose_by",
     "settle_weights",
+    "stored_again",
     "with_float_weights",
     "with_own_names",
     "write_ort",

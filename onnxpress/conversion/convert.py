@@ -17,6 +17,7 @@ from onnxpress.conversion.shapes import fix_shapes
 from onnxpress.errors import ModelError, UsageError, nearest
 from onnxpress.graph import standard_opset
 from onnxpress.runtime import Feed, Session, seen_by_providers
+from onnxpress.storage import note_storage, storage_of
 from onnxpress.targets import Target, load_target
 
 __all__ = [
@@ -136,14 +137,20 @@ def convert_form(
         )
     if asked.float16 == "no":
         again = stored_again(current)
-        if again is not current and _difference(current, again, feeds[:_COMPARED]) is None:
+        reason = None if again is current else _difference(current, again, feeds[:_COMPARED])
+        if reason is None:
             current = again
+        else:
+            notes.append(f"storing weights in half again: not done: {reason} [C001]")
     elif asked.float16 == "storage":
         current, found = stored(current, target, feeds)
         notes += found
     else:
         current, found = halved(current, target, feeds, observe)
         notes += found
+    if storage_of(current.graph) is not None:
+        current = current.clone()
+        note_storage(current, None)
     dynamic = dynamic_inputs(current)
     if target.static_shapes and dynamic:
         notes.append(

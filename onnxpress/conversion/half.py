@@ -16,7 +16,7 @@ from onnxpress.beyond_ir import from_proto, to_proto
 from onnxpress.conversion.precision import Flow, Place, Slot, Unit, flow_of
 from onnxpress.errors import ModelError, brief
 from onnxpress.graph import Names, add_initializer, graphs_of, insert_behind, name_nodes_apart
-from onnxpress.model_file import PROTOBUF_LIMIT_BYTES, weight_bytes
+from onnxpress.model_file import PROTOBUF_LIMIT_BYTES, held_bytes
 
 __all__ = [
     "_drop_round_trips",
@@ -44,7 +44,7 @@ def refusal(model: ir.Model) -> str | None:
     mixed = sorted(operators & set(_INTEGERS))
     if mixed:
         return f"the model computes in integers already ({mixed[0]})"
-    if weight_bytes(model) >= PROTOBUF_LIMIT_BYTES:
+    if held_bytes(model) >= PROTOBUF_LIMIT_BYTES:
         return "the model is larger than 2 GB"
     if model.functions:
         return "the model has functions; simplify puts them in line"

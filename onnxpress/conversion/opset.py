@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxpress.beyond_ir import from_proto, to_proto
 from onnxpress.graph import standard_opset
-from onnxpress.model_file import PROTOBUF_LIMIT_BYTES, weight_bytes
+from onnxpress.model_file import PROTOBUF_LIMIT_BYTES, held_bytes
 
 __all__ = ["change_opset", "newest_opset", "raise_opset"]
 
@@ -45,7 +45,7 @@ def change_opset(model: ir.Model, version: int) -> tuple[ir.Model, str | None]:
         )
     if next(iter(model.graph.subgraphs()), None) is not None or model.functions:
         return model, f"{refused}: the model has subgraphs or functions"
-    if weight_bytes(model) >= PROTOBUF_LIMIT_BYTES:
+    if held_bytes(model) >= PROTOBUF_LIMIT_BYTES:
         return model, f"{refused}: the model is larger than 2 GB"
     try:
         converted = onnx.version_converter.convert_version(to_proto(model), version)

@@ -21,6 +21,7 @@ from annotated_types import Interval
 from onnxpress.contract import Candidate, Context, Decision, Pass, Proposal, Skip, Stage, setting
 from onnxpress.graph import Names, add_initializer, constant, replace_initializer, standard_opset
 from onnxpress.pieces import pieces
+from onnxpress.storage import store_as, stored_bytes
 
 __all__ = ["Pack"]
 
@@ -60,10 +61,10 @@ class Pack(Pass):
             array = constant(value)
             if array is None or value.dtype not in _TYPES or value.is_graph_output():
                 continue
-            whole = array.nbytes
+            whole = stored_bytes(value)
             background = _background(array)
             kept = sum(int(np.count_nonzero(piece != background)) for piece in pieces(array))
-            packed = -(-array.size // 8) + kept * array.itemsize + _NODES_BYTES
+            packed = -(-array.size // 8) + kept * whole // max(array.size, 1) + _NODES_BYTES
             if whole - packed > self.least_gain * whole:
                 candidate = Candidate(
                     saved_bytes=whole - packed, family="bit_mask", keeps_kernels=True
@@ -114,6 +115,7 @@ def _expand(names: Names, graph: ir.Graph, name: str) -> None:
 
     whole_mask = add_initializer(names, graph, f"{name}_mask", mask)
     values = add_initializer(names, graph, f"{name}_values", table, weight.dtype)
+    store_as(values, weight)
     shifts = shared("shifts", np.arange(8, dtype=np.uint8))
     shifted = node("BitShift", [whole_mask, shifts], [ir.AttrString("direction", "RIGHT")])
     bits = node("Mod", [shifted, shared("two", np.asarray(2, np.uint8))])
