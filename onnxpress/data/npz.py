@@ -80,6 +80,12 @@ def _require_plausible(path: Path) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
+    # What is neither an archive nor an array NumPy takes for a pickle, which it offers to run.
+    if isinstance(error, ValueError) and "pickle" in str(error):
+        return (
+            f"{path}: is no zip archive of arrays, as numpy.savez_compressed writes, but something "
+            "else (text, a pickle, the pointer of a file that was not fetched) [D008]"
+        )
     return (
         f"{path}: cannot be read as a .npz file of arrays ({error}); write it with "
         "numpy.savez_compressed [D008]"

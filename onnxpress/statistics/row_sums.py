@@ -24,6 +24,10 @@ BUFFER_ROWS = 1024
 BUFFER_BYTES = 2_000_000
 """Of one layer: rows of wide depthwise layers are long, and there are many layers."""
 
+_WIDE = 1e15
+"""Products of larger numbers, as those that stand for what is missing (1e20, 9.97e36), are summed
+in 64 bits: beyond 3.4e38 32 bits end."""
+
 _Sums = npt.NDArray[np.float64]
 
 
@@ -120,8 +124,11 @@ class RowSums:
         self._rows += len(rows)
         self._sum = self._sum + _total(rows)
         # Of the padding, too, which the tensor itself does not hold.
-        self._minimum = np.minimum(self._minimum, rows.min(axis=0))
-        self._maximum = np.maximum(self._maximum, rows.max(axis=0))
+        low, high = rows.min(axis=0), rows.max(axis=0)
+        self._minimum = np.minimum(self._minimum, low)
+        self._maximum = np.maximum(self._maximum, high)
+        if max(-low.min(), high.max()) > _WIDE:
+            rows = rows.astype(np.float64)
         grouped = rows.transpose(1, 0, 2)
         whole = self._wants_gram and self._shape[1] <= GRAM_LIMIT
         tiles = _tiles(*self._shape) if self._wants_gram and not whole else 0

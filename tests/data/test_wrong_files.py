@@ -60,6 +60,13 @@ def test_file_of_another_kind_is_named_in_place_of_a_model(
         model_file.load(tmp_path / name)
 
 
+def test_text_with_the_name_of_an_archive_is_not_offered_to_be_run(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid")
+    with pytest.raises(DataError, match=r"a\.npz: is no zip archive of arrays.*\[D008\]") as caught:
+        load_samples(tmp_path / "a.npz", [ROW])
+    assert "allow_pickle" not in str(caught.value)
+
+
 def test_model_that_is_cut_off_is_said_to_be_incomplete(linear_model: Path) -> None:
     content = linear_model.read_bytes()
     linear_model.write_bytes(content[: len(content) // 2])

@@ -7,7 +7,7 @@ import pytest
 from generated import initialized
 
 from onnxpress.contract import LayerStatistics
-from onnxpress.data import random_samples
+from onnxpress.data import Samples, random_samples
 from onnxpress.layers import find_layers
 from onnxpress.runtime import Session
 from onnxpress.statistics import Observations, Statistics, collect, kept_on_disk, row_sums
@@ -79,3 +79,16 @@ def test_tiles_are_kept_in_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         assert found["w"].gram is None
         np.testing.assert_array_equal(np.asarray(found["w"].tiles), tiles)
         assert found["v"].tiles is None
+
+
+def test_sums_over_numbers_that_stand_for_what_is_missing_are_finite() -> None:
+    model = initialized(WIDE, seed=1)
+    x = np.random.default_rng(0).standard_normal((6, 1, 24)).astype(np.float32)
+    x[2, 0, 3] = 1e20
+    layers = find_layers(model)
+    wanted = Observations(layers=frozenset(layer.name for layer in layers), gram=True)
+    found = collect(model, layers, Samples(tuple({"x": row} for row in x), None, "made"), wanted)
+    rows = x[:, 0].astype(np.float64)
+    gram = found.layers["w"].gram
+    assert gram is not None
+    np.testing.assert_allclose(gram[0], rows.T @ rows / 6, rtol=1e-6)
