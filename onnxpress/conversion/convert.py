@@ -37,9 +37,6 @@ _COMPARED = 2
 """Samples on which a change of form is compared with the model before it."""
 _LEAST_DB = 60.0
 """Another opset or another way to write the same may change the order of sums, no more."""
-_ROUNDED_DB = 46.0
-"""What is folded into weights that came in half is rounded to half anew: each number keeps 66 dB at
-least, and the errors of a hundred layers add up to this."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +137,7 @@ def convert_form(
         )
     if asked.float16 == "no":
         again = stored_again(current)
-        few = feeds[:_COMPARED]
-        reason = None if again is current else _difference(current, again, few, _ROUNDED_DB)
+        reason = None if again is current else _difference(current, again, feeds[:_COMPARED])
         if reason is None:
             current = again
         else:
@@ -239,16 +235,14 @@ def _pooled_by_window(model: ir.Model) -> tuple[ir.Model, str | None]:
     return (changed if pool_by_window(changed) else model), None
 
 
-def _difference(
-    before: ir.Model, after: ir.Model, feeds: Sequence[Feed], least_db: float = _LEAST_DB
-) -> str | None:
+def _difference(before: ir.Model, after: ir.Model, feeds: Sequence[Feed]) -> str | None:
     """Why `after` may not stand for `before`, or `None`."""
     try:
         first, second = Session(before), Session(after)
         for feed in feeds:
             wanted, found = first.run(feed), second.run(feed)
             for name, array in wanted.items():
-                if not _same(array, found[name], least_db):
+                if not _same(array, found[name]):
                     return f"output {name} changes"
     except ModelError as error:
         return str(error)
