@@ -40,6 +40,7 @@ from onnxpress.memory import collected_rarely
 from onnxpress.pinning import NO_PINS, Pins, kept_from, permitted_offer, pinned
 from onnxpress.refinement import refitted
 from onnxpress.statistics import Observations, Statistics, collect
+from onnxpress.storage import round_to_storage
 from onnxpress.targets import Target
 
 __all__ = ["Observe", "Pool", "PoolOffer", "pools_of"]
@@ -130,6 +131,9 @@ class Pool:
             prepared = clone = model.clone()
         for pass_ in self.passes:
             prepared = prepared_by(pass_, prepared)
+        if self.stage != Stage.LOSSLESS:
+            # What changes no answer is compared as it computes; from here on as it will be stored.
+            round_to_storage(prepared)
         context = Context(prepared, target, seed=seed)
         if observe is not None and prepared is clone:
             statistics = observe(context, self.passes)

@@ -2,8 +2,9 @@
 
 A model of such a file is worked on with the float32 weights that its Casts give
 (`conversion.half_weights`), and every graph of it carries a `HalfStorage` in its `meta`, which
-clones share. What passes write is rounded at once to what half holds, so that what is tried and
-judged is what will be written, and weights are counted as the file will hold them.
+clones share. Before passes that lose something see the model, and behind each of their rewrites,
+its weights are rounded to what half holds, so that what is tried and judged is what will be
+written; and weights are counted as the file will hold them.
 
 Rounding to half (11 bits of fraction) leaves about 73 dB of a weight. What is beyond its range is
 divided by a power of two, which is exact; where a weight's own range is too wide for that, bfloat16

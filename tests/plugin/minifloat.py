@@ -7,6 +7,7 @@ loads the model: the file is smaller; memory, kernels and speed stay as they wer
 ONNX operator Cast (8-bit floats since opset 19); the 8-bit format is arXiv 2209.05433's E4M3.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -222,7 +223,7 @@ def fit(context: Context, layer: Layer, family: str) -> Fitted:
 
 def candidate_of(context: Context, layer: Layer, family: str) -> Candidate:
     """What a format saves and loses."""
-    stored = layer.nbytes // layer.dtype.itemsize * FORMATS[family].type.itemsize
+    stored = math.prod(layer.shape) * FORMATS[family].type.itemsize
     return Candidate(
         {"corrected": moments_of(context, layer) is not None},
         predicted_error=fit(context, layer, family).error,
