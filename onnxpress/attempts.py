@@ -48,6 +48,7 @@ from onnxpress.stages import (
     run_stages,
 )
 from onnxpress.statistics.magnitudes import observe_magnitudes
+from onnxpress.storage import storage_of
 from onnxpress.validation import Validation, check_model
 
 __all__ = [
@@ -376,7 +377,7 @@ def attempt_of(run: Run, variant: Variant, timed: Latency | None = None) -> Atte
     """Run the stages, measure and time what comes out, where its time is not known."""
     model, stages = run_stages(run, variant)
     evaluator = run.evaluator
-    half = run.recipe.conversion.float16 != "no"
+    half = run.recipe.conversion.float16 != "no" or storage_of(model.graph) is not None
     given = evaluator.samples.feeds
     feeds = samples_to_choose_by(model, given) if half else given[:_COMPARED]
     current, notes = convert_form(

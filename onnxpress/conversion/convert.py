@@ -9,11 +9,12 @@ import onnx_ir as ir
 
 from onnxpress.conversion.half import strip_casts
 from onnxpress.conversion.half_range import Magnitudes
-from onnxpress.conversion.half_weights import stored_again
+from onnxpress.conversion.half_weights import chosen_again
 from onnxpress.conversion.halving import halved, stored
 from onnxpress.conversion.opset import change_opset
 from onnxpress.conversion.rewrites import drop_performed_activations, pool_by_window
 from onnxpress.conversion.shapes import fix_shapes
+from onnxpress.enumeration import few
 from onnxpress.errors import ModelError, UsageError, nearest
 from onnxpress.graph import standard_opset
 from onnxpress.runtime import Feed, Session, seen_by_providers
@@ -136,12 +137,8 @@ def convert_form(
             f"opset {wanted} is newer than the {target.maximum_opset} of {target.name} [C002]"
         )
     if asked.float16 == "no":
-        again = stored_again(current)
-        reason = None if again is current else _difference(current, again, feeds[:_COMPARED])
-        if reason is None:
-            current = again
-        else:
-            notes.append(f"storing weights in half again: not done: {reason} [C001]")
+        current, found = _stored_again(current, feeds)
+        notes += found
     elif asked.float16 == "storage":
         current, found = stored(current, target, feeds)
         notes += found
@@ -159,6 +156,22 @@ def convert_form(
             f"{' '.join(_options(current, dynamic))} (1 stands for what is not known) [C003]"
         )
     return current, notes
+
+
+def _stored_again(model: ir.Model, feeds: Sequence[Feed]) -> tuple[ir.Model, list[str]]:
+    """A model that came with weights in half in that form again, and what its user should know."""
+    try:
+        made, costly = chosen_again(model, feeds)
+    except ModelError as error:
+        return model, [f"storing weights in half again: not done: {error} [C001]"]
+    if not costly:
+        return made, []
+    note = (
+        f"{len(costly)} {'weight' if len(costly) == 1 else 'weights'} of what came in half "
+        f"{'stays' if len(costly) == 1 else 'stay'} in float32, as rounding again what was folded "
+        f"into {'it' if len(costly) == 1 else 'them'} would lose too much: {few(costly)} [C001]"
+    )
+    return made, [note]
 
 
 _Step = Callable[[ir.Model], tuple[ir.Model, str | None]]

@@ -31,11 +31,13 @@ class Stored:
         name: the weight's.
         form: `float16`, `scaled float16`, `bfloat16`, or empty where it stays in float32.
         reason: why it is not plain float16; empty where it is.
+        exact: whether nothing was rounded.
     """
 
     name: str
     form: str
     reason: str = ""
+    exact: bool = False
 
 
 def stored_in_half(
@@ -60,7 +62,8 @@ def stored_in_half(
             array = value.const_value.numpy()
             form = half_form(array, bfloat16=wide)
             reason = "" if form is not None and form.kind == "float16" else _range(array)
-            found.append(Stored(value.name or "", "" if form is None else form.kind, reason))
+            kind, exact = ("", False) if form is None else (form.kind, form.exact)
+            found.append(Stored(value.name or "", kind, reason, exact))
             if form is not None:
                 _write(names, graph, value, form)
     return copy, tuple(found)
@@ -79,19 +82,20 @@ def _range(array: npt.NDArray[np.generic]) -> str:
 
 
 def chosen_storage(
-    model: ir.Model, feeds: Sequence[Feed]
+    model: ir.Model, feeds: Sequence[Feed], *, storage: HalfStorage | None = None
 ) -> tuple[ir.Model, tuple[Stored, ...], dict[str, float]]:
     """As `stored_in_half`, without the weights that lose too much, and what dB each leaves alone.
 
     Args:
         model: not changed.
         feeds: samples to choose by; without any all weights are taken.
+        storage: which weights; `None`: all that have more than one axis.
 
     Raises:
         ModelError: onnxruntime cannot run the model or what was made of it.
     """
-    made, found = stored_in_half(model)
-    everything = [weight.name for weight in found if weight.form]
+    made, found = stored_in_half(model, storage=storage)
+    everything = [weight.name for weight in found if weight.form and not weight.exact]
     if not feeds or not everything:
         return made, found, {}
     sizes = {name: tensor.nbytes for name, tensor in _tensors(model).items()}
@@ -100,11 +104,11 @@ def chosen_storage(
         return without(set(everything).difference(names), some)
 
     def without(names: Collection[str], some: Sequence[Feed]) -> Answers:
-        return answers(Session(stored_in_half(model, names)[0]), some)
+        return answers(Session(stored_in_half(model, names, storage=storage)[0]), some)
 
     wanted = answers(Session(model), feeds)
     costly, _ = left_out(everything, changed, without, wanted, feeds, AIM_DB, sizes.__getitem__)
-    made, found = stored_in_half(model, costly)
+    made, found = stored_in_half(model, costly, storage=storage)
     return made, found, {name: decibels(part) for name, part in costly.items()}
 
 

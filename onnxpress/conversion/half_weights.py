@@ -12,8 +12,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
-from onnxpress.conversion.half_storage import stored_in_half
+from onnxpress.conversion.half_storage import chosen_storage
 from onnxpress.graph import Names, graphs_of, is_standard
+from onnxpress.runtime import Feed
 from onnxpress.spill import kept
 from onnxpress.storage import (
     LEAST_BYTES,
@@ -23,7 +24,7 @@ from onnxpress.storage import (
     storage_of,
 )
 
-__all__ = ["stored_again", "with_float_weights"]
+__all__ = ["chosen_again", "stored_again", "with_float_weights"]
 
 _HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _MOVING = frozenset(["Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten"])
@@ -56,12 +57,28 @@ def with_float_weights(model: ir.Model) -> ir.Model:
 
 def stored_again(model: ir.Model) -> ir.Model:
     """A model that came with weights in half, with what is float32 in half."""
+    return chosen_again(model, ())[0]
+
+
+def chosen_again(model: ir.Model, feeds: Sequence[Feed]) -> tuple[ir.Model, tuple[str, ...]]:
+    """As `stored_again`, without the weights in which folding left more than half holds.
+
+    Args:
+        model: not changed; the model itself is given back where it did not come so.
+        feeds: samples to choose by; without any all weights are stored.
+
+    Returns:
+        The model, and names of weights that stay in float32.
+
+    Raises:
+        ModelError: onnxruntime cannot run the model or what was made of it.
+    """
     storage = storage_of(model.graph)
     if storage is None:
-        return model
-    made, _ = stored_in_half(model, storage=storage)
+        return model, ()
+    made, _, costly = chosen_storage(model, feeds, storage=storage)
     note_storage(made, None)
-    return made
+    return made, tuple(costly)
 
 
 def _all_graphs(model: ir.Model) -> Sequence[ir.Graph | ir.Function]:
