@@ -25,7 +25,6 @@ from onnxpress.contract import (
     Proposal,
     Quota,
     Skip,
-    Stage,
     TimingSubgraph,
 )
 from onnxpress.errors import OnnxpressError, OutputError, PassError, RecipeError, UsageError
@@ -183,7 +182,7 @@ def rewritten(pass_: Pass, context: Context, decisions: Sequence[Decision]) -> i
     if touched is not None:
         raise PassError(pass_.name, "rewrite changed the weight of a layer that is kept", touched)
     name_nodes_apart(model)
-    if pass_.stage != Stage.LOSSLESS and not context.draft:
+    if pass_.stage.loses and not context.draft:
         round_to_storage(model)
     return model
 

@@ -131,7 +131,7 @@ class Pool:
             prepared = clone = model.clone()
         for pass_ in self.passes:
             prepared = prepared_by(pass_, prepared)
-        if self.stage != Stage.LOSSLESS:
+        if self.stage.loses:
             # What changes no answer is compared as it computes; from here on as it will be stored.
             round_to_storage(prepared)
         context = Context(prepared, target, seed=seed)

@@ -149,7 +149,7 @@ def float8_weight(context: Context, layer: Layer, family: str) -> Float8Weight:
         grouped = steps.reshape(len(goal.gram), -1, steps.shape[1]).astype(np.float32)
         own = np.zeros((*grouped.shape[:2], 1), np.int64)
         grid = LevelGrid(levels[None], own, grouped)
-        fitted = Compensation.of(goal.gram, goal.shares).fitted(
+        fitted = Compensation.of(goal.gram).fitted(
             np.asarray(tiled(goal.weights, goal.tiles), np.float64),
             grid,
             keep_zeros=goal.keeps_zeros,

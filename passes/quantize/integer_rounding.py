@@ -14,7 +14,6 @@ from onnxpress.passes.quantize.rounding import Compensation, round_compensated
 from onnxpress.passes.quantize.tiles import gram_of, tiled, untiled
 from onnxpress.passes.quantize.weights import QuantizedWeight
 from onnxpress.pieces import row_blocks
-from onnxpress.reconstruction import shrinkage
 
 __all__ = ["Rounded", "judged_integers", "rounded_by_rows", "rounded_to"]
 
@@ -70,7 +69,6 @@ def _compensated(
         np.tile(scales, goal.tiles),
         gram,
         highest,
-        shares=goal.shares,
         keep_zeros=goal.keeps_zeros,
     )
     return untiled(found, goal.tiles).astype(np.int8)
@@ -148,8 +146,7 @@ def rounded_by_rows(
     # For errors, which are added up and compared, single precision is enough, of numbers near 1.
     size = max(float(moments.second_moment.mean()), float(np.finfo(np.float64).tiny))
     single, inputs = (np.asarray(g / size, np.float32) for g in (gram, raw))
-    shares = shrinkage(gram, moments.centred_noise if biased else moments.noise)
-    compensation = None if context.draft else Compensation.of(gram, shares)
+    compensation = None if context.draft else Compensation.of(gram)
     integers = np.empty(matrix.shape, np.int8)
     offset = np.zeros(len(matrix))
     lost = energy = 0.0

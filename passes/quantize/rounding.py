@@ -199,7 +199,6 @@ def round_compensated(
     gram: Float64,
     highest: int,
     *,
-    shares: Float64 | None = None,
     keep_zeros: bool = False,
 ) -> Float32:
     """Integers in [-highest, highest] whose scaled error weighs least under `gram`.
@@ -210,14 +209,12 @@ def round_compensated(
         gram: `[groups, in, in]` E[xxᵀ] of the layer's inputs, centred where a bias takes up
             the mean.
         highest: the largest integer.
-        shares: as `Compensation.of` takes them.
         keep_zeros: weights that are 0 stay 0, for a pruned layer.
 
     Returns:
         `[out, in]` whole numbers.
     """
-    compensation = Compensation.of(gram, shares)
-    return compensation.rounded(weights, scales, highest, keep_zeros=keep_zeros)
+    return Compensation.of(gram).rounded(weights, scales, highest, keep_zeros=keep_zeros)
 
 
 def _parts(shape: tuple[int, ...]) -> Iterator[slice]:

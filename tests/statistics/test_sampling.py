@@ -7,7 +7,7 @@ from generated import statistics_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxpress.passes.quantize.rounding import round_compensated
+from onnxpress.passes.quantize.rounding import Compensation
 from onnxpress.reconstruction import output_energy, shrinkage
 from onnxpress.statistics.sampling import Sketch, noise_between
 
@@ -89,7 +89,7 @@ def test_rounding_by_few_samples_is_no_worse_on_others_than_to_the_nearest() -> 
     gram, true = (x.T @ x / len(x))[None], covariance(128, 0.1)[None]
 
     def lost(shares: Float64 | None) -> float:
-        found = round_compensated(weights, scales, gram, 7, shares=shares)
+        found = Compensation.of(gram, shares).rounded(weights, scales, 7)
         return output_energy(found * scales[:, None] - weights, true)
 
     nearest = np.clip(np.round(weights / scales[:, None]), -7, 7) * scales[:, None]
