@@ -92,10 +92,7 @@ def test_samples_make_a_named_pass_lose_less_on_others(pass_: Pass) -> None:
 
 
 def test_weights_are_what_a_run_of_the_whole_makes_of_them(decoder: Path) -> None:
-    """But for few steps, as a run of the whole is observed with what onnxruntime fuses.
-
-    A column that falls on the other side of a half is made up for by those behind it.
-    """
+    """But for single steps, as a run of the whole is observed with what onnxruntime fuses."""
     made = [
         onnxpress.optimize(
             decoder,
@@ -112,8 +109,8 @@ def test_weights_are_what_a_run_of_the_whole_makes_of_them(decoder: Path) -> Non
     assert integers
     for name in integers:
         first, second = (np.asarray(one[name].const_value, np.int64) for one in made)
+        assert np.abs(first - second).max() <= 1
         assert (first != second).mean() < 0.01
-        assert np.square(first - second).sum() < 1e-5 * np.square(second).sum()
 
 
 def test_figures_replace_what_is_said_without_samples(decoder: Path, tmp_path: Path) -> None:

@@ -58,11 +58,9 @@ class Reduction:
         self._watched = watched
         self._readers = {name: _alike_reading(group) for name, group in watched.items()}
         self._tensors = {name: TensorStatistics() for name in sorted(tensors)}
-        self._halves = 2 if in_halves or gram else 1
+        self._halves = 2 if in_halves else 1
         self._sums = {
-            (name, number): [
-                RowSums(gram=gram, halves=not in_halves) for _ in range(2 if in_halves else 1)
-            ]
+            (name, number): [RowSums(gram=gram, halves=not in_halves) for _ in range(self._halves)]
             for name, readers in self._readers.items()
             for number in range(len(readers))
         }
@@ -86,7 +84,9 @@ class Reduction:
             if array.dtype.kind == "i":
                 self._count(name, array)
             if array.size and array.dtype.kind == "f":
-                self._held.setdefault(place, []).append(_Held(array, beside, len(arrays)))
+                self._held.setdefault(place, []).append(
+                    _Held(array, beside, len(arrays), sample % 2)
+                )
                 self._waiting[place] = self._waiting.get(place, 0) + array.nbytes
         if self._waiting.get(place, 0) > HELD_BYTES:
             self._reduce(*place)
@@ -103,14 +103,15 @@ class Reduction:
         self._waiting.pop((name, half), None)
         for same in _alike(self._held.pop((name, half), [])):
             arrays, times = [one.array for one in same], same[0].times
+            halves = [one.half for one in same]
             if name in self._tensors:
                 _update(self._tensors[name], arrays, -(-self._drawn // times))
             beside = [one.beside for one in same if one.beside is not None]
             for number, (layer, *_) in enumerate(self._readers.get(name, [])):
                 draw = int(self._draws[name, number].integers(1 << 62))
                 limit = -(-self._limits[layer.name] // times)
-                own = self._sums[name, number]
-                own[half % len(own)].observe(layer, arrays, beside or None, limit, draw, half)
+                sums = self._sums[name, number][half]
+                sums.observe(layer, arrays, beside or None, limit, draw, halves)
 
     def finish(self, samples: int, lost: frozenset[str]) -> Statistics:
         """What was observed of some samples; `lost` names what turned out to be incomplete.
@@ -192,11 +193,13 @@ class _Held:
         array: what was computed.
         beside: the same of the reference, or `None`.
         times: how often the tensor was computed in that run, which share what is drawn of it.
+        half: of the samples, every other one.
     """
 
     array: Array
     beside: Array | None
     times: int
+    half: int
 
 
 def _alike(arrays: Sequence[_Held]) -> Iterator[list[_Held]]:

@@ -10,7 +10,7 @@ from onnxpress.graph import attribute
 from onnxpress.layers import Layer
 from onnxpress.recurrent import is_recurrent
 from onnxpress.runtime import Array
-from onnxpress.statistics.rows import input_rows, recurrent_rows
+from onnxpress.statistics.rows import drawn_places, input_rows, recurrent_rows
 from onnxpress.statistics.sampling import Sketch
 from onnxpress.statistics.store import LayerStatistics
 
@@ -67,7 +67,7 @@ class RowSums:
         references: Sequence[Array] | None,
         limit: int,
         seed: int,
-        half: int = 0,
+        halves: Sequence[int],
     ) -> None:
         """Draw rows of the layer's inputs in several runs, and the same of the reference's.
 
@@ -77,7 +77,7 @@ class RowSums:
             references: likewise, or `None`.
             limit: rows of one array.
             seed: which rows.
-            half: of the samples.
+            halves: of the samples, for each array the one it is of.
         """
         self.input_shape = arrays[-1].shape
         beside = references
@@ -90,25 +90,35 @@ class RowSums:
             self._minimum = np.minimum(self._minimum, low)
             self._maximum = np.maximum(self._maximum, high)
             beside = None if beside is None else [_stacked(beside)]
+        # Those of one array, which may be that of all samples.
+        several = len(halves) // len(arrays)
         for number, array in enumerate(arrays):
             rows, applied = _rows(layer, array, limit, seed + number)
             own = None if beside is None else _rows(layer, beside[number], limit, seed + number)[0]
-            self.add(rows, applied, own, half)
+            of_rows = None
+            if self._compares and len(rows):
+                places = drawn_places(applied, limit, np.random.default_rng(seed + number))
+                of_rows = np.asarray(halves)[number * several + places * several // applied]
+            self.add(rows, applied, own, of_rows)
 
     def add(
         self,
         rows: npt.NDArray[np.float32],
         applied: int,
         references: npt.NDArray[np.float32] | None = None,
-        half: int = 0,
+        halves: npt.NDArray[np.intp] | None = None,
     ) -> None:
-        """Add rows `[rows, groups, in]`, how often the weight was applied, and the reference's."""
+        """Add rows `[rows, groups, in]`, how often the weight was applied, and the reference's.
+
+        `halves` are those of the samples that rows are of; `None`: all are of one.
+        """
         self._shape = rows.shape[1:]
         self._applied += applied
         if len(rows) == 0:
             return
         self._buffer.append(rows)
-        self._halves.append(np.full(len(rows), half))
+        if halves is not None:
+            self._halves.append(halves)
         if references is not None:
             self._references.append(references)
         self._buffered += len(rows)
@@ -119,8 +129,8 @@ class RowSums:
     def _reduce(self) -> None:
         if not self._buffer:
             return
-        rows, halves = np.concatenate(self._buffer), np.concatenate(self._halves)
-        self._buffer, self._halves, self._buffered = [], [], 0
+        rows = np.concatenate(self._buffer)
+        self._buffer, self._buffered = [], 0
         self._rows += len(rows)
         self._sum = self._sum + _total(rows)
         # Of the padding, too, which the tensor itself does not hold.
@@ -136,7 +146,8 @@ class RowSums:
         if self._compares and (whole or tiles):
             if self._sketch is None:
                 self._sketch = Sketch(*parts.shape[1:])
-            self._sketch.add(parts, halves)
+            self._sketch.add(parts, np.concatenate(self._halves))
+        self._halves = []
         if whole:
             gram = grouped.transpose(0, 2, 1) @ grouped
             self._gram = _added(self._gram, gram)

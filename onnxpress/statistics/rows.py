@@ -16,7 +16,7 @@ from onnxpress.graph import attribute
 from onnxpress.layers import Layer
 from onnxpress.recurrent import HIDDEN_WEIGHT, is_recurrent
 
-__all__ = ["input_rows", "reading_of", "recurrent_rows"]
+__all__ = ["drawn_places", "input_rows", "reading_of", "recurrent_rows"]
 
 Rows = npt.NDArray[np.float32]
 _GATHERED = 1 << 18
@@ -71,9 +71,16 @@ def recurrent_rows(layer: Layer, tensor: npt.NDArray[np.floating]) -> npt.NDArra
     return np.moveaxis(tensor, directions, 2).reshape(-1, layer.groups, tensor.shape[-1])
 
 
+def drawn_places(total: int, limit: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+    """Which of so many rows are drawn, in their order."""
+    if total <= limit:
+        return np.arange(total)
+    return np.sort(rng.choice(total, limit, replace=False))
+
+
 def _draw(rows: npt.NDArray[np.floating], limit: int, rng: np.random.Generator) -> Rows:
     if len(rows) > limit:
-        rows = rows[np.sort(rng.choice(len(rows), limit, replace=False))]
+        rows = rows[drawn_places(len(rows), limit, rng)]
     return np.ascontiguousarray(rows, dtype=np.float32)
 
 
@@ -99,7 +106,7 @@ def _conv_rows(
         (size - span) // step + 1 for size, span, step in zip(sizes, spans, strides, strict=True)
     ]
     total = math.prod(places)
-    chosen = np.sort(rng.choice(total, limit, replace=False)) if total > limit else np.arange(total)
+    chosen = drawn_places(total, limit, rng)
     # Places in the flat tensor: of the first number of each row, and of the others from there, in
     # the order of the flattened Conv weight, channels before the kernel.
     apart = [math.prod(sizes[axis + 1 :]) for axis in range(axes)]

@@ -3,12 +3,15 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from generated import statistics_of
+from generated import initialized, statistics_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnxpress.data import Samples
+from onnxpress.layers import find_layers
 from onnxpress.passes.quantize.rounding import Compensation
 from onnxpress.reconstruction import output_energy, shrinkage
+from onnxpress.statistics import Observations, collect
 from onnxpress.statistics.sampling import Sketch, noise_between
 
 Float64 = npt.NDArray[np.float64]
@@ -51,6 +54,37 @@ def test_the_sketch_comes_near_the_difference_of_both_halves(
     for one, other in zip(found, exact, strict=True):
         # 32 probes of a matrix that may be of rank one: a standard deviation is a quarter.
         assert one[0] == pytest.approx(other[0], rel=1.0)
+
+
+@pytest.mark.parametrize(
+    ("node", "shape", "weight"),
+    [
+        ("MatMul (x, w)", (9, 4), "4, 3"),
+        ("Conv (x, w)", (1, 4, 60, 60), "3, 4, 1, 1"),
+        ("ConvTranspose (x, w)", (1, 4, 5, 5), "4, 3, 1, 1"),
+    ],
+)
+def test_rows_are_of_the_half_of_their_sample(
+    node: str, shape: tuple[int, ...], weight: str
+) -> None:
+    """Every other sample has another input that is not zero, and no row has both."""
+    sizes = ", ".join("abcdef"[: len(shape)])
+    model = initialized(
+        '<ir_version: 8, opset_import: ["" : 17]> '
+        f"g (float[{sizes}] x, float[{weight}] w) => (float y) {{ y = {node} }}"
+    )
+    feeds = []
+    for number in range(6):
+        x = np.zeros(shape, np.float32)
+        x[:, number % 2] = 1.0
+        feeds.append({"x": x})
+    layers = find_layers(model)
+    wanted = Observations(layers=frozenset(layer.name for layer in layers), gram=True)
+    found = collect(model, layers, Samples(tuple(feeds), None, "made"), wanted)
+    (moments,) = found.layers.values()
+    assert moments.noise is not None
+    # H₁ − H₂ = diag(1, −1, 0, 0), of which every probe of signs sees 2.
+    assert moments.noise[0] == pytest.approx(2 / 4, rel=0.01)
 
 
 def test_of_one_half_alone_nothing_is_told() -> None:
