@@ -34,14 +34,17 @@ class PartFeeds:
         return len(self._samples)
 
     def __iter__(self) -> Iterator[Feed]:
-        held = self._held.names()
-        for number, sample in enumerate(self._samples):
-            yield {
-                # An input with a default need not be in a sample.
-                name: self._held.get(name, number) if name in held else sample[name]
-                for name in self._names
-                if name in held or name in sample
-            }
+        return map(self.of, range(len(self)))
+
+    def of(self, number: int) -> Feed:
+        """Of a sample, by its number."""
+        held, sample = self._held.names(), self._samples[number]
+        return {
+            # An input with a default need not be in a sample.
+            name: self._held.get(name, number) if name in held else sample[name]
+            for name in self._names
+            if name in held or name in sample
+        }
 
 
 class Walk:

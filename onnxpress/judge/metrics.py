@@ -210,7 +210,8 @@ def says_nothing(reading: Reading, references: Sequence[Answers]) -> bool:
     """
     outputs = [answers[reading.output] for answers in references]
     if reading.form == "decisions":
-        return len({str(answer) for output in outputs for answer in output.flat}) == 1
+        some = [output for output in outputs if output.size]
+        return bool(some) and all(bool((output == some[0].flat[0]).all()) for output in some)
     if reading.kind == Kind.MULTI_LABEL:
         return not any(_given_labels(reading, output).any() for output in outputs)
     if reading.kind == Kind.CLASSIFICATION:

@@ -60,6 +60,7 @@ class MeasuredTrials:
         self.expected_s = 0.0
         self._before: Session | None = None
         self._prefix: Prefix | None = None
+        self._resumes = True
         self._tell = part(options.progress, _TRYING, 1.0)
 
     @property
@@ -232,11 +233,13 @@ class MeasuredTrials:
         model = self._pool.rewrite(self._context, decisions)
         with self._blaming(decisions):
             try:
-                rest = self._rest(model, samples) if resumed else None
+                rest = self._rest(model, samples) if resumed and self._resumes else None
                 if rest is not None:
                     return self._evaluator.measure(rest, samples)
             except ModelError as error:
                 logger.info("run whole, as the part behind the change does not run: %s", error)
+                # It would fail again, and take its time.
+                self._resumes = False
             return self._evaluator.measure(Session(model, threads=self.options.threads), samples)
 
     def _rest(self, model: ir.Model, samples: int) -> Resumed | None:

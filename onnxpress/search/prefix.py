@@ -9,24 +9,22 @@ that has the same names, attributes and constants and reads only what is alike.
 onnxruntime fuses less where tensors are handed over, so that the last bits may differ.
 """
 
-import logging
 from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnxpress.blocks import Parts, cut
+from onnxpress.blocks import Held, PartFeeds, Parts, cut
 from onnxpress.graph import RANDOM_OPERATORS, bodies
 from onnxpress.model_file import weight_bytes
 from onnxpress.runtime import Array, Feed, Session
 
 __all__ = ["Prefix", "Resumed", "computed_alike"]
 
-logger = logging.getLogger(__name__)
-
 _BLOCKS = 16
 """By the bytes of their weights: on average half of one is run beside what is asked for."""
 _HELD_BYTES = 256_000_000
-"""Of all that is held; the narrowest first."""
+"""Of all that is held, as wide as the first sample has it, the narrowest first; what others have
+wider goes to files."""
 _WIDEST_BYTES = 4_000_000
 """Of one sample, at one place."""
 
@@ -34,20 +32,16 @@ _WIDEST_BYTES = 4_000_000
 class Resumed:
     """The part of a changed model behind what is held."""
 
-    def __init__(
-        self, session: Session, given: Sequence[str], held: Sequence[Feed], samples: Sequence[Feed]
-    ) -> None:
+    def __init__(self, session: Session, feeds: PartFeeds, samples: Sequence[Feed]) -> None:
         """Take an open session of the part.
 
         Args:
             session: of the part.
-            given: names of the held tensors that it takes.
-            held: of each sample.
+            feeds: what it is run on, by the numbers of samples.
             samples: of the whole model.
         """
-        self._session, self._given = session, frozenset(given)
-        self._held = {id(sample): one for sample, one in zip(samples, held, strict=True)}
-        self._names = [spec.name for spec in session.inputs]
+        self._session, self._feeds = session, feeds
+        self._numbers = {id(sample): number for number, sample in enumerate(samples)}
 
     def run(self, feed: Feed, /) -> dict[str, Array]:
         """The outputs of the whole model for one of the samples.
@@ -55,14 +49,7 @@ class Resumed:
         Raises:
             ModelError: onnxruntime fails on it.
         """
-        held = self._held[id(feed)]
-        # An input with a default need not be in a sample.
-        taken = {
-            name: held[name] if name in self._given else feed[name]
-            for name in self._names
-            if name in self._given or name in feed
-        }
-        return self._session.run(taken)
+        return self._session.run(self._feeds.of(self._numbers[id(feed)]))
 
 
 class Prefix:
@@ -79,7 +66,7 @@ class Prefix:
         self._model, self._samples, self._threads = model, samples, threads
         blocks = cut(model, weight_bytes(model) // _BLOCKS, widest_bytes=_WIDEST_BYTES).blocks
         self._places = frozenset(name for block in blocks for name in block.inputs)
-        self._held: list[dict[str, Array]] = []
+        self._held, self._count = Held(_HELD_BYTES), 0
 
     def resumed(self, changed: ir.Model, count: int) -> Resumed | None:
         """The rest of a changed model, or `None` where nothing is held of what it computes alike.
@@ -94,43 +81,44 @@ class Prefix:
         known = computed_alike(self._model, changed) & self._places if self._places else None
         if not known:
             return None
-        self._hold(count)
-        parts = Parts(changed)
-        part = parts.part(known & self._held[0].keys(), list(changed.graph.outputs))
-        given = [value for value in part.graph.inputs if value.name in self._held[0]]
+        self._hold(min(count, len(self._samples)))
+        held = self._held.names()
+        part = Parts(changed).part(known & held, list(changed.graph.outputs))
+        given = [value for value in part.graph.inputs if value.name in held]
         if not given:
             return None
         for value in given:
-            arrays = [held[value.name or ""] for held in self._held]
+            arrays = [self._held.get(value.name or "", at) for at in range(self._count)]
             if value.type is None:
                 value.type = ir.TensorType(ir.DataType.from_numpy(arrays[0].dtype))
             shapes = {array.shape for array in arrays}
             value.shape = ir.Shape(arrays[0].shape) if len(shapes) == 1 else None
+        samples = self._samples[: self._count]
+        names = [value.name or "" for value in part.graph.inputs]
         session = Session(part, threads=self._threads)
-        names = [value.name or "" for value in given]
-        return Resumed(session, names, self._held, self._samples[: len(self._held)])
+        return Resumed(session, PartFeeds(names, samples, self._held), samples)
 
     def _hold(self, count: int) -> None:
         """Run the model over so many samples, where that was not done."""
-        count = min(count, len(self._samples))
-        if len(self._held) >= count:
+        if self._count >= count:
             return
+        self._held.close()
         parts = Parts(self._model)
         names = sorted(self._places & parts.values.keys())
         part = parts.part((), [parts.values[name] for name in names])
         session = Session(part, threads=self._threads, arena=False)
-        inputs = {spec.name for spec in session.inputs}
-        feeds = [
-            {name: array for name, array in feed.items() if name in inputs}
-            for feed in self._samples[:count]
-        ]
-        first = session.run(feeds[0])
+        inputs = [value.name or "" for value in part.graph.inputs]
+        feeds = PartFeeds(inputs, self._samples[:count], self._held)
+        first = session.run(feeds.of(0))
         left, kept = _HELD_BYTES // count, []
         for name in sorted(names, key=lambda name: (first[name].nbytes, name)):
             left -= first[name].nbytes
             kept += [name] if left >= 0 else []
         # onnxruntime takes no names for all of them.
-        self._held = [session.run(feed, kept) if kept else {} for feed in feeds]
+        for feed in feeds if kept else ():
+            for name, array in session.run(feed, kept).items():
+                self._held.add(name, array)
+        self._count = count
 
 
 def computed_alike(before: ir.Model, after: ir.Model) -> frozenset[str]:
