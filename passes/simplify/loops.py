@@ -6,6 +6,8 @@ outer value itself, and the state is gone. Constants become visible as such insi
 operator specifications Loop and Scan: bodies see the values of the graphs around them.
 """
 
+from collections.abc import Collection
+
 import onnx_ir as ir
 
 from onnxpress.graph import attribute, bodies, is_standard, standard_opset
@@ -66,11 +68,13 @@ def _hoist(node: ir.Node, first: int, states: int, first_returned: int) -> bool:
     return True
 
 
-def origin(value: ir.Value | None) -> ir.Value | None:
-    """What a value is a plain copy of."""
+def origin(
+    value: ir.Value | None, through: Collection[str] = frozenset({"Identity"})
+) -> ir.Value | None:
+    """What a value is a plain copy of, or made of by these operators alone."""
     while value is not None:
         producer = value.producer()
-        if producer is None or not is_standard(producer) or producer.op_type != "Identity":
+        if producer is None or not is_standard(producer) or producer.op_type not in through:
             break
         value = producer.inputs[0]
     return value

@@ -38,6 +38,8 @@ _NODE_BYTES = 200
 """Of a node in a file, with its names and what is known of its output."""
 _TIMES = 20
 """That the constants are larger than the nodes, so that the file grows by a twentieth at most."""
+_SAME_NUMBER = frozenset({"Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape"})
+"""Operators that change the type or shape of the number of a turn alone."""
 _LEAST_OPSET = 13
 """From which on Unsqueeze takes its axes as an input, and Scan has the form that is read here."""
 
@@ -104,7 +106,7 @@ def _of_loop(node: ir.Node) -> _Layers | None:
         and inner.op_type == "Gather"
         and is_constant(inner.inputs[0])
         and static_shape(inner.inputs[1]) in ((), (1,))
-        and _number_of(inner.inputs[1]) is body.inputs[0]
+        and origin(inner.inputs[1], _SAME_NUMBER) is body.inputs[0]
         and _length(inner.inputs[0], attribute(inner, "axis", 0)) >= turns
     ]
     alone = tuple(inner for inner in looked_up if _read_by(inner.inputs[0], looked_up))
@@ -149,17 +151,6 @@ def _numbers(node: ir.Node, name: str, count: int) -> Sequence[int]:
 def _is_true(value: ir.Value | None) -> bool:
     array = constant(value)
     return array is not None and array.size == 1 and bool(array.reshape(()))
-
-
-def _number_of(value: ir.Value | None) -> ir.Value | None:
-    """What a number is, behind changes of its type and shape."""
-    while value is not None:
-        producer = value.producer()
-        plain = ("Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape")
-        if producer is None or not is_standard(producer) or producer.op_type not in plain:
-            break
-        value = producer.inputs[0]
-    return value
 
 
 def _length(value: ir.Value | None, axis: int) -> int:
