@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 import onnxpress
 from onnxpress import model_file, registry
 from onnxpress.contract import Decision
-from onnxpress.conversion import stored_again, with_float_weights
+from onnxpress.conversion import Conversion, convert_form, stored_again, with_float_weights
 from onnxpress.data import random_samples
 from onnxpress.inspection import inspect_model
 from onnxpress.layers import find_layers
@@ -293,3 +293,29 @@ def test_a_mask_for_zeros_is_weighed_against_half_and_its_values_are_half() -> N
     assert abs(saved - proposal.candidates[0].saved_bytes) < 1500
     feed = {"x": np.eye(256, dtype=np.float32)}
     np.testing.assert_array_equal(Session(packed).run(feed)["y"], array.astype(np.float32))
+
+
+@pytest.mark.parametrize(("aim_db", "stays"), [(58.0, False), (200.0, True)])
+def test_a_weight_in_which_folding_left_more_than_half_holds_stays_where_that_is_too_much(
+    aim_db: float, *, stays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A third of a weight that came in half is no number of half precision."""
+    monkeypatch.setattr("onnxpress.conversion.half_storage.AIM_DB", aim_db)
+    model = with_float_weights(made(BODIES["a Cast for each reader"]))
+    exact = made("w = Cast<to=1>(h) y = MatMul(x, w)")
+    (weight, *_) = [layer.weight for layer in find_layers(model)]
+    assert weight.const_value is not None
+    weight.const_value = ir.Tensor(weight.const_value.numpy() / np.float32(3), name=weight.name)
+    feeds = random_samples(Session(model), 3, 0).feeds
+    stored, notes = convert_form(model, load_target("cpu"), Conversion(), feeds)
+    kinds = {v.dtype for v in stored.graph.initializers.values()}
+    assert (ir.DataType.FLOAT in kinds) is stays
+    assert any("1 of the weights that came in half" in note for note in notes) is stays
+    wanted, found = Session(model).run(feeds[0])["y"], Session(stored).run(feeds[0])["y"]
+    assert np.array_equal(wanted, found) is stays
+    # What half holds is not run to be told.
+    known = with_float_weights(exact)
+    monkeypatch.setattr("onnxpress.conversion.half_storage.answers", None)
+    kept, notes = convert_form(known, load_target("cpu"), Conversion(), feeds)
+    assert not notes
+    assert {v.dtype for v in kept.graph.initializers.values()} <= set(HALVES)

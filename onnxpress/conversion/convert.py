@@ -167,9 +167,8 @@ def _stored_again(model: ir.Model, feeds: Sequence[Feed]) -> tuple[ir.Model, lis
     if not costly:
         return made, []
     note = (
-        f"{len(costly)} {'weight' if len(costly) == 1 else 'weights'} of what came in half "
-        f"{'stays' if len(costly) == 1 else 'stay'} in float32, as rounding again what was folded "
-        f"into {'it' if len(costly) == 1 else 'them'} would lose too much: {few(costly)} [C001]"
+        f"{len(costly):,} of the weights that came in half kept in float32, as rounding again what "
+        f"was folded in would lose too much: {few(costly)} [C001]"
     )
     return made, [note]
 
