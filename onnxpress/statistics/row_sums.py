@@ -146,7 +146,7 @@ class RowSums:
         if self._compares and (whole or tiles):
             if self._sketch is None:
                 self._sketch = Sketch(*parts.shape[1:])
-            self._sketch.add(parts, np.concatenate(self._halves))
+            self._sketch.add(parts[np.concatenate(self._halves) == 0])
         self._halves = []
         if whole:
             gram = grouped.transpose(0, 2, 1) @ grouped
@@ -172,7 +172,11 @@ class RowSums:
         rows = max(self._rows, 1)
         empty = np.zeros(self._shape)
         gram, cross, tiles = (_over(sums, rows) for sums in (self._gram, self._cross, self._tiles))
-        noise = None if self._sketch is None else self._sketch.noise()
+        noise = None
+        sketched = gram if tiles is None else tiles
+        if self._sketch is not None and sketched is not None:
+            mean = np.asarray(self._sum / rows).reshape(sketched.shape[:2])
+            noise = self._sketch.noise(self._rows, mean, sketched)
         second_moment = self._squares / rows if gram is None else np.einsum("gii->gi", gram)
         return LayerStatistics(
             rows=self._rows,

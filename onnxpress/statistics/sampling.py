@@ -22,36 +22,40 @@ _PROBES = 32
 
 
 class Sketch:
-    """Products of the Gram matrices of two halves with random signs."""
+    """Products of the Gram matrix of one half with random signs; the rest is of the other one."""
 
     def __init__(self, groups: int, inputs: int) -> None:
         """Nothing is added up yet."""
         drawn = np.random.default_rng(inputs).integers(0, 2, (groups, inputs, _PROBES))
         self._signs = (2 * drawn - 1).astype(np.float32)
-        self._rows = [0, 0]
-        self._sums = [np.zeros((groups, inputs)) for _ in self._rows]
-        self._products = [np.zeros(self._signs.shape) for _ in self._rows]
+        self._rows = 0
+        self._sum = np.zeros((groups, inputs))
+        self._products = np.zeros(self._signs.shape)
 
-    def add(self, rows: Float32, halves: npt.NDArray[np.intp]) -> None:
-        """Add rows `[rows, groups, in]`, each of half 0 or 1."""
-        for half in (0, 1):
-            own = rows[halves == half].transpose(1, 0, 2)
-            self._rows[half] += own.shape[1]
-            self._sums[half] += own.sum(axis=1, dtype=np.float64)
-            self._products[half] += own.transpose(0, 2, 1) @ (own @ self._signs)
+    def add(self, rows: Float32) -> None:
+        """Add rows `[rows, groups, in]` of the half."""
+        own = rows.transpose(1, 0, 2)
+        self._rows += own.shape[1]
+        self._sum += own.sum(axis=1, dtype=np.float64)
+        self._products += own.transpose(0, 2, 1) @ (own @ self._signs)
 
-    def noise(self) -> tuple[Float64, Float64] | None:
-        """`[groups]` E‖H − H*‖² of raw and of centred inputs; `None`: of one half alone."""
-        if not all(self._rows):
+    def noise(self, rows: int, mean: Float64, gram: Float64) -> tuple[Float64, Float64] | None:
+        """`[groups]` E‖H − H*‖² of raw and of centred inputs; `None`: of one half alone.
+
+        Args:
+            rows: of both halves.
+            mean: `[groups, in]` of both.
+            gram: `[groups, in, in]` likewise.
+        """
+        n, m = self._rows, rows - self._rows
+        if not (n and m):
             return None
-        n, m = self._rows
-        means = [total / rows for total, rows in zip(self._sums, self._rows, strict=True)]
-        apart = self._products[0] / n - self._products[1] / m
+        means = self._sum / n, (rows * mean - self._sum) / m
+        apart = self._products / n - (rows * (gram @ self._signs) - self._products) / m
         shifts = [
-            mean[:, :, None] * np.einsum("gi,gik->gk", mean, self._signs)[:, None, :]
-            for mean in means
+            one[:, :, None] * np.einsum("gi,gik->gk", one, self._signs)[:, None, :] for one in means
         ]
-        share = n * m / (n + m) ** 2 / _PROBES
+        share = n * m / rows**2 / _PROBES
         raw, centred = (
             share * np.einsum("gik,gik->g", one, one)
             for one in (apart, apart - (shifts[0] - shifts[1]))
